@@ -1,0 +1,50 @@
+# `make` prints help. Every target makes what it needs first: a fresh machine needs no other step.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BASE_PYTHON ?= python3
+WORKERS ?= 2
+
+.PHONY: help run test check lint fmt db lock bench
+
+help: ## Print this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/runtime: requirements.txt
+	@test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime requirements-dev.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+run: $(VENV)/runtime ## Start everything: database, server, background service (and a stand-in for OpenRouter if no key is set)
+	@$(PYTHON) -m sandbox.launch
+
+test: $(VENV)/dev ## Run the whole test suite on SQLite and MariaDB
+	@tests/install-servers
+	@$(PYTHON) -m pytest -n $(WORKERS)
+
+lint: $(VENV)/dev ## Check format, lint and types
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+fmt: $(VENV)/dev ## Format the code and fix what can be fixed
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+check: lint test ## Format, lint, types and tests: what continuous integration runs
+
+db: $(VENV)/runtime ## Bring the configured database to the newest schema
+	@$(VENV)/bin/flask --app app db upgrade
+
+bench: $(VENV)/dev ## Measure the gateway beside direct calls (takes some minutes)
+	@$(PYTHON) -m bench.gateway
+
+lock: $(VENV)/dev ## Rewrite requirements*.txt with current versions and hashes
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements.txt requirements.in
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements-dev.txt requirements-dev.in

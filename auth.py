@@ -1,0 +1,215 @@
+"""Who is calling: register, log in, issue and verify tokens.
+
+A client sends a key derived from the password on its own device, never the password; the server hashes that key again.
+Access tokens are JSON web tokens (HS256) with one issuer and one decoder; verification raises, it never returns False.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import jwt
+
+from clock import Clock
+from crypto import KeyHasher, WrongKey, new_id
+from errors import BadRequest, Forbidden, Unauthorized, UsernameTaken
+from logs import event
+from user_sessions import UserSession, UserSessions
+from users import Users, UserState
+
+log = logging.getLogger("auth")
+
+ISSUER = "openrouter-proxy"
+AUDIENCE = "openrouter-proxy-api"
+REQUIRED_CLAIMS = ["iss", "aud", "sub", "sid", "jti", "iat", "exp", "token_use"]
+CLOCK_SKEW_SECONDS = 30
+MAX_TOKEN_CHARACTERS = 4096
+CACHED_TOKENS = 100_000
+
+USERNAME_MAX_CHARACTERS = 255
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+DERIVED_KEY = re.compile(r"[A-Za-z0-9_-]{64}")
+# 64 random base64url characters have about 40 different ones, fewer than 20 once in 10^12; hex digits have 16.
+MIN_DIFFERENT_CHARACTERS = 20
+HOW_TO_DERIVE = "send base64url(Argon2id(...)) cut to 64 characters, as GET /api/auth/kdf describes"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request, as a verified token says. expires_at: seconds since 1970."""
+
+    user_id: int
+    session_id: str
+    expires_at: float
+
+
+class Auth:
+    """Accounts at the door."""
+
+    def __init__(
+        self,
+        users: Users,
+        sessions: UserSessions,
+        hasher: KeyHasher,
+        secret_key: str,
+        access_life: timedelta,
+        clock: Clock,
+    ) -> None:
+        self._users = users
+        self._sessions = sessions
+        self._hasher = hasher
+        self._secret_key = secret_key
+        self.access_life = access_life
+        self._clock = clock
+        self._verified: dict[str, Caller] = {}
+
+    def register(self, username: object, derived_key: object) -> int:
+        """Create an account and return its id. Raises BadRequest with the reason, UsernameTaken, Busy."""
+        name, key = check_username(username), check_derived_key(derived_key)
+        if len(set(key)) < MIN_DIFFERENT_CHARACTERS:
+            raise BadRequest(f"derived_key is weak: it looks like a pattern or hex digits; {HOW_TO_DERIVE}")
+        if self._users.exists(name):  # before the costly hash; create() below decides
+            raise UsernameTaken
+        return self._users.create(name, self._hasher.hash(key))
+
+    def login(self, username: object, derived_key: object) -> tuple[UserSession, str]:
+        """Open a session; returns it with an access token. Raises Unauthorized, Forbidden, BadRequest, Busy.
+
+        An unknown user and a wrong key take the same steps: one look-up, one Argon2 hash, one answer.
+        """
+        name, key = check_username(username), check_login_key(derived_key)
+        user = self._users.find(name)
+        try:
+            self._hasher.verify(user.key_hash if user else None, key)
+        except WrongKey:
+            event(log, "login_failed")
+            raise Unauthorized("Invalid credentials") from None
+        assert user is not None  # noqa: S101 - nobody's hash never verifies
+        if user.state is UserState.DISABLED:  # said only to who has proved to be the owner
+            event(log, "login_refused", user_id=user.id, state=user.state)
+            raise Forbidden("This account is disabled")
+        new_hash = self._hasher.hash(key) if self._hasher.is_outdated(user.key_hash) else None
+        self._users.logged_in(user.id, new_hash)
+        session = self._sessions.start(user.id)
+        event(log, "login_succeeded", user_id=user.id)
+        return session, self._issue(session)
+
+    def refresh(self, token: object) -> tuple[UserSession, str]:
+        """Exchange a refresh token. Raises Unauthorized, Forbidden, BadRequest."""
+        if not isinstance(token, str) or not 1 <= len(token) <= 200 or not token.isascii():
+            raise BadRequest("refresh_token must be the text that /login returned")
+        session = self._sessions.refresh(token)
+        user = self._users.find_by_id(session.user_id)
+        if user is None or user.state is UserState.DISABLED:
+            raise Forbidden("This account is disabled")
+        return session, self._issue(session)
+
+    def logout(self, caller: Caller) -> None:
+        """End the caller's session; its tokens are refused everywhere within two seconds."""
+        self._sessions.end(caller.session_id)
+        self._sessions.reload()  # here at once
+        event(log, "logout", user_id=caller.user_id)
+
+    def authenticate(self, authorization: str | None, may_call: bool = True) -> Caller:
+        """The caller whom an Authorization header proves. Raises Unauthorized; Forbidden if the user may not call.
+
+        may_call: False for what a silenced user may still do.
+        """
+        token = _bearer(authorization)
+        caller = self._verified.get(token) or self._verify(token)
+        if caller.expires_at <= self._clock.timestamp():
+            raise Unauthorized("The token has expired; log in again")
+        if caller.session_id in self._sessions.ended:
+            raise Unauthorized("The session has ended; log in again")
+        if state := self._users.restricted.get(caller.user_id):
+            if state is UserState.DISABLED:
+                raise Forbidden("This account is disabled")
+            if may_call:
+                raise Forbidden("This account may not make calls at present")
+        return caller
+
+    def _issue(self, session: UserSession) -> str:
+        now = int(self._clock.timestamp())
+        claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": str(session.user_id), "sid": session.id}
+        claims |= {"jti": new_id(), "iat": now, "token_use": "access"}
+        claims["exp"] = now + int(self.access_life.total_seconds())
+        return jwt.encode(claims, self._secret_key, "HS256")
+
+    def _verify(self, token: str) -> Caller:
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret_key,
+                algorithms=["HS256"],
+                issuer=ISSUER,
+                audience=AUDIENCE,
+                leeway=CLOCK_SKEW_SECONDS,
+                options={"require": REQUIRED_CLAIMS, "enforce_minimum_key_length": True},
+            )
+            lifetime = claims["exp"] - claims["iat"]
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("The token has expired; log in again") from None
+        except (jwt.InvalidTokenError, TypeError, ValueError, RecursionError):
+            _refuse_token()
+        user_id, session_id = claims["sub"], claims["sid"]
+        if claims["token_use"] != "access" or lifetime > self.access_life.total_seconds():
+            _refuse_token()
+        if not isinstance(session_id, str) or not re.fullmatch(r"[0-9]{1,18}", user_id):
+            _refuse_token()
+        caller = Caller(int(user_id), session_id, float(claims["exp"]))
+        if len(self._verified) >= CACHED_TOKENS:
+            self._verified.clear()  # simpler than an order of use, and as good: a token costs 25 µs to verify anew
+        self._verified[token] = caller
+        return caller
+
+
+def _refuse_token() -> NoReturn:
+    raise Unauthorized(
+        "The token is not valid here; send the one that /login returned as `Authorization: Bearer <token>`"
+    )
+
+
+def _bearer(authorization: str | None) -> str:
+    if not authorization:
+        raise Unauthorized("Send a token as `Authorization: Bearer <token>`; /login returns one")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        _refuse_token()
+    return token
+
+
+def check_username(username: object) -> str:
+    """A usable username. Raises BadRequest."""
+    if not isinstance(username, str) or not 1 <= len(username) <= USERNAME_MAX_CHARACTERS:
+        raise BadRequest(f"username must be a text of 1 to {USERNAME_MAX_CHARACTERS} characters")
+    if username != username.strip() or CONTROL.search(username):
+        raise BadRequest("username must not begin or end with a space or hold control characters")
+    return username
+
+
+def check_login_key(derived_key: object) -> str:
+    """A text that can be compared with a registered key, right or wrong. Raises BadRequest."""
+    if not isinstance(derived_key, str) or not 1 <= len(derived_key) <= 512:
+        raise BadRequest(f"derived_key must be a text of 64 characters; {HOW_TO_DERIVE}")
+    if derived_key.startswith("$argon2"):
+        raise BadRequest(
+            "derived_key is Argon2's encoded text, which cut to 64 characters holds the salt and 66 bits of hash; "
+            + HOW_TO_DERIVE
+        )
+    if not derived_key.isascii():
+        raise BadRequest(f"derived_key must hold only A-Z a-z 0-9 - _; {HOW_TO_DERIVE}")
+    return derived_key
+
+
+def check_derived_key(derived_key: object) -> str:
+    """A key in the form that clients derive. Raises BadRequest with what is wrong."""
+    key = check_login_key(derived_key)
+    if len(key) < 64:
+        raise BadRequest(f"derived_key has {len(key)} characters, which looks truncated; {HOW_TO_DERIVE}")
+    if not DERIVED_KEY.fullmatch(key):
+        raise BadRequest(f"derived_key must be exactly 64 characters of A-Z a-z 0-9 - _; {HOW_TO_DERIVE}")
+    return key

@@ -1,0 +1,335 @@
+"""Every setting once: name, type, default, help. `problems()` lists all faults at once.
+
+A value comes from the environment, else from the file `.env`; a secret may also come from a file that
+`<NAME>_FILE` names. An empty value counts as not set. Development generates missing secrets and keeps them in
+DATA_DIR with mode 0600; production refuses to start without them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import secrets
+import uuid
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo
+from pydantic import field_validator as check
+
+ROOT = Path(__file__).resolve().parent
+SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "DATABASE_URL", "REDIS_URL"} | {
+    "OPENROUTER_PROVISION_KEY",
+    "OPENROUTER_API_KEYS",
+}
+GENERATED = {
+    "SECRET_KEY": lambda: secrets.token_urlsafe(48),
+    "ENCRYPTION_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "DEPLOYMENT_ID": lambda: str(uuid.uuid4()),
+}
+PLACEHOLDER = re.compile(
+    r"change[-_ ]?(me|this|it)|your[-_ ]|dev[-_]?secret|placeholder|insecure|example", re.IGNORECASE
+)
+KNOWN_WEAK = re.compile(
+    r"(secret|password|passw0rd|admin|root|test|default|mysql|openrouter)[-_]?\d*|\d+", re.IGNORECASE
+)
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
+
+
+def _split(value: object) -> object:
+    return re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; `problems` holds one line a fault."""
+
+    def __init__(self, problems: list[str]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n  ".join([f"Cannot start: {count} in the configuration.", *problems]))
+        self.problems = problems
+
+
+class Config(BaseModel):
+    """The settings, checked and frozen. Field names are the variables' names in lower case."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, validate_default=True, str_strip_whitespace=True)
+
+    # APP_ENV stands first: what follows is checked against it.
+    app_env: Literal["development", "production"] = Field(
+        "development", description="production refuses missing or weak secrets; development generates them"
+    )
+    secret_key: SecretStr = Field(SecretStr(""), description="signs access tokens; at least 32 characters")
+    encryption_key: SecretStr = Field(
+        SecretStr(""), description="one or more Fernet keys, newest first: encrypts pool keys in the database"
+    )
+    deployment_id: str = Field(
+        "", max_length=64, pattern=r"^[A-Za-z0-9-]*$", description="names this installation's keys at OpenRouter"
+    )
+    admin_token: SecretStr | None = Field(None, description="bearer token of the operator (no route reads it yet)")
+    host: str = Field("", description="address to listen on; default 127.0.0.1, in production 0.0.0.0")
+    port: int = Field(5000, ge=0, le=65535, description="port to listen on")
+    server: Literal["granian", "gunicorn"] = Field("granian", description="the WSGI server that `python app.py` starts")
+    server_workers: int = Field(1, ge=1, le=64, description="worker processes; about one for each core")
+    server_threads: int = Field(1100, ge=8, le=20000, description="requests that one worker holds open at once")
+    flask_debug: bool = Field(False, description="log at DEBUG; refused in production")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
+    data_dir: Path = Field(Path("data"), description="SQLite file and generated secrets; relative to the project")
+    db_host: str | None = Field(None, description="MySQL or MariaDB host; without it, SQLite in DATA_DIR")
+    db_port: int = Field(3306, ge=1, le=65535, description="its port")
+    db_user: str = Field("root", description="its user")
+    db_password: SecretStr | None = Field(None, description="its password")
+    db_name: str = Field("openrouter_proxy", pattern=r"^[A-Za-z0-9_$-]{1,64}$", description="its database")
+    database_url: SecretStr | None = Field(
+        None, description="instead of DB_*: mysql://, mysql+pymysql://, mariadb:// or sqlite:///path"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="shared rate limits of several replicas (nothing reads it yet)"
+    )
+    app_hostname: str = Field("https://myapp.com", description="sent to OpenRouter as HTTP-Referer")
+    app_title: str = Field("MyApp", max_length=200, description="sent to OpenRouter as X-Title and X-OpenRouter-Title")
+    openrouter_api_url: str = Field("https://openrouter.ai/api/v1", description="OpenRouter's API")
+    openrouter_provision_key: SecretStr | None = Field(
+        None, description="OpenRouter management key; only key_rotation.py needs it, give it to nothing else"
+    )
+    openrouter_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
+        (), description="OpenRouter keys to put into the pool at start, separated by commas"
+    )
+    kdf_domain: str = Field(
+        "openrouter-proxy-access-key-v1", min_length=1, max_length=200, description="part of every client's key salt"
+    )
+    jwt_expiration_hours: float = Field(24, gt=0, le=24 * 30, description="life of an access token")
+    refresh_token_days: float = Field(7, gt=0, le=365, description="life of a refresh token")
+    pool_size: int = Field(5, ge=1, le=10_000, description="keys that key_rotation.py keeps usable")
+    key_limit_usd: Annotated[float, Field(gt=0)] | None = Field(
+        10, description="what one minted key may spend per KEY_LIMIT_RESET; `none` for no limit"
+    )
+    key_limit_reset: Literal["daily", "weekly", "monthly", "none"] = Field(
+        "daily", description="when OpenRouter resets that limit"
+    )
+    key_lifetime_hours: float = Field(72, ge=2, le=24 * 365, description="a minted key expires after this")
+    key_rotation_interval_hours: float = Field(24, gt=0, le=24 * 90, description="a minted key is renewed after this")
+    upstream_connect_timeout_seconds: Seconds = Field(5, description="to open a connection to OpenRouter")
+    upstream_first_byte_timeout_seconds: Seconds = Field(300, description="until OpenRouter begins to answer")
+    upstream_idle_timeout_seconds: Seconds = Field(120, description="silence within an answer")
+    keepalive_seconds: Seconds = Field(4, description="silence in a stream after which the client gets a comment")
+    max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="largest request body")
+
+    @check("secret_key", "encryption_key", "admin_token", mode="after")
+    @classmethod
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        if text and (len(text) < 32 or len(set(text)) < 10 or PLACEHOLDER.search(text)):
+            raise ValueError(
+                "is known or weak; use at least 32 random characters, for example `openssl rand -base64 48`"
+            )
+        return value
+
+    @check("encryption_key", mode="after")
+    @classmethod
+    def _fernet(cls, value: SecretStr) -> SecretStr:
+        for key in filter(None, re.split(r"[\s,]+", value.get_secret_value())):
+            try:
+                decoded = base64.b64decode(key, altchars=b"-_", validate=True)
+            except binascii.Error:
+                decoded = b""
+            if len(decoded) != 32 or len(set(decoded)) < 10:
+                raise ValueError("is not a Fernet key: 32 random bytes in URL-safe base64, 44 characters each")
+        return value
+
+    @check("secret_key", "encryption_key", mode="after")
+    @classmethod
+    def _required(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if not value.get_secret_value() and info.data.get("app_env") == "production":
+            how = "openssl rand -base64 48" if info.field_name == "secret_key" else "openssl rand -base64 32 | tr +/ -_"
+            raise ValueError(f"is missing; production generates no secrets. Make one with `{how}` and keep a copy")
+        return value
+
+    @check("flask_debug", mode="after")
+    @classmethod
+    def _no_debug(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("app_env") == "production":
+            raise ValueError("must not be on in production")
+        return value
+
+    @check("db_password", mode="after")
+    @classmethod
+    def _db_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("app_env") == "production" and info.data.get("db_host"):
+            text = value.get_secret_value() if value else ""
+            if len(text) < 8 or KNOWN_WEAK.fullmatch(text) or PLACEHOLDER.search(text):
+                raise ValueError("is missing or weak; use at least 8 characters that nobody would guess")
+        return value
+
+    @check("database_url", mode="after")
+    @classmethod
+    def _database_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and urlsplit(value.get_secret_value()).scheme not in DATABASE_SCHEMES:
+            raise ValueError(f"must begin with one of {', '.join(s + '://' for s in DATABASE_SCHEMES)}")
+        return value
+
+    @check("redis_url", mode="after")
+    @classmethod
+    def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @check("app_hostname", "openrouter_api_url", mode="after")
+    @classmethod
+    def _url(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+        except ValueError:
+            usable = False
+        if not usable or parts.query or parts.fragment or "@" in parts.netloc or not value.isascii() or " " in value:
+            raise ValueError("must be a URL like https://host/path, without user, query or fragment")
+        if info.field_name == "openrouter_api_url" and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            raise ValueError("must use https: keys and prompts would cross the network in clear")
+        return value.rstrip("/")
+
+    @check("app_title", mode="after")
+    @classmethod
+    def _header_text(cls, value: str) -> str:
+        if not value.isprintable() or not value.isascii():
+            raise ValueError("must be printable ASCII: it travels in a header")
+        return value
+
+    @check("openrouter_provision_key", "openrouter_api_keys", mode="after")
+    @classmethod
+    def _openrouter_keys(cls, value: Any) -> Any:
+        for key in value if isinstance(value, tuple) else filter(None, [value]):
+            if not re.fullmatch(r"sk-or-[A-Za-z0-9_-]{16,200}", key.get_secret_value()):
+                raise ValueError("does not look like an OpenRouter key (sk-or-v1-...)")
+        return value
+
+    @check("key_rotation_interval_hours", mode="after")
+    @classmethod
+    def _renewed_before_expiry(cls, value: float, info: ValidationInfo) -> float:
+        lifetime = info.data.get("key_lifetime_hours")
+        if lifetime is not None and value + 1 > lifetime:
+            raise ValueError("must be at least one hour shorter than KEY_LIFETIME_HOURS: keys would expire in use")
+        return value
+
+    @property
+    def production(self) -> bool:
+        """True where real people are served."""
+        return self.app_env == "production"
+
+    @property
+    def listen_host(self) -> str:
+        """The address to listen on: the loopback unless this is production or HOST says otherwise."""
+        return self.host or ("0.0.0.0" if self.production else "127.0.0.1")  # noqa: S104 - inside a container
+
+    @property
+    def encryption_keys(self) -> list[str]:
+        """Fernet keys, newest first."""
+        return [key for key in re.split(r"[\s,]+", self.encryption_key.get_secret_value()) if key]
+
+    def secret_values(self) -> list[str]:
+        """Every secret text in use, for the log's redaction."""
+        single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
+        urls = [urlsplit(u.get_secret_value()).password or "" for u in (self.database_url, self.redis_url) if u]
+        texts = [s.get_secret_value() for s in (*single, *self.openrouter_api_keys) if s]
+        return [text for text in (*texts, *self.encryption_keys, *urls) if len(text) >= 8]
+
+
+def _read(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]:
+    """The raw values of all known settings by field name, and what could not be read."""
+    if environ is None:
+        file = os.environ.get("ENV_FILE") or str(ROOT / ".env")
+        environ = {**{k: v or "" for k, v in dotenv_values(file).items()}, **os.environ}
+    values, problems = {}, []
+    for name in Config.model_fields:
+        variable = name.upper()
+        value, path = environ.get(variable, ""), environ.get(f"{variable}_FILE", "")
+        if path and variable in SECRET_NAMES:
+            if value:
+                problems.append(f"{variable}_FILE: {variable} is set too; give one of them")
+            try:
+                value = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(f"{variable}_FILE: cannot read {path} ({type(error).__name__})")
+                continue
+            if not value:
+                problems.append(f"{variable}_FILE: {path} is empty")
+        if value.strip():
+            values[name] = value
+    if values.get("key_limit_usd", "").lower() == "none":
+        values["key_limit_usd"] = None  # type: ignore[assignment]
+    return values, problems
+
+
+def _check(environ: Mapping[str, str] | None, required: Collection[str]) -> tuple[Config | None, list[str]]:
+    values, problems = _read(environ)
+    unread = {line.split("_FILE:")[0] for line in problems}
+    generates = values.get("app_env", "development") == "development"
+    for name in required:
+        if not values.get(name.lower()) and name not in unread and not (generates and name in GENERATED):
+            problems.append(f"{name}: is missing")
+    config = None
+    try:
+        config = Config.model_validate(values | {"app_env": values.get("app_env", "development")})
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False, include_context=False):
+            name = str(fault["loc"][0]).upper()
+            if name not in unread:
+                problems.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+    return config, problems
+
+
+def problems(environ: Mapping[str, str] | None = None, required: Collection[str] = ()) -> list[str]:
+    """Every fault of the configuration, one line each; reads, never writes.
+
+    environ: instead of the process environment and `.env`. required: variables that the calling program needs.
+    """
+    return _check(environ, required)[1]
+
+
+def load(environ: Mapping[str, str] | None = None, required: Collection[str] = ()) -> Config:
+    """The checked settings. In development, missing secrets are generated and kept in DATA_DIR.
+
+    Raises ConfigError with every fault, before anything is written.
+    """
+    config, faults = _check(environ, required)
+    if faults or config is None:
+        raise ConfigError(faults)
+    config = config.model_copy(update={"data_dir": ROOT / config.data_dir})
+    if config.production:
+        return config
+    missing = {name for name in GENERATED if not _plain(getattr(config, name.lower()))}
+    kept = {name.lower(): _keep(config.data_dir, name) for name in sorted(missing)}
+    return config.model_copy(
+        update={name: text if name == "deployment_id" else SecretStr(text) for name, text in kept.items()}
+    )
+
+
+def _plain(value: SecretStr | str) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _keep(folder: Path, name: str) -> str:
+    """The generated value of `name`, made once however many processes start together: link() has one winner."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / name.lower()
+    if not path.exists():
+        draft = folder / f".{name.lower()}.{os.getpid()}"
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(GENERATED[name](), encoding="ascii")
+        try:
+            path.hardlink_to(draft)
+        except FileExistsError:
+            pass
+        draft.unlink()
+    return path.read_text(encoding="ascii").strip()

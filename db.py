@@ -1,0 +1,302 @@
+"""The database: engines for MySQL, MariaDB and SQLite, transactions, tables, migrations.
+
+The only file that knows which database it is. Times are aware and UTC on both sides; money is integer nano-dollars.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import mysql.connector.errors as connector_errors
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from config import ROOT, Config
+
+log = logging.getLogger("db")
+T = TypeVar("T")
+
+SCHEMA_VERSION = "0001"  # the newest file in migrations/versions
+DEADLOCK, LOCK_WAIT = 1213, 1205
+GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
+MIGRATION_LOCK = "openrouter_proxy_migrations"
+MIGRATION_LOCK_SECONDS = 60
+
+# What other modules catch, so that SQLAlchemy stays behind this door.
+Transaction = sa.Connection
+DatabaseError = SQLAlchemyError
+Duplicate = IntegrityError
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware UTC datetime, stored with microseconds and without zone."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else sa.DateTime())
+
+    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value else None
+
+
+# SQLite numbers rows by itself only in a column of type INTEGER.
+Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def _ascii(length: int) -> sa.types.TypeEngine[str]:
+    # Hashes, ids and states compare byte by byte; the tables' collation would ignore case.
+    return sa.String(length).with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql")
+
+
+metadata = sa.MetaData()
+_table_options: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_unicode_ci",
+}
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("username_hash", _ascii(64), nullable=False, unique=True),
+    sa.Column("key_hash", _ascii(255), nullable=False),
+    sa.Column("state", _ascii(16), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("last_login", UtcDateTime),
+    **_table_options,
+)
+
+user_sessions = sa.Table(
+    "user_sessions",
+    metadata,
+    sa.Column("id", _ascii(32), primary_key=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="user_sessions_user"), nullable=False, index=True),
+    sa.Column("refresh_hash", _ascii(64), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("refreshed_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime, index=True),
+    **_table_options,
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(190), nullable=False, unique=True),
+    sa.Column("state", _ascii(16), nullable=False, index=True),
+    sa.Column("source", _ascii(16), nullable=False),
+    sa.Column("api_key", sa.Text),
+    sa.Column("api_key_hash", _ascii(64), unique=True),
+    sa.Column("enabled", sa.Boolean(name="api_keys_enabled"), nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("last_used", UtcDateTime),
+    sa.Column("use_count", sa.BigInteger, nullable=False),
+    **_table_options,
+)
+
+sealed_secrets = sa.Table(
+    "sealed_secrets",
+    metadata,
+    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("value_encrypted", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    **_table_options,
+)
+
+revisions = sa.Table(
+    "revisions",
+    metadata,
+    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+    **_table_options,
+)
+
+
+def database_url(config: Config) -> sa.URL:
+    """Where the data lives, by DATABASE_URL, else DB_*, else SQLite in DATA_DIR."""
+    if config.database_url:
+        url = make_url(config.database_url.get_secret_value())
+    elif config.db_host:
+        password = config.db_password.get_secret_value() if config.db_password else None
+        url = sa.URL.create("mysql", config.db_user, password, config.db_host, config.db_port, config.db_name)
+    else:
+        return sa.URL.create("sqlite", database=str(config.data_dir / "openrouter_proxy.db"))
+    if url.drivername.startswith("sqlite"):
+        return url
+    # SQLAlchemy's "mariadb" dialect would ignore the mysql_* table options; one dialect serves both servers.
+    driver = "mysql+pymysql" if url.drivername == "mysql+pymysql" else "mysql+mysqlconnector"
+    url = url.set(drivername=driver).update_query_dict({"charset": "utf8mb4"})
+    if driver == "mysql+mysqlconnector":
+        # Without both, the connector picks a collation that MariaDB 11 does not know.
+        url = url.update_query_dict({"collation": "utf8mb4_unicode_ci"})
+    return url
+
+
+def _mysql_engine(url: sa.URL) -> sa.Engine:
+    options: dict[str, Any] = {"read_timeout": 10, "write_timeout": 10}
+    if url.drivername == "mysql+mysqlconnector":
+        # The C extension loads or not depending on the OpenSSL beside it: one driver everywhere is worth more.
+        options |= {"use_pure": True, "connection_timeout": 5}
+    else:
+        options |= {"connect_timeout": 5}
+    engine = sa.create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=10,
+        max_overflow=5,
+        pool_timeout=5,
+        pool_recycle=1500,
+        pool_pre_ping=True,
+        pool_use_lifo=True,
+        hide_parameters=True,
+        connect_args=options,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _utc(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET time_zone='+00:00'")
+
+    @event.listens_for(engine, "handle_error")
+    def _recognise_disconnect(context: sa.engine.ExceptionContext) -> None:
+        # A timed-out read leaves the pure connector with an unread answer, which would fail the next user of the pool.
+        timeouts = (connector_errors.ReadTimeoutError, connector_errors.WriteTimeoutError)
+        cause = context.original_exception
+        if isinstance(cause, timeouts) or getattr(cause, "errno", None) in GONE:
+            context.is_disconnect = True
+
+    return engine
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(url, hide_parameters=True, pool_size=10, max_overflow=5, pool_timeout=5)
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own deferred BEGIN loses updates between processes
+        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        reading = connection.get_execution_options().get("reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+class Database:
+    """One engine and the two ways to use it. Threads share it; each transaction has a connection of its own."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self.kind = "sqlite" if url.drivername.startswith("sqlite") else "mysql"
+        self._engine = _sqlite_engine(url) if self.kind == "sqlite" else _mysql_engine(url)
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """A transaction that only reads; on SQLite it does not wait for writers."""
+        with self._engine.connect().execution_options(reading=True) as connection, connection.begin():
+            yield connection
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in one transaction and return its result; again, up to three times, after a deadlock.
+
+        work: must have no effect outside the database, because it may run more than once.
+        """
+        for tries_left in (2, 1, 0):
+            try:
+                with self._engine.begin() as tx:
+                    return work(tx)
+            except DBAPIError as error:
+                if not tries_left or _errno(error) not in {DEADLOCK, LOCK_WAIT}:
+                    raise
+                time.sleep(0.02 * (3 - tries_left))
+        raise AssertionError("unreachable")
+
+    def ping(self) -> float:
+        """Seconds that the smallest query takes. Raises DatabaseError."""
+        begun = time.monotonic()
+        with self.reading() as tx:
+            tx.execute(sa.select(sa.literal(1)))
+        return time.monotonic() - begun
+
+    def has_table(self, name: str) -> bool:
+        """True if the table exists: False before the first migration."""
+        with self.reading() as tx:
+            return sa.inspect(tx).has_table(name)
+
+    def upgrade(self) -> None:
+        """Bring the schema up to date. Of replicas that start together one migrates while the others wait."""
+        if self.kind == "sqlite":
+            self.transact(self._migrate)  # BEGIN IMMEDIATE is the lock, and SQLite's DDL is transactional
+            return
+        with self._engine.connect() as holder:  # the lock belongs to this connection, the migration to another
+            name, seconds = MIGRATION_LOCK, MIGRATION_LOCK_SECONDS
+            if holder.scalar(sa.text("SELECT GET_LOCK(:n, :s)"), {"n": name, "s": seconds}) != 1:
+                raise TimeoutError(f"another process has been migrating the database for {seconds} s")
+            try:
+                with self._engine.connect() as connection:
+                    self._migrate(connection)
+                    connection.commit()
+            finally:
+                holder.execute(sa.text("SELECT RELEASE_LOCK(:n)"), {"n": name})
+
+    def is_current(self) -> bool:
+        """True if the schema is this version's: the cheap question that every start asks."""
+        if not self.has_table("alembic_version"):
+            return False
+        with self.reading() as tx:
+            return bool(tx.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA_VERSION)
+
+    def _migrate(self, connection: Transaction) -> None:
+        from alembic import command
+        from alembic.config import Config as AlembicConfig
+
+        alembic = AlembicConfig()
+        alembic.set_main_option("script_location", str(ROOT / "migrations"))
+        alembic.attributes["connection"] = connection
+        command.upgrade(alembic, SCHEMA_VERSION)
+
+    def schema_differences(self) -> list[Any]:
+        """What the tables above and the migrated database disagree on; empty when all is well."""
+        from alembic.autogenerate import compare_metadata
+        from alembic.migration import MigrationContext
+
+        with self._engine.connect() as connection:
+            return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self._engine.dispose()
+
+
+def inserted_id(result: sa.CursorResult[Any]) -> int:
+    """The number that the database gave the row just inserted."""
+    key = result.inserted_primary_key
+    assert key is not None  # noqa: S101 - every insert of one row has one
+    return int(key[0])
+
+
+def _errno(error: DBAPIError) -> int | None:
+    # Exception classes differ by driver for one and the same server error; numbers do not.
+    original = error.orig
+    number = getattr(original, "errno", None) or (original.args[0] if original and original.args else None)
+    return number if isinstance(number, int) else None

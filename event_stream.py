@@ -1,0 +1,152 @@
+"""Reads server-sent events as they pass: usage, errors, end; in bounded memory.
+
+Whole events go through, byte for byte; an event cut across network chunks is held until its end is here. That costs
+nothing (upstreams send whole events) and it means that between two calls of `feed` the client is always at an event's
+border: a comment or an error of our own can be put there without splitting anything.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import orjson
+
+from errors import AppError, UpstreamFailed
+from openrouter_errors import clean, hide_account
+
+# A longer event is content: it goes on in pieces, unread, so that memory stays bounded.
+MAX_HELD_BYTES = 64 * 1024
+EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\n\r\n|\r\r")
+LINE_ENDS = re.compile(rb"[\r\n]{1,3}\Z")
+USAGE = re.compile(rb'"usage"\s*:\s*\{')
+KEEPALIVE = b": keep-alive\n\n"
+
+
+def error_event(error: AppError, generation_id: str | None = None, model: str = "") -> bytes:
+    """An error of ours within a stream."""
+    return _error_chunk(error.to_dict()["error"], generation_id, model)
+
+
+def refusal_event(payload: dict[str, Any], model: str = "") -> bytes:
+    """OpenRouter's refusal, already cleaned, within a stream that had to begin before it came."""
+    return _error_chunk(payload.get("error"), payload.get("id"), model)
+
+
+def _error_chunk(error: object, generation_id: str | None, model: str) -> bytes:
+    # The full shape of a chunk: OpenRouter's Python SDK refuses one without any of these.
+    chunk = {
+        "id": generation_id or "gen-none",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": model or "unknown",
+        "error": error,
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error", "native_finish_reason": None}],
+    }
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
+class EventStream:
+    """One answer's events. After the end: `usage` and `error` as OpenRouter sent them, and `done` if [DONE] came.
+
+    `at_border` is False only within an event of more than MAX_HELD_BYTES.
+    """
+
+    def __init__(self) -> None:
+        self.usage: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self.done = False
+        self.at_border = True
+        self._dropping = False
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a network chunk; return what may go on to the client now, possibly nothing."""
+        if not self._held and self.at_border and data.endswith(b"\n\n"):
+            return self._look(data)  # nearly every chunk of a well-behaved upstream
+        searched = max(0, len(self._held) - 3)
+        self._held += data
+        ready = b""
+        if not self.at_border:
+            ready, searched = self._rest_of_long_event(searched), 0
+        if not self.at_border:
+            return ready
+        if cut := self._last_border(searched):
+            ready += self._look(bytes(self._held[:cut]))
+            del self._held[:cut]
+        return ready + self._overflow()
+
+    def finish(self) -> bytes:
+        """The upstream has ended: what was still held, an event without its blank line."""
+        rest, self._held = bytes(self._held), bytearray()
+        if self.at_border:
+            return self._look(rest)
+        return b"" if self._dropping else rest
+
+    def _last_border(self, searched: int) -> int:
+        """Where the last whole event in `_held` ends, or 0."""
+        held = self._held
+        return max((at + len(mark) for mark in EVENT_ENDS if (at := held.rfind(mark, searched)) >= 0), default=0)
+
+    def _rest_of_long_event(self, searched: int) -> bytes:
+        border = BLANK_LINE.search(self._held, searched)
+        if border:
+            cut, self.at_border = border.end(), True
+        else:
+            # Line ends stay: the next chunk may make a blank line of them.
+            tail = LINE_ENDS.search(self._held)
+            cut = tail.start() if tail else len(self._held)
+        rest = b"" if self._dropping else bytes(self._held[:cut])
+        del self._held[:cut]
+        self._dropping = self._dropping and not border
+        return rest
+
+    def _overflow(self) -> bytes:
+        if len(self._held) <= MAX_HELD_BYTES:
+            return b""
+        self.at_border = False
+        if b'"error"' in self._held:  # too long to be cleaned: the client gets our words instead
+            self._dropping = True
+            failure = UpstreamFailed("OpenRouter reported an error that is too long to pass on")
+            self.error = {"code": failure.status, "message": failure.message}
+            self._rest_of_long_event(0)
+            return error_event(failure)
+        return self._rest_of_long_event(0)
+
+    def _look(self, events: bytes) -> bytes:
+        """Note what whole events say; return them, cleaned where they hold an error."""
+        if b'"usage"' not in events and b'"error"' not in events and b"[DONE]" not in events:
+            return events
+        ends = [border.end() for border in BLANK_LINE.finditer(events)]
+        starts = [0, *ends]
+        return b"".join(
+            self._look_at_one(events[a:b]) for a, b in zip(starts, [*ends, len(events)], strict=True) if b > a
+        )
+
+    def _look_at_one(self, event: bytes) -> bytes:
+        if b'"error"' not in event and not USAGE.search(event):
+            self.done = self.done or b"data: [DONE]" in event or b"data:[DONE]" in event
+            return event
+        lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+        try:
+            payload = orjson.loads(b"\n".join(lines))
+        except orjson.JSONDecodeError:
+            return hide_account(event.decode("latin-1")).encode("latin-1")
+        if not isinstance(payload, dict):
+            return event
+        if isinstance(payload.get("usage"), dict):
+            self.usage = payload["usage"]
+        error = payload.get("error") or _error_of_choice(payload.get("choices"))
+        if not error:
+            return event
+        self.error = error if isinstance(error, dict) else {"message": str(error)}
+        cleaned = clean(payload)
+        return event if cleaned == payload else b"data: " + orjson.dumps(cleaned) + b"\n\n"
+
+
+def _error_of_choice(choices: Any) -> Any:
+    if not isinstance(choices, list):
+        return None
+    return next((choice["error"] for choice in choices if isinstance(choice, dict) and choice.get("error")), None)

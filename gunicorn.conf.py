@@ -1,0 +1,46 @@
+"""Settings of gunicorn, which reads this file by itself: `gunicorn app:app` or SERVER=gunicorn."""
+
+import sys
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+import app
+import config
+
+try:
+    _settings = config.load()
+except config.ConfigError as error:
+    sys.exit(str(error))
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gthread, but a client that lingers after `Connection: close` costs one thread, not the accept loop.
+
+    gunicorn 26 and 27 close such connections gracefully, for up to two seconds, in the thread that accepts.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        result = super().handle(conn)
+        if result is False:
+            conn.close(graceful=True)
+            conn.close = lambda graceful=False: None
+        return result
+
+
+def on_starting(server: object) -> None:
+    """Refuse a bad database or key before anything listens; migrate once, not in each worker."""
+    app.start()
+
+
+bind = f"{_settings.listen_host}:{_settings.port}"
+worker_class = Worker
+workers = _settings.server_workers
+threads = _settings.server_threads
+worker_connections = threads + 100  # must exceed the threads, or keep-alive is off
+keepalive = 75
+graceful_timeout = app.DRAIN_SECONDS
+http_parser = "python"
+control_socket_disable = True
+accesslog = None
+logconfig_dict = {"version": 1, "disable_existing_loggers": False, "loggers": {"gunicorn.error": {"propagate": True}}}

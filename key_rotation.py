@@ -1,0 +1,272 @@
+"""The background service that keeps the pool full of fresh OpenRouter keys: mint, switch, drain, delete.
+
+    python key_rotation.py            for ever, a pass a minute
+    python key_rotation.py --once     one pass, then exit: 0 if the pool is full
+    python key_rotation.py --status   what the pool holds
+
+Only this program has the management key. Each key is minted in steps that a crash may interrupt at any point: the
+intent is stored before OpenRouter is asked, the text before the key is used, and an intent whose answer was lost is
+looked up by its name and deleted. A lost key could in any case spend no more than its limit and not outlive its expiry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+import requests
+from rich.console import Console
+from rich.table import Table
+
+import config
+import logs
+from api_key_manager import EXPIRY_MARGIN, ApiKeyManager, KeyRow, KeySource, KeyState
+from clock import Clock
+from config import Config, ConfigError
+from crypto import SealBroken, new_id
+from db import DatabaseError
+from logs import event
+from services import open_database
+
+log = logging.getLogger("rotation")
+
+PASS_SECONDS = 60.0
+API_TIMEOUT_SECONDS = 30.0
+PAGE = 100
+# An intent younger than this may still be on its way: longer than the API's time-out and any error of the clocks.
+INTENT_MIN_AGE = timedelta(minutes=5)
+# A replaced key finishes what it carries before it is deleted.
+DRAIN = timedelta(hours=2)
+
+
+class ManagementError(Exception):
+    """OpenRouter refused or did not answer a management call. `status` is 0 if there was no answer."""
+
+    def __init__(self, what: str, status: int = 0) -> None:
+        super().__init__(f"{what}: {f'status {status}' if status else 'no answer'}")
+        self.status = status
+
+
+class ManagementApi:
+    """OpenRouter's key-management API, and the one call that asks a key about itself."""
+
+    def __init__(self, base_url: str, management_key: str) -> None:
+        self._base_url = base_url
+        self._management_key = management_key
+        self._session = requests.Session()
+        self._session.trust_env = False  # a .netrc would replace the Authorization header
+
+    def create(self, name: str, limit_usd: float | None, limit_reset: str | None, expires_at: datetime) -> str:
+        """Mint a key and return its text, which OpenRouter shows only this once."""
+        body = {
+            "name": name,
+            "limit": limit_usd,
+            "limit_reset": limit_reset,
+            "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}",
+        }
+        text = self._call("POST", "/keys", body).get("key")
+        if not isinstance(text, str):
+            raise ManagementError("POST /keys answered without a key")
+        return text
+
+    def delete(self, key_hash: str) -> None:
+        """Delete a key; one that is already gone counts as deleted."""
+        try:
+            self._call("DELETE", f"/keys/{key_hash}")
+        except ManagementError as error:
+            if error.status != 404:
+                raise
+
+    def hashes_by_name(self) -> dict[str, str]:
+        """All keys of the account, page by page until one is empty."""
+        found: dict[str, str] = {}
+        offset = 0
+        while page := self._call("GET", f"/keys?include_disabled=true&offset={offset}").get("data"):
+            found |= {str(key["name"]): str(key["hash"]) for key in page}
+            offset += len(page)
+        return found
+
+    def is_alive(self, text: str) -> bool:
+        """True if OpenRouter accepts this key."""
+        try:
+            self._call("GET", "/key", key=text)
+        except ManagementError as error:
+            if error.status == 401:
+                return False
+            raise
+        return True
+
+    def _call(self, method: str, path: str, body: object = None, key: str | None = None) -> dict[str, Any]:
+        what = f"{method} {path.partition('?')[0][:24]}"
+        headers = {"Authorization": f"Bearer {key or self._management_key}"}
+        try:
+            response = self._session.request(
+                method,
+                self._base_url + path,
+                json=body,
+                headers=headers,
+                timeout=API_TIMEOUT_SECONDS,
+                allow_redirects=False,
+            )
+            if response.status_code not in {200, 201}:
+                raise ManagementError(what, response.status_code)
+            answer = orjson.loads(response.content)
+        except (requests.RequestException, orjson.JSONDecodeError):
+            # `from None`: the cause's text can hold the request.
+            raise ManagementError(what) from None
+        return answer if isinstance(answer, dict) else {}
+
+
+class KeyRotation:
+    """One pass at a time over the pool's rows. The log gets a line about each step."""
+
+    def __init__(self, pool: ApiKeyManager, api: ManagementApi, settings: Config, clock: Clock) -> None:
+        self._pool = pool
+        self._api = api
+        self._settings = settings
+        self._clock = clock
+        self._prefix = f"gw/{settings.deployment_id}/"
+
+    def run_once(self) -> bool:
+        """Settle what a crash left, fill the pool, let replaced keys go. True if the pool is full afterwards.
+
+        Raises ManagementError; what was done until then stays done, and the next pass goes on from there.
+        """
+        self._settle_intents()
+        for row in self._rows(KeyState.STORED):
+            self._activate(row.id, row.name)
+        while len(self._fresh()) < self._settings.pool_size:
+            self._mint()
+        self._drain_replaced()
+        self._delete_drained()
+        return len(self._fresh()) >= self._settings.pool_size
+
+    def _rows(self, *states: KeyState) -> list[KeyRow]:
+        return [row for row in self._pool.rows() if row.state in states]
+
+    def _fresh(self) -> list[KeyRow]:
+        """Keys that are usable and not due for renewal. Those that people brought are never due."""
+        born_after = self._clock.now() - timedelta(hours=self._settings.key_rotation_interval_hours)
+        rows = [row for row in self._rows(KeyState.ACTIVE) if row.enabled]
+        return [row for row in rows if row.source is not KeySource.MINTED or row.created_at > born_after]
+
+    def _settle_intents(self) -> None:
+        """An intent without a stored key: its create was lost. The secret is nobody's, so the key has to go."""
+        old = self._clock.now() - INTENT_MIN_AGE
+        lost = [row for row in self._rows(KeyState.INTENT) if row.created_at < old]
+        remote = self._api.hashes_by_name() if lost else {}
+        for row in lost:
+            if row.name in remote:
+                self._api.delete(remote[row.name])
+            self._pool.move(row.id, KeyState.ABANDONED)
+            event(log, "key_abandoned", key=row.name, existed=row.name in remote)
+
+    def _mint(self) -> None:
+        reset = self._settings.key_limit_reset
+        expires_at = self._clock.now() + timedelta(hours=self._settings.key_lifetime_hours)
+        name = self._prefix + new_id()
+        row_id = self._pool.intend(name, expires_at)
+        text = self._api.create(name, self._settings.key_limit_usd, None if reset == "none" else reset, expires_at)
+        self._pool.store(row_id, text)
+        event(log, "key_minted", key=name, expires_at=expires_at.isoformat(timespec="seconds"))
+        self._activate(row_id, name)
+
+    def _activate(self, row_id: int, name: str) -> None:
+        """Use a stored key once OpenRouter has confirmed it."""
+        if self._api.is_alive(self._pool.stored_text(row_id)):
+            self._pool.move(row_id, KeyState.ACTIVE)
+            event(log, "key_active", key=name, usable=f"{len(self._fresh())}/{self._settings.pool_size}")
+        else:
+            raise ManagementError("GET /key with a key just minted", 401)
+
+    def _drain_replaced(self) -> None:
+        """Stop picking keys that are due or about to expire, now that fresh ones stand in their place."""
+        fresh = {row.id for row in self._fresh()}
+        ending = self._clock.now() + EXPIRY_MARGIN
+        for row in self._rows(KeyState.ACTIVE):
+            expired = row.expires_at is not None and row.expires_at < ending
+            if row.source is KeySource.MINTED and row.enabled and (row.id not in fresh or expired):
+                self._pool.move(row.id, KeyState.DRAINING)
+                event(log, "key_draining", key=row.name)
+
+    def _delete_drained(self) -> None:
+        drained_before = self._clock.now() - DRAIN
+        for row in self._rows(KeyState.DRAINING):
+            if row.updated_at < drained_before and row.api_key_hash:
+                self._api.delete(row.api_key_hash)
+                self._pool.move(row.id, KeyState.DELETED)
+                event(log, "key_deleted", key=row.name)
+
+
+def show_status(pool: ApiKeyManager) -> None:
+    """Print one line a state: how many keys, and when the first of them expires."""
+    rows = pool.rows()
+    lines = []
+    for state in KeyState:
+        of_state = [row for row in rows if row.state is state]
+        expiries = [row.expires_at for row in of_state if row.expires_at]
+        first = min(expiries).isoformat(timespec="seconds") if expiries else None
+        lines.append({"state": state.value, "keys": len(of_state), "first_expires_at": first})
+    if not sys.stdout.isatty():
+        sys.stdout.writelines(orjson.dumps(line).decode() + "\n" for line in lines)
+        return
+    table = Table("state", "keys", "first expires at", title="Key pool")
+    for line in lines:
+        table.add_row(*("" if value is None else str(value) for value in line.values()))
+    Console().print(table)
+
+
+def run_for_ever(rotation: KeyRotation) -> None:
+    """A pass a minute until SIGTERM or SIGINT, which let the running pass finish."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    while not stopping.is_set():
+        try:
+            rotation.run_once()
+        except (ManagementError, DatabaseError, SealBroken) as error:
+            event(log, "pass_failed", logging.ERROR, reason=logs.redact(str(error).splitlines()[0]))
+        stopping.wait(PASS_SECONDS)
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Keeps the pool full of fresh OpenRouter keys.")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="run one pass and exit")
+    how.add_argument("--status", action="store_true", help="print what the pool holds and exit")
+    arguments = parser.parse_args()
+    required = () if arguments.status else ("OPENROUTER_PROVISION_KEY", "DEPLOYMENT_ID")
+    try:
+        settings = config.load(required=required)
+        logs.set_up(settings.log_level, as_json=settings.production, secrets=settings.secret_values())
+        db, envelopes = open_database(settings)
+    except (ConfigError, SealBroken, DatabaseError, TimeoutError) as error:
+        sys.stderr.write(f"{logs.redact(str(error))}\n")
+        return 1
+    clock = Clock()
+    pool = ApiKeyManager(db, envelopes, clock)
+    if arguments.status:
+        show_status(pool)
+        return 0
+    assert settings.openrouter_provision_key is not None  # noqa: S101 - `required` above
+    api = ManagementApi(settings.openrouter_api_url, settings.openrouter_provision_key.get_secret_value())
+    rotation = KeyRotation(pool, api, settings, clock)
+    if not arguments.once:
+        run_for_ever(rotation)
+        return 0
+    try:
+        return 0 if rotation.run_once() else 1
+    except (ManagementError, DatabaseError, SealBroken) as error:
+        sys.stderr.write(f"{logs.redact(str(error))}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

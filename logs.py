@@ -1,0 +1,94 @@
+"""Logging: JSON lines with request ids in production, readable lines in development, secrets redacted in both.
+
+A line is a static event name and fields: `logs.event(log, "login_failed", user_id=7)`. Fields never hold a prompt,
+an answer, a key, a token or a username; redaction is the net beneath that rule, by pattern and by known value.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any
+
+import orjson
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+REDACTED = "***"
+SECRET_PATTERNS = (
+    r"sk-or-[A-Za-z0-9_-]{8,}",  # OpenRouter keys
+    r"sk-auto-[A-Za-z0-9_-]{8,}",  # our client keys
+    r"or_api_[A-Za-z0-9_-]{8,}",  # our API tokens
+    r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",  # JSON web tokens
+    r"\$argon2[a-z]*\$[^\s\"']+",
+    r"gAAAA[A-Za-z0-9_-]{20,}={0,2}",  # Fernet
+    r"(?<=://)[^/\s:@\"]+:[^/\s@\"]+(?=@)",  # user:password in a URL
+    r"(?i:(?<=bearer )[A-Za-z0-9._~+/=-]{8,})",
+)
+_known_values: set[str] = set()
+_secret = re.compile("|".join(SECRET_PATTERNS))
+
+
+def redact(text: str) -> str:
+    """The text with everything that looks like a secret, or is a known one, replaced by `***`."""
+    return _secret.sub(REDACTED, text)
+
+
+def hide_values(values: Iterable[str]) -> None:
+    """Redact these texts from now on wherever they appear in a line."""
+    global _secret  # noqa: PLW0603 - one pattern for the process, like the log itself
+    _known_values.update(value for value in values if len(value) >= 8)
+    longest_first = sorted(_known_values, key=len, reverse=True)
+    _secret = re.compile("|".join([*map(re.escape, longest_first), *SECRET_PATTERNS]))
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = getattr(record, "fields", None) or {}
+        if (current := request_id.get()) and "request_id" not in fields:
+            fields = {"request_id": current, **fields}
+        cause = self.formatException(record.exc_info) if record.exc_info else ""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        if self._as_json:
+            line = {
+                "at": stamp,
+                "level": record.levelname,
+                "logger": record.name,
+                "event": record.getMessage(),
+                **fields,
+            }
+            if cause:
+                line["exception"] = cause
+            return redact(orjson.dumps(line, default=str).decode())
+        parts = [stamp[11:], f"{record.levelname:<7}", record.getMessage()]
+        parts += [f"{name}={value}" for name, value in fields.items() if value is not None]
+        return redact(" ".join(parts) + (f"\n{cause}" if cause else ""))
+
+
+def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields: object) -> None:
+    """Log one event with its fields."""
+    if logger.isEnabledFor(level):
+        logger.log(level, name, extra={"fields": fields})
+
+
+def set_up(level: str, as_json: bool, secrets: Iterable[str]) -> None:
+    """Send all logging of the process to stderr in our form. Called once, by each program's start."""
+    hide_values(secrets)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(as_json))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for chatty in ("urllib3", "alembic", "mysql.connector", "werkzeug", "sqlalchemy.engine"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # The file, line and thread of a call are not in our lines: finding them costs a third of each record.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

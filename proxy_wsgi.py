@@ -1,0 +1,121 @@
+"""The data plane's door: a plain WSGI callable in front of Flask, for the paths that carry model calls.
+
+It holds no rules of its own, it translates between `environ` and openrouter_proxy. Flask costs about 80 µs a request,
+twice the rest of the path together, and so answers only what is not a model call.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from errors import AppError, BadRequest, MethodNotAllowed, PayloadTooLarge, ServiceFault, UnsupportedMedia
+from logs import request_id as current_request_id
+from openrouter_proxy import Headers, ProxyAnswer
+from proxy_request import ProxyRequest, forwarded_headers
+from services import Services
+
+log = logging.getLogger("proxy")
+
+PATHS = frozenset({"/api/proxy/openrouter", "/v1/chat/completions"})
+REQUEST_ID = "openrouter_proxy.request_id"
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+COMMON_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, Headers], object]
+WsgiApp = Callable[[Environ, Any], Iterable[bytes]]
+
+
+def new_request_id() -> str:
+    """48 bits of milliseconds and 80 random bits as 32 hex characters: sorts by time, as a ULID does."""
+    return f"{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
+
+
+class ProxyDoor:
+    """Answers the model-call paths itself and hands everything else to Flask."""
+
+    def __init__(self, flask_wsgi: WsgiApp, services: Services) -> None:
+        self._flask_wsgi = flask_wsgi
+        self._services = services
+        self._max_body_bytes = services.config.max_body_bytes
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._services.started:
+            self._services.start()  # in the process that serves: threads do not survive a fork
+        request_id = environ[REQUEST_ID] = new_request_id()
+        current_request_id.set(request_id)
+        if environ["PATH_INFO"] not in PATHS:
+            return self._flask_wsgi(environ, start_response)
+        try:
+            answer = self._answer(environ, request_id)
+        except AppError as error:
+            answer = _error_answer(error)
+        except Exception:
+            log.exception("unexpected_error")
+            answer = _error_answer(ServiceFault())
+        status = STATUS_LINES.get(answer.status) or f"{answer.status} Unknown"
+        start_response(status, [*answer.headers, ("X-Request-Id", request_id), *COMMON_HEADERS])
+        return answer.body
+
+    def _answer(self, environ: Environ, request_id: str) -> ProxyAnswer:
+        if environ["REQUEST_METHOD"] != "POST":
+            raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
+        # Who calls comes first: a stranger's body is not even read.
+        caller = self._services.auth.authenticate(environ.get("HTTP_AUTHORIZATION"))
+        headers = forwarded_headers(environ)
+        body = self._read_body(environ)
+        request = ProxyRequest(request_id, caller, body, headers, _client_watch(environ))
+        return self._services.proxy.forward(request)
+
+    def _read_body(self, environ: Environ) -> bytes:
+        if environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+            raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding")
+        limit, length = self._max_body_bytes, environ.get("CONTENT_LENGTH")
+        if not length:
+            body: bytes = environ["wsgi.input"].read(limit + 1)
+        elif not length.isdecimal():
+            raise BadRequest("Content-Length must be a number")
+        elif int(length) <= limit:
+            body = environ["wsgi.input"].read(int(length))
+            if len(body) < int(length):
+                raise BadRequest("The body ended before its Content-Length")
+        if (length and int(length) > limit) or len(body) > limit:
+            raise PayloadTooLarge(f"The body may have at most {limit} bytes")
+        return body
+
+
+def _error_answer(error: AppError) -> ProxyAnswer:
+    body = error.to_json()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers.items()]
+    return ProxyAnswer(error.status, headers, (body,))
+
+
+def _client_watch(environ: Environ) -> Callable[[], bool]:
+    """A function that tells whether the client has gone while nothing is being written to it.
+
+    gunicorn lends its socket to ask. granian needs no asking: it ends the answer's iterator at the next step.
+    """
+    sock = environ.get("gunicorn.socket")
+    return partial(_is_closed, sock) if sock else _never
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except ValueError:  # TLS sockets can't peek
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,59 @@
+"""Which of the tables that processes copy into memory has changed: bumped by writers, watched by every process.
+
+A write that others must see raises its table's number in the same transaction. Each process asks for all numbers
+once a second, one small query, and reloads what moved: a change reaches every process within two seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from db import Database, DatabaseError, Transaction
+from db import revisions as table
+from logs import event
+
+log = logging.getLogger("revisions")
+
+
+def bump(tx: Transaction, name: str) -> None:
+    """Tell every process to reload its copy of `name`."""
+    tx.execute(table.update().where(table.c.name == name).values(value=table.c.value + 1))
+
+
+class RevisionWatcher:
+    """Keeps this process's copies fresh. Call `watch` for each copy, then `check` once a second."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._reloads: dict[str, Callable[[], None]] = {}
+        self._seen: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.database_is_up = True
+
+    def watch(self, name: str, reload: Callable[[], None]) -> None:
+        """Call `reload` whenever the revision of `name` moves, and at the first check."""
+        self._reloads[name] = reload
+
+    def check(self) -> None:
+        """Reload what has changed. With the database away the copies stay in use and the log says so once."""
+        with self._lock:
+            try:
+                with self._db.reading() as tx:
+                    current = {row.name: row.value for row in tx.execute(sa.select(table))}
+                for name, reload in self._reloads.items():
+                    # Seen only after the reload: one that fails is tried again.
+                    if current.get(name) != self._seen.get(name):
+                        reload()
+                        self._seen[name] = current.get(name, 0)
+            except DatabaseError as error:
+                if self.database_is_up:
+                    event(log, "database_unreachable", logging.WARNING, error=type(error).__name__)
+                self.database_is_up = False
+                return
+            if not self.database_is_up:
+                event(log, "database_reachable_again", logging.WARNING)
+            self.database_is_up = True

@@ -1,0 +1,14 @@
+"""Everything but model calls that speaks HTTP: one file per family of URLs. This is their table of contents."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from routes import auth_api, health_api, http
+
+
+def register_all(app: Flask) -> None:
+    """Add every route and the error handlers to the application."""
+    http.register(app)
+    app.register_blueprint(auth_api.routes)
+    app.register_blueprint(health_api.routes)

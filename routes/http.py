@@ -1,0 +1,103 @@
+"""What all routes share: the services, JSON bodies, the one error shape, the headers of every answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from db import DatabaseError
+from errors import (
+    AppError,
+    BadRequest,
+    Busy,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    ServiceFault,
+    UnsupportedMedia,
+)
+from proxy_wsgi import COMMON_HEADERS, REQUEST_ID
+from services import Services
+
+log = logging.getLogger("http")
+
+# The bodies of these routes are names, keys and settings.
+MAX_JSON_BYTES = 64 * 1024
+
+
+def services() -> Services:
+    """The running application's services."""
+    found: Services = current_app.extensions["services"]
+    return found
+
+
+def json_body() -> dict[str, Any]:
+    """The request's JSON object. Raises UnsupportedMedia, PayloadTooLarge, BadRequest."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMedia("Send JSON with the header Content-Type: application/json")
+    try:
+        body = orjson.loads(request.get_data())
+    except orjson.JSONDecodeError:
+        raise BadRequest("The body is not valid JSON (UTF-8, not too deeply nested)") from None
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object")
+    return body
+
+
+def answer(body: dict[str, Any], status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(body), status, mimetype="application/json")
+
+
+def register(app: Flask) -> None:
+    """Add the error handlers and the common headers."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_JSON_BYTES
+    app.register_error_handler(AppError, _app_error)
+    app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(DatabaseError, _database_error)
+    app.register_error_handler(Exception, _unexpected)
+    app.after_request(_common_headers)
+
+
+def _app_error(error: AppError) -> Response:
+    response = Response(error.to_json(), error.status, mimetype="application/json")
+    response.headers.update(error.headers)
+    return response
+
+
+def _http_exception(error: HTTPException) -> Response:
+    """Werkzeug's own refusals, in our shape."""
+    status = error.code or 500
+    if status == 404:
+        return _app_error(NotFound("There is nothing at this path"))
+    if status == 405:
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        return _app_error(MethodNotAllowed(f"This path takes {allowed} only", {"Allow": allowed}))
+    if isinstance(error, RequestEntityTooLarge):
+        return _app_error(PayloadTooLarge(f"The body may have at most {MAX_JSON_BYTES} bytes"))
+    if 300 <= status < 400:
+        return Response(status=status, headers=error.get_headers())
+    if status < 500:
+        return _app_error(BadRequest(error.description or "The request is malformed"))
+    return _unexpected(error)
+
+
+def _database_error(error: DatabaseError) -> Response:
+    log.error("database_error", extra={"fields": {"error": type(error).__name__}})
+    return _app_error(Busy("The database can't be reached; try again shortly", retry_after_seconds=5))
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("unexpected_error", exc_info=error)
+    return _app_error(ServiceFault())
+
+
+def _common_headers(response: Response) -> Response:
+    response.headers["X-Request-Id"] = request.environ.get(REQUEST_ID, "")
+    for name, value in COMMON_HEADERS:
+        response.headers.setdefault(name, value)
+    return response

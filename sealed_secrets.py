@@ -1,0 +1,52 @@
+"""What the deployment itself must remember under encryption: the key that hides usernames.
+
+Its row is also the canary: a process whose ENCRYPTION_KEY does not open it must not start, or it would take every
+pool key for damaged. The username key lives here, and not in SECRET_KEY, so that SECRET_KEY can be changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from crypto import Envelopes
+from db import Database, Duplicate, Transaction
+from db import sealed_secrets as table
+
+USERNAME_KEY = "username_key"
+
+
+def check_canary(db: Database, envelopes: Envelopes) -> None:
+    """Raise crypto.SealBroken if the database was sealed with another key. Reads only; an empty database passes."""
+    if db.has_table(table.name):
+        _find(db, envelopes)
+
+
+def username_key(db: Database, envelopes: Envelopes, now: datetime) -> bytes:
+    """The 32-byte key of username hashes, made at the first call. Raises crypto.SealBroken."""
+    if (key := _find(db, envelopes)) is not None:
+        return key
+    text = base64.b64encode(secrets.token_bytes(32)).decode()
+    sealed = envelopes.seal(table.name, "value_encrypted", USERNAME_KEY, text)
+
+    def insert(tx: Transaction) -> None:
+        tx.execute(table.insert().values(name=USERNAME_KEY, value_encrypted=sealed, created_at=now))
+
+    try:
+        db.transact(insert)
+    except Duplicate:
+        pass  # another process was first; its key counts
+    key = _find(db, envelopes)
+    assert key is not None  # noqa: S101 - just inserted, by us or by the other process
+    return key
+
+
+def _find(db: Database, envelopes: Envelopes) -> bytes | None:
+    with db.reading() as tx:
+        sealed = tx.scalar(sa.select(table.c.value_encrypted).where(table.c.name == USERNAME_KEY))
+    if sealed is None:
+        return None
+    return base64.b64decode(envelopes.open(table.name, "value_encrypted", USERNAME_KEY, sealed))

@@ -1,0 +1,134 @@
+"""Every long-lived object, made once, in order: the spine of the program on one screen."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import sealed_secrets
+from api_key_manager import ApiKeyManager, KeyAlreadyKnown, KeySource
+from auth import Auth
+from clock import Clock
+from config import Config
+from crypto import Envelopes, KeyHasher, sha256_hex
+from db import Database, DatabaseError, database_url
+from logs import event
+from openrouter_proxy import OpenRouterProxy
+from revisions import RevisionWatcher
+from upstream_http import UpstreamHttp
+from user_sessions import UserSessions
+from users import Users
+
+log = logging.getLogger("services")
+
+WATCH_SECONDS = 1.0
+COUNTS_EVERY = 5  # watches
+
+
+@dataclass
+class Services:
+    """What routes and the proxy work with. `start` begins the background thread, in the process that serves."""
+
+    config: Config
+    clock: Clock
+    db: Database
+    users: Users
+    sessions: UserSessions
+    pool: ApiKeyManager
+    auth: Auth
+    proxy: OpenRouterProxy
+    watcher: RevisionWatcher
+    started: bool = False
+    _start_lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Fill the copies in memory and keep them fresh. Calls after the first do nothing."""
+        with self._start_lock:
+            if self.started:
+                return
+            self.watcher.check()
+            threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True).start()
+            atexit.register(self.stop)
+            self.started = True
+
+    def _keep_fresh(self) -> None:
+        turn = 0
+        while not self._stopping.wait(WATCH_SECONDS):
+            turn += 1
+            try:
+                self.watcher.check()
+                if turn % COUNTS_EVERY == 0:
+                    self.pool.write_counts()
+            except DatabaseError:
+                pass  # the watcher has said so; the counts wait in memory
+            except Exception:  # this thread must outlive any single fault
+                log.exception("background_fault")
+
+    def stop(self) -> None:
+        """Write what is still in memory. Called at exit."""
+        self._stopping.set()
+        try:
+            self.pool.write_counts()
+        except DatabaseError as error:
+            event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
+
+
+def open_database(config: Config) -> tuple[Database, Envelopes]:
+    """The database at this version's schema, and what opens its ciphertexts.
+
+    Raises crypto.SealBroken, before anything is written, if ENCRYPTION_KEY is not the one of this database.
+    """
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    db, envelopes = Database(database_url(config)), Envelopes(config.encryption_keys)
+    sealed_secrets.check_canary(db, envelopes)
+    if not db.is_current():
+        db.upgrade()
+    return db, envelopes
+
+
+def build(config: Config) -> Services:
+    """All services, connected. Raises crypto.SealBroken and db.DatabaseError; the caller says so and exits."""
+    clock = Clock()
+    db, envelopes = open_database(config)
+    access_life = timedelta(hours=config.jwt_expiration_hours)
+    users = Users(db, sealed_secrets.username_key(db, envelopes, clock.now()), clock)
+    sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
+    pool = ApiKeyManager(db, envelopes, clock)
+    import_keys(pool, config)
+
+    hasher = KeyHasher(permits=max(1, (os.cpu_count() or 1) // config.server_workers))
+    auth = Auth(
+        users=users,
+        sessions=sessions,
+        hasher=hasher,
+        secret_key=config.secret_key.get_secret_value(),
+        access_life=access_life,
+        clock=clock,
+    )
+    upstream = UpstreamHttp(config.openrouter_api_url, config.upstream_connect_timeout_seconds)
+    proxy = OpenRouterProxy(pool, upstream, config)
+
+    watcher = RevisionWatcher(db)
+    watcher.watch("users", users.reload)
+    watcher.watch("user_sessions", sessions.reload)
+    watcher.watch("api_keys", pool.reload)
+    return Services(config, clock, db, users, sessions, pool, auth, proxy, watcher)
+
+
+def import_keys(pool: ApiKeyManager, config: Config) -> None:
+    """Put the keys of OPENROUTER_API_KEYS into the pool; those that it has, or once had, are left as they are."""
+    known = {row.api_key_hash for row in pool.rows()} if config.openrouter_api_keys else set()
+    for secret in config.openrouter_api_keys:
+        text = secret.get_secret_value()
+        if sha256_hex(text) in known:
+            continue
+        try:
+            pool.add(text, f"env/{sha256_hex(text)[:12]}", KeySource.ENVIRONMENT)
+            event(log, "pool_key_imported", hash=sha256_hex(text)[:12])
+        except KeyAlreadyKnown:
+            pass  # another process was first
