@@ -1,16 +1,19 @@
 """Settings of gunicorn, which reads this file by itself: `gunicorn app:app` or SERVER=gunicorn."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-import app
-import config
+sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
+
+import app  # noqa: E402
+from config import ConfigError, load  # noqa: E402
 
 try:
-    _settings = config.load()
-except config.ConfigError as error:
+    _settings = load()
+except ConfigError as error:
     sys.exit(str(error))
 
 

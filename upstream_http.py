@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-RECEIVE_BYTES = 64 * 1024
+RECEIVE_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 # OpenRouter's edge closes idle connections after minutes; a younger one is alive unless its socket says otherwise.
 MAX_IDLE_SECONDS = 60.0

@@ -1,0 +1,160 @@
+"""The models that the stand-in offers, with their prices, and the list of them in OpenRouter's form."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.openrouter_accounts import dollar_text
+from sandbox.openrouter_scenarios import MODEL_PREFIX
+
+VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
+DEFAULT_MODEL = "openai/gpt-4o-mini"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model with prices in nano-dollars per token."""
+
+    id: str
+    canonical_slug: str
+    name: str
+    provider: str
+    prompt_nano: int
+    completion_nano: int
+    context_length: int
+    max_completion_tokens: int
+    tokenizer: str
+
+    @property
+    def is_free(self) -> bool:
+        return self.id.endswith(":free")
+
+    def listed(self) -> dict[str, Any]:
+        """Return the entry of the model in `GET /models`."""
+        return {
+            "id": self.id,
+            "canonical_slug": self.canonical_slug,
+            "hugging_face_id": None,
+            "name": self.name,
+            "created": 1_760_000_000,
+            "description": f"{self.name}, as the stand-in for OpenRouter offers it.",
+            "context_length": self.context_length,
+            "architecture": {
+                "modality": "text->text",
+                "input_modalities": ["text"],
+                "output_modalities": ["text"],
+                "tokenizer": self.tokenizer,
+                "instruct_type": None,
+            },
+            "pricing": {
+                "prompt": dollar_text(self.prompt_nano).decode(),
+                "completion": dollar_text(self.completion_nano).decode(),
+                "request": "0",
+                "image": "0",
+            },
+            "top_provider": {
+                "context_length": self.context_length,
+                "max_completion_tokens": self.max_completion_tokens,
+                "is_moderated": False,
+            },
+            "per_request_limits": None,
+            "supported_parameters": ["max_tokens", "response_format", "stop", "temperature", "tool_choice", "tools"],
+            "default_parameters": {"temperature": None, "top_p": None, "frequency_penalty": None},
+            "supported_voices": None,
+            "expiration_date": None,
+            "links": {"details": f"/api/v1/models/{self.canonical_slug}/endpoints"},
+        }
+
+
+MODELS = {
+    model.id: model
+    for model in (
+        Model(
+            "openai/gpt-4o-mini",
+            "openai/gpt-4o-mini-2024-07-18",
+            "OpenAI: GPT-4o-mini",
+            "OpenAI",
+            150,
+            600,
+            128_000,
+            16_384,
+            "GPT",
+        ),
+        Model(
+            "openai/gpt-4o",
+            "openai/gpt-4o-2024-11-20",
+            "OpenAI: GPT-4o",
+            "OpenAI",
+            2500,
+            10_000,
+            128_000,
+            16_384,
+            "GPT",
+        ),
+        Model(
+            "anthropic/claude-sonnet-4.6",
+            "anthropic/claude-4.6-sonnet-20260217",
+            "Anthropic: Claude Sonnet 4.6",
+            "Amazon Bedrock",
+            3000,
+            15_000,
+            200_000,
+            64_000,
+            "Claude",
+        ),
+        Model(
+            "google/gemini-2.5-flash",
+            "google/gemini-2.5-flash",
+            "Google: Gemini 2.5 Flash",
+            "Google",
+            300,
+            2500,
+            1_048_576,
+            65_535,
+            "Gemini",
+        ),
+        Model(
+            "deepseek/deepseek-chat",
+            "deepseek/deepseek-chat-v3",
+            "DeepSeek: DeepSeek V3",
+            "DeepSeek",
+            200,
+            800,
+            64_000,
+            8192,
+            "DeepSeek",
+        ),
+        Model(
+            "meta-llama/llama-3.3-70b-instruct:free",
+            "meta-llama/llama-3.3-70b-instruct",
+            "Meta: Llama 3.3 70B Instruct (free)",
+            "Chutes",
+            0,
+            0,
+            131_072,
+            4096,
+            "Llama3",
+        ),
+        Model("sandbox/stream", "sandbox/stream", "Stand-in: scenarios", "Sandbox", 1000, 2000, 128_000, 4096, "Other"),
+    )
+}
+
+
+def find_model(name: str) -> Model | None:
+    """Return the model with this name; the ways of routing that a suffix names do not change it."""
+    if name.startswith(MODEL_PREFIX):
+        return MODELS["sandbox/stream"]
+    author_and_slug, _, variant = name.partition(":")
+    return MODELS.get(author_and_slug if variant in VARIANTS else name)
+
+
+def is_known_without_variant(name: str) -> bool:
+    """Tell whether the model exists, though not in the variant that the name asks for."""
+    return name.partition(":")[0] in {known.partition(":")[0] for known in MODELS}
+
+
+def listed_models(offset: int, limit: int | None) -> dict[str, Any]:
+    """Return the answer to `GET /models`, or one page of it."""
+    models = [model.listed() for model in MODELS.values()]
+    end = len(models) if limit is None else offset + limit
+    following = f"/api/v1/models?offset={end}&limit={limit}" if end < len(models) else None
+    return {"data": models[offset:end], "links": {"next": following}, "total_count": len(models)}

@@ -1,0 +1,117 @@
+"""Chat completions: headers, tools, JSON, ceilings, refusals, and the bill of answers that end early."""
+
+import json
+
+import pytest
+
+ONE_TOOL = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
+PRICE_OF_PROMPT, PRICE_OF_WORD = 5 * 1000, 2000
+
+
+@pytest.fixture
+def key(stand_in):
+    return stand_in.new_key()
+
+
+def last_generation(stand_in, key):
+    generations = stand_in.control("GET", "generations")["generations"]
+    return next(one for one in reversed(generations) if one["key_hash"] == key["hash"])
+
+
+def test_headers_are_those_of_openrouter(stand_in, key):
+    answer, streamed = stand_in.chat(key["key"]), stand_in.chat(key["key"], stream=True)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-generation-id"] == answer.json()["id"]
+    assert streamed.headers["content-type"] == "text/event-stream"
+    assert streamed.headers["cache-control"] == "no-cache"
+    assert streamed.headers["transfer-encoding"] == "chunked"
+    for headers in (answer.headers, streamed.headers):
+        assert headers["server"] == "cloudflare"
+        assert headers["x-provider-name"] == "OpenAI"
+        assert "__cf_bm=" in headers["set-cookie"]
+        assert headers["cf-ray"]
+        assert "x-request-id" not in headers
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}])
+def test_a_tool_that_must_be_called_is_called(stand_in, key, events_of, choice):
+    answer = stand_in.chat(key["key"], tools=ONE_TOOL, tool_choice=choice).json()["choices"][0]
+    assert answer["finish_reason"] == "tool_calls"
+    assert answer["message"]["tool_calls"][0]["function"]["name"] == "look_up"
+    streamed = stand_in.chat(key["key"], tools=ONE_TOOL, tool_choice=choice, stream=True).content
+    first, last = events_of(b"\r\n\r\n" + streamed)[0], events_of(b"\r\n\r\n" + streamed)[-2]
+    assert first["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "look_up"
+    assert last["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", {"function": {"name": []}}, {"function": 5}, 5])
+def test_other_tool_choices_get_text(stand_in, key, choice):
+    answer = stand_in.chat(key["key"], tools=[*ONE_TOOL, 5, {"function": {"name": 5}}], tool_choice=choice)
+    assert answer.json()["choices"][0]["message"]["content"]
+
+
+def test_json_is_answered_with_json(stand_in, key):
+    answer = stand_in.chat(key["key"], response_format={"type": "json_object"}).json()
+    assert json.loads(answer["choices"][0]["message"]["content"])["stand_in"]
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_a_ceiling_cuts_the_answer(stand_in, key, field):
+    answer = stand_in.chat(key["key"], **{"max_tokens": None, field: 3}).json()
+    assert answer["choices"][0]["message"]["content"] == "This is the"
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_a_prompt_instead_of_messages_is_understood(stand_in, key):
+    answer = stand_in.call("POST", "/chat/completions/", key["key"], json={"prompt": "old style"}).json()
+    assert "old style" in answer["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, 'Input required: specify "prompt" or "messages"'),
+        ({"messages": "hi"}, "messages: Invalid input: expected array, received string"),
+        ({"messages": []}, "messages: Too small: expected array to have >=1 items"),
+        ({"messages": [5]}, "messages.0: Invalid input: expected object, received number"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content: Invalid input: expected string or array"),
+        ({"messages": [{"role": "user"}], "stream": "yes"}, "stream: Invalid input: expected boolean, received string"),
+        ({"messages": [{"role": "user"}], "max_tokens": 0}, "max_tokens: Too small: expected number to be >=1"),
+    ],
+)
+def test_requests_of_the_wrong_shape_are_refused(stand_in, key, document, message):
+    answer = stand_in.call("POST", "/chat/completions", key["key"], json=document)
+    assert answer.status_code == 400
+    assert answer.json() == {"error": {"message": message, "code": 400}}
+    assert stand_in.spent(key["hash"]) == 0
+
+
+@pytest.mark.parametrize("scenario", ["reset", "cut"])
+def test_a_stream_that_breaks_costs_what_it_delivered(stand_in, key, wait_for, scenario):
+    stand_in.raw_chat(key["key"], f"sandbox/{scenario}?chunks=6")
+    assert wait_for(lambda: stand_in.spent(key["hash"])) == PRICE_OF_PROMPT + 6 * PRICE_OF_WORD
+    assert last_generation(stand_in, key)["finish_reason"] is None
+
+
+def test_a_cancelled_stream_costs_what_was_produced(stand_in, key, wait_for):
+    stand_in.raw_chat(key["key"], "sandbox/stall?chunks=4", until=b" stand-in")
+    entry = stand_in.logged(key["hash"], lambda entry: entry["ended"])
+    assert entry["client_closed_early"]
+    assert entry["chunks_sent"] == 4
+    assert stand_in.spent(key["hash"]) == PRICE_OF_PROMPT + 4 * PRICE_OF_WORD
+    assert last_generation(stand_in, key)["cancelled"]
+
+
+def test_a_whole_answer_is_billed_even_if_nobody_waits_for_it(stand_in, key):
+    stand_in.open_chat(key["key"], "sandbox/slow-headers?chunks=9", stream=False).close()
+    stand_in.logged(key["hash"], lambda entry: entry["client_closed_early"])
+    assert stand_in.spent(key["hash"]) == PRICE_OF_PROMPT + 9 * PRICE_OF_WORD
+
+
+@pytest.mark.parametrize("scenario", ["error-first", "error-mid", "502"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_failed_answers_are_free(stand_in, key, scenario, stream):
+    stand_in.raw_chat(key["key"], f"sandbox/{scenario}", stream)
+    stand_in.logged(key["hash"], lambda entry: entry["ended"])
+    assert stand_in.spent(key["hash"]) == 0

@@ -1,0 +1,46 @@
+"""The models of the stand-in: their names and variants, and the list in OpenRouter's form."""
+
+import pytest
+from openrouter import components
+
+from sandbox.openrouter_models import find_model, listed_models
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("openai/gpt-4o-mini", "openai/gpt-4o-mini"),
+        ("openai/gpt-4o-mini:nitro", "openai/gpt-4o-mini"),
+        ("sandbox/429c?retry_after=3", "sandbox/stream"),
+        ("meta-llama/llama-3.3-70b-instruct:free", "meta-llama/llama-3.3-70b-instruct:free"),
+    ],
+)
+def test_models_are_found_by_name_and_variant(name, found):
+    assert find_model(name).id == found
+
+
+@pytest.mark.parametrize("name", ["gpt-4o-mini", "openai/gpt-4o:free", "openai/gpt-4o:unheard-of", ""])
+def test_other_names_are_not_models(name):
+    assert find_model(name) is None
+
+
+def test_the_list_is_what_the_official_client_expects(stand_in):
+    listed = components.ModelsListResponse.model_validate(stand_in.call("GET", "/models").json())
+    assert listed.total_count == len(listed.data)
+    assert listed.links.next is None
+    prices = {model.id: model.pricing.completion for model in listed.data}
+    assert prices["openai/gpt-4o-mini"] == "0.0000006"
+
+
+def test_pages_lead_through_the_whole_list():
+    first = listed_models(0, 3)
+    assert len(first["data"]) == 3
+    assert first["links"]["next"] == "/api/v1/models?offset=3&limit=3"
+    assert listed_models(3, 1000)["links"]["next"] is None
+
+
+def test_unknown_models_are_refused_in_openrouters_words(stand_in):
+    key = stand_in.new_key()["key"]
+    unknown, gone = stand_in.chat(key, "no-such-model"), stand_in.chat(key, "openai/gpt-4o:free")
+    assert (unknown.status_code, unknown.json()["error"]["message"]) == (400, "no-such-model is not a valid model ID")
+    assert (gone.status_code, gone.json()["error"]["message"]) == (404, "No endpoints found for openai/gpt-4o:free.")
