@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from typing import Any, NoReturn
 
@@ -65,11 +66,23 @@ def serve() -> None:
     exec, and not a call: the server's parent process then holds none of our modules, which saves 50 MB.
     """
     settings = start().config
+    _check_port(settings.listen_host, settings.port)
     url = f"http://{settings.listen_host}:{settings.port}"
     logs.event(log, "serving", url=url, server=settings.server, environment=settings.app_env)
     command = gunicorn_command() if settings.server == "gunicorn" else granian_command(settings)
     search_path = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH")]))
     os.execve(sys.executable, [sys.executable, "-m", *command], os.environ | {"PYTHONPATH": search_path})
+
+
+def _check_port(host: str, port: int) -> None:
+    """Refuse a port that is taken: granian listens with SO_REUSEPORT and would silently share it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            refuse(f"Cannot start: can't listen on {host}:{port} ({error.strerror}); set HOST and PORT")
 
 
 def gunicorn_command() -> list[str]:

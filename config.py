@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo
@@ -40,13 +40,23 @@ KNOWN_WEAK = re.compile(
 )
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
+OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_-]{16,200}")
 
 
 def _split(value: object) -> object:
-    return re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+def _is_guessable(text: str) -> bool:
+    """True for placeholders, for few different characters, and for a short piece over and over again."""
+    repeats = any(text[size:] == text[:-size] for size in range(1, 17))
+    return repeats or len(set(text)) < 10 or bool(PLACEHOLDER.search(text))
+
+
+def _is_weak_password(text: str) -> bool:
+    return len(text) < 8 or bool(KNOWN_WEAK.fullmatch(text) or PLACEHOLDER.search(text))
+
+
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -110,7 +120,7 @@ class Config(BaseModel):
     jwt_expiration_hours: float = Field(24, gt=0, le=24 * 30, description="life of an access token")
     refresh_token_days: float = Field(7, gt=0, le=365, description="life of a refresh token")
     pool_size: int = Field(5, ge=1, le=10_000, description="keys that key_rotation.py keeps usable")
-    key_limit_usd: Annotated[float, Field(gt=0)] | None = Field(
+    key_limit_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         10, description="what one minted key may spend per KEY_LIMIT_RESET; `none` for no limit"
     )
     key_limit_reset: Literal["daily", "weekly", "monthly", "none"] = Field(
@@ -128,7 +138,7 @@ class Config(BaseModel):
     @classmethod
     def _strong(cls, value: SecretStr | None) -> SecretStr | None:
         text = value.get_secret_value() if value else ""
-        if text and (len(text) < 32 or len(set(text)) < 10 or PLACEHOLDER.search(text)):
+        if text and (len(text) < 32 or _is_guessable(text)):
             raise ValueError(
                 "is known or weak; use at least 32 random characters, for example `openssl rand -base64 48`"
             )
@@ -164,17 +174,28 @@ class Config(BaseModel):
     @check("db_password", mode="after")
     @classmethod
     def _db_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if info.data.get("app_env") == "production" and info.data.get("db_host"):
-            text = value.get_secret_value() if value else ""
-            if len(text) < 8 or KNOWN_WEAK.fullmatch(text) or PLACEHOLDER.search(text):
-                raise ValueError("is missing or weak; use at least 8 characters that nobody would guess")
+        needed = info.data.get("app_env") == "production" and info.data.get("db_host")
+        if needed and _is_weak_password(value.get_secret_value() if value else ""):
+            raise ValueError("is missing or weak; use at least 8 characters that nobody would guess")
         return value
 
     @check("database_url", mode="after")
     @classmethod
-    def _database_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and urlsplit(value.get_secret_value()).scheme not in DATABASE_SCHEMES:
+    def _database_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if not value:
+            return value
+        try:
+            parts = urlsplit(value.get_secret_value())
+            _ = parts.port
+        except ValueError:  # its text can hold the password
+            raise ValueError("is not a URL; write %23, %2F, %3F, %40 for # / ? @ in the password") from None
+        if parts.scheme not in DATABASE_SCHEMES:
             raise ValueError(f"must begin with one of {', '.join(s + '://' for s in DATABASE_SCHEMES)}")
+        if parts.scheme == "sqlite" and (parts.netloc or len(parts.path) < 2 or parts.path == "/:memory:"):
+            raise ValueError("must name a file, sqlite:///path: several processes share it")
+        by_network = parts.scheme != "sqlite" and "unix_socket=" not in parts.query
+        if by_network and info.data.get("app_env") == "production" and _is_weak_password(unquote(parts.password or "")):
+            raise ValueError("has no password or a weak one; use at least 8 characters that nobody would guess")
         return value
 
     @check("redis_url", mode="after")
@@ -192,7 +213,7 @@ class Config(BaseModel):
             usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
         except ValueError:
             usable = False
-        if not usable or parts.query or parts.fragment or "@" in parts.netloc or not value.isascii() or " " in value:
+        if not usable or parts.query or parts.fragment or "@" in parts.netloc or not re.fullmatch(r"[!-~]+", value):
             raise ValueError("must be a URL like https://host/path, without user, query or fragment")
         if info.field_name == "openrouter_api_url" and parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise ValueError("must use https: keys and prompts would cross the network in clear")
@@ -209,7 +230,7 @@ class Config(BaseModel):
     @classmethod
     def _openrouter_keys(cls, value: Any) -> Any:
         for key in value if isinstance(value, tuple) else filter(None, [value]):
-            if not re.fullmatch(r"sk-or-[A-Za-z0-9_-]{16,200}", key.get_secret_value()):
+            if not OPENROUTER_KEY.fullmatch(key.get_secret_value()):
                 raise ValueError("does not look like an OpenRouter key (sk-or-v1-...)")
         return value
 
@@ -241,15 +262,16 @@ class Config(BaseModel):
         single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
         urls = [urlsplit(u.get_secret_value()).password or "" for u in (self.database_url, self.redis_url) if u]
         texts = [s.get_secret_value() for s in (*single, *self.openrouter_api_keys) if s]
-        return [text for text in (*texts, *self.encryption_keys, *urls) if len(text) >= 8]
+        found = {*texts, *self.encryption_keys, *urls, *map(unquote, urls)}
+        return sorted(text for text in found if len(text) >= 8)
 
 
 def _read(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]:
     """The raw values of all known settings by field name, and what could not be read."""
+    values: dict[str, str] = {}
+    problems: list[str] = []
     if environ is None:
-        file = os.environ.get("ENV_FILE") or str(ROOT / ".env")
-        environ = {**{k: v or "" for k, v in dotenv_values(file).items()}, **os.environ}
-    values, problems = {}, []
+        environ = _read_env_file(problems) | os.environ
     for name in Config.model_fields:
         variable = name.upper()
         value, path = environ.get(variable, ""), environ.get(f"{variable}_FILE", "")
@@ -265,9 +287,23 @@ def _read(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]
                 problems.append(f"{variable}_FILE: {path} is empty")
         if value.strip():
             values[name] = value
-    if values.get("key_limit_usd", "").lower() == "none":
+    if values.get("key_limit_usd", "").strip().lower() == "none":
         values["key_limit_usd"] = None  # type: ignore[assignment]
     return values, problems
+
+
+def _read_env_file(problems: list[str]) -> dict[str, str]:
+    """What stands in `.env`, or in the file that ENV_FILE names; that one has to be there."""
+    named = os.environ.get("ENV_FILE")
+    path = Path(named or ROOT / ".env")
+    if not named and not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return {name: value or "" for name, value in dotenv_values(stream=stream).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"ENV_FILE: cannot read {path} ({type(error).__name__})")
+        return {}
 
 
 def _check(environ: Mapping[str, str] | None, required: Collection[str]) -> tuple[Config | None, list[str]]:
@@ -307,11 +343,29 @@ def load(environ: Mapping[str, str] | None = None, required: Collection[str] = (
     config = config.model_copy(update={"data_dir": ROOT / config.data_dir})
     if config.production:
         return config
-    missing = {name for name in GENERATED if not _plain(getattr(config, name.lower()))}
-    kept = {name.lower(): _keep(config.data_dir, name) for name in sorted(missing)}
-    return config.model_copy(
-        update={name: text if name == "deployment_id" else SecretStr(text) for name, text in kept.items()}
-    )
+    missing = [name for name in sorted(GENERATED) if not _plain(getattr(config, name.lower()))]
+    try:
+        kept = {name: _keep(config.data_dir, name) for name in missing}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            [f"DATA_DIR: cannot keep generated secrets in {config.data_dir} ({type(error).__name__})"]
+        ) from None
+    return _with_kept(config, kept)
+
+
+def _with_kept(config: Config, kept: Mapping[str, str]) -> Config:
+    """The settings with the values that DATA_DIR kept; a damaged file there is a fault like any other."""
+    faults = [f"{name}: {config.data_dir / name.lower()} is empty" for name, text in kept.items() if not text]
+    values = {name: getattr(config, name) for name in Config.model_fields}
+    try:
+        config = Config.model_validate(values | {name.lower(): text for name, text in kept.items()})
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False, include_context=False):
+            name = str(fault["loc"][0])
+            faults.append(f"{name.upper()}: {config.data_dir / name} {fault['msg'].removeprefix('Value error, ')}")
+    if faults:
+        raise ConfigError(faults)
+    return config
 
 
 def _plain(value: SecretStr | str) -> str:

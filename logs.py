@@ -24,13 +24,13 @@ SECRET_PATTERNS = (
     r"sk-auto-[A-Za-z0-9_-]{8,}",  # our client keys
     r"or_api_[A-Za-z0-9_-]{8,}",  # our API tokens
     r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",  # JSON web tokens
-    r"\$argon2[a-z]*\$[^\s\"']+",
+    r"\$argon2[a-z]*\$[A-Za-z0-9+/=,.$-]+",
     r"gAAAA[A-Za-z0-9_-]{20,}={0,2}",  # Fernet
-    r"(?<=://)[^/\s:@\"]+:[^/\s@\"]+(?=@)",  # user:password in a URL
+    r"(?<=://)[^/\s:@\"]*:[^/\s@\"]+(?=@)",  # user:password in a URL
     r"(?i:(?<=bearer )[A-Za-z0-9._~+/=-]{8,})",
 )
-# Each pattern needs one of these. Nearly no line has any, and looking for them is twenty times cheaper.
-MARKS = ("sk-or-", "sk-auto-", "or_api_", "eyJ", "$argon2", "gAAAA", "://", "earer ", "EARER ")
+# Each pattern needs one of these, or "bearer " in any case. Nearly no line has any, and looking for them is cheap.
+MARKS = ("sk-or-", "sk-auto-", "or_api_", "eyJ", "$argon2", "gAAAA", "://")
 _known_values: set[str] = set()
 _marks: tuple[str, ...] = MARKS
 _secret = re.compile("|".join(SECRET_PATTERNS))
@@ -38,10 +38,14 @@ _secret = re.compile("|".join(SECRET_PATTERNS))
 
 def redact(text: str) -> str:
     """The text with everything that looks like a secret, or is a known one, replaced by `***`."""
-    for mark in _marks:
+    return _secret.sub(REDACTED, text) if _may_hold_secret(text) else text
+
+
+def _may_hold_secret(text: str) -> bool:
+    for mark in _marks:  # a loop, because any() costs twice as much
         if mark in text:
-            return _secret.sub(REDACTED, text)
-    return text
+            return True
+    return "bearer " in text.lower()
 
 
 def hide_values(values: Iterable[str]) -> None:
@@ -50,7 +54,31 @@ def hide_values(values: Iterable[str]) -> None:
     _known_values.update(value for value in values if len(value) >= 8)
     longest_first = sorted(_known_values, key=len, reverse=True)
     _secret = re.compile("|".join([*map(re.escape, longest_first), *SECRET_PATTERNS]))
-    _marks = (*MARKS, *longest_first)
+    as_in_json = [orjson.dumps(value, default=str).decode()[1:-1] for value in longest_first]
+    _marks = tuple(dict.fromkeys([*MARKS, *longest_first, *as_in_json]))
+
+
+def _json_line(line: dict[str, Any]) -> str:
+    """One line of JSON. Secrets are taken out of the values, not of the line: its escapes must stay whole."""
+    try:
+        text = orjson.dumps(line, default=str).decode()
+        if not _may_hold_secret(text):
+            return text
+    except TypeError:
+        pass  # half of a surrogate pair, or a number of more than 64 bits
+    return orjson.dumps(_cleaned(line)).decode()
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(_cleaned(str(name))): _cleaned(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_cleaned(one) for one in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    return redact(str(value).encode(errors="backslashreplace").decode())
 
 
 class _Formatter(logging.Formatter):
@@ -81,7 +109,7 @@ class _Formatter(logging.Formatter):
             }
             if cause:
                 line["exception"] = cause
-            return redact(orjson.dumps(line, default=str).decode())
+            return _json_line(line)
         parts = [stamp[11:], f"{record.levelname:<7}", record.getMessage()]
         parts += [f"{name}={value}" for name, value in fields.items() if value is not None]
         return redact(" ".join(parts) + (f"\n{cause}" if cause else ""))

@@ -1,0 +1,127 @@
+"""`make run`: the server and the background service together, on a machine where nothing is configured yet.
+
+With no OpenRouter key configured it also starts the stand-in, and keeps everything of that run (accounts, keys,
+database) in a folder of its own: what is tried with the stand-in never meets a real key. Ctrl-C ends it all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+
+import orjson
+import requests
+
+import config
+from clients.python.openrouter_proxy_client import KdfParameters, derive_key
+
+START_SECONDS = 60
+Environment = dict[str, str]
+Child = subprocess.Popen[bytes]
+
+
+def main() -> int:
+    """Start everything, say what to try, and wait. Returns the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    children: list[Child] = []
+    try:
+        return run(children)
+    except config.ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave children behind
+        for child in reversed(children):
+            child.terminate()
+            child.wait()
+
+
+def run(children: list[Child]) -> int:
+    """Start the programs into `children` and return when one of them ends. Raises ConfigError."""
+    settings = config.load()
+    environment = dict(os.environ)
+    if not (settings.openrouter_provision_key or settings.openrouter_api_keys or os.environ.get("OPENROUTER_API_URL")):
+        environment |= start_stand_in(children, settings)
+        settings = config.load(environment)
+        say("No OpenRouter key is set (OPENROUTER_PROVISION_KEY in .env): a stand-in answers in OpenRouter's place.")
+    if settings.openrouter_provision_key:
+        children.append(start("key_rotation.py", environment))
+    # The management key is for the rotation alone.
+    children.append(start("app.py", environment | {"OPENROUTER_PROVISION_KEY": "", "OPENROUTER_PROVISION_KEY_FILE": ""}))
+    url = f"http://127.0.0.1:{settings.port}"
+    wait_until_healthy(url, children)
+    say_what_to_try(url, settings)
+    while all(child.poll() is None for child in children):
+        time.sleep(0.2)
+    return 1
+
+
+def start_stand_in(children: list[Child], settings: config.Config) -> Environment:
+    """Start the stand-in and return the settings that lead to it: a folder, a database and a management key of its own."""
+    folder = settings.data_dir / "stand-in"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key_file = folder / "management_key"
+    if not key_file.exists():
+        key_file.touch(mode=0o600)
+        key_file.write_text(f"sk-or-v1-{secrets.token_hex(32)}", encoding="ascii")
+    management_key = key_file.read_text(encoding="ascii")
+    command = [sys.executable, "-m", "sandbox.openrouter", "--port", "0", "--pace-ms", "60"]
+    command += ["--state", str(folder / "openrouter.json"), "--management-key", management_key]
+    stand_in = subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE)
+    children.append(stand_in)
+    assert stand_in.stdout  # noqa: S101 - a pipe, as asked
+    address = orjson.loads(stand_in.stdout.readline())["listening"]
+    own = {"DATA_DIR": str(folder), "OPENROUTER_API_URL": address, "OPENROUTER_PROVISION_KEY": management_key}
+    return own | {"DB_HOST": "", "DATABASE_URL": "", "DATABASE_URL_FILE": ""}
+
+
+def start(program: str, environment: Environment) -> Child:
+    """Start one of the project's programs; it writes to this terminal."""
+    return subprocess.Popen([sys.executable, str(config.ROOT / program)], cwd=config.ROOT, env=environment)
+
+
+def wait_until_healthy(url: str, children: list[Child]) -> None:
+    """Return when the server can answer calls. Exits if a program ends or nothing works after START_SECONDS."""
+    health = "no answer"
+    for _ in range(START_SECONDS * 5):
+        if any(child.poll() is not None for child in children):
+            raise SystemExit(1)  # it has said why
+        try:
+            answer = requests.get(f"{url}/api/health", timeout=5)
+            if answer.status_code == 200:
+                return
+            health = answer.text
+        except requests.RequestException:
+            pass
+        time.sleep(0.2)
+    sys.stderr.write(f"The service is not healthy after {START_SECONDS} s: {health}\n")
+    raise SystemExit(1)
+
+
+def say_what_to_try(url: str, settings: config.Config) -> None:
+    """Three lines for another terminal. The password is made up here, and the key derived from it, as a client would."""
+    username = f"you-{secrets.token_hex(2)}@example.com"
+    key = derive_key(username, secrets.token_urlsafe(16), KdfParameters(domain=settings.kdf_domain))
+    account = f'{{"username":"{username}","derived_key":"{key}"}}'
+    question = '{"model":"openai/gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"Hello, who are you?"}]}'
+    post = "curl -sS -H 'Content-Type: application/json'"
+    say(f"Serving at {url}. Try, in another terminal:")
+    say(f"{post} {url}/register -d '{account}'")
+    say(f"TOKEN=$({post} {url}/login -d '{account}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')")
+    say(f"{post} -N {url}/v1/chat/completions -H \"Authorization: Bearer $TOKEN\" -d '{question}'")
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Fixtures of all tests: both databases, the stand-in, running gateways. Real processes on real sockets throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import config
+from clock import Clock
+from crypto import Envelopes
+from db import Database, database_url
+from tests.gateway import Gateway, start_gateway
+from tests.mariadb import DatabaseServer
+from tests.sandbox.conftest import Running, start_stand_in, stand_in  # noqa: F401 - fixtures for every folder
+
+ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
+
+
+class MovableClock(Clock):
+    """A clock that tests set forward; it never moves by itself."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+    def timestamp(self) -> float:
+        return self.time.timestamp()
+
+    def monotonic(self) -> float:
+        return self.time.timestamp()
+
+    def advance(self, **delta: float) -> None:
+        self.time += timedelta(**delta)
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+def envelopes() -> Envelopes:
+    return Envelopes([ENCRYPTION_KEY])
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
+    """One database server for each test process."""
+    server = DatabaseServer(tmp_path_factory.mktemp("mariadb"))
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The DATABASE_URL of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/test.db"
+    server: DatabaseServer = request.getfixturevalue("mariadb")
+    return server.new_database()
+
+
+@pytest.fixture
+def db(empty_database_url: str) -> Iterator[Database]:
+    """A migrated database, once of each kind."""
+    database = Database(database_url(config.Config(database_url=empty_database_url)))
+    database.upgrade()
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+    """Start gateways that end with the tests: start(OPENROUTER_API_URL=..., SERVER="gunicorn")."""
+    started: list[Gateway] = []
+
+    def begin(**settings: Any) -> Gateway:
+        folder = tmp_path_factory.mktemp("gateway")
+        settings = {"DATA_DIR": folder / "data", **settings}
+        started.append(start_gateway(folder / "log", **settings))
+        return started[-1]
+
+    yield begin
+    for gateway in started:
+        gateway.stop()
+
+
+@pytest.fixture(scope="session")
+def pool_keys(stand_in: Running) -> list[dict[str, str]]:  # noqa: F811 - the fixture of that name
+    """Keys of one account at the stand-in, for the pool of the shared gateways."""
+    account = stand_in.new_account(balance=1000)["id"]
+    return [stand_in.new_key(account=account) for _ in range(3)]
+
+
+@pytest.fixture(scope="session", params=["granian", "gunicorn"])
+def gateway(
+    request: pytest.FixtureRequest,
+    start: Callable[..., Gateway],
+    stand_in: Running,  # noqa: F811
+    pool_keys: list[dict[str, str]],
+) -> Gateway:
+    """A gateway in front of the stand-in, shared by the tests of a process, once under each server."""
+    return start(
+        SERVER=request.param,
+        SERVER_THREADS=64,
+        OPENROUTER_API_URL=stand_in.address,
+        OPENROUTER_API_KEYS=",".join(key["key"] for key in pool_keys),
+        KEEPALIVE_SECONDS=1,
+        UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS=5,
+        UPSTREAM_IDLE_TIMEOUT_SECONDS=4,
+    )
+
+
+@pytest.fixture
+def token(gateway: Gateway) -> str:
+    """The access token of somebody new."""
+    return gateway.new_user()
+

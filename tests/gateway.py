@@ -1,0 +1,153 @@
+"""Starts the gateway and its background service as processes of their own, and speaks to them over sockets."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).parents[1]
+JSON = {"Content-Type": "application/json"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def new_derived_key() -> str:
+    """What a client would send: 64 random base64url characters."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(48)).decode()
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """The environment of a child process: nothing of the developer's own configuration, then these settings."""
+    kept = ("PATH", "HOME", "LANG", "TMPDIR")
+    base = {name: os.environ[name] for name in kept if name in os.environ}
+    base |= {"ENV_FILE": os.devnull, "FLASK_SKIP_DOTENV": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return base | {name: str(value) for name, value in settings.items()}
+
+
+@dataclasses.dataclass
+class Gateway:
+    """A running gateway. Its log is a file; `settings` is the environment it was started with."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log_file: Path
+    settings: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def post(self, path: str, body: Any = None, token: str | None = None, **more: Any) -> requests.Response:
+        headers = more.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
+        return requests.post(self.url + path, json=body, headers=headers, timeout=30, **more)
+
+    def get(self, path: str, token: str | None = None) -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return requests.get(self.url + path, headers=headers, timeout=30)
+
+    def new_user(self) -> str:
+        """Register somebody new and return their access token."""
+        account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
+        assert self.post("/register", account).status_code == 201
+        answer = self.post("/login", account)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["token"]
+
+    def chat(self, token: str, model: str = "openai/gpt-4o-mini", **fields: Any) -> requests.Response:
+        """Ask the model something, through the gateway."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100, **fields}
+        return self.post("/v1/chat/completions", body, token, stream=bool(fields.get("stream")))
+
+    def open_chat(self, token: str, model: str, stream: bool = True, **fields: Any) -> socket.socket:
+        """Send a chat request and return the connection, to read the answer byte by byte."""
+        body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "Hello"}], **fields}
+        return self.open_raw(json.dumps(body).encode(), f"Authorization: Bearer {token}\r\n")
+
+    def open_raw(self, body: bytes, headers: str = "", path: str = "/v1/chat/completions") -> socket.socket:
+        head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection.sendall(head.encode() + body)
+        return connection
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End the gateway and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def wait_for(find: Callable[[], Any], seconds: float = 20) -> Any:
+    """Ask until there is an answer, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := find()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    received = bytearray()
+    with connection:
+        while data := connection.recv(1 << 20):
+            received += data
+    return bytes(received)
+
+
+def body_of(answer: bytes) -> bytes:
+    """The body of a raw answer, with its chunks put together."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    if b"transfer-encoding: chunked" not in head.lower():
+        return rest
+    body = b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body += rest[: int(size or b"0", 16)]
+        rest = rest[int(size or b"0", 16) + 2 :]
+    return body
+
+
+def start_gateway(log_file: Path, **settings: object) -> Gateway:
+    """Start `python app.py` and wait until it answers. The caller stops it."""
+    port = free_port()
+    env = environment(PORT=port, **settings)
+    with log_file.open("wb") as log:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
+    gateway = Gateway(process, port, log_file, env)
+
+    def answers() -> bool:
+        assert process.poll() is None, f"the gateway ended with {process.returncode}:\n{gateway.log()}"
+        try:
+            return gateway.get("/api/health").status_code in {200, 503}
+        except requests.ConnectionError:
+            return False
+
+    wait_for(answers, 30)
+    return gateway
+
+
+def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's programs to its end."""
+    env = environment(**settings)
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)

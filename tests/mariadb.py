@@ -1,0 +1,79 @@
+"""A private MariaDB (or MySQL) server on a free port, started and stopped by the suite."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pymysql
+
+from tests.gateway import free_port, wait_for
+
+
+class DatabaseServer:
+    """One server process with its data in a folder. `url` leads to a database of the given name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._made = 0
+        program = shutil.which("mariadbd") or shutil.which("mysqld") or "/usr/sbin/mariadbd"
+        installer = shutil.which("mariadb-install-db")
+        data = folder / "data"
+        options = ["--no-defaults", f"--datadir={data}", "--user=root"]
+        if installer:
+            install = [installer, *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        else:
+            install = [program, *options, "--initialize-insecure"]
+        subprocess.run(install, check=True, capture_output=True)
+        self._command = [
+            program,
+            *options,
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={folder}/s",
+            f"--pid-file={folder}/pid",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            "--skip-log-bin",
+            # The defaults that installations in the wild still have: what we store must not depend on them.
+            "--character-set-server=latin1",
+            "--collation-server=latin1_swedish_ci",
+        ]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        wait_for(self._answers, 60)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        try:
+            self.execute("SELECT 1")
+        except pymysql.OperationalError:
+            return False
+        return True
+
+    def execute(self, statement: str, database: str | None = None) -> tuple[tuple[object, ...], ...]:
+        """Run one statement as root and return its rows."""
+        with (
+            pymysql.connect(host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return tuple(cursor.fetchall())
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        self._made += 1
+        self.execute(f"CREATE DATABASE test_{self._made}")
+        return f"mysql://root@127.0.0.1:{self.port}/test_{self._made}"
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the server; its data stay."""
+        self.process.send_signal(number)
+        self.process.wait(30)
