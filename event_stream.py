@@ -21,6 +21,7 @@ MAX_HELD_BYTES = 64 * 1024
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\n\r\n|\r\r")
 LINE_ENDS = re.compile(rb"[\r\n]{1,3}\Z")
+DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")  # at the begin of a line: an answer may talk about it
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 KEEPALIVE = b": keep-alive\n\n"
 
@@ -127,7 +128,7 @@ class EventStream:
 
     def _look_at_one(self, event: bytes) -> bytes:
         if b'"error"' not in event and not USAGE.search(event):
-            self.done = self.done or b"data: [DONE]" in event or b"data:[DONE]" in event
+            self.done = self.done or bool(DONE.search(event))
             return event
         lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from errors import AppError, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
+from errors import AppError, PayloadTooLarge, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
 
 Json = dict[str, Any]
 
@@ -123,6 +123,8 @@ def _in_flight(refusal: Refusal) -> AppError:
 def _edge(refusal: Refusal) -> AppError:
     if refusal.status == 429:
         return TooManyRequests("OpenRouter is limiting requests; try again shortly", _seconds(refusal, 5))
+    if refusal.status == 413:
+        return PayloadTooLarge("The body is larger than OpenRouter takes")
     if refusal.status in {408, 504, 522, 524}:
         return UpstreamTimeout("OpenRouter did not answer in time")
     return UpstreamFailed(f"OpenRouter could not be reached: its edge answered {refusal.status}")
@@ -208,10 +210,8 @@ def clean(payload: Json) -> Json:
 
 
 def _clean_error(error: Any) -> Any:
-    if isinstance(error, str):
-        return hide_account(error)
     if not isinstance(error, dict):
-        return error
+        return _clean_text(error)
     cleaned = {name: _clean_text(error[name]) for name in error if name in ERROR_ALLOWED}
     if isinstance(error.get("metadata"), dict):
         metadata = error["metadata"]

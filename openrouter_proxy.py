@@ -9,20 +9,19 @@ status and bytes under headers built from a list; only errors are cleaned of wha
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
+from answer_relay import TICK_SECONDS, AnswerRelay, Silence
 from api_key_manager import ApiKeyManager, PoolKey
 from config import Config
 from errors import AppError, UpstreamFailed, UpstreamTimeout
-from event_stream import KEEPALIVE, EventStream, error_event, refusal_event
+from event_stream import KEEPALIVE, error_event, refusal_event
 from logs import event
 from openrouter_errors import Refusal, classify, clean
 from proxy_request import ProxyRequest, read_body
@@ -32,13 +31,8 @@ log = logging.getLogger("proxy")
 
 PATH = "/chat/completions"
 MAX_TRIES = 2
-# How often a silent stream looks whether its client is still there.
-TICK_SECONDS = 0.5
 MAX_REFUSAL_BYTES = 1024 * 1024
 REFUSAL_SECONDS = 5.0
-# A plain body up to this size is looked at before it goes on; a longer one can't be an error, and passes as it comes.
-MAX_PLAIN_LOOKED_AT = 64 * 1024
-USAGE_TAIL_BYTES = 16 * 1024
 
 # OpenRouter's headers that come down. Retry-After goes with refusals only.
 RETURNED = {"content-type": "Content-Type", "x-generation-id": "X-Generation-Id", "x-provider-name": "X-Provider-Name"}
@@ -106,7 +100,7 @@ class _Call:
         self.tried: list[PoolKey] = []
         self.next_key: PoolKey | None = None
         self.exchange: Exchange | None = None
-        self.usage: dict[str, Any] | None = None
+        self.relay: AnswerRelay | None = None
         self.finished = False
 
     # ── sent: with one key, then perhaps with another
@@ -190,7 +184,7 @@ class _Call:
         except NothingYet:
             # Some clients give up after five silent seconds: begin the answer, and say how it went in the stream.
             return ProxyAnswer(
-                200, [("Content-Type", "text/event-stream"), *STREAM_HEADERS], _Relay(self, self._late_stream())
+                200, [("Content-Type", "text/event-stream"), *STREAM_HEADERS], _Body(self, self._late_stream())
             )
 
     def _wait_plain(self) -> tuple[Exchange, Refusal | None]:
@@ -203,15 +197,29 @@ class _Call:
         if refusal:
             return self._pass_refusal(refusal)
         headers = [(name, exchange.headers[field]) for field, name in RETURNED.items() if field in exchange.headers]
+        relay = self._relay(exchange)
         if exchange.headers.get("content-encoding", "identity") != "identity":
-            return ProxyAnswer(exchange.status, headers, _Relay(self, self._unread_body(exchange)))
+            return ProxyAnswer(exchange.status, headers, _Body(self, relay.unread()))
         if exchange.headers.get("content-type", "").startswith("text/event-stream"):
-            return ProxyAnswer(exchange.status, headers + STREAM_HEADERS, _Relay(self, self._stream(exchange)))
-        if exchange.complete:  # a small answer that came in one piece, which most are
-            body = self._look_at_plain(exchange.read(0.001))
+            return ProxyAnswer(exchange.status, headers + STREAM_HEADERS, _Body(self, relay.stream()))
+        body, is_whole = relay.whole()
+        if is_whole:
             self.finish("complete", exchange.status)
             return ProxyAnswer(exchange.status, [*headers, ("Content-Length", str(len(body)))], (body,))
-        return ProxyAnswer(exchange.status, headers, _Relay(self, self._plain_body(exchange)))
+        if body.strip() and "content-length" in exchange.headers:  # long, and so unchanged: a cut is seen by its length
+            headers.append(("Content-Length", exchange.headers["content-length"]))
+        return ProxyAnswer(exchange.status, headers, _Body(self, relay.plain(body)))
+
+    def _relay(self, exchange: Exchange) -> AnswerRelay:
+        self.relay = AnswerRelay(
+            exchange,
+            model=self.model,
+            idle_timeout=self.proxy.idle_timeout,
+            keepalive=self.proxy.keepalive,
+            client_is_gone=self.request.client_is_gone,
+            ended=lambda outcome: self.finish(outcome, exchange.status),
+        )
+        return self.relay
 
     def _pass_refusal(self, refusal: Refusal) -> ProxyAnswer:
         payload = refusal.payload or {}
@@ -223,13 +231,11 @@ class _Call:
         self.finish("refused", refusal.status)
         return ProxyAnswer(refusal.status, headers, (body,))
 
-    # ── streaming
-
     def _late_stream(self) -> Iterator[bytes]:
-        status = 200
+        """A stream whose head went to the client before OpenRouter's came: how it went is said in the stream."""
+        silence, status = Silence(self.proxy.keepalive), 200
         try:
             yield KEEPALIVE
-            last_sent = time.monotonic()
             while True:
                 try:
                     exchange, refusal = self.wait(TICK_SECONDS)
@@ -237,15 +243,13 @@ class _Call:
                 except NothingYet:
                     if self.request.client_is_gone():
                         return
-                    quiet = time.monotonic() - last_sent
-                    yield KEEPALIVE if quiet >= self.proxy.keepalive else b""
-                    last_sent = time.monotonic() if quiet >= self.proxy.keepalive else last_sent
+                    yield silence.comment_if_due()
             if refusal:
                 status = refusal.status
-                yield refusal_event(clean(refusal.payload or {}), self.model)
                 self.finish("refused", status)
+                yield refusal_event(clean(refusal.payload or {}), self.model)
             elif exchange.headers.get("content-type", "").startswith("text/event-stream"):
-                yield from self._stream(exchange)
+                yield from self._relay(exchange).stream()
             else:
                 raise UpstreamFailed("OpenRouter did not answer with a stream")
         except AppError as error:
@@ -255,99 +259,6 @@ class _Call:
         finally:
             self.finish("client_gone", status)
 
-    def _stream(self, exchange: Exchange) -> Iterator[bytes]:
-        events = EventStream()
-        outcome: str = "client_gone"
-        failure: AppError | None = None
-        last_data = last_sent = time.monotonic()
-        try:
-            while True:
-                try:
-                    data = exchange.read(TICK_SECONDS)
-                except NothingYet:
-                    now = time.monotonic()
-                    if self.request.client_is_gone():
-                        return
-                    if now - last_data >= self.proxy.idle_timeout:
-                        outcome, failure = "stalled", UpstreamTimeout("OpenRouter fell silent within its answer")
-                        break
-                    keepalive = events.at_border and now - last_sent >= self.proxy.keepalive
-                    last_sent = now if keepalive else last_sent
-                    yield KEEPALIVE if keepalive else b""  # writing is how some servers notice that the client has gone
-                    continue
-                if not data:
-                    outcome = "complete"
-                    break
-                last_data = time.monotonic()
-                if passed := events.feed(data):
-                    yield passed
-                    last_sent = last_data
-        except ConnectionLost:
-            outcome, failure = "cut", UpstreamFailed("OpenRouter's answer broke off")
-        finally:
-            self.usage = events.usage
-            self.finish("error" if events.error and outcome == "complete" else outcome, exchange.status)
-        if failure:
-            generation = exchange.headers.get("x-generation-id")
-            yield (b"" if events.at_border else b"\n\n") + error_event(failure, generation, self.model)
-        elif rest := events.finish():
-            yield rest
-
-    # ── plain
-
-    def _plain_body(self, exchange: Exchange) -> Iterator[bytes]:
-        """White space passes at once (OpenRouter's sign of life); an error is cleaned; the rest goes on as it comes."""
-        outcome, held, tail, passing = "client_gone", b"", b"", False
-        try:
-            while piece := exchange.read(self.proxy.idle_timeout):
-                held += piece
-                if passing or not held.strip() or len(held) > MAX_PLAIN_LOOKED_AT:
-                    passing = passing or bool(held.strip())
-                    tail = (tail + held)[-USAGE_TAIL_BYTES:] if passing else b""
-                    ready, held = held, b""
-                    yield ready
-            outcome = "complete"
-            if held:
-                held = self._look_at_plain(held)
-            else:
-                self.usage = _usage_in(tail)
-        except NothingYet:
-            outcome = "stalled"
-            raise ConnectionLost("the upstream fell silent within its answer") from None
-        except ConnectionLost:
-            outcome = "cut"
-            raise  # the server breaks the connection off: the client must not take a part for the whole
-        finally:
-            self.finish(outcome, exchange.status)
-        if held:
-            yield held
-
-    def _look_at_plain(self, body: bytes) -> bytes:
-        try:
-            payload = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return body
-        if not isinstance(payload, dict):
-            return body
-        self.usage = payload.get("usage") if isinstance(payload.get("usage"), dict) else None
-        if b'"error"' not in body:
-            return body
-        cleaned = clean(payload)
-        return body if cleaned == payload else orjson.dumps(cleaned)
-
-    def _unread_body(self, exchange: Exchange) -> Iterator[bytes]:
-        """A body compressed although we asked for none: it goes on as it is, with its Content-Encoding."""
-        outcome = "client_gone"
-        try:
-            while piece := exchange.read(self.proxy.idle_timeout):
-                yield piece
-            outcome = "complete"
-        except (NothingYet, ConnectionLost):
-            outcome = "cut"
-            raise
-        finally:
-            self.finish(outcome, exchange.status)
-
     # ── finished
 
     def finish(self, outcome: str, status: int) -> None:
@@ -356,7 +267,7 @@ class _Call:
             return
         self.finished = True
         self._drop_exchange()
-        usage = self.usage or {}
+        usage = (self.relay and self.relay.usage) or {}
         first_byte = self.first_byte_seconds
         event(
             log,
@@ -377,7 +288,7 @@ class _Call:
         )
 
 
-class _Relay:
+class _Body:
     """A body whose closing ends the call, even if no byte of it was ever asked for (a generator's would not)."""
 
     __slots__ = ("_call", "_pieces")
@@ -405,16 +316,3 @@ def _read_refusal(exchange: Exchange) -> Refusal:
         payload = None
     payload = payload if isinstance(payload, dict) else None
     return Refusal(exchange.status, payload, exchange.headers.get("retry-after"), body)
-
-
-def _usage_in(tail: bytes) -> dict[str, Any] | None:
-    """The usage object in the last bytes of a long JSON body."""
-    at = tail.rfind(b'"usage"')
-    start = tail.find(b"{", at)
-    if at < 0 or start < 0:
-        return None
-    try:
-        usage, _end = json.JSONDecoder().raw_decode(tail[start:].decode("utf-8", "replace"))
-    except ValueError:
-        return None
-    return usage if isinstance(usage, dict) else None

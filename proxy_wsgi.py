@@ -78,17 +78,23 @@ class ProxyDoor:
         if environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
             raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding")
         limit, length = self._max_body_bytes, environ.get("CONTENT_LENGTH")
-        if not length:
-            body: bytes = environ["wsgi.input"].read(limit + 1)
-        elif not length.isdecimal():
+        if length and not length.isdecimal():
             raise BadRequest("Content-Length must be a number")
-        elif int(length) <= limit:
-            body = environ["wsgi.input"].read(int(length))
-            if len(body) < int(length):
-                raise BadRequest("The body ended before its Content-Length")
-        if (length and int(length) > limit) or len(body) > limit:
+        wanted = int(length) if length else limit + 1
+        body = b"" if length and wanted > limit else _read(environ["wsgi.input"], wanted)
+        if wanted > limit and (length or len(body) > limit):
             raise PayloadTooLarge(f"The body may have at most {limit} bytes")
+        if length and len(body) < wanted:
+            raise BadRequest("The body ended before its Content-Length")
         return body
+
+
+def _read(stream: Any, size: int) -> bytes:
+    try:
+        body: bytes = stream.read(size)
+    except Exception:  # noqa: BLE001 - each server has its own kinds; that the client's bytes were bad is common to them
+        raise BadRequest("The body could not be read: it broke off, or its chunks are malformed") from None
+    return body
 
 
 def _error_answer(error: AppError) -> ProxyAnswer:

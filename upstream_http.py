@@ -241,12 +241,15 @@ class UpstreamHttp:
             connection.close()
 
     def _connect(self) -> _Connection:
+        sock = None
         try:
             sock = socket.create_connection((self._host, self._port), self._connect_timeout_seconds)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
                 sock = self._tls.wrap_socket(sock, server_hostname=self._host)
         except OSError as error:
+            if sock:
+                sock.close()
             raise ConnectFailed(f"{type(error).__name__} while connecting to the upstream") from None
         return _Connection(sock, self._idle)
 

@@ -1,0 +1,190 @@
+"""A body on its way from OpenRouter to the client: a stream's events, a plain JSON text, or bytes unread.
+
+Each form is a generator that a server iterates and closes. Whatever way it ends, it reports how: complete, error,
+cut, stalled or client_gone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from errors import AppError, UpstreamFailed, UpstreamTimeout
+from event_stream import KEEPALIVE, EventStream, error_event
+from openrouter_errors import clean
+from upstream_http import ConnectionLost, Exchange, NothingYet
+
+# How often a silent stream looks whether its client is still there.
+TICK_SECONDS = 0.5
+# A plain body up to this size is looked at before it goes on; a longer one can't be an error, and passes as it comes.
+MAX_PLAIN_LOOKED_AT = 64 * 1024
+USAGE_TAIL_BYTES = 16 * 1024
+
+
+class Silence:
+    """When a client that hears nothing is due a comment: some give up after five silent seconds."""
+
+    def __init__(self, keepalive_seconds: float) -> None:
+        self._keepalive_seconds = keepalive_seconds
+        self.last_sent = time.monotonic()
+
+    def comment_if_due(self) -> bytes:
+        """A comment, or b"": writing even nothing is how some servers notice that the client has gone."""
+        now = time.monotonic()
+        if now - self.last_sent < self._keepalive_seconds:
+            return b""
+        self.last_sent = now
+        return KEEPALIVE
+
+
+class AnswerRelay:
+    """The body of one answer. ended: called once with the outcome; `usage` is set by then if OpenRouter sent it."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        model: str,
+        idle_timeout: float,
+        keepalive: float,
+        client_is_gone: Callable[[], bool],
+        ended: Callable[[str], None],
+    ) -> None:
+        self.usage: dict[str, Any] | None = None
+        self._exchange = exchange
+        self._model = model
+        self._idle_timeout = idle_timeout
+        self._keepalive = keepalive
+        self._client_is_gone = client_is_gone
+        self._ended = ended
+
+    def stream(self) -> Iterator[bytes]:
+        """Events as they come, and comments of ours while none do. What breaks off ends with an error event."""
+        events, silence = EventStream(), Silence(self._keepalive)
+        outcome: str = "client_gone"
+        failure: AppError | None = None
+        last_data = silence.last_sent
+        try:
+            while True:
+                try:
+                    data = self._exchange.read(TICK_SECONDS)
+                except NothingYet:
+                    if self._client_is_gone():
+                        return
+                    if time.monotonic() - last_data >= self._idle_timeout:
+                        outcome, failure = "stalled", broken(NothingYet())
+                        break
+                    yield silence.comment_if_due() if events.at_border else b""
+                    continue
+                if not data:
+                    outcome = "error" if events.error else "complete"
+                    break
+                last_data = time.monotonic()
+                if passed := events.feed(data):
+                    yield passed
+                    silence.last_sent = last_data
+        except ConnectionLost as error:
+            outcome, failure = "cut", broken(error)
+        finally:
+            self.usage = events.usage
+            self._ended(outcome)
+        if failure:
+            generation = self._exchange.headers.get("x-generation-id")
+            yield (b"" if events.at_border else b"\n\n") + error_event(failure, generation, self._model)
+        elif rest := events.finish():
+            yield rest
+
+    def whole(self) -> tuple[bytes, bool]:
+        """All of a small plain body and True; or the begin of one that `plain` has to pass in pieces, and False.
+
+        Raises AppError if it breaks off: the client has nothing yet, and gets that as its answer.
+        """
+        body = b""
+        try:
+            while piece := self._exchange.read(self._idle_timeout):
+                body += piece
+                if len(body) > MAX_PLAIN_LOOKED_AT or not body.strip():
+                    return body, False
+        except (NothingYet, ConnectionLost) as error:
+            raise broken(error) from None
+        return self._look_at(body), True
+
+    def plain(self, held: bytes) -> Iterator[bytes]:
+        """White space passes at once (OpenRouter's sign of life); an error is cleaned; the rest goes on as it comes.
+
+        held: the begin, from `whole`.
+        """
+        outcome, tail, passing = "client_gone", b"", False
+        try:
+            while True:
+                passing = passing or len(held) > MAX_PLAIN_LOOKED_AT
+                if passing or not held.strip():
+                    tail = (tail + held)[-USAGE_TAIL_BYTES:]
+                    ready, held = held, b""
+                    yield ready
+                piece = self._exchange.read(self._idle_timeout)
+                if not piece:
+                    break
+                held += piece
+            held = self._look_at(held)
+            self.usage = self.usage or _usage_in(tail)
+            outcome = "complete"
+        except (NothingYet, ConnectionLost) as error:
+            outcome = "cut"
+            if passing:
+                raise ConnectionLost("the upstream's answer broke off") from None  # half a JSON text is no JSON text
+            held = broken(error).to_json()  # as OpenRouter does it: 200, white space, an error
+        finally:
+            self._ended(outcome)
+        if held:
+            yield held
+
+    def unread(self) -> Iterator[bytes]:
+        """A body compressed although we asked for none: it goes on as it is, with its Content-Encoding."""
+        outcome = "client_gone"
+        try:
+            while piece := self._exchange.read(self._idle_timeout):
+                yield piece
+            outcome = "complete"
+        except (NothingYet, ConnectionLost):
+            outcome = "cut"
+            raise
+        finally:
+            self._ended(outcome)
+
+    def _look_at(self, body: bytes) -> bytes:
+        try:
+            payload = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return body
+        if not isinstance(payload, dict):
+            return body
+        self.usage = payload.get("usage") if isinstance(payload.get("usage"), dict) else None
+        if b'"error"' not in body:
+            return body
+        cleaned = clean(payload)
+        return body if cleaned == payload else orjson.dumps(cleaned)
+
+
+def broken(error: NothingYet | ConnectionLost) -> AppError:
+    """What a client is told of an answer that did not come to its end."""
+    if isinstance(error, NothingYet):
+        return UpstreamTimeout("OpenRouter fell silent within its answer")
+    return UpstreamFailed("OpenRouter's answer broke off")
+
+
+def _usage_in(tail: bytes) -> dict[str, Any] | None:
+    """The usage object in the last bytes of a long JSON body."""
+    at = tail.rfind(b'"usage"')
+    start = tail.find(b"{", at)
+    if at < 0 or start < 0:
+        return None
+    try:
+        usage, _end = json.JSONDecoder().raw_decode(tail[start:].decode("utf-8", "replace"))
+    except ValueError:
+        return None
+    return usage if isinstance(usage, dict) else None

@@ -1,0 +1,297 @@
+"""Client of the OpenRouter proxy: derives the access key on this device, then registers, signs in and chats."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import getpass
+import hashlib
+import json
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from argon2.low_level import Type, hash_secret_raw
+from urllib3.exceptions import HTTPError
+
+JsonObject = dict[str, Any]
+
+DERIVED_KEY_LENGTH = 64
+SALT_BYTES = 16
+SALT_PASSWORD_CHARACTERS = 6
+
+# The lower bound keeps a malicious server from asking for a key that is cheap to guess the password from,
+# the upper one from exhausting this machine.
+ACCEPTED_RANGES = {
+    "time_cost": (2, 64),
+    "memory_kib": (1953, 1024 * 1024),
+    "parallelism": (1, 16),
+    "hash_len": (64, 1024),
+}
+FIXED_SCHEME = {
+    "salt": {
+        "algorithm": "blake2b",
+        "digest_bytes": SALT_BYTES,
+        "password_prefix_characters": SALT_PASSWORD_CHARACTERS,
+    },
+    "encoding": "base64url",
+    "length": DERIVED_KEY_LENGTH,
+}
+
+
+class KeyDerivationRefused(ValueError):
+    """The parameters, the username or the password must not be used to derive a key."""
+
+
+class ProxyError(Exception):
+    """The gateway answered with an error (``status`` is 0 if it did not answer at all)."""
+
+    def __init__(self, status: int, message: str, error_type: str = "", request_id: str = "") -> None:
+        super().__init__(status, message, error_type, request_id)
+        self.status = status
+        self.message = message
+        self.error_type = error_type
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        labels = [str(self.status or "no answer"), self.error_type, self.request_id and f"request {self.request_id}"]
+        return f"{self.message} ({', '.join(filter(None, labels))})"
+
+
+@dataclass(frozen=True)
+class KdfParameters:
+    """What `GET /api/auth/kdf` publishes; parameters outside the accepted ranges cannot be constructed."""
+
+    time_cost: int = 2
+    memory_kib: int = 1953
+    parallelism: int = 1
+    hash_len: int = 64
+    domain: str = "openrouter-proxy-access-key-v1"
+    algorithm: str = "argon2id"
+
+    def __post_init__(self) -> None:
+        if self.algorithm != "argon2id":
+            raise KeyDerivationRefused(f"algorithm must be 'argon2id', not {self.algorithm!r}")
+        if not isinstance(self.domain, str) or not self.domain:
+            raise KeyDerivationRefused("domain must be a text that is not empty")
+        for name, (lowest, highest) in ACCEPTED_RANGES.items():
+            value = getattr(self, name)
+            if type(value) is not int or not lowest <= value <= highest:
+                raise KeyDerivationRefused(f"{name} must be a whole number from {lowest} to {highest}, not {value!r}")
+
+    @classmethod
+    def from_answer(cls, answer: JsonObject) -> KdfParameters:
+        for name, expected in FIXED_SCHEME.items():
+            if answer.get(name) != expected:
+                raise KeyDerivationRefused(f"{name} must be {expected!r}, not {answer.get(name)!r}")
+        values: JsonObject = {name: answer.get(name) for name in cls.__dataclass_fields__}
+        return cls(**values)
+
+
+DEFAULT_PARAMETERS = KdfParameters()
+
+
+def derive_key(username: str, password: str, parameters: KdfParameters = DEFAULT_PARAMETERS) -> str:
+    """Derive the 64 characters that stand in for the password; the password itself never leaves this device."""
+    password_start = _encode(password[:SALT_PASSWORD_CHARACTERS], "password")
+    pre_salt = password_start + _encode(username, "username") + _encode(parameters.domain, "domain")
+    raw_key = hash_secret_raw(
+        _encode(password, "password"),
+        hashlib.blake2b(pre_salt, digest_size=SALT_BYTES).digest(),
+        time_cost=parameters.time_cost,
+        memory_cost=parameters.memory_kib,
+        parallelism=parameters.parallelism,
+        hash_len=parameters.hash_len,
+        type=Type.ID,
+    )
+    return base64.urlsafe_b64encode(raw_key).decode()[:DERIVED_KEY_LENGTH]
+
+
+def _encode(text: str, what: str) -> bytes:
+    # Checked beforehand because a UnicodeEncodeError would carry the whole password.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise KeyDerivationRefused(f"the {what} is not valid Unicode")
+    if not text:
+        raise KeyDerivationRefused(f"the {what} is empty")
+    return text.encode()
+
+
+class ProxyClient:
+    """One user's connection to one gateway. Set ``token`` to use a client key instead of signing in."""
+
+    def __init__(self, base_url: str, timeout: float = 120.0) -> None:
+        address = urlsplit(base_url)
+        if address.scheme not in {"http", "https"} or not address.hostname:
+            raise ValueError("base_url must look like https://gateway.example")
+        if "@" in address.netloc:
+            # requests would send these instead of the token.
+            raise ValueError("base_url must not contain a user name or password")
+        self.base_url = base_url.rstrip("/")
+        self.timeout = timeout
+        self.token: str | None = None
+        self.session = requests.Session()
+        # Otherwise an entry in ~/.netrc replaces the Authorization header.
+        self.session.trust_env = False
+        # Each call carries its token; a cookie would only be a second, unnoticed sign-in.
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._parameters: KdfParameters | None = None
+
+    def __repr__(self) -> str:
+        return f"ProxyClient({self.base_url!r}, {'with' if self.token else 'without'} token)"
+
+    def __enter__(self) -> ProxyClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.session.close()
+
+    def parameters(self) -> KdfParameters:
+        """Ask the gateway how it wants keys derived, once."""
+        if self._parameters is None:
+            self._parameters = KdfParameters.from_answer(self._json("GET", "/api/auth/kdf"))
+        return self._parameters
+
+    def register(self, username: str, password: str) -> JsonObject:
+        return self._send_key("/register", username, password)
+
+    def login(self, username: str, password: str) -> JsonObject:
+        """Sign in, keep the access token for the calls that follow, return the gateway's whole answer."""
+        answer = self._send_key("/login", username, password)
+        if not isinstance(answer.get("token"), str):
+            raise ProxyError(200, "The gateway's answer holds no token")
+        self.token = answer["token"]
+        return answer
+
+    def chat(self, messages: list[JsonObject], model: str, **fields: Any) -> JsonObject:
+        """Return the whole completion; `fields` are any others of the chat completions API."""
+        body = {**fields, "messages": messages, "model": model, "stream": False}
+        return self._json("POST", "/v1/chat/completions", body)
+
+    def stream(self, messages: list[JsonObject], model: str, **fields: Any) -> Generator[JsonObject, None, None]:
+        """Yield the completion's chunks; the request starts with the first and ends when the iterator is closed."""
+        body = {**fields, "messages": messages, "model": model, "stream": True}
+        with self._call("POST", "/v1/chat/completions", body, stream=True) as response:
+            if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+                raise self._error(response, _parse_object(b"".join(self._received(response))))
+            for data in _event_data(self._received(response)):
+                if data == b"[DONE]":
+                    return
+                chunk = _parse_object(data)
+                if not chunk or chunk.get("error"):
+                    raise self._error(response, chunk)
+                yield chunk
+
+    def _send_key(self, path: str, username: str, password: str) -> JsonObject:
+        derived_key = derive_key(username, password, self.parameters())
+        return self._json("POST", path, {"username": username, "derived_key": derived_key})
+
+    def _json(self, method: str, path: str, body: JsonObject | None = None) -> JsonObject:
+        with self._call(method, path, body) as response:
+            answer = _parse_object(response.content)
+            # OpenRouter can fail after its 200 is on the way: the error then stands in the body.
+            if not answer or answer.get("error"):
+                raise self._error(response, answer, body)
+            return answer
+
+    def _call(self, method: str, path: str, body: JsonObject | None, stream: bool = False) -> requests.Response:
+        try:
+            response = self.session.request(
+                method,
+                self.base_url + path,
+                json=body,
+                headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
+                timeout=self.timeout,
+                allow_redirects=False,
+                stream=stream,
+            )
+            if 200 <= response.status_code < 300:
+                return response
+            with response:
+                failure = self._error(response, _parse_object(response.content), body)
+        except requests.RequestException as problem:
+            failure = self._no_answer(problem)
+        # Outside the except block: the original exception holds the request, and so the derived key and the token.
+        raise failure
+
+    def _received(self, response: requests.Response) -> Iterator[bytes]:
+        try:
+            # Unlike iter_content, read1 hands over what has arrived even if the answer is not chunked.
+            while received := response.raw.read1(65536, decode_content=True):
+                yield received
+            return
+        except (HTTPError, OSError) as problem:
+            failure = self._no_answer(problem)
+        raise failure
+
+    def _no_answer(self, problem: Exception) -> ProxyError:
+        return ProxyError(0, f"The call to {self.base_url} failed: {type(problem).__name__}", "connection_error")
+
+    def _error(self, response: requests.Response, answer: JsonObject, sent: JsonObject | None = None) -> ProxyError:
+        error = _object(answer.get("error"))
+        message = error.get("message") or answer.get("message") or answer.get("detail")
+        if response.is_redirect:
+            message = f"Redirects are not followed; this one leads to {response.headers['Location']}"
+        if not isinstance(message, str):
+            message = f"The gateway's answer is not understood (HTTP {response.status_code})"
+        error_type = str(_object(error.get("metadata")).get("error_type") or error.get("type") or "")
+        request_id = response.headers.get("X-Request-Id", "")
+        for secret in filter(None, [self.token, (sent or {}).get("derived_key")]):
+            message, error_type, request_id = (
+                text.replace(secret, "[secret]") for text in (message, error_type, request_id)
+            )
+        code = error.get("code")
+        return ProxyError(code if isinstance(code, int) else response.status_code, message, error_type, request_id)
+
+
+def _event_data(received: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the data of each server-sent event; works on bytes, so a character may be split between two reads."""
+    pending, data = b"", []
+    for part in received:
+        *lines, pending = (pending + part).split(b"\n")
+        for line in lines:
+            field, _, value = line.rstrip(b"\r").partition(b":")
+            if field == b"data":
+                data.append(value[1:] if value.startswith(b" ") else value)
+            elif not line.strip(b"\r") and data:
+                yield b"\n".join(data)
+                data = []
+
+
+def _parse_object(text: bytes) -> JsonObject:
+    try:
+        return _object(json.loads(text))
+    except ValueError:
+        return {}
+
+
+def _object(value: Any) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    derive = commands.add_parser("derive", help="print the derived key; the password is asked for or read from stdin")
+    derive.add_argument("username")
+    derive.add_argument("--server", metavar="URL", help="take the parameters from this gateway, not the defaults")
+    arguments = parser.parse_args()
+    if sys.stdin.isatty():
+        password = getpass.getpass()
+    else:
+        password = sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n")
+    try:
+        parameters = ProxyClient(arguments.server).parameters() if arguments.server else DEFAULT_PARAMETERS
+        print(derive_key(arguments.username, password, parameters))
+    except (ProxyError, ValueError) as problem:
+        sys.exit(f"error: {problem}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""The Python client against a real socket server that answers byte for byte what each test says."""
+
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+
+import openrouter_proxy_client
+import pytest
+from openrouter_proxy_client import KdfParameters, KeyDerivationRefused, ProxyClient, ProxyError, derive_key
+
+WAIT = 5.0
+MESSAGES = [{"role": "user", "content": "Hello"}]
+EVENT_STREAM = "Content-Type: text/event-stream; charset=utf-8"
+TOKEN = "token-of-the-user"
+
+
+class Gateway:
+    """Serves one answer per connection and keeps each request it received."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.answers: dict[str, Callable[[socket.socket], None]] = {}
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection, connection.makefile("rb") as reader:
+                connection.settimeout(WAIT)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                request_line = reader.readline().decode()
+                if not request_line:
+                    return
+                headers = dict(line.decode().strip().split(": ", 1) for line in iter(reader.readline, b"\r\n"))
+                body = reader.read(int(headers.get("Content-Length", 0)))
+                path = request_line.split()[1]
+                self.requests.append((path, headers, body))
+                # A client may hang up before the end, for example at [DONE].
+                with suppress(ConnectionError):
+                    self.answers[path](connection)
+
+    def stop(self) -> None:
+        # A connection without a request is the sign to stop.
+        socket.create_connection(self._listener.getsockname()).close()
+        self._thread.join(WAIT)
+        self._listener.close()
+
+    def answer(self, path: str, body: bytes | dict, status: str = "200 OK", *headers: str) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        kind = "text/html" if isinstance(body, bytes) else "application/json"
+        head = answer_head(status, f"Content-Type: {kind}", f"Content-Length: {len(content)}", *headers)
+        self.answers[path] = lambda connection: connection.sendall(head + content)
+
+    def stream(self, parts: list[bytes]) -> None:
+        def send(connection: socket.socket) -> None:
+            connection.sendall(answer_head("200 OK", EVENT_STREAM, "Transfer-Encoding: chunked"))
+            for part in [*parts, b""]:
+                connection.sendall(http_chunk(part))
+
+        self.answers["/v1/chat/completions"] = send
+
+
+def answer_head(status: str, *headers: str) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode()
+
+
+def http_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(content: str) -> dict:
+    return {"choices": [{"index": 0, "delta": {"content": content}}]}
+
+
+def data_line(chunk: dict) -> bytes:
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode()
+
+
+@pytest.fixture
+def start_gateway() -> Iterator[Callable[[], Gateway]]:
+    started: list[Gateway] = []
+
+    def start() -> Gateway:
+        started.append(Gateway())
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        gateway.stop()
+
+
+@pytest.fixture
+def gateway(start_gateway, published) -> Gateway:
+    gateway = start_gateway()
+    gateway.answer("/api/auth/kdf", published)
+    return gateway
+
+
+@pytest.fixture
+def client(gateway) -> Iterator[ProxyClient]:
+    with ProxyClient(gateway.url, timeout=WAIT) as client:
+        client.token = TOKEN
+        yield client
+
+
+def everything_said_by(problem: BaseException | None) -> str:
+    """All that a log or an error tracker would keep, chained exceptions included."""
+    said = []
+    while problem:
+        said += [str(problem), repr(problem), repr(vars(problem)), *traceback.format_exception(problem)]
+        for part in vars(problem).values():
+            said.append(repr(getattr(part, "__dict__", "")))
+        problem = problem.__cause__ or problem.__context__
+    return "\n".join(said)
+
+
+class TestDeriveKey:
+    def test_vectors(self, vectors):
+        for vector in vectors:
+            parameters = KdfParameters(domain=vector["domain"])
+            assert derive_key(vector["email"], vector["password"], parameters) == vector["derived_key"]
+
+    def test_vectors_tell_code_points_from_other_units(self, vectors):
+        assert any(vector["password"].startswith("🔑") and len(vector["password"]) > 6 for vector in vectors)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"time_cost": 1},
+            {"memory_kib": 1952},
+            {"memory_kib": 2**40},
+            {"memory_kib": "1953"},
+            {"parallelism": 0},
+            {"parallelism": True},
+            {"hash_len": 63},
+            {"algorithm": "argon2i"},
+            {"domain": ""},
+            {"domain": None},
+        ],
+        ids=str,
+    )
+    def test_refuses_weaker_parameters(self, change):
+        with pytest.raises(KeyDerivationRefused, match=next(iter(change))):
+            KdfParameters(**change)
+
+    def test_parameters_cannot_be_weakened_afterwards(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            KdfParameters().time_cost = 1
+
+    @pytest.mark.parametrize(
+        ("username", "password", "reason"),
+        [
+            ("user", "secret-\ud83d", "the password is not valid Unicode"),
+            ("us\udd11er", "secret-1", "the username is not valid Unicode"),
+            ("user", "", "the password is empty"),
+            ("", "secret-1", "the username is empty"),
+        ],
+    )
+    def test_refuses_texts_that_have_no_key(self, username, password, reason):
+        with pytest.raises(KeyDerivationRefused, match=reason) as refused:
+            derive_key(username, password)
+        assert "secret-" not in everything_said_by(refused.value)
+
+    def test_command_line_reads_the_password_from_stdin(self, vectors, gateway):
+        vector = vectors[2]
+        for options in ([], ["--server", gateway.url]):
+            command = [sys.executable, openrouter_proxy_client.__file__, "derive", vector["email"], *options]
+            finished = subprocess.run(
+                command, input=vector["password"].encode() + b"\r\n", capture_output=True, check=False
+            )
+            assert finished.stdout.decode().strip() == vector["derived_key"], finished.stderr
+        assert [path for path, _, _ in gateway.requests] == ["/api/auth/kdf"]
+
+    def test_command_line_does_not_repeat_a_bad_password(self):
+        command = [sys.executable, openrouter_proxy_client.__file__, "derive", "user"]
+        finished = subprocess.run(command, input=b"secret-\xff\n", capture_output=True, check=False)
+        assert finished.returncode == 1
+        assert finished.stderr.strip() == b"error: the password is not valid Unicode"
+
+
+class TestAccount:
+    def test_parameters_are_fetched_once(self, gateway, client):
+        assert client.parameters() == client.parameters() == KdfParameters()
+        assert len(gateway.requests) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"time_cost": 1},
+            {"memory_kib": None},
+            {"salt": {"algorithm": "blake2b", "digest_bytes": 16, "password_prefix_characters": 60}},
+            {"encoding": "hex"},
+            {"length": 32},
+        ],
+        ids=str,
+    )
+    def test_downgrade_by_the_server_is_refused_before_a_key_is_sent(self, gateway, client, published, change):
+        gateway.answer("/api/auth/kdf", {**published, **change})
+        with pytest.raises(KeyDerivationRefused, match=next(iter(change))):
+            client.login("user@example.com", "hunter2")
+        assert [path for path, _, _ in gateway.requests] == ["/api/auth/kdf"]
+
+    def test_register_and_login(self, gateway, vectors):
+        vector = vectors[0]
+        gateway.answer("/register", {"message": "User registered successfully"}, "201 Created")
+        gateway.answer("/login", {"message": "Login successful", "token": TOKEN, "expires_in": 60})
+        gateway.answer("/v1/chat/completions", {"choices": []})
+        with ProxyClient(gateway.url + "/", WAIT) as client:
+            assert client.register(vector["email"], vector["password"]) == {"message": "User registered successfully"}
+            assert client.login(vector["email"], vector["password"])["expires_in"] == 60
+            client.chat(MESSAGES, "a/model")
+            assert TOKEN not in repr(client)
+        _, register, login, chat = gateway.requests
+        for path, (sent_path, headers, body) in {"/register": register, "/login": login}.items():
+            assert sent_path == path
+            assert json.loads(body) == {"username": vector["email"], "derived_key": vector["derived_key"]}
+            assert "Authorization" not in headers
+        assert chat[1]["Authorization"] == f"Bearer {TOKEN}"
+
+    def test_chat_returns_the_whole_answer(self, gateway, client):
+        completion = {"choices": [{"message": {"role": "assistant", "content": "Grüße"}}]}
+        gateway.answer("/v1/chat/completions", completion)
+        assert client.chat(MESSAGES, "a/model", temperature=0, stream=True) == completion
+        body = json.loads(gateway.requests[0][2])
+        assert body == {"model": "a/model", "messages": MESSAGES, "temperature": 0, "stream": False}
+
+    def test_login_answer_without_token(self, gateway, client):
+        gateway.answer("/login", {"message": "Login successful"})
+        with pytest.raises(ProxyError, match="no token"):
+            client.login("user@example.com", "hunter2")
+
+    def test_secrets_stay_out_of_errors(self, gateway, client, vectors):
+        vector = vectors[0]
+        echo = {"message": f"{vector['derived_key']} {TOKEN}", "type": TOKEN, "metadata": {"error_type": TOKEN}}
+        gateway.answer("/login", {"error": echo}, "400 Bad Request", f"X-Request-Id: {TOKEN}")
+        gateway.answers["/register"] = lambda connection: None
+        for call in (client.login, client.register):
+            with pytest.raises(ProxyError) as refused:
+                call(vector["email"], vector["password"])
+            said = everything_said_by(refused.value) + repr(client)
+            for secret in (vector["password"], vector["derived_key"], TOKEN):
+                assert secret not in said
+
+    @pytest.mark.parametrize("url", ["gateway.example", "ftp://gateway.example", "http://", "http://user:pw@localhost"])
+    def test_base_url_that_cannot_work(self, url):
+        with pytest.raises(ValueError, match="base_url must") as refused:
+            ProxyClient(url)
+        assert "pw" not in str(refused.value)
+
+
+class TestErrors:
+    def test_error_shape_of_the_gateway(self, gateway, client):
+        message = "Too many requests"
+        error = {"code": 429, "message": message, "type": "rate_limit", "metadata": {"error_type": "rate_limited"}}
+        body = {"error": error, "message": message, "detail": message}
+        gateway.answer("/v1/chat/completions", body, "429 Too Many Requests", "X-Request-Id: req-1")
+        for call in (lambda: client.chat(MESSAGES, "a/model"), lambda: next(client.stream(MESSAGES, "a/model"))):
+            with pytest.raises(ProxyError) as refused:
+                call()
+            problem = refused.value
+            assert (problem.status, problem.message, problem.error_type, problem.request_id) == (
+                429,
+                message,
+                "rate_limited",
+                "req-1",
+            )
+            assert str(problem) == "Too many requests (429, rate_limited, request req-1)"
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            ({"message": "Invalid credentials"}, "Invalid credentials"),
+            (b"<html><h1>502 Bad Gateway", "The gateway's answer is not understood (HTTP 502)"),
+            (b"[1]", "The gateway's answer is not understood (HTTP 502)"),
+            (b"", "The gateway's answer is not understood (HTTP 502)"),
+            ({"error": {"message": 5, "metadata": []}}, "The gateway's answer is not understood (HTTP 502)"),
+        ],
+    )
+    def test_other_error_answers(self, gateway, client, body, message):
+        gateway.answer("/v1/chat/completions", body, "502 Bad Gateway")
+        with pytest.raises(ProxyError) as refused:
+            client.chat(MESSAGES, "a/model")
+        assert (refused.value.status, refused.value.message, refused.value.error_type) == (502, message, "")
+
+    def test_error_inside_a_good_answer(self, gateway, client):
+        gateway.answer("/v1/chat/completions", b'\n         \n{"error": {"code": 503, "message": "Overloaded"}}')
+        with pytest.raises(ProxyError, match="Overloaded") as refused:
+            client.chat(MESSAGES, "a/model")
+        assert refused.value.status == 503
+
+    def test_page_instead_of_an_answer(self, gateway, client):
+        gateway.answer("/v1/chat/completions", b"<html>Sign in to the hotel network")
+        for call in (lambda: client.chat(MESSAGES, "a/model"), lambda: next(client.stream(MESSAGES, "a/model"))):
+            with pytest.raises(ProxyError, match="not understood"):
+                call()
+
+    def test_nobody_answers(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            unused_port = listener.getsockname()[1]
+        with ProxyClient(f"http://127.0.0.1:{unused_port}", WAIT) as client:
+            client.token = TOKEN
+            with pytest.raises(ProxyError) as refused:
+                client.chat(MESSAGES, "a/model")
+        assert (refused.value.status, refused.value.error_type) == (0, "connection_error")
+        assert TOKEN not in everything_said_by(refused.value)
+
+    @pytest.mark.parametrize("status", ["302 Found", "307 Temporary Redirect"])
+    def test_redirect_is_not_followed(self, gateway, client, start_gateway, status):
+        elsewhere = start_gateway()
+        elsewhere.answer("/v1/chat/completions", {"choices": []})
+        location = f"Location: {elsewhere.url}/v1/chat/completions"
+        gateway.answer("/v1/chat/completions", b"", status, location)
+        with pytest.raises(ProxyError, match=f"Redirects are not followed.*{elsewhere.url}"):
+            client.chat(MESSAGES, "a/model")
+        assert not elsewhere.requests
+
+    def test_environment_does_not_touch_the_token(self, gateway, client, tmp_path, monkeypatch):
+        netrc = tmp_path / ".netrc"
+        netrc.write_text("machine 127.0.0.1 login someone password else\n")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("NETRC", str(netrc))
+        gateway.answer("/v1/chat/completions", {"choices": []})
+        client.chat(MESSAGES, "a/model")
+        assert gateway.requests[0][1]["Authorization"] == f"Bearer {TOKEN}"
+
+    def test_cookies_are_not_kept(self, gateway, client):
+        gateway.answer("/v1/chat/completions", {"choices": []}, "200 OK", "Set-Cookie: session=abc; Path=/")
+        client.chat(MESSAGES, "a/model")
+        client.chat(MESSAGES, "a/model")
+        assert "Cookie" not in gateway.requests[1][1]
+
+
+class TestStream:
+    CONTENTS = ("Grüße", "🔑 👩‍👩‍👧", "конец")
+
+    def read(self, client: ProxyClient) -> list[str]:
+        return [chunk["choices"][0]["delta"]["content"] for chunk in client.stream(MESSAGES, "a/model")]
+
+    def events(self, line_end: bytes) -> bytes:
+        lines = [b": OPENROUTER PROCESSING", b"", b":", b"", b"event: ignored", b"id: 1", b""]
+        for content in self.CONTENTS:
+            lines += [data_line(event(content)), b": in between", b""]
+        lines += [b"data: [DONE]", b"", b'data: {"after": "the end"}', b"", b""]
+        return line_end.join(lines)
+
+    @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+    @pytest.mark.parametrize("size", [1, 7, 10_000])
+    def test_events_however_they_are_cut(self, gateway, client, line_end, size):
+        raw = self.events(line_end)
+        gateway.stream([raw[start : start + size] for start in range(0, len(raw), size)])
+        assert self.read(client) == list(self.CONTENTS)
+
+    def test_event_of_several_lines(self, gateway, client):
+        gateway.stream([b'data:{"choices":\ndata: [{"delta":\n:\ndata: {"content": "x"}}]}\n\n'])
+        assert self.read(client) == ["x"]
+
+    def test_fields_are_sent(self, gateway, client):
+        gateway.stream([b"data: [DONE]\n\n"])
+        assert list(client.stream(MESSAGES, model="a/model", temperature=0, stream=False)) == []
+        body = json.loads(gateway.requests[0][2])
+        assert body == {"model": "a/model", "messages": MESSAGES, "temperature": 0, "stream": True}
+
+    @pytest.mark.parametrize("transfer", ["Transfer-Encoding: chunked", "X-Transfer: until the connection closes"])
+    def test_each_event_is_handed_over_as_it_arrives(self, gateway, client, transfer):
+        first_was_read = threading.Event()
+        wrap = http_chunk if "chunked" in transfer else bytes
+
+        def send(connection: socket.socket) -> None:
+            connection.sendall(answer_head("200 OK", EVENT_STREAM, transfer))
+            connection.sendall(wrap(data_line(event("first")) + b"\n\n"))
+            assert first_was_read.wait(WAIT)
+            connection.sendall(wrap(data_line(event("second")) + b"\n\n") + (wrap(b"") if wrap is http_chunk else b""))
+
+        gateway.answers["/v1/chat/completions"] = send
+        chunks = client.stream(MESSAGES, "a/model")
+        assert next(chunks) == event("first")
+        first_was_read.set()
+        assert list(chunks) == [event("second")]
+
+    def test_closing_the_iterator_closes_the_connection(self, gateway, client):
+        hung_up = threading.Event()
+
+        def send(connection: socket.socket) -> None:
+            connection.sendall(answer_head("200 OK", EVENT_STREAM, "Transfer-Encoding: chunked"))
+            connection.sendall(http_chunk(data_line(event("first")) + b"\n\n"))
+            if connection.recv(1) == b"":
+                hung_up.set()
+
+        gateway.answers["/v1/chat/completions"] = send
+        with closing(client.stream(MESSAGES, "a/model")) as chunks:
+            next(chunks)
+            assert not hung_up.is_set()
+        assert hung_up.wait(WAIT)
+
+    @pytest.mark.parametrize(
+        ("chunk", "status", "error_type"),
+        [
+            ({"error": {"code": 502, "message": "Broke", "metadata": {"error_type": "server"}}}, 502, "server"),
+            ({**event(""), "error": {"code": "server_error", "message": "Broke"}}, 200, ""),
+        ],
+    )
+    def test_error_in_the_stream(self, gateway, client, chunk, status, error_type):
+        gateway.stream([data_line(event("first")) + b"\n\n" + data_line(chunk) + b"\n\n"])
+        chunks = client.stream(MESSAGES, "a/model")
+        assert next(chunks) == event("first")
+        with pytest.raises(ProxyError, match="Broke") as failed:
+            next(chunks)
+        assert (failed.value.status, failed.value.error_type) == (status, error_type)
+
+    def test_data_that_is_not_json(self, gateway, client):
+        gateway.stream([b'data: {"choices": [\n\n'])
+        with pytest.raises(ProxyError, match="not understood"):
+            self.read(client)
+
+    def test_connection_lost_in_the_stream(self, gateway, client):
+        def send(connection: socket.socket) -> None:
+            connection.sendall(answer_head("200 OK", EVENT_STREAM, "Transfer-Encoding: chunked"))
+            connection.sendall(http_chunk(data_line(event("first")) + b"\n\n") + b"ff\r\ndata: half")
+
+        gateway.answers["/v1/chat/completions"] = send
+        chunks = client.stream(MESSAGES, "a/model")
+        assert next(chunks) == event("first")
+        with pytest.raises(ProxyError) as failed:
+            next(chunks)
+        assert failed.value.error_type == "connection_error"
+        assert TOKEN not in everything_said_by(failed.value)

@@ -1,0 +1,194 @@
+"""Events pass byte for byte however they are cut; usage, errors and the end are noticed; memory stays bounded."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errors import UpstreamFailed
+from event_stream import MAX_HELD_BYTES, EventStream, error_event, refusal_event
+
+CONTENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"h\xc3\xa9 \xf0\x9f\x91\x8b"},"finish_reason":null}]}\n\n'
+COMMENT = b": OPENROUTER PROCESSING\n\n"
+USAGE_NEW = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}],"usage":{"cost":7.1e-05}}\n\n'
+USAGE_OLD = b'data: {"id":"gen-1","choices":[],"usage": {"cost":7.1e-05}}\n\n'
+DONE = b"data: [DONE]\n\n"
+CLEAN_ERROR = b'data: {"id":"gen-1","error":{"code":502,"message":"Provider returned error"},"choices":[]}\n\n'
+ACCOUNT_ERROR = (
+    b'data: {"id":"gen-1","object":"chat.completion.chunk","error":{"code":401,"message":"No key sk-or-v1-0123456789abcdef",'
+    b'"metadata":{"error_type":"authentication","raw":"the prompt"}},"user_id":"user_2abcdefghijk","choices":[]}\n\n'
+)
+
+
+def pass_through(*pieces: bytes) -> tuple[bytes, EventStream]:
+    events = EventStream()
+    out = b"".join(events.feed(piece) for piece in pieces)
+    return out + events.finish(), events
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+blocks = st.sampled_from(
+    [CONTENT, COMMENT, USAGE_NEW, USAGE_OLD, CLEAN_ERROR, DONE, b"data: not json\n\n", b"\n\n", b": a\n"]
+)
+streams = st.lists(blocks, max_size=8).map(b"".join)
+line_ends = st.sampled_from([b"\n", b"\r\n", b"\r"])
+
+
+@given(streams, line_ends, st.lists(st.integers(0, 2000), max_size=30), st.binary(max_size=20))
+def test_harmless_bytes_pass_unchanged_however_they_are_cut(stream, line_end, places, tail):
+    stream = stream.replace(b"\n", line_end) + tail.replace(b'"error"', b"")
+    out, _ = pass_through(*cut(stream, places))
+    assert out == stream
+
+
+@given(st.lists(st.integers(0, 2000), max_size=40), line_ends)
+def test_what_comes_out_is_the_same_for_every_cut(places, line_end):
+    stream = (COMMENT + CONTENT + ACCOUNT_ERROR + USAGE_NEW + DONE).replace(b"\n", line_end)
+    whole, _ = pass_through(stream)
+    out, events = pass_through(*cut(stream, places))
+    assert out == whole
+    assert events.done
+    assert events.usage == {"cost": 7.1e-05}
+
+
+def test_each_whole_event_goes_on_at_once():
+    events = EventStream()
+    for event in (COMMENT, CONTENT, CONTENT, USAGE_NEW, DONE):
+        assert events.feed(event) == event
+
+
+def test_a_cut_event_waits_for_its_end_so_that_we_stay_at_a_border():
+    events = EventStream()
+    assert events.feed(CONTENT + CONTENT[:20]) == CONTENT
+    assert events.at_border
+    assert events.feed(CONTENT[20:]) == CONTENT
+
+
+@pytest.mark.parametrize("usage", [USAGE_NEW, USAGE_OLD])
+def test_usage_is_found_in_both_shapes(usage):
+    _, events = pass_through(CONTENT, usage, DONE)
+    assert events.usage == {"cost": 7.1e-05}
+
+
+def test_usage_null_in_every_chunk_is_not_usage():
+    _, events = pass_through(b'data: {"choices":[],"usage":null}\n\n')
+    assert events.usage is None
+
+
+def test_a_stream_without_done_is_noticed():
+    assert not pass_through(CONTENT, USAGE_NEW)[1].done
+    assert pass_through(CONTENT, b"data:[DONE]\r\n\r\n")[1].done
+
+
+def test_done_within_an_answers_text_is_not_the_end():
+    said = CONTENT.replace(b"h\xc3\xa9", b"data: [DONE]")
+    assert not pass_through(said)[1].done
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 10_000])
+def test_an_errors_account_fields_never_pass_however_it_is_cut(size):
+    pieces = [ACCOUNT_ERROR[i : i + size] for i in range(0, len(ACCOUNT_ERROR), size)]
+    out, events = pass_through(CONTENT, *pieces)
+    passed = json.loads(out.removeprefix(CONTENT)[6:])
+    assert passed["error"] == {"code": 401, "message": "No key ***", "metadata": {"error_type": "authentication"}}
+    assert passed["choices"] == []
+    for secret in (b"sk-or", b"user_2", b"the prompt"):
+        assert secret not in out
+    assert events.error["code"] == 401
+
+
+def test_an_error_without_account_fields_passes_byte_for_byte():
+    out, events = pass_through(CLEAN_ERROR)
+    assert out == CLEAN_ERROR
+    assert events.error["code"] == 502
+
+
+def test_an_error_in_a_choice_is_noticed_and_cleaned():
+    chunk = (
+        b'data: {"choices":[{"index":0,"finish_reason":"error","error":{"code":500,"message":"user_abcdefghij"}}]}\n\n'
+    )
+    out, events = pass_through(chunk)
+    assert b"user_abc" not in out
+    assert events.error["code"] == 500
+
+
+@pytest.mark.parametrize("error", [b'"a text with sk-or-v1-0123456789"', b"[1]", b"17", b"true"])
+def test_errors_of_odd_types_are_survived(error):
+    out, events = pass_through(b'data: {"error":' + error + b"}\n\n")
+    assert events.error
+    assert b"sk-or-v1-0" not in out
+
+
+def test_a_damaged_error_event_passes_without_account_text():
+    out, _ = pass_through(b'data: {"error":{"message":"user_abcdefghij sk-or-v1-0123456789\n\n')
+    assert out.startswith(b'data: {"error"')
+    assert b"user_abc" not in out
+    assert b"sk-or-v1-0" not in out
+
+
+def test_finish_reason_error_is_not_mistaken_for_an_error():
+    chunk = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}\n\n'
+    out, events = pass_through(chunk)
+    assert out == chunk
+    assert events.error is None
+
+
+@given(st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"]), st.integers(1, 9000))
+def test_a_long_line_passes_in_pieces_and_the_next_event_is_read_again(end, size):
+    line = b'data: {"choices":[{"delta":{"content":"' + b"x" * (MAX_HELD_BYTES + 5000) + b'"}}]}' + end
+    stream = CONTENT + line + USAGE_NEW + DONE
+    out, events = pass_through(*[stream[i : i + size] for i in range(0, len(stream), size)])
+    assert out == stream
+    assert events.usage
+    assert events.done
+    assert events.at_border
+
+
+def test_a_line_of_a_hundred_megabytes_is_never_held():
+    events = EventStream()
+    events.feed(b"data: ")
+    piece = b"x" * 65536
+    passed = 0
+    for _ in range(1600):
+        passed += len(events.feed(piece))
+        assert len(events._held) <= MAX_HELD_BYTES + len(piece)
+    assert passed + len(events.finish()) == 6 + 1600 * 65536
+    assert not events.at_border
+
+
+def test_an_error_too_long_to_clean_is_replaced_by_our_words():
+    long_error = (
+        b'data: {"error":{"code":500,"message":"m","metadata":{"raw":"'
+        + b"x" * 200_000
+        + b'"}},"user_id":"user_abcdefghij"}\n\n'
+    )
+    out, events = pass_through(*[long_error[i : i + 16384] for i in range(0, len(long_error), 16384)], CONTENT)
+    assert b"user_abc" not in out
+    first, second = out.split(b"\n\n", 1)
+    assert json.loads(first[6:])["error"]["code"] == 502
+    assert second == CONTENT
+    assert events.error
+
+
+@pytest.mark.parametrize(
+    "event", [error_event(UpstreamFailed("Broke off"), "gen-7", "m"), error_event(UpstreamFailed("x"))]
+)
+def test_an_error_of_ours_has_the_full_shape_of_a_chunk(event):
+    assert event.startswith(b"data: ")
+    assert event.endswith(b"\n\n")
+    chunk = json.loads(event[6:])
+    assert {"id", "object", "created", "model", "choices", "error"} <= set(chunk)
+    assert chunk["error"]["code"] == 502
+    assert chunk["error"]["metadata"]["error_type"] == "provider_unavailable"
+    assert chunk["choices"][0]["finish_reason"] == "error"
+
+
+def test_a_refusal_in_a_stream_keeps_openrouters_error():
+    chunk = json.loads(refusal_event({"id": "gen-2", "error": {"code": 429, "message": "slow down"}}, "m")[6:])
+    assert chunk["error"] == {"code": 429, "message": "slow down"}
+    assert (chunk["id"], chunk["model"]) == ("gen-2", "m")

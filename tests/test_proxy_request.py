@@ -1,0 +1,86 @@
+"""What clients send: bodies are checked no further than needed and never rewritten; few headers go up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errors import AppError, BadRequest
+from proxy_request import FORWARDED, forwarded_headers, read_body
+
+HELLO = b'"messages":[{"role":"user","content":"hi"}]'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"a/b",%s}' % HELLO, ("a/b", False)),
+        (b'{"model":"a/b","stream":true,%s}' % HELLO, ("a/b", True)),
+        (b'{"stream":null,%s}' % HELLO, ("", False)),
+        (b'{"prompt":"an older form"}', ("", False)),
+        (b' \n{"model":"a","future_field":{"x":[1e400,12345678901234567890]},%s}\n ' % HELLO, ("a", False)),
+        (b'{"messages":[{"role":"user","content":"half an emoji \\ud83d"}]}', ("", False)),
+        (b'{"stream":false,"stream":true,%s}' % HELLO, ("", True)),
+    ],
+)
+def test_usable_bodies_tell_model_and_stream(body, expected):
+    assert read_body(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (b"", "JSON"),
+        (b"{", "JSON"),
+        (b"[1]", "object"),
+        (b'"text"', "object"),
+        (b"null", "object"),
+        (b"{}", "messages"),
+        (b'{"messages":[]}', "messages"),
+        (b'{"messages":"hi"}', "messages"),
+        (b'{"messages":{"role":"user"}}', "messages"),
+        (b'{"messages":["hi"]}', "messages"),
+        (b'{"prompt":7}', "messages"),
+        (b'{"model":7,%s}' % HELLO, "model"),
+        (b'{"model":["a"],%s}' % HELLO, "model"),
+        (b'{"stream":"true",%s}' % HELLO, "stream"),
+        (b'{"stream":1,%s}' % HELLO, "stream"),
+        (b'{"temperature":NaN,%s}' % HELLO, "JSON"),
+        (b'{"a":Infinity,%s}' % HELLO, "JSON"),
+        (b"\xff\xfe{\x00}\x00", "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "JSON"),
+        (b'{"a":"' + b"\xc3", "JSON"),
+    ],
+)
+def test_unusable_bodies_are_refused_with_what_is_wrong(body, word):
+    with pytest.raises(BadRequest, match=word):
+        read_body(body)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_are_read_or_refused(body):
+    try:
+        read_body(body)
+    except AppError as error:
+        assert error.status == 400
+
+
+def test_only_listed_headers_go_up():
+    environ = {
+        "HTTP_X_SESSION_ID": "s-1",
+        "HTTP_X_OPENROUTER_METADATA": "enabled",
+        "HTTP_AUTHORIZATION": "Bearer theirs",
+        "HTTP_COOKIE": "a=b",
+        "HTTP_X_OPENROUTER_CACHE": "true",
+        "HTTP_HTTP_REFERER": "https://theirs",
+        "HTTP_X_TITLE": "theirs",
+        "HTTP_X_FORWARDED_FOR": "1.2.3.4",
+    }
+    assert forwarded_headers(environ) == b"X-Session-Id: s-1\r\nX-OpenRouter-Metadata: enabled\r\n"
+
+
+@pytest.mark.parametrize("value", ["", "a\r\nAuthorization: Bearer x", "a\nb", "\x00", "é", "x" * 1025, "a\x7f"])
+@pytest.mark.parametrize("variable", sorted(FORWARDED))
+def test_a_value_that_is_no_header_is_refused(variable, value):
+    with pytest.raises(BadRequest, match=FORWARDED[variable]):
+        forwarded_headers({variable: value})

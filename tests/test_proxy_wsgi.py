@@ -1,0 +1,326 @@
+"""The data plane's door, as clients meet it over sockets, under both servers."""
+
+import json
+import socket
+import threading
+
+import pytest
+import requests
+
+from tests.gateway import body_of, new_derived_key, read_all, wait_for
+from tests.scripted_upstream import JSON_CHUNKED, SSE, ScriptedUpstream, chunked, json_answer
+
+EVENT = 'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"é👋🏽"}}]}\n\n'.encode()
+DONE = b"data: [DONE]\n\n"
+WHOLE = b'{"id":"gen-1","choices":[],"usage":{"cost":0.000007}}'
+HELLO = {"messages": [{"role": "user", "content": "hi"}]}
+PATHS = ["/api/proxy/openrouter", "/v1/chat/completions"]
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    scripted = ScriptedUpstream()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(scope="module", params=["granian", "gunicorn"])
+def scripted(request, start, upstream):
+    """A gateway in front of an upstream that plays exact bytes."""
+    return start(
+        SERVER=request.param,
+        SERVER_THREADS=64,
+        OPENROUTER_API_URL=upstream.url,
+        OPENROUTER_API_KEYS=f"sk-or-v1-{'a' * 64}",
+        KEEPALIVE_SECONDS=1,
+        UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS=5,
+        UPSTREAM_IDLE_TIMEOUT_SECONDS=4,
+        MAX_BODY_BYTES=100_000,
+    )
+
+
+@pytest.fixture(scope="module")
+def someone(scripted):
+    return scripted.new_user()
+
+
+def assert_refused(answer, status):
+    """An error of ours, in its one shape."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert body["error"]["code"] == status
+    assert body["error"]["message"] == body["message"] == body["detail"]
+    assert isinstance(body["error"]["metadata"]["error_type"], str)
+    assert len(answer.headers["X-Request-Id"]) == 32
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_both_paths_answer_byte_for_byte(scripted, someone, upstream, path):
+    upstream.play("m", json_answer("200 OK", WHOLE))
+    answer = scripted.post(path, {"model": "m", **HELLO}, someone)
+    assert (answer.status_code, answer.content) == (200, WHOLE)
+    assert answer.headers["Cache-Control"] == "no-store"
+    upstream.play("m", SSE, *(chunked(EVENT[i : i + 1], end=False) for i in range(len(EVENT))), chunked(DONE))
+    answer = scripted.post(path, {"model": "m", "stream": True, **HELLO}, someone)
+    assert (answer.headers["Content-Type"], answer.content) == ("text/event-stream", EVENT + DONE)
+
+
+def test_each_event_reaches_the_client_before_the_next_is_sent(scripted, someone, upstream):
+    gates = [threading.Event() for _ in range(3)]
+    upstream.play("m", SSE, *(step for gate in gates for step in (chunked(EVENT, end=False), gate)), chunked(DONE))
+    with scripted.open_chat(someone, "m") as connection:
+        received = b""
+        for number, gate in enumerate(gates, 1):
+            while received.count(EVENT) < number:
+                received += connection.recv(65536)
+            gate.set()
+        rest = read_all(connection)
+    assert body_of(received + rest).replace(b": keep-alive\n\n", b"") == EVENT * 3 + DONE
+
+
+def test_a_silent_upstream_is_bridged_with_comments(scripted, someone, upstream):
+    upstream.play("m", 1.6, SSE, chunked(EVENT, end=False), 1.6, chunked(DONE))
+    body = body_of(read_all(scripted.open_chat(someone, "m")))
+    assert body.count(b": keep-alive\n\n") >= 2
+    assert body.replace(b": keep-alive\n\n", b"") == EVENT + DONE
+
+
+@pytest.mark.parametrize("when", ["silent before the answer", "silent within it", "while it flows"])
+def test_when_the_client_goes_the_upstream_is_closed_within_a_second_or_two(scripted, someone, upstream, when):
+    model = f"gone {when} {scripted.port}"
+    flow = [step for _ in range(200) for step in (chunked(EVENT, end=False), 0.05)]
+    upstream.play(
+        model,
+        *{"silent before the answer": [4.5], "silent within it": [SSE, chunked(EVENT, end=False), 10.0]}.get(
+            when, [SSE, *flow]
+        ),
+    )
+    connection = scripted.open_chat(someone, model)
+    connection.settimeout(10)
+    connection.recv(65536)  # the first bytes, of the upstream or our own comment
+    connection.close()
+    [request] = wait_for(lambda: upstream.requests_for(model))
+    assert request.closed_by_client.wait(2)
+
+
+def test_white_space_of_a_plain_answer_reaches_the_client_at_once(scripted, someone, upstream):
+    gate = threading.Event()
+    upstream.play("m", JSON_CHUNKED, chunked(b"\n         \n", end=False), gate, chunked(WHOLE))
+    with scripted.open_chat(someone, "m", stream=False) as connection:
+        received = b""
+        while b"\n         \n" not in received.partition(b"\r\n\r\n")[2]:
+            received += connection.recv(65536)
+        gate.set()
+        assert json.loads(body_of(received + read_all(connection))) == json.loads(WHOLE)
+
+
+def test_a_long_plain_answer_that_breaks_off_never_looks_whole(scripted, someone, upstream):
+    upstream.play("m", JSON_CHUNKED, chunked(b'{"a":"' + b"1" * 70_000, end=False), 0.1, "close")
+    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.JSONDecodeError)):
+        scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone).json()
+
+
+def test_a_short_plain_answer_that_breaks_off_is_a_clean_error(scripted, someone, upstream):
+    upstream.play("m", JSON_CHUNKED, chunked(WHOLE[:30], end=False), 0.1, "close")
+    assert_refused(scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone), 502)
+
+
+# ── who may call
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic dTpw",
+        "Bearer x",
+        "Bearer a.b.c",
+        "bearer",
+        "Bearer " + "x" * 5000,
+        "Bearer é".encode(),
+    ],
+)
+def test_a_stranger_is_refused_and_nothing_goes_up(scripted, upstream, authorization):
+    before = len(upstream.received)
+    headers = {} if authorization is None else {"Authorization": authorization}
+    answer = requests.post(
+        f"{scripted.url}/v1/chat/completions", json={"model": "m", **HELLO}, headers=headers, timeout=10
+    )
+    assert_refused(answer, 401)
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert len(upstream.received) == before
+
+
+def test_credentials_count_only_in_the_authorization_header(scripted, someone, upstream):
+    before = len(upstream.received)
+    url = f"{scripted.url}/v1/chat/completions?token={someone}&access_token={someone}"
+    elsewhere = {
+        "X-Api-Key": someone,
+        "Cookie": f"token={someone}; session={someone}",
+        "Proxy-Authorization": f"Bearer {someone}",
+    }
+    assert_refused(requests.post(url, json={"model": "m", **HELLO}, headers=elsewhere, timeout=10), 401)
+    assert len(upstream.received) == before
+
+
+def test_a_logged_out_token_is_refused(scripted, upstream):
+    upstream.play("m", json_answer("200 OK", WHOLE))
+    token, teammate = scripted.new_user(), scripted.new_user()
+    assert scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, token).status_code == 200
+    assert scripted.post("/api/auth/logout", token=token).status_code == 200
+    assert_refused(scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, token), 401)
+    assert scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, teammate).status_code == 200
+
+
+def test_two_users_tokens_are_never_mixed(scripted, upstream):
+    """Tokens share a long prefix; a cache that looked at a part of them would mix their owners up."""
+    upstream.play("m", json_answer("200 OK", WHOLE))
+    tokens = [scripted.new_user() for _ in range(2)]
+    assert tokens[0][:36] == tokens[1][:36]
+    ids = []
+    for token in tokens:
+        answer = scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, token)
+        line = wait_for(
+            lambda request_id=answer.headers["X-Request-Id"]: [
+                x for x in scripted.log().splitlines() if request_id in x
+            ]
+        )
+        ids.append(next(part for part in line[0].split() if part.startswith("user_id=")))
+    assert ids[0] != ids[1]
+
+
+# ── what is refused
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"not json", 400),
+        (b"[]", 400),
+        (b"{}", 400),
+        (b'{"model":7,"messages":[{}]}', 400),
+        (b'{"stream":"yes","messages":[{}]}', 400),
+        (b'{"messages":"hi"}', 400),
+        (b"[" * 90_000, 400),
+        (b"\xff" * 100, 400),
+        (b" " * 100_001, 413),
+    ],
+)
+def test_a_bad_body_is_refused_and_nothing_goes_up(scripted, someone, upstream, body, status):
+    before = len(upstream.received)
+    headers = {"Authorization": f"Bearer {someone}", "Content-Type": "application/json"}
+    answer = requests.post(f"{scripted.url}/v1/chat/completions", data=body, headers=headers, timeout=10)
+    assert_refused(answer, status)
+    assert len(upstream.received) == before
+
+
+def test_a_body_without_length_is_read_up_to_the_limit(scripted, someone, upstream):
+    upstream.play("m", json_answer("200 OK", WHOLE))
+    headers = {"Authorization": f"Bearer {someone}"}
+    good = json.dumps({"model": "m", **HELLO}).encode()
+    url = f"{scripted.url}/v1/chat/completions"
+    assert requests.post(url, data=iter([good[:9], good[9:]]), headers=headers, timeout=10).status_code == 200
+    assert upstream.requests_for("m")[-1].body == good
+    try:
+        endless = requests.post(url, data=(b" " * 10_000 for _ in range(1000)), headers=headers, timeout=10)
+        assert_refused(endless, 413)
+    except requests.ConnectionError:
+        pass  # the server closed while the client was still sending, as it may
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_other_methods_are_told_which_one_works(scripted, someone, method):
+    answer = requests.request(
+        method, f"{scripted.url}/v1/chat/completions", headers={"Authorization": f"Bearer {someone}"}, timeout=10
+    )
+    assert_refused(answer, 405)
+    assert answer.headers["Allow"] == "POST"
+
+
+def test_a_compressed_body_is_refused(scripted, someone):
+    headers = {"Content-Encoding": "gzip"}
+    assert_refused(scripted.post("/v1/chat/completions", {"model": "m"}, someone, headers=headers), 415)
+
+
+def test_a_header_that_could_split_the_upstream_request_is_refused(scripted, someone, upstream):
+    before = len(upstream.received)
+    for value in ("é".encode(), b"x" * 2000):
+        answer = scripted.post(
+            "/v1/chat/completions", {"model": "m", **HELLO}, someone, headers={"X-Session-Id": value}
+        )
+        assert_refused(answer, 400)
+    assert len(upstream.received) == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/../api/v1/keys",
+        "/v1/chat/completions/../../../keys",
+        "/v1/chat/%2e%2e/keys",
+        "/v1//chat/completions",
+        "/v1/chat/completions%2f..%2fkeys",
+        "/v1/chat/completions;x",
+        "/v1/chat%2Fcompletions/x",
+        "//v1/chat/completions",
+        "/V1/chat/completions",
+        "/v1/keys",
+        "/v1/generation?id=gen-1",
+        "/v1/credits",
+        "http://example.com/v1/keys",
+        "/v1/chat/completions\\..\\keys",
+    ],
+)
+def test_no_other_path_reaches_the_upstream(scripted, someone, upstream, path):
+    before = len(upstream.received)
+    body = json.dumps({"model": "m", **HELLO}).encode()
+    answer = read_all(scripted.open_raw(body, f"Authorization: Bearer {someone}\r\n", path))
+    assert answer.startswith(b"HTTP/1.1 4") or answer.startswith(b"HTTP/1.1 308")
+    assert len(upstream.received) == before
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /nope HTTP/1.1\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3, 4\r\n\r\nabc",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
+        b"GARBAGE\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n",
+        b"\x16\x03\x01\x00\x00\r\n\r\n",
+    ],
+)
+def test_malformed_http_is_never_a_500_and_nothing_goes_up(scripted, someone, upstream, raw):
+    before = len(upstream.received)
+    raw = raw.replace(b"Host: x\r\n", b"Host: x\r\nAuthorization: Bearer %s\r\n" % someone.encode())
+    with socket.create_connection(("127.0.0.1", scripted.port), timeout=10) as connection:
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            answer = read_all(connection)
+        except ConnectionResetError:
+            answer = b""
+    assert not answer or answer.startswith(b"HTTP/1.1 4")
+    assert len(upstream.received) == before
+    assert scripted.get("/api/health").status_code == 200
+
+
+def test_a_body_that_ends_early_is_never_sent_up(scripted, someone, upstream):
+    before = len(upstream.received)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {someone}\r\nContent-Length: 500\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", scripted.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b'{"model":"m","messages":[{}]}')
+    assert scripted.get("/api/health").status_code == 200
+    assert len(upstream.received) == before
+
+
+def test_a_registered_name_alone_opens_nothing(scripted):
+    account = {"username": "somebody@example.com", "derived_key": new_derived_key()}
+    scripted.post("/register", account)
+    assert_refused(scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, account["derived_key"]), 401)
