@@ -38,7 +38,8 @@ REFUSAL_SECONDS = 5.0
 RETURNED = {"content-type": "Content-Type", "x-generation-id": "X-Generation-Id", "x-provider-name": "X-Provider-Name"}
 RETURNED |= {"content-encoding": "Content-Encoding"}
 STREAM_HEADERS = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
-MODEL_NAME = re.compile(r"[A-Za-z0-9@~._:/?&=+-]{1,160}")
+# What is logged as a model: OpenRouter's names all have a slash, which keys, tokens and most other texts have not.
+MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
 
 Headers = list[tuple[str, str]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running, start_stand_in, stand_in  # noqa: F401 - fixtures for every folder
 
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
+# What no log of the whole run may hold: keys, tokens, hashes, ciphertexts, the tests' usernames and questions.
+PRIVATE = re.compile(r"sk-or-v1-[0-9a-f]{8}|eyJ[\w-]{10,}\.|\$argon2|gAAAA[\w-]{20}|@example\.com|Hello")
 
 
 class MovableClock(Clock):
@@ -90,6 +93,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ga
     yield begin
     for gateway in started:
         gateway.stop()
+    for gateway in started:
+        found = PRIVATE.search(gateway.log())
+        assert not found, f"a gateway's log holds {found.group(0)[:20]!r}..."
 
 
 @pytest.fixture(scope="session")
@@ -122,4 +128,3 @@ def gateway(
 def token(gateway: Gateway) -> str:
     """The access token of somebody new."""
     return gateway.new_user()
-

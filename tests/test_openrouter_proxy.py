@@ -440,21 +440,23 @@ def test_every_call_is_logged_once_with_its_outcome_and_nothing_private(
     make_proxy, upstream, caplog, steps, fields, outcome
 ):
     caplog.set_level(logging.INFO)
-    upstream.play("m", *steps)
+    upstream.play("a/m:free", *steps)
     proxy = make_proxy()
     try:
-        whole(proxy.forward(request(**fields)))
+        whole(proxy.forward(request(model="a/m:free", **fields)))
     except AppError:
         pass
     line = finished(caplog)
-    assert (line["outcome"], line["model"], line["user_id"]) == (outcome, "m", 1)
+    assert (line["outcome"], line["model"], line["user_id"]) == (outcome, "a/m:free", 1)
     if steps == (json_answer("200 OK", WHOLE),):
         assert (line["prompt_tokens"], line["completion_tokens"], line["cost_usd"]) == (3, 4, 0.000007)
 
 
-def test_a_model_name_that_is_none_is_not_logged(make_proxy, upstream, caplog):
+@pytest.mark.parametrize(
+    "secret", ["my secret prompt/in the wrong field", "kwO_BcgkIdu55h3C4p_Xt1EMQ0SOxWLMb_x1-zAuJR-t701Okl", "x" * 300]
+)
+def test_what_is_no_model_name_is_not_logged(make_proxy, upstream, caplog, secret):
     caplog.set_level(logging.INFO)
-    secret = "my secret prompt in the wrong field"
     upstream.play(secret, json_answer("400 Bad Request", b'{"error":{"code":400,"message":"no"}}'))
     whole(make_proxy().forward(request(model=secret)))
     assert finished(caplog)["model"] is None

@@ -1,0 +1,89 @@
+"""`make run` on a machine where nothing is configured: a newcomer's three lines work, and Ctrl-C leaves nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.gateway import environment, free_port, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """Start the launcher with so many settings; its output is a file."""
+    started = []
+
+    def launch(**settings):
+        env = environment(DATA_DIR=tmp_path / "data", PORT=free_port(), POOL_SIZE=2, **settings)
+        output = tmp_path / f"output-{len(started)}"
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sandbox.launch"],
+                cwd=ROOT,
+                env=env,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process, output
+
+    yield launch
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+def lines_to_try(process, output):
+    def found():
+        assert process.poll() is None, output.read_text()
+        lines = [line for line in output.read_text().splitlines() if re.match(r"curl|TOKEN=", line)]
+        return lines if len(lines) == 3 else None
+
+    return wait_for(found, 40)
+
+
+def test_a_newcomer_talks_to_a_model_and_ctrl_c_ends_it_all(launched, tmp_path):
+    process, output = launched()
+    script = "\n".join(lines_to_try(process, output))
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert '{"message":"User registered successfully"}' in said
+    assert ": [DONE]" in said or "data: [DONE]" in said
+    assert output.read_text().splitlines()[0].startswith("No OpenRouter key is set")
+    assert (tmp_path / "data/stand-in/openrouter_proxy.db").exists()
+    assert not (tmp_path / "data/openrouter_proxy.db").exists()
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
+    environments = {tuple(child.cmdline()[1:2]): child.environ() for child in children}
+    for child in children:
+        if "key_rotation.py" not in " ".join(child.cmdline()) and "sandbox.openrouter" not in child.cmdline():
+            assert not child.environ().get("OPENROUTER_PROVISION_KEY"), environments.keys()
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(30) == 0
+    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_a_second_start_finds_the_keys_of_the_first(launched, tmp_path):
+    for _ in range(2):
+        process, output = launched()
+        lines_to_try(process, output)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert "key_minted" not in output.read_text()
+
+
+def test_a_bad_configuration_is_refused_before_anything_starts(launched, tmp_path):
+    process, output = launched(LOG_LEVEL="LOUD", SERVER="apache")
+    assert process.wait(30) == 1
+    assert "LOG_LEVEL" in output.read_text()
+    assert "SERVER" in output.read_text()
+    assert not (tmp_path / "data").exists()
