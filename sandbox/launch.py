@@ -49,11 +49,12 @@ def run(children: list[Child]) -> int:
     if not (settings.openrouter_provision_key or settings.openrouter_api_keys or os.environ.get("OPENROUTER_API_URL")):
         environment |= start_stand_in(children, settings)
         settings = config.load(environment)
-        say("No OpenRouter key is set (OPENROUTER_PROVISION_KEY in .env): a stand-in answers in OpenRouter's place.")
+        say("No OpenRouter key is set (OPENROUTER_PROVISION_KEY in .env): a stand-in answers in its place.")
     if settings.openrouter_provision_key:
         children.append(start("key_rotation.py", environment))
     # The management key is for the rotation alone.
-    children.append(start("app.py", environment | {"OPENROUTER_PROVISION_KEY": "", "OPENROUTER_PROVISION_KEY_FILE": ""}))
+    without = {"OPENROUTER_PROVISION_KEY": "", "OPENROUTER_PROVISION_KEY_FILE": ""}
+    children.append(start("app.py", environment | without))
     url = f"http://127.0.0.1:{settings.port}"
     wait_until_healthy(url, children)
     say_what_to_try(url, settings)
@@ -63,7 +64,7 @@ def run(children: list[Child]) -> int:
 
 
 def start_stand_in(children: list[Child], settings: config.Config) -> Environment:
-    """Start the stand-in and return the settings that lead to it: a folder, a database and a management key of its own."""
+    """Start the stand-in; return the settings that lead to it, and to a folder, a database and a key of its own."""
     folder = settings.data_dir / "stand-in"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key_file = folder / "management_key"
@@ -105,15 +106,16 @@ def wait_until_healthy(url: str, children: list[Child]) -> None:
 
 
 def say_what_to_try(url: str, settings: config.Config) -> None:
-    """Three lines for another terminal. The password is made up here, and the key derived from it, as a client would."""
+    """Three lines for another terminal, with the key of a password made up here."""
     username = f"you-{secrets.token_hex(2)}@example.com"
     key = derive_key(username, secrets.token_urlsafe(16), KdfParameters(domain=settings.kdf_domain))
     account = f'{{"username":"{username}","derived_key":"{key}"}}'
-    question = '{"model":"openai/gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"Hello, who are you?"}]}'
+    messages = '[{"role":"user","content":"Hello, who are you?"}]'
+    question = f'{{"model":"openai/gpt-4o-mini","stream":true,"messages":{messages}}}'
     post = "curl -sS -H 'Content-Type: application/json'"
     say(f"Serving at {url}. Try, in another terminal:")
     say(f"{post} {url}/register -d '{account}'")
-    say(f"TOKEN=$({post} {url}/login -d '{account}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')")
+    say(f'TOKEN=$({post} {url}/login -d \'{account}\' | sed \'s/.*"token":"\\([^"]*\\)".*/\\1/\')')
     say(f"{post} -N {url}/v1/chat/completions -H \"Authorization: Bearer $TOKEN\" -d '{question}'")
 
 

@@ -16,7 +16,7 @@ from crypto import Envelopes
 from db import Database, database_url
 from tests.gateway import Gateway, start_gateway
 from tests.mariadb import DatabaseServer
-from tests.sandbox.conftest import Running, start_stand_in, stand_in  # noqa: F401 - fixtures for every folder
+from tests.sandbox.conftest import Running, stand_in, start_stand_in  # noqa: F401 - fixtures for every folder
 
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
 # What no log of the whole run may hold: keys, tokens, hashes, ciphertexts, the tests' usernames and questions.

@@ -150,4 +150,6 @@ def start_gateway(log_file: Path, **settings: object) -> Gateway:
 def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run one of the project's programs to its end."""
     env = environment(**settings)
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+    )

@@ -1,5 +1,6 @@
 """Events pass byte for byte however they are cut; usage, errors and the end are noticed; memory stays bounded."""
 
+import itertools
 import json
 
 import pytest
@@ -29,7 +30,7 @@ def pass_through(*pieces: bytes) -> tuple[bytes, EventStream]:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [data[a:b] for a, b in itertools.pairwise(edges) if b > a]
 
 
 blocks = st.sampled_from(

@@ -5,16 +5,14 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-ROOT = Path(__file__).parents[2]
+from tests.gateway import ROOT, body_of, wait_for
 
 
 @dataclasses.dataclass
@@ -93,28 +91,6 @@ class Running:
 
     def spent(self, key_hash: str) -> int:
         return self.control("GET", "bill")["keys"][key_hash]["nano"]
-
-
-def wait_for(find: Callable[[], Any], seconds: float = 5) -> Any:
-    """Ask until there is an answer."""
-    deadline = time.monotonic() + seconds
-    while not (found := find()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    return found
-
-
-def body_of(answer: bytes) -> bytes:
-    """Return the body of a raw answer with its chunks put together; what is incomplete is included."""
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    if b"transfer-encoding: chunked" not in head:
-        return rest
-    body = b""
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        body += rest[: int(size or b"0", 16)]
-        rest = rest[int(size or b"0", 16) + 2 :]
-    return body
 
 
 def events_of(answer: bytes) -> list[Any]:
