@@ -55,7 +55,7 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _Connection, unsent: bool = False) -> None:
         self._connection = connection
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
@@ -65,7 +65,7 @@ class Exchange:
         self.has_head = False
         self.complete = False
         self._keep_alive = False
-        self._spoilt = False
+        self._spoilt = unsent
         self.delimited = False
         """True if the body's end is marked (by length or chunks), so that a cut can be told from an end."""
 
@@ -222,12 +222,16 @@ class UpstreamHttp:
             connection = self._idle_connection() or self._connect()
             try:
                 connection.send(message, self._send_timeout_seconds)
+            except (BrokenPipeError, ConnectionResetError):
+                if connection.reused:
+                    connection.release(False)
+                    continue
+                # The upstream has stopped reading: what it says instead, such as 413, may be here already.
+                return Exchange(connection, unsent=True)
             except OSError as error:
                 connection.release(False)
-                if not connection.reused:
-                    raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
-            else:
-                return Exchange(connection)
+                raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
+            return Exchange(connection)
 
     def _idle_connection(self) -> _Connection | None:
         while True:

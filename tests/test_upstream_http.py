@@ -1,6 +1,7 @@
 """Connections to an upstream: reused when whole, closed when not, never trusted after anything odd."""
 
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -189,6 +190,29 @@ def test_a_connection_closed_while_idle_is_replaced(http, upstream):
     upstream.play("m", json_answer("200 OK", b"{}"))
     assert read_whole(send(http)) == b"{}"
     assert [request.connection for request in upstream.received] == [1, 2]
+
+
+def test_a_refusal_before_the_request_was_read_is_heard(client):
+    """An edge that refuses a large body answers and closes without reading it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse():
+            connection, _ = listener.accept()
+            connection.recv(1000)
+            connection.sendall(json_answer("413 Content Too Large", b"{}", "Connection: close\r\n"))
+            connection.shutdown(socket.SHUT_RDWR)
+            ended.wait(10)
+            connection.close()
+
+        ended = threading.Event()
+        threading.Thread(target=refuse, daemon=True).start()
+        http = client(f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1")
+        exchange = http.send(http.request_line("POST", "/x"), b"x" * 20_000_000)
+        opened.append(exchange)
+        exchange.wait_head(5)
+        ended.set()
+        assert exchange.status == 413
+        assert not exchange.reusable
 
 
 def test_no_server_is_a_failed_connection_in_which_nothing_was_sent(client):
