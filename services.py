@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
+from multiprocessing.util import Finalize
 
 import sealed_secrets
 from api_key_manager import ApiKeyManager, KeyAlreadyKnown, KeySource
@@ -53,7 +53,8 @@ class Services:
                 return
             self.watcher.check()
             threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True).start()
-            atexit.register(self.stop)
+            # atexit is not run in a worker that granian has forked; multiprocessing's finalizers run in both.
+            Finalize(None, self.stop, exitpriority=0)
             self.started = True
 
     def _keep_fresh(self) -> None:

@@ -1,0 +1,87 @@
+"""Told to stop, a server lets running answers finish; killed, it starts again as if nothing had been."""
+
+import signal
+import threading
+
+import psutil
+import pytest
+
+from tests.gateway import body_of, new_derived_key, read_all, run, wait_for
+from tests.scripted_upstream import SSE, ScriptedUpstream, chunked, json_answer
+
+EVENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.fixture
+def upstream():
+    scripted = ScriptedUpstream()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(params=["granian", "gunicorn"])
+def settings(request, upstream, tmp_path):
+    return {
+        "SERVER": request.param,
+        "SERVER_THREADS": 16,
+        "OPENROUTER_API_URL": upstream.url,
+        "OPENROUTER_API_KEYS": f"sk-or-v1-{'b' * 64}",
+        "DATA_DIR": tmp_path / "data",
+        "KEEPALIVE_SECONDS": 1,
+    }
+
+
+def test_a_running_stream_finishes_after_sigterm(settings, upstream, start):
+    gateway = start(**settings)
+    gate = threading.Event()
+    upstream.play("m", SSE, chunked(EVENT, end=False), gate, chunked(EVENT, DONE))
+    connection = gateway.open_chat(gateway.new_user(), "m")
+    received = b""
+    while EVENT not in received:
+        received += connection.recv(65536)
+    gateway.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not accepts(gateway))
+    gate.set()
+    body = body_of(received + read_all(connection)).replace(b": keep-alive\n\n", b"")
+    assert body == EVENT + EVENT + DONE
+    assert gateway.process.wait(30) == 0
+
+
+def accepts(gateway):
+    try:
+        return gateway.get("/api/health").ok
+    except OSError:
+        return False
+
+
+def test_after_a_kill_accounts_sessions_and_pool_are_as_before(settings, upstream, start, tmp_path):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    gateway = start(**settings)
+    account = {"username": "before@example.com", "derived_key": new_derived_key()}
+    assert gateway.post("/register", account).status_code == 201
+    tokens = gateway.post("/login", account).json()
+    for process in children_of(gateway):
+        process.kill()
+    gateway.stop(signal.SIGKILL)
+    again = start(**settings)
+    assert again.chat(tokens["token"], "m").status_code == 200
+    assert again.post("/api/auth/refresh", {"refresh_token": tokens["refresh_token"]}).status_code == 200
+    assert again.post("/login", account).status_code == 200
+    assert again.post("/register", account).json()["message"] == "Username already exists"
+
+
+def test_uses_counted_until_a_stop_are_written(settings, upstream, start, tmp_path):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    gateway = start(**settings)
+    token = gateway.new_user()
+    for _ in range(7):
+        assert gateway.chat(token, "m").status_code == 200
+    assert gateway.stop() == 0
+    again = start(**settings)
+    listed = run("-m", "flask", "--app", "app", "pool", "list", **again.settings).stdout
+    assert '"used":7' in listed
+
+
+def children_of(gateway):
+    return psutil.Process(gateway.process.pid).children(recursive=True)
