@@ -1,0 +1,1 @@
+"""Benchmarks of the gateway: `make bench`, or `python -m bench.gateway --help`."""

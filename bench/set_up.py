@@ -1,0 +1,137 @@
+"""What every measure needs: a stand-in, and gateways with the settings of production and a user who has logged in."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.processes import Cores, Program, bare_environment, free_port, start
+
+POOL_KEYS = 10
+START_SECONDS = 30
+
+
+@dataclass
+class Target:
+    """Where a load goes: the gateway under some server, or the stand-in itself."""
+
+    name: str
+    program: Program
+    port: int
+    path: str
+    token: str
+    account: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Bench:
+    """What all measures share: cores, the stand-in, and the settings of production that gateways start with."""
+
+    cores: Cores
+    folder: Path
+    server_threads: int
+    pool_keys: list[str] = field(
+        default_factory=lambda: [f"sk-or-v1-{secrets.token_hex(32)}" for _ in range(POOL_KEYS)]
+    )
+    secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(48))
+    encryption_key: str = field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    stand_in: Target = field(init=False)
+
+    @contextmanager
+    def stand_in_running(self) -> Iterator[None]:
+        """Run the stand-in on the load's core."""
+        arguments = ["-m", "bench.stand_in", "--log-length", "0", "--balance", "1000000000"]
+        arguments += [word for key in self.pool_keys for word in ("--inference-key", key)]
+        load = self.cores.load
+        program = start(arguments, load, load, env=bare_environment(), stdout=subprocess.PIPE)
+        try:
+            assert program.process.stdout
+            address = json.loads(program.process.stdout.readline())["listening"]
+            port = int(address.rpartition(":")[2].partition("/")[0])
+            self.stand_in = Target("direct", program, port, "/api/v1/chat/completions", self.pool_keys[0])
+            yield
+        finally:
+            program.stop()
+
+    @contextmanager
+    def gateway(self, server: str) -> Iterator[Target]:
+        """Run the gateway under one server, healthy and with a user who has registered and logged in."""
+        program, port, _seconds = self.start_gateway(server)
+        try:
+            key = base64.urlsafe_b64encode(secrets.token_bytes(48)).decode()
+            account = {"username": f"{secrets.token_hex(8)}@bench.test", "derived_key": key}
+            ask(port, "/register", account, expect=201)
+            token = ask(port, "/login", account, expect=200)["token"]
+            yield Target(server, program, port, "/v1/chat/completions", token, account)
+        finally:
+            program.stop()
+
+    def start_gateway(self, server: str) -> tuple[Program, int, float]:
+        """Start `python app.py`; returns it, its port, and the seconds until /api/health answered 200."""
+        port = free_port()
+        environment = bare_environment(
+            APP_ENV="production",
+            SECRET_KEY=self.secret_key,
+            ENCRYPTION_KEY=self.encryption_key,
+            DEPLOYMENT_ID="bench",
+            HOST="127.0.0.1",
+            PORT=port,
+            SERVER=server,
+            SERVER_THREADS=self.server_threads,
+            LOG_LEVEL="INFO",
+            DATA_DIR=self.folder,
+            OPENROUTER_API_URL=f"http://127.0.0.1:{self.stand_in.port}/api/v1",
+            OPENROUTER_API_KEYS=",".join(self.pool_keys),
+        )
+        with (self.folder / f"{server}.log").open("ab") as log:
+            begun = time.perf_counter()
+            program = start(["app.py"], self.cores.gateway, self.cores.load, env=environment, stdout=log, stderr=log)
+        try:
+            wait_until_healthy(program, port)
+        except BaseException:
+            program.stop()
+            raise
+        return program, port, time.perf_counter() - begun
+
+
+def wait_until_healthy(program: Program, port: int) -> None:
+    """Return at the first 200 of /api/health. Raises RuntimeError if that does not come."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if program.process.poll() is not None:
+            raise RuntimeError(f"the gateway ended with {program.process.returncode} instead of starting")
+        try:
+            ask(port, "/api/health", None, expect=200)
+            return
+        except (OSError, http.client.HTTPException, WrongStatus):
+            time.sleep(0.005)
+    raise RuntimeError(f"the gateway was not healthy after {START_SECONDS} s")
+
+
+class WrongStatus(RuntimeError):
+    """A request of the set-up was answered in another way than it has to be."""
+
+
+def ask(port: int, path: str, body: dict[str, str] | None, expect: int) -> dict[str, Any]:
+    """One JSON request of the set-up, and its answer. Raises WrongStatus."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        sent = json.dumps(body) if body else None
+        connection.request("POST" if body else "GET", path, sent, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        text = response.read()
+    finally:
+        connection.close()
+    if response.status != expect:
+        raise WrongStatus(f"{path} answered {response.status} instead of {expect}: {text[:200]!r}")
+    answer: dict[str, Any] = json.loads(text)
+    return answer
