@@ -7,22 +7,29 @@ cut, stalled or client_gone.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import orjson
-
-from errors import AppError, UpstreamFailed, UpstreamTimeout
+import json_text
+from errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
 from event_stream import KEEPALIVE, EventStream, error_event
-from openrouter_errors import clean
+from openrouter_errors import Refusal, refusal_in, told
 from upstream_http import ConnectionLost, Exchange, NothingYet
+
+log = logging.getLogger("proxy")
 
 # How often a silent stream looks whether its client is still there.
 TICK_SECONDS = 0.5
-# A plain body up to this size is looked at before it goes on; a longer one can't be an error, and passes as it comes.
-MAX_PLAIN_LOOKED_AT = 64 * 1024
+# A plain body up to this size is held until it is whole and looked at: if it breaks off, or is an error, the client's
+# answer can still be chosen. A longer one passes as it comes.
+MAX_PLAIN_LOOKED_AT = 1024 * 1024
 USAGE_TAIL_BYTES = 16 * 1024
+
+
+class ClientGone(Exception):
+    """Nobody is listening any more."""
 
 
 class Silence:
@@ -42,7 +49,10 @@ class Silence:
 
 
 class AnswerRelay:
-    """The body of one answer. ended: called once with the outcome; `usage` is set by then if OpenRouter sent it."""
+    """The body of one answer.
+
+    ended: called once with the outcome; `usage` and `refusal` are set by then if OpenRouter sent them.
+    """
 
     def __init__(
         self,
@@ -55,6 +65,7 @@ class AnswerRelay:
         ended: Callable[[str], None],
     ) -> None:
         self.usage: dict[str, Any] | None = None
+        self.refusal: Refusal | None = None
         self._exchange = exchange
         self._model = model
         self._idle_timeout = idle_timeout
@@ -64,39 +75,49 @@ class AnswerRelay:
 
     def stream(self) -> Iterator[bytes]:
         """Events as they come, and comments of ours while none do. What breaks off ends with an error event."""
-        events, silence = EventStream(), Silence(self._keepalive)
+        events = EventStream()
         outcome: str = "client_gone"
         failure: AppError | None = None
-        last_data = silence.last_sent
         try:
-            while True:
-                try:
-                    data = self._exchange.read(TICK_SECONDS)
-                except NothingYet:
-                    if self._client_is_gone():
-                        return
-                    if time.monotonic() - last_data >= self._idle_timeout:
-                        outcome, failure = "stalled", broken(NothingYet())
-                        break
-                    yield silence.comment_if_due() if events.at_border else b""
-                    continue
-                if not data:
-                    outcome = "error" if events.error else "complete"
-                    break
-                last_data = time.monotonic()
-                if passed := events.feed(data):
-                    yield passed
-                    silence.last_sent = last_data
-        except ConnectionLost as error:
-            outcome, failure = "cut", broken(error)
+            yield from self._events(events)
+            outcome = "error" if events.refusal else "complete"
+        except ClientGone:
+            return
+        except (NothingYet, ConnectionLost) as error:
+            outcome = "stalled" if isinstance(error, NothingYet) else "cut"
+            failure = broken(error)
+        except Exception:
+            log.exception("unexpected_error")
+            outcome, failure = "broken", ServiceFault()
         finally:
-            self.usage = events.usage
+            self.usage, self.refusal = events.usage, events.refusal
             self._ended(outcome)
-        if failure:
+        if failure and not events.done:
             generation = self._exchange.headers.get("x-generation-id")
             yield (b"" if events.at_border else b"\n\n") + error_event(failure, generation, self._model)
         elif rest := events.finish():
             yield rest
+
+    def _events(self, events: EventStream) -> Iterator[bytes]:
+        """Until the upstream's end. Raises ConnectionLost, and NothingYet when it was silent for too long."""
+        silence = Silence(self._keepalive)
+        last_data = silence.last_sent
+        while True:
+            try:
+                data = self._exchange.read(TICK_SECONDS)
+            except NothingYet:
+                if self._client_is_gone():
+                    raise ClientGone from None
+                if time.monotonic() - last_data >= self._idle_timeout:
+                    raise
+                yield silence.comment_if_due() if events.at_border else b""
+                continue
+            if not data:
+                return
+            last_data = time.monotonic()
+            if passed := events.feed(data):
+                yield passed
+                silence.last_sent = last_data
 
     def whole(self) -> tuple[bytes, bool]:
         """All of a small plain body and True; or the begin of one that `plain` has to pass in pieces, and False.
@@ -130,9 +151,11 @@ class AnswerRelay:
                 if not piece:
                     break
                 held += piece
-            held = self._look_at(held)
+            held = self._look_at(held) if held else b""
             self.usage = self.usage or _usage_in(tail)
             outcome = "complete"
+        except UpstreamFailed as error:
+            outcome, held = "error", error.to_json()
         except (NothingYet, ConnectionLost) as error:
             outcome = "cut"
             if passing:
@@ -157,17 +180,21 @@ class AnswerRelay:
             self._ended(outcome)
 
     def _look_at(self, body: bytes) -> bytes:
+        """A whole body as the client may see it. Raises AppError for an error that can't be cleaned."""
         try:
-            payload = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return body
-        if not isinstance(payload, dict):
-            return body
-        self.usage = payload.get("usage") if isinstance(payload.get("usage"), dict) else None
-        if b'"error"' not in body:
-            return body
-        cleaned = clean(payload)
-        return body if cleaned == payload else orjson.dumps(cleaned)
+            payload = json_text.parse(body)
+            if not isinstance(payload, dict):
+                return body
+            self.usage = payload.get("usage") if isinstance(payload.get("usage"), dict) else None
+            if b'"error"' not in body:
+                return body
+            self.refusal = refusal_in(payload)
+            shown = told(payload)
+            return body if shown == payload else json_text.write(shown)
+        except json_text.BadJson:
+            if b'"error"' not in body:
+                return body
+            raise UpstreamFailed("OpenRouter reported an error that can't be passed on") from None
 
 
 def broken(error: NothingYet | ConnectionLost) -> AppError:

@@ -11,10 +11,9 @@ import re
 import time
 from typing import Any
 
-import orjson
-
+import json_text
 from errors import AppError, UpstreamFailed
-from openrouter_errors import clean, hide_account
+from openrouter_errors import Refusal, clean, refusal_in, told
 
 # A longer event is content: it goes on in pieces, unread, so that memory stays bounded.
 MAX_HELD_BYTES = 64 * 1024
@@ -31,9 +30,13 @@ def error_event(error: AppError, generation_id: str | None = None, model: str = 
     return _error_chunk(error.to_dict()["error"], generation_id, model)
 
 
-def refusal_event(payload: dict[str, Any], model: str = "") -> bytes:
-    """OpenRouter's refusal, already cleaned, within a stream that had to begin before it came."""
-    return _error_chunk(payload.get("error"), payload.get("id"), model)
+def refusal_event(refusal: Refusal, model: str = "") -> bytes:
+    """OpenRouter's refusal within a stream that had to begin before it came."""
+    payload = refusal.payload or {}
+    error = clean(payload).get("error")
+    if not isinstance(error, dict):
+        error = UpstreamFailed(f"OpenRouter refused the request with status {refusal.status}").to_dict()["error"]
+    return _error_chunk(error, payload.get("id"), model)
 
 
 def _error_chunk(error: object, generation_id: str | None, model: str) -> bytes:
@@ -46,18 +49,18 @@ def _error_chunk(error: object, generation_id: str | None, model: str) -> bytes:
         "error": error,
         "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error", "native_finish_reason": None}],
     }
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+    return b"data: " + json_text.write(chunk) + b"\n\n"
 
 
 class EventStream:
-    """One answer's events. After the end: `usage` and `error` as OpenRouter sent them, and `done` if [DONE] came.
+    """One answer's events. After the end: `usage` and `refusal` if events held them, and `done` if [DONE] came.
 
     `at_border` is False only within an event of more than MAX_HELD_BYTES.
     """
 
     def __init__(self) -> None:
         self.usage: dict[str, Any] | None = None
-        self.error: dict[str, Any] | None = None
+        self.refusal: Refusal | None = None
         self.done = False
         self.at_border = True
         self._dropping = False
@@ -110,10 +113,8 @@ class EventStream:
         self.at_border = False
         if b'"error"' in self._held:  # too long to be cleaned: the client gets our words instead
             self._dropping = True
-            failure = UpstreamFailed("OpenRouter reported an error that is too long to pass on")
-            self.error = {"code": failure.status, "message": failure.message}
             self._rest_of_long_event(0)
-            return error_event(failure)
+            return self._in_our_words()
         return self._rest_of_long_event(0)
 
     def _look(self, events: bytes) -> bytes:
@@ -132,22 +133,21 @@ class EventStream:
             return event
         lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
         try:
-            payload = orjson.loads(b"\n".join(lines))
-        except orjson.JSONDecodeError:
-            return hide_account(event.decode("latin-1")).encode("latin-1")
-        if not isinstance(payload, dict):
-            return event
-        if isinstance(payload.get("usage"), dict):
-            self.usage = payload["usage"]
-        error = payload.get("error") or _error_of_choice(payload.get("choices"))
-        if not error:
-            return event
-        self.error = error if isinstance(error, dict) else {"message": str(error)}
-        cleaned = clean(payload)
-        return event if cleaned == payload else b"data: " + orjson.dumps(cleaned) + b"\n\n"
+            payload = json_text.parse(b"\n".join(lines))
+            if not isinstance(payload, dict):
+                return event
+            if isinstance(payload.get("usage"), dict):
+                self.usage = payload["usage"]
+            refusal = refusal_in(payload)
+            if refusal is None:
+                return event
+            self.refusal = refusal
+            shown = told(payload)
+            return event if shown == payload else b"data: " + json_text.write(shown) + b"\n\n"
+        except json_text.BadJson:
+            return event if b'"error"' not in event else self._in_our_words()
 
-
-def _error_of_choice(choices: Any) -> Any:
-    if not isinstance(choices, list):
-        return None
-    return next((choice["error"] for choice in choices if isinstance(choice, dict) and choice.get("error")), None)
+    def _in_our_words(self) -> bytes:
+        failure = UpstreamFailed("OpenRouter reported an error that can't be passed on")
+        self.refusal = Refusal(failure.status, None)
+        return error_event(failure)

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+import json_text
 from errors import AppError, PayloadTooLarge, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
 
 Json = dict[str, Any]
@@ -152,7 +151,7 @@ ROWS = (
     Row("provider", ANY, lambda r: r.is_providers),
     # Our key or its account.
     Row("no-credentials", _only(401), _says("^(Missing Authentication|No (cookie )?auth)"), answer=_not_your_key),
-    Row("key-refused", _only(401), _always, rest_seconds=60, other_key=True, answer=_not_your_key),
+    Row("key-refused", _only(401), _always, rest_seconds=15, other_key=True, answer=_not_your_key),
     Row("in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), 2, other_key=True, answer=_in_flight),
     Row(
         "key-cap-too-small",
@@ -191,6 +190,36 @@ def classify(refusal: Refusal) -> Row:
     return next(row for row in ROWS if refusal.status in row.statuses and row.matches(refusal))
 
 
+def refusal_in(payload: Json) -> Refusal | None:
+    """The refusal that a body or an event under status 200 holds, if it holds one."""
+    error = payload.get("error") or _error_of_choice(payload.get("choices"))
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
+    code = error.get("code")
+    return Refusal(code if isinstance(code, int) and 400 <= code < 600 else 500, payload | {"error": error})
+
+
+def _error_of_choice(choices: Any) -> Any:
+    if not isinstance(choices, list):
+        return None
+    return next((choice["error"] for choice in choices if isinstance(choice, dict) and choice.get("error")), None)
+
+
+def told(payload: Json) -> Json:
+    """A body or event that holds an error, as the client may see it: cleaned, or with our words in OpenRouter's place.
+
+    Our words stand where the error is about our key or account: the client would take it for its own.
+    """
+    cleaned = clean(payload)
+    refusal = refusal_in(payload)
+    row = classify(refusal) if refusal else None
+    if refusal and row and row.answer:
+        cleaned["error"] = row.answer(refusal).to_dict()["error"]
+    return cleaned
+
+
 def clean(payload: Json) -> Json:
     """An error body, or an error chunk of a stream, without what identifies our account or repeats a prompt.
 
@@ -200,13 +229,14 @@ def clean(payload: Json) -> Json:
     if "error" in payload:
         cleaned["error"] = _clean_error(payload["error"])
     if isinstance(payload.get("choices"), list):
-        cleaned["choices"] = [
-            {**choice, "error": _clean_error(choice["error"])}
-            if isinstance(choice, dict) and "error" in choice
-            else choice
-            for choice in payload["choices"]
-        ]
+        cleaned["choices"] = [_clean_choice(choice) for choice in payload["choices"]]
     return cleaned
+
+
+def _clean_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and "error" in choice:
+        return choice | {"error": _clean_error(choice["error"])}
+    return choice
 
 
 def _clean_error(error: Any) -> Any:
@@ -226,7 +256,7 @@ def _clean_text(value: Any) -> Any:
     if isinstance(value, str):
         return hide_account(value)
     if isinstance(value, list | dict):
-        return orjson.loads(hide_account(orjson.dumps(value).decode()))
+        return json_text.parse(hide_account(json_text.write(value).decode()).encode())
     return value
 
 

@@ -15,15 +15,14 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import orjson
-
+import json_text
 from answer_relay import TICK_SECONDS, AnswerRelay, Silence
 from api_key_manager import ApiKeyManager, PoolKey
 from config import Config
-from errors import AppError, UpstreamFailed, UpstreamTimeout
+from errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
 from event_stream import KEEPALIVE, error_event, refusal_event
 from logs import event
-from openrouter_errors import Refusal, classify, clean
+from openrouter_errors import Refusal, Row, classify, clean
 from proxy_request import ProxyRequest, read_body
 from upstream_http import ConnectFailed, ConnectionLost, Exchange, NothingYet, UpstreamHttp
 
@@ -157,17 +156,23 @@ class _Call:
     def _judge_refusal(self, exchange: Exchange) -> Refusal | None:
         """The refusal to pass on, or None if another key is to be tried. Raises AppError to answer in our words."""
         refusal = _read_refusal(exchange)
-        row, key = classify(refusal), self.tried[-1]
-        answer = row.answer(refusal) if row.answer else None
-        fields = {"key": key.name, "kind": row.name, "status": refusal.status, "rest_seconds": row.rest_seconds}
-        event(log, "upstream_refused", logging.WARNING, request_id=self.request.request_id, **fields)
-        if row.rest_seconds:
-            self.proxy.pool.rest(key, row.rest_seconds, answer.status if answer else refusal.status)
+        row, answer = self._note_refusal(refusal)
         if row.other_key and self._take_other_key():
             return None
         if answer:
             raise answer
         return refusal
+
+    def _note_refusal(self, refusal: Refusal) -> tuple[Row, AppError | None]:
+        """What a refusal means, and our words for it if it is not passed on. Lets its key rest if that is due."""
+        row, key = classify(refusal), self.tried[-1]
+        answer = row.answer(refusal) if row.answer else None
+        fields = {"key": key.name, "kind": row.name, "status": refusal.status, "rest_seconds": row.rest_seconds}
+        event(log, "upstream_refused", logging.WARNING, request_id=self.request.request_id, **fields)
+        if row.rest_seconds:
+            asked = int(answer.headers.get("Retry-After", 0)) if answer else 0
+            self.proxy.pool.rest(key, max(row.rest_seconds, asked), answer.status if answer else refusal.status)
+        return row, answer
 
     def _drop_exchange(self) -> None:
         if self.exchange:
@@ -199,13 +204,13 @@ class _Call:
             return self._pass_refusal(refusal)
         headers = [(name, exchange.headers[field]) for field, name in RETURNED.items() if field in exchange.headers]
         relay = self._relay(exchange)
-        if exchange.headers.get("content-encoding", "identity") != "identity":
+        if _is_encoded(exchange):
             return ProxyAnswer(exchange.status, headers, _Body(self, relay.unread()))
-        if exchange.headers.get("content-type", "").startswith("text/event-stream"):
+        if _is_stream(exchange):
             return ProxyAnswer(exchange.status, headers + STREAM_HEADERS, _Body(self, relay.stream()))
         body, is_whole = relay.whole()
         if is_whole:
-            self.finish("complete", exchange.status)
+            self.finish("error" if relay.refusal else "complete", exchange.status)
             return ProxyAnswer(exchange.status, [*headers, ("Content-Length", str(len(body)))], (body,))
         if body.strip() and "content-length" in exchange.headers:  # long, and so unchanged: a cut is seen by its length
             headers.append(("Content-Length", exchange.headers["content-length"]))
@@ -225,7 +230,7 @@ class _Call:
     def _pass_refusal(self, refusal: Refusal) -> ProxyAnswer:
         payload = refusal.payload or {}
         cleaned = clean(payload)
-        body = refusal.body if cleaned == payload else orjson.dumps(cleaned)
+        body = refusal.body if cleaned == payload else json_text.write(cleaned)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         if refusal.retry_after and re.fullmatch(r"[0-9]{1,6}", refusal.retry_after):
             headers.append(("Retry-After", refusal.retry_after))
@@ -248,8 +253,8 @@ class _Call:
             if refusal:
                 status = refusal.status
                 self.finish("refused", status)
-                yield refusal_event(clean(refusal.payload or {}), self.model)
-            elif exchange.headers.get("content-type", "").startswith("text/event-stream"):
+                yield refusal_event(refusal, self.model)
+            elif _is_stream(exchange) and not _is_encoded(exchange):
                 yield from self._relay(exchange).stream()
             else:
                 raise UpstreamFailed("OpenRouter did not answer with a stream")
@@ -257,6 +262,11 @@ class _Call:
             status = error.status
             self.finish("failed", status)
             yield error_event(error, model=self.model)
+        except Exception:
+            log.exception("unexpected_error")
+            status = 500
+            self.finish("broken", status)
+            yield error_event(ServiceFault(), model=self.model)
         finally:
             self.finish("client_gone", status)
 
@@ -268,6 +278,8 @@ class _Call:
             return
         self.finished = True
         self._drop_exchange()
+        if self.relay and self.relay.refusal:
+            self._note_refusal(self.relay.refusal)
         usage = (self.relay and self.relay.usage) or {}
         first_byte = self.first_byte_seconds
         event(
@@ -306,14 +318,25 @@ class _Body:
         self._call.finish("client_gone", 0)
 
 
+def _is_encoded(exchange: Exchange) -> bool:
+    return exchange.headers.get("content-encoding", "identity").lower() != "identity"
+
+
+def _is_stream(exchange: Exchange) -> bool:
+    return exchange.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+
 def _read_refusal(exchange: Exchange) -> Refusal:
     """A refusal with its body, if that is JSON and comes within seconds."""
-    body = b""
+    body, until, payload = b"", time.monotonic() + REFUSAL_SECONDS, None
     try:
-        while (piece := exchange.read(REFUSAL_SECONDS)) and len(body) <= MAX_REFUSAL_BYTES:
+        while (left := until - time.monotonic()) > 0 and len(body) <= MAX_REFUSAL_BYTES:
+            piece = exchange.read(left)
             body += piece
-        payload = orjson.loads(body.strip()) if "content-encoding" not in exchange.headers else None
-    except (NothingYet, ConnectionLost, orjson.JSONDecodeError):
-        payload = None
+            if not piece:
+                payload = None if _is_encoded(exchange) else json_text.parse(body)
+                break
+    except (NothingYet, ConnectionLost, json_text.BadJson):
+        pass
     payload = payload if isinstance(payload, dict) else None
     return Refusal(exchange.status, payload, exchange.headers.get("retry-after"), body)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+import json_text
 from auth import Caller
 from errors import BadRequest
 
@@ -55,9 +53,9 @@ def forwarded_headers(environ: dict[str, Any]) -> bytes:
 def read_body(body: bytes) -> tuple[str, bool]:
     """Model and `stream` of a chat-completions body. The rest is OpenRouter's to judge. Raises BadRequest."""
     try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        request = _lenient(body)
+        request = json_text.parse(body)
+    except json_text.BadJson as error:
+        raise BadRequest(f"The body is {error}") from None
     if not isinstance(request, dict):
         raise BadRequest("The body must be a JSON object with `model` and `messages`")
     model, stream, messages = request.get("model"), request.get("stream"), request.get("messages")
@@ -70,15 +68,3 @@ def read_body(body: bytes) -> tuple[str, bool]:
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise BadRequest("`messages` must be a non-empty list of objects with `role` and `content`")
     return model or "", stream or False
-
-
-def _lenient(body: bytes) -> Any:
-    """Python's own parser, for the one thing that is valid JSON and orjson refuses: half an emoji as \\ud83d."""
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise BadRequest("The body is not valid JSON (UTF-8, not too deeply nested)") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
-from errors import AppError, BadRequest, MethodNotAllowed, PayloadTooLarge, ServiceFault, UnsupportedMedia
+from errors import AppError, BadRequest, Busy, MethodNotAllowed, PayloadTooLarge, ServiceFault, UnsupportedMedia
 from logs import request_id as current_request_id
 from openrouter_proxy import Headers, ProxyAnswer
 from proxy_request import ProxyRequest, forwarded_headers
@@ -24,6 +26,7 @@ from services import Services
 log = logging.getLogger("proxy")
 
 PATHS = frozenset({"/api/proxy/openrouter", "/v1/chat/completions"})
+MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
 REQUEST_ID = "openrouter_proxy.request_id"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 COMMON_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
@@ -45,15 +48,17 @@ class ProxyDoor:
         self._flask_wsgi = flask_wsgi
         self._services = services
         self._max_body_bytes = services.config.max_body_bytes
+        self._stranger_bodies = threading.BoundedSemaphore(max(1, services.config.server_threads // 4))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._services.started:
             self._services.start()  # in the process that serves: threads do not survive a fork
         request_id = environ[REQUEST_ID] = new_request_id()
         current_request_id.set(request_id)
-        if environ["PATH_INFO"] not in PATHS:
-            return self._flask_wsgi(environ, start_response)
         try:
+            if environ["PATH_INFO"] not in PATHS:
+                self._take_body(environ)
+                return self._flask_wsgi(environ, start_response)
             answer = self._answer(environ, request_id)
         except AppError as error:
             answer = _error_answer(error)
@@ -64,29 +69,49 @@ class ProxyDoor:
         start_response(status, [*answer.headers, ("X-Request-Id", request_id), *COMMON_HEADERS])
         return answer.body
 
+    def _take_body(self, environ: Environ) -> None:
+        """Read a small body before Flask gets the request, few strangers at a time.
+
+        No server lets us end a read that takes too long. Without this bound, as many slow log-ins as there are threads
+        would stop everything; with it they stop other log-ins, and model calls and health go on.
+        """
+        if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
+            return
+        if not self._stranger_bodies.acquire(blocking=False):
+            raise Busy("Too many requests are being sent at this moment; try again in a second")
+        try:
+            body = _read_body(environ, MAX_JSON_BYTES)
+        finally:
+            self._stranger_bodies.release()
+        environ["wsgi.input"] = BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+
     def _answer(self, environ: Environ, request_id: str) -> ProxyAnswer:
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
         # Who calls comes first: a stranger's body is not even read.
         caller = self._services.auth.authenticate(environ.get("HTTP_AUTHORIZATION"))
         headers = forwarded_headers(environ)
-        body = self._read_body(environ)
+        body = _read_body(environ, self._max_body_bytes)
         request = ProxyRequest(request_id, caller, body, headers, _client_watch(environ))
         return self._services.proxy.forward(request)
 
-    def _read_body(self, environ: Environ) -> bytes:
-        if environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
-            raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding")
-        limit, length = self._max_body_bytes, environ.get("CONTENT_LENGTH")
-        if length and not length.isdecimal():
-            raise BadRequest("Content-Length must be a number")
-        wanted = int(length) if length else limit + 1
-        body = b"" if length and wanted > limit else _read(environ["wsgi.input"], wanted)
-        if wanted > limit and (length or len(body) > limit):
-            raise PayloadTooLarge(f"The body may have at most {limit} bytes")
-        if length and len(body) < wanted:
-            raise BadRequest("The body ended before its Content-Length")
-        return body
+
+def _read_body(environ: Environ, limit: int) -> bytes:
+    """The whole body. Raises UnsupportedMedia, PayloadTooLarge, BadRequest."""
+    if environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+        raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding")
+    length = environ.get("CONTENT_LENGTH")
+    if length and not length.isdecimal():
+        raise BadRequest("Content-Length must be a number")
+    wanted = int(length) if length else limit + 1
+    body = b"" if length and wanted > limit else _read(environ["wsgi.input"], wanted)
+    if wanted > limit and (length or len(body) > limit):
+        raise PayloadTooLarge(f"The body may have at most {limit} bytes")
+    if length and len(body) < wanted:
+        raise BadRequest("The body ended before its Content-Length")
+    return body
 
 
 def _read(stream: Any, size: int) -> bytes:

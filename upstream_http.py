@@ -71,17 +71,16 @@ class Exchange:
 
     # ── callbacks of the parser
 
+    def on_message_begin(self) -> None:
+        self._spoilt = self._spoilt or self.complete  # an answer to nothing: this connection is not to be trusted again
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.has_head:  # a trailer
             return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise ConnectionLost("the upstream's headers are too long")
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        if self.complete:  # an answer to nothing: ours is whole, but this connection is not to be trusted again
-            self._spoilt = True
+        if self.complete:
             return
         self.status = self._parser.get_status_code()
         if self.status >= 200:
@@ -125,9 +124,16 @@ class Exchange:
                 self.complete = True  # the end of the connection is the end of the body
                 return
             raise ConnectionLost("the upstream closed the connection within its answer")
+        if not self.has_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES + RECEIVE_BYTES:
+                raise ConnectionLost("the upstream's headers are too long")
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.complete:  # our answer is whole; what follows it is nobody's
+                self._spoilt = True
+                return
             cause = error.__context__
             raise cause if isinstance(cause, UpstreamError) else ConnectionLost(f"bad HTTP: {error}") from None
 
@@ -187,6 +193,11 @@ class _Connection:
         if reusable:
             self.idle_since, self.reused = time.monotonic(), True
             self._idle.append(self)
+            try:  # the oldest stand on the left, and are never reached while the youngest are enough
+                while self.idle_since - self._idle[0].idle_since > MAX_IDLE_SECONDS:
+                    self._idle.popleft().close()
+            except IndexError:
+                pass  # other threads took the rest
         else:
             self.close()
 

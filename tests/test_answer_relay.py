@@ -48,11 +48,11 @@ def test_a_small_body_is_whole_at_once(relay):
     assert outcomes == []
 
 
-@pytest.mark.parametrize("filler", [MAX_PLAIN_LOOKED_AT, MAX_PLAIN_LOOKED_AT * 5])
+@pytest.mark.parametrize("filler", [MAX_PLAIN_LOOKED_AT, MAX_PLAIN_LOOKED_AT * 2])
 def test_usage_of_a_long_body_is_read_from_its_tail(relay, filler):
     body = long_body(filler)
     it, outcomes = relay(
-        JSON_CHUNKED, *(chunked(body[i : i + 30_000], end=False) for i in range(0, len(body), 30_000)), b"0\r\n\r\n"
+        JSON_CHUNKED, *(chunked(body[i : i + 300_000], end=False) for i in range(0, len(body), 300_000)), b"0\r\n\r\n"
     )
     begin, is_whole = it.whole()
     assert not is_whole
@@ -75,8 +75,14 @@ def test_white_space_alone_is_passed_and_ends(relay):
 
 
 def test_a_body_that_is_no_json_passes_unchanged(relay):
-    it, _ = relay(JSON_CHUNKED, chunked(b'"error" is not json'))
-    assert it.whole() == (b'"error" is not json', True)
+    it, _ = relay(JSON_CHUNKED, chunked(b"this is not json"))
+    assert it.whole() == (b"this is not json", True)
+
+
+def test_a_body_that_may_hold_an_error_but_cant_be_read_is_not_passed(relay):
+    it, _ = relay(JSON_CHUNKED, chunked(b'{"error":{"message":"user_abcdefghij"'))
+    with pytest.raises(AppError):
+        it.whole()
 
 
 def test_a_body_that_stalls_is_a_504_while_the_client_has_nothing(relay):
@@ -114,3 +120,20 @@ def test_a_comment_is_due_only_after_silence():
 def test_what_broke_off_and_what_fell_silent_are_told_apart():
     assert broken(ConnectionLost("x")).status == 502
     assert broken(NothingYet()).status == 504
+
+
+def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finished(relay, caplog):
+    def faulty():
+        raise ZeroDivisionError
+
+    it, outcomes = relay(SSE, chunked(b"data: {}\n\n", end=False), 5.0, client_is_gone=faulty)
+    out = b"".join(it.stream())
+    assert out.startswith(b"data: {}\n\n")
+    assert json.loads(out.removeprefix(b"data: {}\n\n")[6:])["error"]["code"] == 500
+    assert outcomes == ["broken"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_breaks_after_done_was_whole(relay):
+    it, _ = relay(SSE, chunked(b"data: {}\n\ndata: [DONE]\n\n", end=False), CLOSE)
+    assert b"".join(it.stream()) == b"data: {}\n\ndata: [DONE]\n\n"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # Top imports bottom, never the other way. Modules on one line may import those that stand further to the left.
 LAYERS = [
-    "errors clock logs config crypto openrouter_errors upstream_http event_stream",
+    "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream",
     "db",
     "revisions sealed_secrets users user_sessions api_key_manager",
     "auth proxy_request answer_relay openrouter_proxy",

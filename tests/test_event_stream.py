@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from errors import UpstreamFailed
 from event_stream import MAX_HELD_BYTES, EventStream, error_event, refusal_event
+from openrouter_errors import Refusal
 
 CONTENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"h\xc3\xa9 \xf0\x9f\x91\x8b"},"finish_reason":null}]}\n\n'
 COMMENT = b": OPENROUTER PROCESSING\n\n"
@@ -17,8 +18,8 @@ USAGE_OLD = b'data: {"id":"gen-1","choices":[],"usage": {"cost":7.1e-05}}\n\n'
 DONE = b"data: [DONE]\n\n"
 CLEAN_ERROR = b'data: {"id":"gen-1","error":{"code":502,"message":"Provider returned error"},"choices":[]}\n\n'
 ACCOUNT_ERROR = (
-    b'data: {"id":"gen-1","object":"chat.completion.chunk","error":{"code":401,"message":"No key sk-or-v1-0123456789abcdef",'
-    b'"metadata":{"error_type":"authentication","raw":"the prompt"}},"user_id":"user_2abcdefghijk","choices":[]}\n\n'
+    b'data: {"id":"gen-1","object":"chat.completion.chunk","error":{"code":400,"message":"No key sk-or-v1-0123456789abcdef",'
+    b'"metadata":{"error_type":"invalid_request","raw":"the prompt"}},"user_id":"user_2abcdefghijk","choices":[]}\n\n'
 )
 
 
@@ -96,17 +97,17 @@ def test_an_errors_account_fields_never_pass_however_it_is_cut(size):
     pieces = [ACCOUNT_ERROR[i : i + size] for i in range(0, len(ACCOUNT_ERROR), size)]
     out, events = pass_through(CONTENT, *pieces)
     passed = json.loads(out.removeprefix(CONTENT)[6:])
-    assert passed["error"] == {"code": 401, "message": "No key ***", "metadata": {"error_type": "authentication"}}
+    assert passed["error"] == {"code": 400, "message": "No key ***", "metadata": {"error_type": "invalid_request"}}
     assert passed["choices"] == []
     for secret in (b"sk-or", b"user_2", b"the prompt"):
         assert secret not in out
-    assert events.error["code"] == 401
+    assert events.refusal.status == 400
 
 
 def test_an_error_without_account_fields_passes_byte_for_byte():
     out, events = pass_through(CLEAN_ERROR)
     assert out == CLEAN_ERROR
-    assert events.error["code"] == 502
+    assert events.refusal.status == 502
 
 
 def test_an_error_in_a_choice_is_noticed_and_cleaned():
@@ -115,19 +116,19 @@ def test_an_error_in_a_choice_is_noticed_and_cleaned():
     )
     out, events = pass_through(chunk)
     assert b"user_abc" not in out
-    assert events.error["code"] == 500
+    assert events.refusal.status == 500
 
 
 @pytest.mark.parametrize("error", [b'"a text with sk-or-v1-0123456789"', b"[1]", b"17", b"true"])
 def test_errors_of_odd_types_are_survived(error):
     out, events = pass_through(b'data: {"error":' + error + b"}\n\n")
-    assert events.error
+    assert events.refusal
     assert b"sk-or-v1-0" not in out
 
 
-def test_a_damaged_error_event_passes_without_account_text():
+def test_a_damaged_error_event_is_replaced_by_our_words():
     out, _ = pass_through(b'data: {"error":{"message":"user_abcdefghij sk-or-v1-0123456789\n\n')
-    assert out.startswith(b'data: {"error"')
+    assert json.loads(out[6:])["error"]["code"] == 502
     assert b"user_abc" not in out
     assert b"sk-or-v1-0" not in out
 
@@ -136,7 +137,7 @@ def test_finish_reason_error_is_not_mistaken_for_an_error():
     chunk = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}\n\n'
     out, events = pass_through(chunk)
     assert out == chunk
-    assert events.error is None
+    assert events.refusal is None
 
 
 @given(st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"]), st.integers(1, 9000))
@@ -173,7 +174,7 @@ def test_an_error_too_long_to_clean_is_replaced_by_our_words():
     first, second = out.split(b"\n\n", 1)
     assert json.loads(first[6:])["error"]["code"] == 502
     assert second == CONTENT
-    assert events.error
+    assert events.refusal
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,48 @@ def test_an_error_of_ours_has_the_full_shape_of_a_chunk(event):
 
 
 def test_a_refusal_in_a_stream_keeps_openrouters_error():
-    chunk = json.loads(refusal_event({"id": "gen-2", "error": {"code": 429, "message": "slow down"}}, "m")[6:])
+    chunk = json.loads(
+        refusal_event(
+            Refusal(429, {"id": "gen-2", "error": {"code": 429, "message": "slow down"}, "user_id": "user_2"}), "m"
+        )[6:]
+    )
     assert chunk["error"] == {"code": 429, "message": "slow down"}
     assert (chunk["id"], chunk["model"]) == ("gen-2", "m")
+
+
+@pytest.mark.parametrize("payload", [{}, {"error": None}, {"error": "text"}, None])
+def test_a_refusal_of_an_odd_form_is_still_an_error_in_the_stream(payload):
+    chunk = json.loads(refusal_event(Refusal(418, payload))[6:])
+    assert chunk["error"]["code"] == 502
+    assert isinstance(chunk["error"]["message"], str)
+
+
+def test_an_error_about_our_key_is_told_in_our_words():
+    out, events = pass_through(
+        b'data: {"id":"gen-1","error":{"code":401,"message":"User not found."},"choices":[]}\n\n'
+    )
+    told = json.loads(out[6:])
+    assert (told["id"], told["error"]["code"]) == ("gen-1", 502)
+    assert "User not found" not in out.decode()
+    assert events.refusal.status == 401
+
+
+def test_an_error_that_repeats_half_an_emoji_is_cleaned_like_any_other():
+    half = b'data: {"error":{"code":403,"message":"flagged \\ud83d","metadata":{"reasons":["x"],"flagged_input":"PROMPT \\ud83d"}}}\n\n'
+    out, events = pass_through(half)
+    assert b"PROMPT" not in out
+    assert json.loads(out[6:])["error"]["message"] == "flagged \ud83d"
+    assert events.refusal.status == 403
+
+
+def test_an_error_nested_too_deeply_to_be_looked_at_is_replaced():
+    for depth in (300, 5000):
+        deep = (
+            b'data: {"error":{"code":400,"message":"m","param":'
+            + b"[" * depth
+            + b"]" * depth
+            + b'},"user_id":"user_abcdefghij"}\n\n'
+        )
+        out, _ = pass_through(deep)
+        assert b"user_abc" not in out
+        assert json.loads(out[6:])["error"]["code"] in {400, 502}

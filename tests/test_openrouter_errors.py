@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_errors import ROWS, Refusal, classify, clean
+from openrouter_errors import ROWS, Refusal, classify, clean, refusal_in, told
 
 
 def refusal(status, message="", metadata=None, retry_after=None):
@@ -23,7 +23,7 @@ CASES = [
     (refusal(400, "x is not a valid model ID"), "request", 0, False, 400),
     (refusal(401, "Missing Authentication header"), "no-credentials", 0, False, 502),
     (refusal(401, "No cookie auth credentials found"), "no-credentials", 0, False, 502),
-    (refusal(401, "User not found."), "key-refused", 60, True, 502),
+    (refusal(401, "User not found."), "key-refused", 15, True, 502),
     (
         refusal(401, "invalid x-api-key", {"provider_name": "Anthropic", "raw": "..."}),
         "provider-credentials",
@@ -104,11 +104,11 @@ def test_every_row_has_a_case():
 
 
 def test_a_wait_that_openrouter_names_is_passed_on_within_a_minute():
-    for given_wait, told in (("7", "7"), ("9999", "60"), ("0", "1"), ("soon", "5"), (None, "5")):
+    for given_wait, passed_on in (("7", "7"), ("9999", "60"), ("0", "1"), ("soon", "5"), (None, "5")):
         answer = classify(
             budget := refusal(402, "", {"limit_source": "openrouter_in_flight_budget"}, given_wait)
         ).answer(budget)
-        assert answer.headers["Retry-After"] == told
+        assert answer.headers["Retry-After"] == passed_on
 
 
 def test_cleaning_keeps_what_helps_and_drops_the_rest():
@@ -155,3 +155,33 @@ def test_any_body_can_be_classified_and_cleaned(body):
     cleaned = clean(body)
     assert "user_id" not in cleaned
     assert "sk-or" not in json.dumps(cleaned.get("error"))
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"error": {"code": 429, "message": "x"}}, 429),
+        ({"error": {"code": "server_error", "message": "x"}}, 500),
+        ({"error": {"code": 200}}, 500),
+        ({"error": "a text"}, 500),
+        ({"choices": [{"error": {"code": 502, "message": "x"}}]}, 502),
+    ],
+)
+def test_a_refusal_under_status_200_is_found(body, status):
+    assert refusal_in(body).status == status
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"error": None}, {"choices": [{"finish_reason": "error"}]}, {"choices": "?"}, {"error": {}}]
+)
+def test_a_body_without_an_error_holds_no_refusal(body):
+    assert refusal_in(body) is None
+
+
+def test_errors_about_our_account_are_told_in_our_words_wherever_they_stand():
+    for message, code, told_code in (
+        ("User not found.", 401, 502),
+        ("Key limit exceeded (total limit).", 403, 402),
+        ("bad", 400, 400),
+    ):
+        assert told({"id": "gen-1", "error": {"code": code, "message": message}})["error"]["code"] == told_code

@@ -149,7 +149,7 @@ def test_a_200_with_an_error_body_is_cleaned_after_its_white_space(make_proxy, u
 
 def test_a_long_plain_answer_passes_in_pieces_and_its_usage_is_found(make_proxy, upstream, caplog):
     caplog.set_level(logging.INFO)
-    long = b'{"choices":[{"message":{"content":"' + b"x" * 300_000 + b'"}}],"usage":{"prompt_tokens":3,"cost":0.5}}'
+    long = b'{"choices":[{"message":{"content":"' + b"x" * 1_300_000 + b'"}}],"usage":{"prompt_tokens":3,"cost":0.5}}'
     upstream.play("m", JSON_CHUNKED, chunked(long[:1000], long[1000:]))
     answer = make_proxy().forward(request())
     pieces = list(answer.body)
@@ -272,7 +272,7 @@ def test_an_upstream_that_never_begins_is_given_up(make_proxy, upstream, stream)
 
 
 def test_a_plain_answer_that_breaks_off_breaks_off_for_the_client_too(make_proxy, upstream):
-    upstream.play("m", JSON_CHUNKED, chunked(b'{"a":' + b"1" * 70_000, end=False), 0.05, CLOSE)
+    upstream.play("m", JSON_CHUNKED, chunked(b'{"a":' + b"1" * 1_200_000, end=False), 0.05, CLOSE)
     answer = make_proxy().forward(request())
     with pytest.raises(ConnectionLost):
         whole(answer)
@@ -411,6 +411,51 @@ def test_a_redirect_is_never_followed(make_proxy, upstream):
     with pytest.raises(UpstreamFailed):
         make_proxy().forward(request())
     assert len(upstream.received) == 1
+
+
+def test_an_error_about_our_key_under_status_200_is_told_in_our_words_and_rests_it(make_proxy, upstream):
+    proxy = make_proxy(keys=2)
+    error = b'{"id":"gen-1","error":{"code":402,"message":"Insufficient credits. Add more"}}'
+    upstream.play("m", JSON_CHUNKED, chunked(b"\n   \n", end=False), 0.05, chunked(error))
+    assert json.loads(whole(proxy.forward(request())))["error"]["code"] == 402
+    assert proxy.pool.usable_count() == 1
+    upstream.play("m", SSE, chunked(b"data: " + error + b"\n\n"))
+    assert b"Insufficient" not in whole(proxy.forward(request(stream=True)))
+    assert proxy.pool.usable_count() == 0
+
+
+def test_an_error_that_repeats_half_an_emoji_keeps_its_status_and_is_cleaned(make_proxy, upstream):
+    error = b'{"error":{"code":403,"message":"flagged \\ud83d","metadata":{"reasons":["x"],"flagged_input":"PROMPT"}},"user_id":"user_2abcdefghij"}'
+    for status in ("403 Forbidden", "200 OK"):
+        upstream.play("m", json_answer(status, error))
+        answer = make_proxy().forward(request())
+        assert answer.status == int(status[:3])
+        assert json.loads(whole(answer)) == {
+            "error": {"code": 403, "message": "flagged \ud83d", "metadata": {"reasons": ["x"]}}
+        }
+
+
+def test_a_refusal_that_trickles_is_not_waited_for(make_proxy, upstream, monkeypatch):
+    monkeypatch.setattr("openrouter_proxy.REFUSAL_SECONDS", 0.3)
+    upstream.play(
+        "m",
+        JSON_CHUNKED.replace(b"200 OK", b"400 Bad Request"),
+        *(step for _ in range(20) for step in (chunked(b" ", end=False), 0.1)),
+    )
+    with pytest.raises(UpstreamFailed):
+        make_proxy().forward(request())
+
+
+def test_in_flight_budget_rests_the_key_as_long_as_openrouter_asks(make_proxy, upstream, clock):
+    error = b'{"error":{"code":402,"message":"x","metadata":{"limit_source":"openrouter_in_flight_budget"}}}'
+    upstream.play("m", json_answer("402 Payment Required", error, "Retry-After: 30\r\n"))
+    proxy = make_proxy(keys=1)
+    with pytest.raises(TooManyRequests):
+        proxy.forward(request())
+    clock.advance(seconds=29)
+    assert proxy.pool.usable_count() == 0
+    clock.advance(seconds=2)
+    assert proxy.pool.usable_count() == 1
 
 
 # ── finished

@@ -116,7 +116,7 @@ def test_white_space_of_a_plain_answer_reaches_the_client_at_once(scripted, some
 
 
 def test_a_long_plain_answer_that_breaks_off_never_looks_whole(scripted, someone, upstream):
-    upstream.play("m", JSON_CHUNKED, chunked(b'{"a":"' + b"1" * 70_000, end=False), 0.1, "close")
+    upstream.play("m", JSON_CHUNKED, chunked(b'{"a":"' + b"1" * 1_200_000, end=False), 0.1, "close")
     with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.JSONDecodeError)):
         scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone).json()
 
@@ -124,6 +124,23 @@ def test_a_long_plain_answer_that_breaks_off_never_looks_whole(scripted, someone
 def test_a_short_plain_answer_that_breaks_off_is_a_clean_error(scripted, someone, upstream):
     upstream.play("m", JSON_CHUNKED, chunked(WHOLE[:30], end=False), 0.1, "close")
     assert_refused(scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone), 502)
+
+
+def test_strangers_slow_bodies_stop_only_other_strangers(scripted, someone, upstream):
+    upstream.play("m", json_answer("200 OK", WHOLE))
+    head = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    slow = [socket.create_connection(("127.0.0.1", scripted.port), timeout=10) for _ in range(50)]
+    try:
+        for connection in slow:
+            connection.sendall(head)
+        wait_for(lambda: scripted.post("/login", {}).status_code == 503)
+        assert_refused(scripted.post("/login", {}), 503)
+        assert scripted.get("/api/health").status_code == 200
+        assert scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone).status_code == 200
+    finally:
+        for connection in slow:
+            connection.close()
+    wait_for(lambda: scripted.post("/login", {}).status_code == 400)
 
 
 # ── who may call

@@ -95,8 +95,10 @@ def test_a_whole_answer_is_read_and_its_connection_used_again(http, upstream, an
         json_answer("200 OK", b"{}", "Connection: close\r\n"),
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         json_answer("200 OK", b"{}") + json_answer("200 OK", b'{"stolen":true}'),
+        json_answer("200 OK", b"{}") + b"HTTP/1.1 200 OK\r\nX-Half",
+        json_answer("200 OK", b"{}") + b"junk",
     ],
-    ids=["close", "http 1.0", "an answer nobody asked for"],
+    ids=["close", "http 1.0", "an answer nobody asked for", "half of one", "junk"],
 )
 def test_a_connection_that_is_not_to_be_trusted_is_not_used_again(http, upstream, answer):
     upstream.play("m", answer)
@@ -213,6 +215,21 @@ def test_a_refusal_before_the_request_was_read_is_heard(client):
         ended.set()
         assert exchange.status == 413
         assert not exchange.reusable
+
+
+def test_connections_idle_for_long_are_closed_though_younger_ones_are_enough(http, upstream, monkeypatch):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    exchanges = [send(http) for _ in range(3)]
+    for exchange in exchanges:
+        read_whole(exchange)
+        exchange.close()
+    assert len(http._idle) == 3
+    for connection in list(http._idle)[:2]:
+        connection.idle_since -= 61
+    again = send(http)
+    read_whole(again)
+    again.close()
+    assert len(http._idle) == 1
 
 
 def test_no_server_is_a_failed_connection_in_which_nothing_was_sent(client):

@@ -1,0 +1,44 @@
+"""JSON as clients and OpenRouter really send it: orjson, and Python's own parser for what orjson refuses.
+
+orjson refuses half an emoji (an escaped lone surrogate, which JavaScript cuts texts into) and nesting that it can read
+but not write. Both come from people's prompts, so an answer that repeats one must be readable here too.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+
+class BadJson(ValueError):
+    """Not JSON, or nested too deeply to be looked at."""
+
+
+def parse(text: bytes) -> Any:
+    """The value of a JSON text. Raises BadJson; NaN and Infinity are not JSON."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise BadJson("not valid JSON (UTF-8, not too deeply nested)") from None
+
+
+def write(value: Any) -> bytes:
+    """The JSON text of a value that `parse` returned. Raises BadJson."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # half an emoji, or too deep for orjson
+        pass
+    try:
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+    except (ValueError, TypeError, RecursionError):
+        raise BadJson("nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
