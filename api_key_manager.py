@@ -38,6 +38,7 @@ log = logging.getLogger("pool")
 # A key is not picked in its last minutes: an answer that it has begun should end before OpenRouter refuses it.
 EXPIRY_MARGIN = timedelta(minutes=10)
 RANDOM_TRIES = 8
+MAX_NAME_CHARACTERS = 190
 
 
 class KeyState(StrEnum):
@@ -140,7 +141,9 @@ class ApiKeyManager:
 
     def rest(self, key: PoolKey, seconds: float, status: int) -> None:
         """Don't pick this key for a while, because OpenRouter answered `status` to it."""
-        key.rests_until, key.rest_status = self._clock.monotonic() + seconds, status
+        until = self._clock.monotonic() + seconds
+        if until > key.rests_until:  # a later and lesser refusal does not shorten a rest
+            key.rests_until, key.rest_status = until, status
 
     def usable_count(self) -> int:
         """How many keys `pick` chooses from."""
@@ -148,8 +151,9 @@ class ApiKeyManager:
         return sum(key.rests_until <= now and key.expires_at > wall for key in self._keys)
 
     def known_count(self) -> int:
-        """How many keys are in memory, resting ones included."""
-        return len(self._keys)
+        """How many keys there are that have not expired, resting ones included."""
+        wall = self._clock.timestamp()
+        return sum(key.expires_at > wall for key in self._keys)
 
     def reload(self) -> None:
         """Copy the active keys into memory; a key that stays keeps its rest."""
@@ -170,10 +174,10 @@ class ApiKeyManager:
         expires_at = (row.expires_at - EXPIRY_MARGIN).timestamp() if row.expires_at else math.inf
         return PoolKey(row.id, row.name, text, expires_at)
 
-    def open(self, row_id: int, sealed: str, api_key_hash: str) -> str:
+    def open(self, row_id: int, sealed: str | None, api_key_hash: str | None) -> str:
         """A stored key's text, checked against its hash at OpenRouter. Raises SealBroken."""
         text = self._envelopes.open(table.name, "api_key", row_id, sealed)
-        if not same(sha256_hex(text), api_key_hash):
+        if not same(sha256_hex(text), api_key_hash or ""):
             raise SealBroken(f"the key of row {row_id} is not the one that its hash names")
         return text
 

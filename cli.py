@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +12,8 @@ from flask.cli import AppGroup
 from rich.console import Console
 from rich.table import Table
 
-from api_key_manager import KeyAlreadyKnown, KeySource
+from api_key_manager import MAX_NAME_CHARACTERS, KeyAlreadyKnown, KeySource
+from config import OPENROUTER_KEY
 from crypto import sha256_hex
 from errors import AppError
 from services import Services
@@ -79,10 +79,16 @@ def list_keys() -> None:
 @click.option("--name", help="A name for the key; by default operator/<begin of its hash>.")
 def add_key(name: str | None) -> None:
     """Add an OpenRouter key, read from the terminal or standard input (never from the command line)."""
-    text = (click.prompt("OpenRouter key", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()).strip()
-    if not re.fullmatch(r"sk-or-[A-Za-z0-9_-]{16,200}", text):
+    if sys.stdin.isatty():
+        text = click.prompt("OpenRouter key", hide_input=True)
+    else:
+        text = sys.stdin.buffer.read().decode(errors="replace")
+    text = text.strip()
+    if not OPENROUTER_KEY.fullmatch(text):
         raise click.ClickException("That does not look like an OpenRouter key (sk-or-v1-...)")
     name = name or f"operator/{sha256_hex(text)[:12]}"
+    if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+        raise click.ClickException(f"A name has at most {MAX_NAME_CHARACTERS} characters, all of them printable")
     try:
         _services().pool.add(text, name, KeySource.OPERATOR)
     except KeyAlreadyKnown:

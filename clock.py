@@ -1,4 +1,4 @@
-"""The only clock, so that tests can move it."""
+"""The clock of everything that is stored or expires, so that tests can move it."""
 
 from __future__ import annotations
 

@@ -95,10 +95,10 @@ class Config(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
     data_dir: Path = Field(Path("data"), description="SQLite file and generated secrets; relative to the project")
     db_host: str | None = Field(None, description="MySQL or MariaDB host; without it, SQLite in DATA_DIR")
-    db_port: int = Field(3306, ge=1, le=65535, description="its port")
-    db_user: str = Field("root", description="its user")
-    db_password: SecretStr | None = Field(None, description="its password")
-    db_name: str = Field("openrouter_proxy", pattern=r"^[A-Za-z0-9_$-]{1,64}$", description="its database")
+    db_port: int = Field(3306, ge=1, le=65535, description="port of DB_HOST")
+    db_user: str = Field("root", description="user at DB_HOST")
+    db_password: SecretStr | None = Field(None, description="password of DB_USER")
+    db_name: str = Field("openrouter_proxy", pattern=r"^[A-Za-z0-9_$-]{1,64}$", description="database at DB_HOST")
     database_url: SecretStr | None = Field(
         None, description="instead of DB_*: mysql://, mysql+pymysql://, mariadb:// or sqlite:///path"
     )
@@ -183,7 +183,11 @@ class Config(BaseModel):
     @classmethod
     def _database_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if not value:
+            if info.data.get("db_password") and not info.data.get("db_host"):
+                raise ValueError("is missing and DB_HOST too, though DB_PASSWORD is set: the data would go to SQLite")
             return value
+        if info.data.get("db_host"):
+            raise ValueError("is set and DB_HOST too; give one of them")
         try:
             parts = urlsplit(value.get_secret_value())
             _ = parts.port

@@ -118,10 +118,10 @@ class Envelopes:
         """The ciphertext to store at this place."""
         return self._fernet.encrypt(orjson.dumps([table, column, str(row), value])).decode()
 
-    def open(self, table: str, column: str, row: int | str, sealed: str) -> str:
+    def open(self, table: str, column: str, row: int | str, sealed: str | None) -> str:
         """The value that was sealed at this place. Raises SealBroken."""
         try:
-            *place, value = orjson.loads(self._fernet.decrypt(sealed))
+            *place, value = orjson.loads(self._fernet.decrypt(sealed or ""))
         except (InvalidToken, ValueError):
             raise SealBroken(f"{table}.{column} of row {row} does not open with ENCRYPTION_KEY") from None
         if place != [table, column, str(row)]:

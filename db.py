@@ -27,6 +27,7 @@ T = TypeVar("T")
 SCHEMA_VERSION = "0001"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
+STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
 MIGRATION_LOCK = "openrouter_proxy_migrations"
 MIGRATION_LOCK_SECONDS = 60
 
@@ -34,6 +35,10 @@ MIGRATION_LOCK_SECONDS = 60
 Transaction = sa.Connection
 DatabaseError = SQLAlchemyError
 Duplicate = IntegrityError
+
+
+class UnknownSchema(Exception):
+    """The database was migrated by another version of this program, of which this one knows nothing."""
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -150,8 +155,8 @@ def database_url(config: Config) -> sa.URL:
     return url
 
 
-def _mysql_engine(url: sa.URL) -> sa.Engine:
-    options: dict[str, Any] = {"read_timeout": 10, "write_timeout": 10}
+def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
+    options: dict[str, Any] = {"read_timeout": timeout_seconds, "write_timeout": timeout_seconds}
     if url.drivername == "mysql+mysqlconnector":
         # The C extension loads or not depending on the OpenSSL beside it: one driver everywhere is worth more.
         options |= {"use_pure": True, "connection_timeout": 5}
@@ -206,9 +211,10 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 class Database:
     """One engine and the two ways to use it. Threads share it; each transaction has a connection of its own."""
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, timeout_seconds: int = STATEMENT_SECONDS) -> None:
         self.kind = "sqlite" if url.drivername.startswith("sqlite") else "mysql"
-        self._engine = _sqlite_engine(url) if self.kind == "sqlite" else _mysql_engine(url)
+        self._url = url
+        self._engine = _sqlite_engine(url) if self.kind == "sqlite" else _mysql_engine(url, timeout_seconds)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -231,33 +237,31 @@ class Database:
                 time.sleep(0.02 * (3 - tries_left))
         raise AssertionError("unreachable")
 
-    def ping(self) -> float:
-        """Seconds that the smallest query takes. Raises DatabaseError."""
-        begun = time.monotonic()
-        with self.reading() as tx:
-            tx.execute(sa.select(sa.literal(1)))
-        return time.monotonic() - begun
-
     def has_table(self, name: str) -> bool:
         """True if the table exists: False before the first migration."""
         with self.reading() as tx:
             return sa.inspect(tx).has_table(name)
 
     def upgrade(self) -> None:
-        """Bring the schema up to date. Of replicas that start together one migrates while the others wait."""
+        """Bring the schema up to date. Of replicas that start together one migrates while the others wait.
+
+        Raises UnknownSchema if the schema is a newer version's, TimeoutError.
+        """
         if self.kind == "sqlite":
             self.transact(self._migrate)  # BEGIN IMMEDIATE is the lock, and SQLite's DDL is transactional
             return
-        with self._engine.connect() as holder:  # the lock belongs to this connection, the migration to another
-            name, seconds = MIGRATION_LOCK, MIGRATION_LOCK_SECONDS
-            if holder.scalar(sa.text("SELECT GET_LOCK(:n, :s)"), {"n": name, "s": seconds}) != 1:
-                raise TimeoutError(f"another process has been migrating the database for {seconds} s")
-            try:
-                with self._engine.connect() as connection:
+        # Without time limit: to wait for the lock, or to change a large table, takes as long as it takes.
+        engine = _mysql_engine(self._url, None)
+        try:
+            with engine.connect() as holder:  # the lock belongs to this connection, the migration to another
+                name, seconds = MIGRATION_LOCK, MIGRATION_LOCK_SECONDS
+                if holder.scalar(sa.text("SELECT GET_LOCK(:n, :s)"), {"n": name, "s": seconds}) != 1:
+                    raise TimeoutError(f"another process has been migrating the database for {seconds} s")
+                with engine.connect() as connection:
                     self._migrate(connection)
                     connection.commit()
-            finally:
-                holder.execute(sa.text("SELECT RELEASE_LOCK(:n)"), {"n": name})
+        finally:
+            engine.dispose()  # which ends the connection that holds the lock
 
     def is_current(self) -> bool:
         """True if the schema is this version's: the cheap question that every start asks."""
@@ -269,11 +273,15 @@ class Database:
     def _migrate(self, connection: Transaction) -> None:
         from alembic import command
         from alembic.config import Config as AlembicConfig
+        from alembic.util import CommandError
 
         alembic = AlembicConfig()
         alembic.set_main_option("script_location", str(ROOT / "migrations"))
         alembic.attributes["connection"] = connection
-        command.upgrade(alembic, SCHEMA_VERSION)
+        try:
+            command.upgrade(alembic, SCHEMA_VERSION)
+        except CommandError as error:
+            raise UnknownSchema(f"the database belongs to another version of this program ({error})") from None
 
     def schema_differences(self) -> list[Any]:
         """What the tables above and the migrated database disagree on; empty when all is well."""

@@ -8,13 +8,14 @@ from gunicorn.workers.gthread import ThreadWorker
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
-import app  # noqa: E402
-from config import ConfigError, load  # noqa: E402
+import app
+from config import ConfigError, load
 
 try:
     _settings = load()
 except ConfigError as error:
     sys.exit(str(error))
+app.set_up_logging(_settings)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -45,5 +46,9 @@ keepalive = 75
 graceful_timeout = app.DRAIN_SECONDS
 http_parser = "python"
 control_socket_disable = True
-accesslog = None
-logconfig_dict = {"version": 1, "disable_existing_loggers": False, "loggers": {"gunicorn.error": {"propagate": True}}}
+accesslog = errorlog = None
+# At DEBUG gunicorn logs every path, and people put secrets into paths.
+loglevel = _settings.log_level.lower().replace("debug", "info")
+# gunicorn's own lines go to our log, its first one included: nothing of ours is replaced, its handlers are not made.
+_ours = {"gunicorn.error": {"propagate": True}}
+logconfig_dict = {"version": 1, "incremental": True, "root": {}, "handlers": {}, "formatters": {}, "loggers": _ours}

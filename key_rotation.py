@@ -16,6 +16,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,28 +29,28 @@ import config
 import logs
 from api_key_manager import EXPIRY_MARGIN, ApiKeyManager, KeyRow, KeySource, KeyState
 from clock import Clock
-from config import Config, ConfigError
-from crypto import SealBroken, new_id
+from config import OPENROUTER_KEY, Config, ConfigError
+from crypto import SealBroken, new_id, sha256_hex
 from db import DatabaseError
 from logs import event
-from services import open_database
+from services import CannotStart, open_database
 
 log = logging.getLogger("rotation")
 
 PASS_SECONDS = 60.0
 API_TIMEOUT_SECONDS = 30.0
-PAGE = 100
 # An intent younger than this may still be on its way: longer than the API's time-out and any error of the clocks.
 INTENT_MIN_AGE = timedelta(minutes=5)
+CONFIRM_PAUSES_SECONDS = (0.5, 1, 2, 0)
 # A replaced key finishes what it carries before it is deleted.
 DRAIN = timedelta(hours=2)
 
 
 class ManagementError(Exception):
-    """OpenRouter refused or did not answer a management call. `status` is 0 if there was no answer."""
+    """OpenRouter refused a management call or did not answer it usefully. `status` is 0 unless it refused."""
 
-    def __init__(self, what: str, status: int = 0) -> None:
-        super().__init__(f"{what}: {f'status {status}' if status else 'no answer'}")
+    def __init__(self, what: str, status: int = 0, reason: str = "") -> None:
+        super().__init__(f"OpenRouter's management API failed: {what}: {reason or f'status {status}'}")
         self.status = status
 
 
@@ -70,9 +71,13 @@ class ManagementApi:
             "limit_reset": limit_reset,
             "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}",
         }
-        text = self._call("POST", "/keys", body).get("key")
-        if not isinstance(text, str):
-            raise ManagementError("POST /keys answered without a key")
+        answer = self._call("POST", "/keys", body)
+        text, described = answer.get("key"), answer.get("data")
+        if not isinstance(text, str) or not OPENROUTER_KEY.fullmatch(text):
+            raise ManagementError("POST /keys", reason="the answer holds no key")
+        if not isinstance(described, dict) or described.get("hash") != sha256_hex(text):
+            # We delete keys by this hash: under another one they would live on.
+            raise ManagementError("POST /keys", reason="the key's hash is not its SHA-256")
         return text
 
     def delete(self, key_hash: str) -> None:
@@ -87,8 +92,11 @@ class ManagementApi:
         """All keys of the account, page by page until one is empty."""
         found: dict[str, str] = {}
         offset = 0
-        while page := self._call("GET", f"/keys?include_disabled=true&offset={offset}").get("data"):
-            found |= {str(key["name"]): str(key["hash"]) for key in page}
+        while page := self._call("GET", f"/keys?include_disabled=true&offset={offset}").get("data", ()):
+            try:
+                found |= {str(key["name"]): str(key["hash"]) for key in page}
+            except (TypeError, KeyError):
+                raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
             offset += len(page)
         return found
 
@@ -117,10 +125,14 @@ class ManagementApi:
             if response.status_code not in {200, 201}:
                 raise ManagementError(what, response.status_code)
             answer = orjson.loads(response.content)
-        except (requests.RequestException, orjson.JSONDecodeError):
+        except requests.RequestException as error:
             # `from None`: the cause's text can hold the request.
-            raise ManagementError(what) from None
-        return answer if isinstance(answer, dict) else {}
+            raise ManagementError(what, reason=f"no answer ({type(error).__name__})") from None
+        except orjson.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ManagementError(what, reason="the answer is no JSON object")
+        return answer
 
 
 class KeyRotation:
@@ -138,11 +150,12 @@ class KeyRotation:
 
         Raises ManagementError; what was done until then stays done, and the next pass goes on from there.
         """
-        self._settle_intents()
-        for row in self._rows(KeyState.STORED):
-            self._activate(row.id, row.name)
-        while len(self._fresh()) < self._settings.pool_size:
+        self._settle_stored()
+        for _ in range(self._settings.pool_size):  # and not until it is full: keys that are due at once would never be
+            if len(self._fresh()) >= self._settings.pool_size:
+                break
             self._mint()
+        self._settle_intents()
         self._drain_replaced()
         self._delete_drained()
         return len(self._fresh()) >= self._settings.pool_size
@@ -152,8 +165,10 @@ class KeyRotation:
 
     def _fresh(self) -> list[KeyRow]:
         """Keys that are usable and not due for renewal. Those that people brought are never due."""
-        born_after = self._clock.now() - timedelta(hours=self._settings.key_rotation_interval_hours)
+        now = self._clock.now()
+        born_after = now - timedelta(hours=self._settings.key_rotation_interval_hours)
         rows = [row for row in self._rows(KeyState.ACTIVE) if row.enabled]
+        rows = [row for row in rows if row.expires_at is None or row.expires_at > now + EXPIRY_MARGIN]
         return [row for row in rows if row.source is not KeySource.MINTED or row.created_at > born_after]
 
     def _settle_intents(self) -> None:
@@ -175,23 +190,38 @@ class KeyRotation:
         text = self._api.create(name, self._settings.key_limit_usd, None if reset == "none" else reset, expires_at)
         self._pool.store(row_id, text)
         event(log, "key_minted", key=name, expires_at=expires_at.isoformat(timespec="seconds"))
-        self._activate(row_id, name)
+        # OpenRouter may take a moment to know its own new key everywhere.
+        for pause in CONFIRM_PAUSES_SECONDS:
+            if self._activate(row_id, name):
+                return
+            time.sleep(pause)
+        raise ManagementError("GET /key with a key just minted", 401)
 
-    def _activate(self, row_id: int, name: str) -> None:
-        """Use a stored key once OpenRouter has confirmed it."""
-        if self._api.is_alive(self._pool.stored_text(row_id)):
-            self._pool.move(row_id, KeyState.ACTIVE)
-            event(log, "key_active", key=name, usable=f"{len(self._fresh())}/{self._settings.pool_size}")
-        else:
-            raise ManagementError("GET /key with a key just minted", 401)
+    def _activate(self, row_id: int, name: str) -> bool:
+        """Use a stored key once OpenRouter has confirmed it; False if it refuses the key."""
+        if not self._api.is_alive(self._pool.stored_text(row_id)):
+            return False
+        self._pool.move(row_id, KeyState.ACTIVE)
+        event(log, "key_active", key=name, usable=f"{len(self._fresh())}/{self._settings.pool_size}")
+        return True
+
+    def _settle_stored(self) -> None:
+        """Finish what was minted but not confirmed. A key that is still refused after minutes is given up."""
+        old = self._clock.now() - INTENT_MIN_AGE
+        for row in self._rows(KeyState.STORED):
+            try:
+                if not self._activate(row.id, row.name) and row.created_at < old:
+                    self._api.delete(row.api_key_hash or "")
+                    self._pool.move(row.id, KeyState.ABANDONED)
+                    event(log, "key_refused", logging.WARNING, key=row.name)
+            except SealBroken as error:  # left alone, as evidence; it must not keep the pool from being filled
+                event(log, "key_unreadable", logging.ERROR, key=row.name, reason=str(error))
 
     def _drain_replaced(self) -> None:
         """Stop picking keys that are due or about to expire, now that fresh ones stand in their place."""
         fresh = {row.id for row in self._fresh()}
-        ending = self._clock.now() + EXPIRY_MARGIN
         for row in self._rows(KeyState.ACTIVE):
-            expired = row.expires_at is not None and row.expires_at < ending
-            if row.source is KeySource.MINTED and row.enabled and (row.id not in fresh or expired):
+            if row.source is KeySource.MINTED and row.enabled and row.id not in fresh:
                 self._pool.move(row.id, KeyState.DRAINING)
                 event(log, "key_draining", key=row.name)
 
@@ -230,9 +260,15 @@ def run_for_ever(rotation: KeyRotation) -> None:
     while not stopping.is_set():
         try:
             rotation.run_once()
-        except (ManagementError, DatabaseError, SealBroken) as error:
-            event(log, "pass_failed", logging.ERROR, reason=logs.redact(str(error).splitlines()[0]))
+        except (ManagementError, DatabaseError) as error:
+            event(log, "pass_failed", logging.ERROR, reason=_first_line(error))
+        except Exception:  # this service must outlive any single fault
+            log.exception("background_fault")
         stopping.wait(PASS_SECONDS)
+
+
+def _first_line(error: Exception) -> str:
+    return logs.redact(str(error).partition("\n")[0])
 
 
 def main() -> int:
@@ -247,8 +283,11 @@ def main() -> int:
         settings = config.load(required=required)
         logs.set_up(settings.log_level, as_json=settings.production, secrets=settings.secret_values())
         db, envelopes = open_database(settings)
-    except (ConfigError, SealBroken, DatabaseError, TimeoutError) as error:
-        sys.stderr.write(f"{logs.redact(str(error))}\n")
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except CannotStart as error:
+        sys.stderr.write(f"Cannot start: {error}\n")
         return 1
     clock = Clock()
     pool = ApiKeyManager(db, envelopes, clock)
@@ -263,8 +302,8 @@ def main() -> int:
         return 0
     try:
         return 0 if rotation.run_once() else 1
-    except (ManagementError, DatabaseError, SealBroken) as error:
-        sys.stderr.write(f"{logs.redact(str(error))}\n")
+    except (ManagementError, DatabaseError) as error:
+        sys.stderr.write(f"{_first_line(error)}\n")
         return 1
 
 

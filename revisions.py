@@ -39,16 +39,25 @@ class RevisionWatcher:
         self._reloads[name] = reload
 
     def check(self) -> None:
-        """Reload what has changed. With the database away the copies stay in use and the log says so once."""
+        """Reload what has changed. With the database away the copies stay in use and the log says so once.
+
+        A fault of one copy does not keep the others from being reloaded; it is raised after them.
+        """
         with self._lock:
+            faults: list[Exception] = []
             try:
                 with self._db.reading() as tx:
                     current = {row.name: row.value for row in tx.execute(sa.select(table))}
                 for name, reload in self._reloads.items():
                     # Seen only after the reload: one that fails is tried again.
-                    if current.get(name) != self._seen.get(name):
-                        reload()
-                        self._seen[name] = current.get(name, 0)
+                    if current.get(name, 0) != self._seen.get(name):
+                        try:
+                            reload()
+                            self._seen[name] = current.get(name, 0)
+                        except DatabaseError:
+                            raise
+                        except Exception as fault:  # noqa: BLE001 - raised below
+                            faults.append(fault)
             except DatabaseError as error:
                 if self.database_is_up:
                     event(log, "database_unreachable", logging.WARNING, error=type(error).__name__)
@@ -57,3 +66,5 @@ class RevisionWatcher:
             if not self.database_is_up:
                 event(log, "database_reachable_again", logging.WARNING)
             self.database_is_up = True
+            if faults:
+                raise faults[0]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.util import Finalize
@@ -14,9 +18,9 @@ from api_key_manager import ApiKeyManager, KeyAlreadyKnown, KeySource
 from auth import Auth
 from clock import Clock
 from config import Config
-from crypto import Envelopes, KeyHasher, sha256_hex
-from db import Database, DatabaseError, database_url
-from logs import event
+from crypto import Envelopes, KeyHasher, SealBroken, sha256_hex
+from db import Database, DatabaseError, UnknownSchema, database_url
+from logs import event, redact
 from openrouter_proxy import OpenRouterProxy
 from revisions import RevisionWatcher
 from upstream_http import UpstreamHttp
@@ -59,7 +63,11 @@ class Services:
 
     def _keep_fresh(self) -> None:
         turn = 0
+        server = multiprocessing.parent_process()  # granian's; gunicorn watches its workers' parent itself
         while not self._stopping.wait(WATCH_SECONDS):
+            if server and not server.is_alive():
+                event(log, "server_lost", logging.ERROR)
+                os.kill(os.getpid(), signal.SIGTERM)  # an orphaned worker would hold the port against its successor
             turn += 1
             try:
                 self.watcher.check()
@@ -79,12 +87,33 @@ class Services:
             event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
 
 
+class CannotStart(Exception):
+    """Why the program can't start, in one line."""
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except SealBroken as error:
+        raise CannotStart(f"{error}. Was it sealed with another ENCRYPTION_KEY? Nothing was written.") from None
+    except (UnknownSchema, TimeoutError) as error:
+        raise CannotStart(str(error)) from None
+    except OSError as error:
+        raise CannotStart(f"DATA_DIR can't be used ({error.strerror}: {error.filename})") from None
+    except DatabaseError as error:
+        reason = redact(str(error).partition("\n")[0])
+        raise CannotStart(f"the database does not answer ({reason})") from None
+
+
+@_told_in_one_line()
 def open_database(config: Config) -> tuple[Database, Envelopes]:
     """The database at this version's schema, and what opens its ciphertexts.
 
-    Raises crypto.SealBroken, before anything is written, if ENCRYPTION_KEY is not the one of this database.
+    Raises CannotStart; before anything is written if ENCRYPTION_KEY is not the one of this database.
     """
-    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if database_url(config).drivername == "sqlite":
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     db, envelopes = Database(database_url(config)), Envelopes(config.encryption_keys)
     sealed_secrets.check_canary(db, envelopes)
     if not db.is_current():
@@ -92,8 +121,9 @@ def open_database(config: Config) -> tuple[Database, Envelopes]:
     return db, envelopes
 
 
+@_told_in_one_line()
 def build(config: Config) -> Services:
-    """All services, connected. Raises crypto.SealBroken and db.DatabaseError; the caller says so and exits."""
+    """All services, connected. Raises CannotStart."""
     clock = Clock()
     db, envelopes = open_database(config)
     access_life = timedelta(hours=config.jwt_expiration_hours)
@@ -102,7 +132,7 @@ def build(config: Config) -> Services:
     pool = ApiKeyManager(db, envelopes, clock)
     import_keys(pool, config)
 
-    hasher = KeyHasher(permits=max(1, (os.cpu_count() or 1) // config.server_workers))
+    hasher = KeyHasher(permits=max(1, len(os.sched_getaffinity(0)) // config.server_workers))
     auth = Auth(
         users=users,
         sessions=sessions,

@@ -11,16 +11,16 @@ routes = Blueprint("health_api", __name__)
 
 @routes.get("/api/health")
 def health() -> Response:
-    """200 `ok`; 200 `degraded` while calls go on from memory; 503 `unavailable` while no key can be picked.
+    """200 `ok`; 200 `degraded` without the database or while every key rests; 503 `unavailable` without keys.
 
     Reads what the background thread already knows: asking costs no query, however often strangers ask.
     """
     usable, known = services().pool.usable_count(), services().pool.known_count()
     database_is_up = services().watcher.database_is_up
-    status = ("ok" if database_is_up else "degraded") if usable else "unavailable"
+    status = "unavailable" if not known else "ok" if usable and database_is_up else "degraded"
     body = {
         "status": status,
         "database": {"status": "ok" if database_is_up else "unreachable", "kind": services().db.kind},
-        "pool": {"status": "ok" if usable else "empty", "usable": usable, "known": known},
+        "pool": {"status": "ok" if usable else "resting" if known else "empty", "usable": usable, "known": known},
     }
     return answer(body, 503 if status == "unavailable" else 200)

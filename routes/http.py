@@ -20,13 +20,10 @@ from errors import (
     ServiceFault,
     UnsupportedMedia,
 )
-from proxy_wsgi import COMMON_HEADERS, REQUEST_ID
+from proxy_wsgi import COMMON_HEADERS, MAX_JSON_BYTES, REQUEST_ID
 from services import Services
 
 log = logging.getLogger("http")
-
-# The bodies of these routes are names, keys and settings.
-MAX_JSON_BYTES = 64 * 1024
 
 
 def services() -> Services:

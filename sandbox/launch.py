@@ -79,7 +79,8 @@ def start_stand_in(children: list[Child], settings: config.Config) -> Environmen
     assert stand_in.stdout  # noqa: S101 - a pipe, as asked
     address = orjson.loads(stand_in.stdout.readline())["listening"]
     own = {"DATA_DIR": str(folder), "OPENROUTER_API_URL": address, "OPENROUTER_PROVISION_KEY": management_key}
-    return own | {"DB_HOST": "", "DATABASE_URL": "", "DATABASE_URL_FILE": ""}
+    no_database_server = ("DB_HOST", "DB_PASSWORD", "DB_PASSWORD_FILE", "DATABASE_URL", "DATABASE_URL_FILE")
+    return own | dict.fromkeys(no_database_server, "")
 
 
 def start(program: str, environment: Environment) -> Child:

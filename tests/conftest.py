@@ -19,6 +19,7 @@ from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running, stand_in, start_stand_in  # noqa: F401 - fixtures for every folder
 
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
+SECRET_KEY = "jW4vT9mQ2xK7pR8sY3nB6cF1gH5dL0aZ-for-tests"
 # What no log of the whole run may hold: keys, tokens, hashes, ciphertexts, the tests' usernames and questions.
 PRIVATE = re.compile(r"sk-or-v1-[0-9a-f]{8}|eyJ[\w-]{10,}\.|\$argon2|gAAAA[\w-]{20}|@example\.com|Hello")
 

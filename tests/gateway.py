@@ -147,6 +147,25 @@ def start_gateway(log_file: Path, **settings: object) -> Gateway:
     return gateway
 
 
+def in_processes(count: int, prepare: str, race: str, *arguments: str, **settings: object) -> list[str]:
+    """Run Python in several processes at once; `race` begins when all have prepared. Returns what they printed."""
+    program = f"import sys\n{prepare}\nprint('ready', flush=True)\nsys.stdin.readline()\n{race}"
+    command = [sys.executable, "-c", program, *arguments]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    env = environment(**settings)
+    started = [subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) for _ in range(count)]
+    for process in started:
+        assert process.stdout
+        process.stdout.readline()
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ended = [(process.communicate(timeout=60), process.returncode) for process in started]
+    assert [complaint for (_, complaint), code in ended if code] == []
+    return [printed for (printed, _), _ in ended]
+
+
 def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run one of the project's programs to its end."""
     env = environment(**settings)

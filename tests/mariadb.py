@@ -13,9 +13,9 @@ from tests.gateway import free_port, wait_for
 
 
 class DatabaseServer:
-    """One server process with its data in a folder. `url` leads to a database of the given name."""
+    """One server process with its data in a folder. more_options: what to start it with besides."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more_options: str) -> None:
         self.folder = folder
         self.port = free_port()
         self._made = 0
@@ -41,6 +41,7 @@ class DatabaseServer:
             # The defaults that installations in the wild still have: what we store must not depend on them.
             "--character-set-server=latin1",
             "--collation-server=latin1_swedish_ci",
+            *more_options,
         ]
         self.start()
 
@@ -61,7 +62,9 @@ class DatabaseServer:
     def execute(self, statement: str, database: str | None = None) -> tuple[tuple[object, ...], ...]:
         """Run one statement as root and return its rows."""
         with (
-            pymysql.connect(host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True) as connection,
+            pymysql.connect(
+                host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True
+            ) as connection,
             connection.cursor() as cursor,
         ):
             cursor.execute(statement)

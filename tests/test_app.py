@@ -1,0 +1,237 @@
+"""The program as it is started: by itself, under each server, and refused in one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+import app as module
+import sealed_secrets
+from config import Config
+from crypto import Envelopes
+from db import Database, database_url
+from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
+from tests.gateway import JSON, ROOT, Gateway, environment, free_port, new_derived_key, run, start_gateway, wait_for
+
+PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "HOST": "127.0.0.1"}
+SERVERS = ["granian", "gunicorn"]
+
+
+# ── starting
+
+
+def test_importing_the_program_does_no_work(tmp_path):
+    run("-c", "import app", DATA_DIR=tmp_path / "data", APP_ENV="nonsense")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_no_other_attribute():
+    with pytest.raises(AttributeError):
+        _ = module.application
+
+
+COMMANDS = {
+    "gunicorn": ["-m", "gunicorn", "app:app"],
+    "granian": ["-m", "granian", "--interface", "wsgi", "--port", "{port}", "app:app"],
+    "flask": ["-m", "flask", "--app", "app", "run", "--port", "{port}"],
+}
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """Start the application by a command other than `python app.py`."""
+    started: list[Gateway] = []
+
+    def begin(command: list[str]) -> Gateway:
+        port, log = free_port(), tmp_path / "log"
+        env = environment(PORT=port, DATA_DIR=tmp_path / "data")
+        words = [sys.executable, *(word.format(port=port) for word in command)]
+        with log.open("wb") as out:
+            process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=out, stderr=out)
+        started.append(Gateway(process, port, log, env))
+        return started[-1]
+
+    yield begin
+    for gateway in started:
+        gateway.stop()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_application_is_served_by_whoever_asks_for_it(running, name):
+    gateway = running(COMMANDS[name])
+
+    def answers() -> bool:
+        assert gateway.process.poll() is None, gateway.log()
+        try:
+            return bool(gateway.get("/api/health")) or True
+        except requests.ConnectionError:
+            return False
+
+    wait_for(answers)
+    assert gateway.new_user()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """`python app.py` with these settings."""
+    started: list[Gateway] = []
+
+    def begin(**settings: Any) -> Gateway:
+        started.append(start_gateway(tmp_path / "log", **{"DATA_DIR": tmp_path / "data"} | settings))
+        return started[-1]
+
+    yield begin
+    for gateway in started:
+        gateway.stop()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_several_workers_serve_one_address_and_know_the_same_people(launch, server):
+    gateway = launch(SERVER=server, SERVER_WORKERS=2)
+    assert (
+        len(wait_for(lambda: [one for one in psutil.Process(gateway.process.pid).children() if workers(one)][1:])) >= 1
+    )
+    account = {"username": "owner", "derived_key": new_derived_key()}
+    assert gateway.post("/register", account).status_code == 201
+    tokens = [gateway.post("/login", account).json()["token"] for _ in range(4)]
+    for token in tokens:
+        assert gateway.post("/api/auth/logout", token=token).status_code == 200
+
+
+def workers(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_in_production_every_line_of_the_log_is_json_with_the_requests_id(launch, server):
+    gateway = launch(SERVER=server, **PRODUCTION)
+    answer = gateway.post("/register", {"username": "canary@example.com", "derived_key": new_derived_key()})
+    assert answer.status_code == 201
+    assert gateway.stop() == 0
+    lines = [json.loads(line) for line in gateway.log().splitlines()]
+    [registered] = [line for line in lines if line["event"] == "registered"]
+    assert registered["request_id"] == answer.headers["X-Request-Id"]
+    assert all({"at", "level", "logger", "event"} <= set(line) for line in lines)
+    assert "canary" not in gateway.log()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_quiet_log_level_is_quiet_under_each_server(launch, server):
+    gateway = launch(SERVER=server, LOG_LEVEL="ERROR")
+    gateway.new_user()
+    assert gateway.stop() == 0
+    assert gateway.log() == ""
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_end_ends_cleanly_and_frees_its_port(launch, server, number):
+    gateway = launch(SERVER=server)
+    assert gateway.stop(number) == 0
+    assert "Traceback" not in gateway.log()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", gateway.port))
+
+
+def test_no_secret_is_on_the_command_line_of_the_server(launch):
+    gateway = launch(**PRODUCTION)
+    for process in [psutil.Process(gateway.process.pid), *psutil.Process(gateway.process.pid).children(recursive=True)]:
+        assert not {SECRET_KEY, ENCRYPTION_KEY} & set(" ".join(process.cmdline()).split())
+
+
+def test_the_address_is_that_of_the_settings():
+    command = module.granian_command(Config(host="::1", port=7001, server_workers=3, server_threads=70))
+    options = dict(zip(command[1::2], command[2::2], strict=False))
+    assert (options["--host"], options["--port"]) == ("::1", "7001")
+    assert (options["--workers"], options["--blocking-threads"], options["--backpressure"]) == ("3", "70", "70")
+
+
+# ── refusing
+
+
+def refusal(**settings: object) -> str:
+    """The one line with which a start is refused."""
+    ended = run("app.py", **settings)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    line = ended.stderr.splitlines()[-1]
+    assert line.startswith("Cannot start: "), ended.stderr
+    assert "Traceback" not in ended.stderr
+    return line
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_taken_port_is_refused_and_not_shared(tmp_path, server):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refusal(PORT=port, SERVER=server, DATA_DIR=tmp_path)
+    assert line == f"Cannot start: can't listen on 127.0.0.1:{port} (Address already in use); set HOST and PORT"
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 80, "a..b", "203.0.113.7"])
+def test_an_address_that_is_not_ours_is_refused(tmp_path, host):
+    assert refusal(HOST=host, PORT=free_port(), DATA_DIR=tmp_path).startswith(f"Cannot start: can't listen on {host}")
+
+
+def test_a_wrong_encryption_key_is_refused_and_nothing_is_written(tmp_path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    db = Database(database_url(Config(database_url=url)))
+    db.upgrade()
+    sealed_secrets.username_key(db, Envelopes(["N3NYZl9wTGs2UTJ3RTh0WTR1STBvUDFhUzNkRjVnSDc="]), datetime.now(UTC))
+    db.close()
+    before = (tmp_path / "x.db").read_bytes()
+    line = refusal(DATABASE_URL=url, DATA_DIR=tmp_path / "data", **PRODUCTION)
+    assert "Was it sealed with another ENCRYPTION_KEY? Nothing was written." in line
+    assert (tmp_path / "x.db").read_bytes() == before
+    assert not (tmp_path / "data").exists() or list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_database_that_does_not_answer_is_refused_without_its_password(tmp_path):
+    line = refusal(DATABASE_URL="mysql://app:geheim-wort@127.0.0.1:1/x", DATA_DIR=tmp_path, **PRODUCTION)
+    assert line.startswith("Cannot start: the database does not answer (")
+    assert "geheim" not in line
+
+
+def test_gunicorn_refuses_before_it_listens(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "app:app"]
+    env = environment(DATABASE_URL="mysql://app:geheim-wort@127.0.0.1:1/x", DATA_DIR=tmp_path, PORT=port)
+    ended = subprocess.run(command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert "Cannot start: the database does not answer" in ended.stderr
+    assert "Listening" not in ended.stderr
+
+
+def test_gunicorn_works_from_any_folder(tmp_path):
+    port = free_port()
+    env = environment(DATA_DIR=tmp_path / "data", PORT=port) | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "gunicorn", "--config", f"{ROOT}/gunicorn.conf.py", "app:app"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}/api/health"
+
+        def answers() -> bool:
+            try:
+                return requests.get(url, headers=JSON, timeout=5).status_code == 503
+            except requests.ConnectionError:
+                return False
+
+        wait_for(answers)
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert os.listdir(tmp_path) == ["data"]

@@ -1,0 +1,581 @@
+"""Who is calling: what makes an account, what opens a session, and every token that opens nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+import string
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import argon2
+import jwt
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import auth as module
+from auth import AUDIENCE, ISSUER, Auth, Caller
+from crypto import KeyHasher
+from db import Database
+from db import user_sessions as session_table
+from db import users as user_table
+from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
+from tests.conftest import MovableClock
+from tests.gateway import new_derived_key
+from user_sessions import UserSession, UserSessions
+from users import Users, UserState
+
+SECRET_KEY = "a secret key of tests, more than 32 bytes"
+LIFE = timedelta(hours=24)
+OWNER, TEAMMATE, STRANGER = "owner@example.com", "teammate@example.com", "stranger@example.com"
+BASE64URL = string.ascii_letters + string.digits + "-_"
+
+
+class CountingHasher(KeyHasher):
+    """The real hasher, which writes down what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(permits=2)
+        self.asked: list[str] = []
+
+    def hash(self, derived_key: str) -> str:
+        self.asked.append("hash")
+        return super().hash(derived_key)
+
+    def verify(self, stored: str | None, derived_key: str) -> None:
+        self.asked.append("verify")
+        super().verify(stored, derived_key)
+
+
+class House:
+    """Everything behind the door, over one database."""
+
+    def __init__(self, db: Database, clock: MovableClock, hasher: CountingHasher) -> None:
+        self.db, self.clock, self.hasher = db, clock, hasher
+        self.users = Users(db, b"k" * 32, clock)
+        self.sessions = UserSessions(db, clock, LIFE, timedelta(days=7))
+        self.auth = Auth(self.users, self.sessions, self.hasher, SECRET_KEY, LIFE, clock)
+
+    def person(self, name: str) -> tuple[str, str]:
+        """Register somebody; returns their derived key and their Authorization header."""
+        key = new_derived_key()
+        self.auth.register(name, key)
+        return key, f"Bearer {self.auth.login(name, key)[1]}"
+
+    def count(self, table: sa.Table) -> int:
+        with self.db.reading() as tx:
+            return tx.scalar(sa.select(sa.func.count()).select_from(table))
+
+
+@pytest.fixture(scope="module")
+def shared_hasher() -> CountingHasher:
+    return CountingHasher()
+
+
+@pytest.fixture
+def hasher(shared_hasher: CountingHasher) -> CountingHasher:
+    shared_hasher.asked.clear()
+    return shared_hasher
+
+
+@pytest.fixture
+def house(db: Database, clock: MovableClock, hasher: CountingHasher) -> House:
+    return House(db, clock, hasher)
+
+
+@pytest.fixture
+def door(tmp_path: Path, clock: MovableClock, hasher: CountingHasher) -> House:
+    """A house whose database is not there: what works, and what is refused, here needs none and writes nothing."""
+    return House(Database(sa.URL.create("sqlite", database=f"{tmp_path}/nowhere/x.db")), clock, hasher)
+
+
+# ── registration
+
+
+def test_who_registers_can_log_in_and_call(house):
+    key = new_derived_key()
+    user_id = house.auth.register(OWNER, key)
+    session, token = house.auth.login(OWNER, key)
+    assert session.user_id == user_id
+    caller = house.auth.authenticate(f"Bearer {token}")
+    assert (caller.user_id, caller.session_id) == (user_id, session.id)
+    assert caller.expires_at == (house.clock.now() + LIFE).timestamp()
+
+
+def test_the_key_is_stored_as_an_argon2id_hash_only(house):
+    key, _ = house.person(OWNER)
+    with house.db.reading() as tx:
+        row = tx.execute(sa.select(user_table)).one()
+    assert row.key_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert key not in str(row)
+
+
+def test_a_taken_name_is_refused_before_the_costly_hash(house):
+    house.person(OWNER)
+    house.hasher.asked.clear()
+    with pytest.raises(UsernameTaken, match=r"^Username already exists$"):
+        house.auth.register(OWNER, new_derived_key())
+    assert house.hasher.asked == []
+
+
+GOOD = new_derived_key()
+REFUSED_KEYS = {
+    "none at all": (None, "must be a text of 64 characters"),
+    "a number": (7, "must be a text of 64 characters"),
+    "a list": ([GOOD], "must be a text of 64 characters"),
+    "an object": ({"$ne": ""}, "must be a text of 64 characters"),
+    "true": (True, "must be a text of 64 characters"),
+    "empty": ("", "must be a text of 64 characters"),
+    "huge": ("x" * 513, "must be a text of 64 characters"),
+    "Argon2's encoded text": (argon2.PasswordHasher(2, 1953, 1).hash("x")[:64], "holds the salt and 66 bits of hash"),
+    "Argon2's encoded text, short": ("$argon2id$v=19", "holds the salt and 66 bits of hash"),
+    "short": (GOOD[:63], "has 63 characters, which looks truncated"),
+    "a password": ("hunter2", "has 7 characters, which looks truncated"),
+    "hex digits": (secrets.token_hex(32), "looks like a pattern or hex digits"),
+    "a pattern": ("abcd0123" * 8, "looks like a pattern or hex digits"),
+    "one character": ("A" * 64, "looks like a pattern or hex digits"),
+    "base64 that is not URL-safe": (GOOD[:62] + "+/", "must be exactly 64 characters of A-Z a-z 0-9 - _"),
+    "padding": (GOOD[:62] + "==", "must be exactly 64 characters of A-Z a-z 0-9 - _"),
+    "a line end": (GOOD + "\n", "must be exactly 64 characters of A-Z a-z 0-9 - _"),
+    "uncut": (base64.urlsafe_b64encode(secrets.token_bytes(64)).decode()[:86], "must be exactly 64 characters"),
+    "another alphabet": ("é" * 64, "must hold only A-Z a-z 0-9 - _"),
+    "full-width letters": ("ａ" * 64, "must hold only A-Z a-z 0-9 - _"),
+}
+
+
+@pytest.mark.parametrize(("key", "reason"), REFUSED_KEYS.values(), ids=REFUSED_KEYS)
+def test_a_key_in_the_wrong_form_is_refused_with_the_reason_and_writes_nothing(door, key, reason):
+    with pytest.raises(BadRequest, match=re.escape(reason)) as raised:
+        door.auth.register(OWNER, key)
+    assert "/api/auth/kdf" in raised.value.message
+    assert door.hasher.asked == []
+
+
+REFUSED_NAMES = [None, 7, True, [OWNER], {"a": 1}, "", "x" * 256, " a", "a ", "\ta", "a\n", "a\0b", "a\x7fb", "a\x9fb"]
+
+
+@pytest.mark.parametrize("name", [*REFUSED_NAMES, "a\ud800b", "\u3000a"], ids=lambda value: ascii(value)[:12])
+def test_an_unusable_name_is_refused_with_the_reason_and_writes_nothing(door, name):
+    for attempt in (door.auth.register, door.auth.login):
+        with pytest.raises(BadRequest, match=r"^username must"):
+            attempt(name, GOOD)
+    assert door.hasher.asked == []
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 255, "Ünïcödé 名前 🔑", "o'neill; DROP TABLE users; --", "%", "a b"])
+def test_any_other_name_is_accepted_and_kept_apart(house, name):
+    key = new_derived_key()
+    user_id = house.auth.register(name, key)
+    assert house.auth.login(name, key)[0].user_id == user_id
+
+
+@given(st.text(st.sampled_from(BASE64URL), min_size=64, max_size=64))
+def test_every_text_of_64_base64url_characters_has_the_form_of_a_key(key):
+    assert module.check_derived_key(key) == key
+
+
+def test_no_derived_key_of_many_is_called_weak():
+    assert min(len(set(new_derived_key())) for _ in range(20_000)) >= module.MIN_DIFFERENT_CHARACTERS
+
+
+@settings(max_examples=200)
+@given(st.from_type(object) | st.text() | st.recursive(st.none() | st.floats(), st.lists))
+def test_whatever_is_sent_as_name_or_key_is_accepted_or_refused_but_never_a_fault(value):
+    for check in (module.check_username, module.check_login_key, module.check_derived_key):
+        try:
+            assert check(value) is value
+        except BadRequest as error:
+            assert error.message
+
+
+# ── login
+
+
+def test_unknown_user_and_wrong_key_get_the_same_answer_after_the_same_steps(house):
+    house.person(OWNER)
+    answers = []
+    for name, key in ((OWNER, new_derived_key()), (STRANGER, new_derived_key()), (OWNER, "x"), (STRANGER, "x")):
+        house.hasher.asked.clear()
+        with pytest.raises(Unauthorized) as raised:
+            house.auth.login(name, key)
+        answers.append((raised.value.to_json(), raised.value.headers, tuple(house.hasher.asked)))
+    assert len(set(map(str, answers))) == 1
+    assert raised.value.message == "Invalid credentials"
+    assert house.hasher.asked == ["verify"]
+
+
+def test_one_persons_key_does_not_open_anothers_account(house):
+    house.person(OWNER)
+    teammates_key, _ = house.person(TEAMMATE)
+    with pytest.raises(Unauthorized):
+        house.auth.login(OWNER, teammates_key)
+
+
+def test_the_encoded_text_is_refused_at_login_too(door):
+    with pytest.raises(BadRequest, match="holds the salt"):
+        door.auth.login(OWNER, "$argon2id$v=19$m=1953,t=2,p=1$abc")
+
+
+def test_a_login_is_noted_and_a_failed_one_is_not(house):
+    key, _ = house.person(OWNER)
+    house.clock.advance(hours=1)
+    with pytest.raises(Unauthorized):
+        house.auth.login(OWNER, new_derived_key())
+    assert house.users.find(OWNER).last_login == house.clock.now() - timedelta(hours=1)
+    house.auth.login(OWNER, key)
+    assert house.users.find(OWNER).last_login == house.clock.now()
+
+
+def test_a_hash_of_old_parameters_is_renewed_at_login(house):
+    key = new_derived_key()
+    user_id = house.users.create(OWNER, argon2.PasswordHasher(1, 8, 1).hash(key))
+    house.auth.login(OWNER, key)
+    renewed = house.users.find(OWNER).key_hash
+    assert renewed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert house.auth.login(OWNER, key)[0].user_id == user_id
+    assert house.users.find(OWNER).key_hash == renewed
+
+
+def test_a_disabled_user_is_told_so_only_after_the_right_key(house):
+    key, _ = house.person(OWNER)
+    house.users.set_state(house.users.find(OWNER).id, UserState.DISABLED)
+    before = house.count(session_table)
+    with pytest.raises(Unauthorized, match=r"^Invalid credentials$"):
+        house.auth.login(OWNER, new_derived_key())
+    with pytest.raises(Forbidden, match="disabled"):
+        house.auth.login(OWNER, key)
+    assert house.count(session_table) == before
+
+
+def test_a_silenced_user_may_log_in(house):
+    key, _ = house.person(OWNER)
+    house.users.set_state(house.users.find(OWNER).id, UserState.SILENCED)
+    assert house.auth.login(OWNER, key)
+
+
+def test_no_login_and_no_registration_when_too_many_run(house):
+    key, _ = house.person(OWNER)
+    house.auth._hasher = KeyHasher(permits=1, queue=0)
+    with house.auth._hasher._permit():
+        with pytest.raises(Busy):
+            house.auth.login(OWNER, key)
+        with pytest.raises(Busy):
+            house.auth.register(STRANGER, key)
+    assert not house.users.exists(STRANGER)
+
+
+def test_neither_names_nor_keys_nor_tokens_are_logged(house, caplog):
+    caplog.set_level("DEBUG")
+    key, authorization = house.person(OWNER)
+    with pytest.raises(Unauthorized):
+        house.auth.login(OWNER, new_derived_key())
+    house.auth.logout(house.auth.authenticate(authorization))
+    logged = " ".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
+    assert "login_failed" in logged
+    assert "login_succeeded" in logged
+    for secret in (OWNER, key, authorization[7:], authorization[-43:]):
+        assert secret not in logged
+
+
+# ── refresh and logout
+
+
+def test_refreshing_keeps_the_session_and_gives_a_new_access_token(house):
+    key, _ = house.person(OWNER)
+    session, token = house.auth.login(OWNER, key)
+    house.clock.advance(hours=30)
+    renewed, new_token = house.auth.refresh(session.refresh_token)
+    assert renewed.id == session.id
+    assert new_token != token
+    assert house.auth.authenticate(f"Bearer {new_token}").session_id == session.id
+    with pytest.raises(Unauthorized):
+        house.auth.refresh(session.refresh_token)
+
+
+@pytest.mark.parametrize("token", [None, 7, True, ["x"], {}, "", "x" * 201, "é"], ids=ascii)
+def test_what_cannot_be_a_refresh_token_is_refused_with_the_reason(door, token):
+    with pytest.raises(BadRequest, match="refresh_token must be the text"):
+        door.auth.refresh(token)
+
+
+@pytest.mark.parametrize("token", ["x", ".", "a" * 32 + "." + "b" * 43, "\0", "' OR 1=1 --", "x" * 200])
+def test_an_unknown_refresh_token_is_refused(house, token):
+    with pytest.raises(Unauthorized):
+        house.auth.refresh(token)
+
+
+def test_an_access_token_is_no_refresh_token(house):
+    _, authorization = house.person(OWNER)
+    with pytest.raises((Unauthorized, BadRequest)):
+        house.auth.refresh(authorization[7:])
+
+
+def test_a_disabled_user_cannot_refresh_a_silenced_one_can(house):
+    key, _ = house.person(OWNER)
+    user_id = house.users.find(OWNER).id
+    session, _ = house.auth.login(OWNER, key)
+    house.users.set_state(user_id, UserState.SILENCED)
+    session, _ = house.auth.refresh(session.refresh_token)
+    house.users.set_state(user_id, UserState.DISABLED)
+    with pytest.raises(Forbidden, match="disabled"):
+        house.auth.refresh(session.refresh_token)
+
+
+def test_after_logging_out_neither_token_of_the_session_works_and_others_do(house):
+    key, _ = house.person(OWNER)
+    session, token = house.auth.login(OWNER, key)
+    _, of_other_device = house.auth.login(OWNER, key)
+    _, of_teammate = house.person(TEAMMATE)
+    house.auth.logout(house.auth.authenticate(f"Bearer {token}"))
+    with pytest.raises(Unauthorized, match="session has ended"):
+        house.auth.authenticate(f"Bearer {token}")
+    with pytest.raises(Unauthorized):
+        house.auth.refresh(session.refresh_token)
+    assert house.auth.authenticate(f"Bearer {of_other_device}")
+    assert house.auth.authenticate(of_teammate)
+
+
+# ── tokens
+
+SESSION = UserSession("s" * 32, 7, "")
+
+
+def test_a_token_says_who_for_whom_how_long_and_nothing_else(door):
+    token = door.auth._issue(SESSION)
+    claims = jwt.decode(token, options={"verify_signature": False})
+    now = int(door.clock.timestamp())
+    assert re.fullmatch(r"[0-9a-f]{32}", claims.pop("jti"))
+    times = {"iat": now, "exp": now + 24 * 3600}
+    assert claims == {"iss": ISSUER, "aud": AUDIENCE, "sub": "7", "sid": "s" * 32, "token_use": "access"} | times
+    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+
+
+def test_a_token_runs_out_to_the_second_remembered_or_not(door):
+    authorization = f"Bearer {door.auth._issue(SESSION)}"
+    door.clock.advance(hours=24, seconds=-1)
+    assert door.auth.authenticate(authorization)
+    door.clock.advance(seconds=1)
+    for memory in (door.auth, House(door.db, door.clock, door.hasher).auth):
+        with pytest.raises(Unauthorized, match="expired"):
+            memory.authenticate(authorization)
+
+
+def test_users_who_may_not_call_are_refused_remembered_or_not(door):
+    authorization = f"Bearer {door.auth._issue(SESSION)}"
+    caller = door.auth.authenticate(authorization)
+    door.users.restricted = {caller.user_id: UserState.SILENCED}
+    with pytest.raises(Forbidden, match="may not make calls"):
+        door.auth.authenticate(authorization)
+    assert door.auth.authenticate(authorization, may_call=False) == caller
+    door.users.restricted = {caller.user_id: UserState.DISABLED}
+    for may_call in (True, False):
+        with pytest.raises(Forbidden, match="disabled"):
+            door.auth.authenticate(authorization, may_call)
+    door.users.restricted = {caller.user_id + 1: UserState.DISABLED}
+    assert door.auth.authenticate(authorization) == caller
+
+
+def test_memory_of_tokens_is_bounded(door, monkeypatch):
+    monkeypatch.setattr(module, "CACHED_TOKENS", 3)
+    authorization = f"Bearer {door.auth._issue(SESSION)}"
+    for _ in range(10):
+        door.auth.authenticate(f"Bearer {door.auth._issue(SESSION)}")
+        assert len(door.auth._verified) <= 3
+    assert door.auth.authenticate(authorization)
+
+
+@pytest.fixture
+def claims(door: House) -> dict[str, Any]:
+    """The claims of a good token, at hand to be spoilt."""
+    now = int(door.clock.timestamp())
+    good = {"iss": ISSUER, "aud": AUDIENCE, "sub": "7", "sid": "s" * 32, "jti": "j" * 32}
+    return good | {"iat": now, "exp": now + 3600, "token_use": "access"}
+
+
+@pytest.fixture
+def refuses(door: House) -> Callable[..., Unauthorized]:
+    """Authenticate with a token that must be refused; it must not be remembered either."""
+
+    def refuse(token: str) -> Unauthorized:
+        door.auth._verified.clear()
+        for _ in range(2):
+            with pytest.raises(Unauthorized) as raised:
+                door.auth.authenticate(f"Bearer {token}")
+        assert door.auth._verified == {}
+        assert raised.value.headers == {"WWW-Authenticate": 'Bearer realm="openrouter-proxy"'}
+        return raised.value
+
+    return refuse
+
+
+def signed(claims: dict[str, Any], key: str = SECRET_KEY, algorithm: str = "HS256", **header: Any) -> str:
+    """A token as an attacker, or another program with our key, might make it: nothing is checked."""
+    parts = [{"alg": algorithm, "typ": "JWT"} | header, claims]
+    texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts]
+    message = b".".join(texts)
+    if algorithm == "none":
+        return message.decode() + "."
+    signature = jwt.get_algorithm_by_name(algorithm).sign(message, key.encode())
+    return (message + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+def test_the_good_token_of_these_tests_is_accepted(door, claims):
+    assert door.auth.authenticate(f"Bearer {signed(claims)}") == Caller(int(claims["sub"]), "s" * 32, claims["exp"])
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS384", "HS512"])
+def test_another_algorithm_is_refused(claims, refuses, algorithm):
+    refuses(signed(claims, SECRET_KEY * 2, algorithm))
+    refuses(signed(claims, SECRET_KEY, algorithm) if algorithm != "none" else signed(claims, algorithm="none") + "x")
+
+
+@pytest.mark.parametrize("alg", ["None", "NONE", "nOnE", "", None, "RS256", "hs256", ["HS256"], {"a": 1}, 1])
+def test_a_header_that_claims_another_algorithm_is_refused(claims, refuses, alg):
+    refuses(signed(claims, alg=alg))
+    refuses(signed(claims, alg=alg).rpartition(".")[0] + ".")
+
+
+@pytest.mark.parametrize(
+    "key", ["another key of tests, more than 32 bytes!", "short", SECRET_KEY[:-1], SECRET_KEY + " "]
+)
+def test_another_key_is_refused(claims, refuses, key):
+    refuses(signed(claims, key))
+
+
+@pytest.mark.parametrize("header", [{"crit": ["exp"]}, {"crit": ["b64"], "b64": False}, {"crit": "exp"}, {"crit": []}])
+def test_a_critical_extension_that_nobody_knows_is_refused(claims, refuses, header):
+    refuses(signed(claims, **header))
+
+
+@pytest.mark.parametrize("header", [{"kid": "../../dev/null"}, {"jku": "http://127.0.0.1/"}, {"jwk": {"k": "AA"}}])
+def test_keys_that_the_header_offers_are_ignored(door, claims, refuses, header):
+    assert door.auth.authenticate(f"Bearer {signed(claims, **header)}")
+    refuses(signed(claims, "another key of tests, more than 32 bytes!", **header))
+
+
+@pytest.mark.parametrize("name", module.REQUIRED_CLAIMS)
+def test_every_claim_is_required(claims, refuses, name):
+    del claims[name]
+    refuses(signed(claims))
+
+
+ODD_VALUES = [None, "", [], {}, True, False, 0, -1, 1.5, "x", ["x"], {"x": 1}, 10**30, -(10**30), 1e308]
+ODD_VALUES += [float("inf"), float("-inf"), float("nan"), "0", "9" * 40, "\ud800", "\0"]
+
+
+@pytest.mark.parametrize("name", module.REQUIRED_CLAIMS)
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: ascii(value)[:12])
+def test_claims_of_other_types_and_values_are_refused(door, claims, refuses, name, value):
+    if name in {"sid", "jti"} and isinstance(value, str):
+        return  # any text will do
+    if name == "sub" and value == "0":
+        return  # a number, though nobody's
+    refuses(signed(claims | {name: value}))
+
+
+@pytest.mark.parametrize("issuer", ["openrouter-prox", "openrouter-proxy ", "OPENROUTER-PROXY", "o", [ISSUER]])
+def test_another_issuer_is_refused_prefixes_included(claims, refuses, issuer):
+    refuses(signed(claims | {"iss": issuer}))
+
+
+@pytest.mark.parametrize("audience", ["openrouter-proxy", "openrouter-proxy-api2", "api", ["other"], [AUDIENCE[:-1]]])
+def test_another_audience_is_refused_prefixes_included(claims, refuses, audience):
+    refuses(signed(claims | {"aud": audience}))
+
+
+@pytest.mark.parametrize("use", ["refresh", "ACCESS", "access ", ["access"], {"access": 1}])
+def test_a_token_for_another_use_is_refused(claims, refuses, use):
+    refuses(signed(claims | {"token_use": use}))
+
+
+@pytest.mark.parametrize("subject", ["-1", "1.0", "１", " 1", "1 ", "1\n", "1' OR '1'='1", "0x1", "9" * 19, "alice"])
+def test_a_subject_that_is_no_user_number_is_refused(claims, refuses, subject):
+    refuses(signed(claims | {"sub": subject}))
+
+
+def test_a_token_that_would_outlive_our_own_is_refused(door, claims, refuses):
+    longest = claims | {"exp": claims["iat"] + 24 * 3600}
+    assert door.auth.authenticate(f"Bearer {signed(longest)}")
+    refuses(signed(claims | {"exp": claims["iat"] + 24 * 3600 + 1}))
+    refuses(signed(claims | {"exp": 10**30}))
+    refuses(signed(claims | {"iat": claims["iat"] - 24 * 3600}))
+
+
+def test_an_expired_token_is_told_apart_and_refused_without_grace(claims, refuses):
+    assert "expired" in refuses(signed(claims | {"exp": claims["iat"], "iat": claims["iat"] - 60})).message
+    assert "expired" in refuses(signed(claims | {"exp": claims["iat"] - 10, "iat": claims["iat"] - 60})).message
+
+
+def test_a_token_of_the_future_is_refused_but_for_what_clocks_differ(door, claims, refuses):
+    assert door.auth.authenticate(f"Bearer {signed(claims | {'iat': claims['iat'] + 29})}")
+    refuses(signed(claims | {"iat": claims["iat"] + 31}))
+    refuses(signed(claims | {"nbf": 2**40}))
+    refuses(signed(claims | {"nbf": float("inf")}))
+
+
+def test_a_signature_is_checked_whole(claims, refuses):
+    token = signed(claims)
+    for spoilt in (token[:-2], token + "AA", token.rpartition(".")[0], token + ".x", "." + token, token.swapcase()):
+        refuses(spoilt)
+
+
+def test_two_tokens_that_begin_alike_are_told_apart(door, claims, refuses):
+    good = signed(claims)
+    assert door.auth.authenticate(f"Bearer {good}")
+    other = signed(claims | {"jti": "k" * 32})
+    assert good[:60] == other[:60]
+    assert door.auth.authenticate(f"Bearer {other}")
+    refuses(good[:-6] + other[-6:])
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "x",
+        "x.y",
+        "x.y.z",
+        "...",
+        "é.é.é",
+        "\udc80",
+        "a" * 100_000,
+        "e30.e30.e30",
+        "null",
+        "Bearer x",
+        " ",
+        "\0",
+        "x\ny",
+    ],
+    ids=lambda token: ascii(token[:12]),
+)
+def test_what_is_no_token_is_refused(door, refuses, token):
+    refuses(token)
+
+
+def test_a_deeply_nested_payload_is_refused(door, refuses):
+    head, deep = (base64.urlsafe_b64encode(text).rstrip(b"=").decode() for text in (b'{"alg":"HS256"}', b"[" * 2500))
+    refuses(f"{head}.{deep}.AAAA")
+    refuses(f"{deep}.{head}.AAAA")
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic dXNlcjpwYXNz", "Token x", "bearer", "x"])
+def test_no_token_at_all_is_refused_with_how_to_send_one(door, header):
+    with pytest.raises(Unauthorized, match="Authorization: Bearer <token>"):
+        door.auth.authenticate(header)
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "BeArEr"])
+def test_the_word_bearer_may_be_written_in_any_case(door, claims, scheme):
+    assert door.auth.authenticate(f"{scheme} {signed(claims)}")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(header=st.text() | st.text(st.characters(codec="latin-1")).map("Bearer ".__add__))
+def test_no_header_whatever_is_a_fault(door, header):
+    with pytest.raises(Unauthorized):
+        door.auth.authenticate(header)

@@ -1,0 +1,196 @@
+"""The operator's commands: what they change, what they refuse, and what pipes and people get to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from api_key_manager import KeyState
+from app import create_app
+from config import Config
+from crypto import sha256_hex
+from services import Services, build
+from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
+from tests.gateway import ROOT, environment
+
+KEY, OTHER_KEY = "sk-or-v1-" + "a1b2" * 16, "sk-or-v1-" + "c3d4" * 16
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def services(empty_database_url: str) -> Iterator[Services]:
+    found = build(Config(database_url=empty_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
+    yield found
+    found.db.close()
+
+
+@pytest.fixture
+def command(services: Services) -> Command:
+    """Run a command within this process: what it prints goes to a pipe, so to speak."""
+    runner = create_app(services).test_cli_runner()
+    return lambda *words, stdin=None: runner.invoke(args=list(words), input=stdin)
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def refusal(result: Result) -> str:
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    return result.stderr
+
+
+def test_an_empty_pool_is_listed_as_nothing(command):
+    assert lines(command("pool", "list")) == []
+
+
+def test_a_key_from_standard_input_is_added_and_shown_without_its_text(command, services):
+    added = command("pool", "add", stdin=f"{KEY}\n")
+    name = f"operator/{sha256_hex(KEY)[:12]}"
+    assert lines(added) == [{"name": name, "state": "active"}]
+    listed = command("pool", "list")
+    assert lines(listed) == [
+        {
+            "name": name,
+            "state": "active",
+            "enabled": True,
+            "source": "operator",
+            "hash": sha256_hex(KEY)[:12],
+            "used": 0,
+            "last_used": None,
+            "expires_at": None,
+        }
+    ]
+    assert "sk-or" not in added.output + listed.output
+    services.pool.reload()
+    assert services.pool.usable_count() == 1
+
+
+def test_a_key_may_be_given_a_name(command):
+    assert lines(command("pool", "add", "--name", "Schlüssel 🔑", stdin=KEY))[0]["name"] == "Schlüssel 🔑"
+    assert lines(command("pool", "add", "--name", "", stdin=OTHER_KEY))[0]["name"].startswith("operator/")
+
+
+def test_a_key_on_the_command_line_is_refused(command, services):
+    for words in (["pool", "add", KEY], ["pool", "add", "--key", KEY]):
+        result = command(*words, stdin="")
+        assert result.exit_code == 2
+    assert services.pool.rows() == []
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"hunter2", KEY[:12].encode(), KEY.encode() + b" x", b"\xff\xfe", b"\0"])
+def test_what_is_not_a_key_is_refused_and_not_repeated(command, services, text):
+    told = refusal(command("pool", "add", stdin=text))
+    assert told == "Error: That does not look like an OpenRouter key (sk-or-v1-...)\n"
+    assert services.pool.rows() == []
+
+
+@pytest.mark.parametrize("name", ["x" * 191, "a\nb", "a\x1b[31mb"])
+def test_a_name_that_cannot_be_stored_or_shown_is_refused(command, services, name):
+    assert "at most 190 characters" in refusal(command("pool", "add", "--name", name, stdin=KEY))
+    assert services.pool.rows() == []
+
+
+def test_the_longest_name_is_accepted(command):
+    assert lines(command("pool", "add", "--name", "🔑" * 190, stdin=KEY))[0]["name"] == "🔑" * 190
+
+
+@pytest.mark.parametrize(("name", "key"), [("mine", OTHER_KEY), ("other", KEY), ("mine", KEY)])
+def test_a_known_key_or_name_is_refused(command, services, name, key):
+    command("pool", "add", "--name", "mine", stdin=KEY)
+    before = services.pool.rows()
+    assert "this key or a key of this name" in refusal(command("pool", "add", "--name", name, stdin=key))
+    assert services.pool.rows() == before
+
+
+def test_a_key_is_disabled_and_enabled_again(command, services):
+    command("pool", "add", "--name", "mine", stdin=KEY)
+    assert lines(command("pool", "disable", "mine")) == [{"name": "mine", "enabled": False}]
+    assert lines(command("pool", "list"))[0]["enabled"] is False
+    services.pool.reload()
+    assert services.pool.usable_count() == 0
+    assert lines(command("pool", "enable", "mine")) == [{"name": "mine", "enabled": True}]
+    services.pool.reload()
+    assert services.pool.usable_count() == 1
+
+
+@pytest.mark.parametrize("word", ["enable", "disable"])
+def test_an_unknown_name_is_refused(command, word):
+    assert refusal(command("pool", word, "nobody")) == "Error: There is no key named 'nobody'\n"
+    assert command("pool", word).exit_code == 2
+
+
+def test_every_state_is_listed_oldest_first(command, services):
+    for number, state in enumerate(KeyState):
+        row_id = services.pool.add(f"sk-or-v1-{number:064x}", f"key {number}", "operator")
+        services.pool.move(row_id, state)
+    assert [line["state"] for line in lines(command("pool", "list"))] == [state.value for state in KeyState]
+
+
+def test_an_upgrade_of_what_is_current_changes_nothing(command, services):
+    assert lines(command("db", "upgrade")) == [{"database": services.db.kind, "schema": "current"}]
+    assert services.db.is_current()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["pool", "--help"], ["db", "--help"], ["pool", "add", "--help"]])
+def test_every_command_says_what_it_is_for(command, words):
+    shown = command(*words)
+    assert shown.exit_code == 0
+    assert not re.findall(r"^  [a-z]+\s*$", shown.stdout, re.MULTILINE)
+
+
+# ── as programs
+
+
+def flask(*words: str, stdin: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flask", "--app", "app", *words]
+    pipes = {"input": stdin, "capture_output": True, "text": True}
+    return subprocess.run(command, check=False, cwd=ROOT, env=environment(**settings), timeout=60, **pipes)
+
+
+def test_the_commands_work_from_a_shell_and_show_no_key(empty_database_url, tmp_path):
+    settings = {"DATABASE_URL": empty_database_url, "DATA_DIR": tmp_path, "LOG_LEVEL": "DEBUG"}
+    upgraded, added, listed = (
+        flask(*words, stdin=KEY, **settings) for words in (["db", "upgrade"], ["pool", "add"], ["pool", "list"])
+    )
+    assert [one.returncode for one in (upgraded, added, listed)] == [0, 0, 0]
+    assert json.loads(upgraded.stdout)["schema"] == "current"
+    assert json.loads(listed.stdout)["name"] == json.loads(added.stdout)["name"]
+    for one in (upgraded, added, listed):
+        assert KEY not in one.stdout + one.stderr
+    refused = flask("pool", "add", stdin=KEY, **settings)
+    assert (refused.returncode, refused.stdout) == (1, "")
+
+
+def test_a_person_is_asked_for_the_key_unseen_and_gets_a_table(tmp_path):
+    reading, writing = pty.openpty()
+    env = environment(DATA_DIR=tmp_path, COLUMNS=120, TERM="dumb")
+    command = [sys.executable, "-m", "flask", "--app", "app", "pool", "add", "--name", "mine"]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), writing)
+    process = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, **streams)
+    os.close(writing)
+    shown = b""
+    while b"OpenRouter key: " not in shown:
+        shown += os.read(reading, 4096)
+    os.write(reading, KEY.encode() + b"\n")
+    try:
+        while data := os.read(reading, 4096):
+            shown += data
+    except OSError:  # how a terminal ends
+        pass
+    os.close(reading)
+    assert process.wait(20) == 0
+    assert b"Added" in shown
+    assert b"mine" in shown
+    assert KEY.encode() not in shown

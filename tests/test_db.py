@@ -1,0 +1,502 @@
+"""The database: one schema on MySQL, MariaDB and SQLite, transactions that lose nothing, connections that recover."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import db as db_module
+from config import Config
+from db import (
+    SCHEMA_VERSION,
+    Database,
+    DatabaseError,
+    Duplicate,
+    UnknownSchema,
+    api_keys,
+    database_url,
+    inserted_id,
+    revisions,
+    users,
+)
+from tests.gateway import ROOT, in_processes
+from tests.mariadb import DatabaseServer
+
+NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+YEAR_1900, YEAR_2200 = (NOON.replace(year=year, tzinfo=None) for year in (1900, 2200))
+OPEN = "import config, db; database = db.Database(db.database_url(config.Config(database_url=sys.argv[1])))"
+DRIVERS = ["mysql", "mysql+pymysql"]
+
+
+def connect(url: str, **options: int) -> Database:
+    return Database(database_url(Config(database_url=url)), **options)
+
+
+def new_user(tx: sa.Connection, username_hash: str, **values: object) -> int:
+    row = {"username_hash": username_hash, "key_hash": "x", "state": "active", "created_at": NOON, "updated_at": NOON}
+    return inserted_id(tx.execute(users.insert().values(row | values)))
+
+
+def new_key(tx: sa.Connection, name: str, **values: object) -> int:
+    row = {"name": name, "state": "active", "source": "minted", "enabled": True, "use_count": 0}
+    return inserted_id(tx.execute(api_keys.insert().values(row | {"created_at": NOON, "updated_at": NOON} | values)))
+
+
+@pytest.fixture(params=DRIVERS)
+def mysql_url(request: pytest.FixtureRequest, mariadb: DatabaseServer) -> str:
+    """The URL of an empty database at the server, once for each driver."""
+    return mariadb.new_database().replace("mysql:", f"{request.param}:")
+
+
+@pytest.fixture
+def mysql_db(mysql_url: str) -> Iterator[Database]:
+    """A migrated database at the server whose statements may take one second, once for each driver."""
+    database = connect(mysql_url, timeout_seconds=1)
+    database.upgrade()
+    yield database
+    database.close()
+
+
+# ── the schema
+
+
+def test_an_upgrade_makes_the_tables_and_a_second_one_changes_nothing(empty_database_url):
+    database = connect(empty_database_url)
+    assert not database.has_table("users")
+    assert not database.is_current()
+    database.upgrade()
+    assert database.has_table("users")
+    assert database.is_current()
+    with database.reading() as tx:
+        before = tx.execute(sa.select(revisions)).all()
+    database.upgrade()
+    with database.reading() as tx:
+        assert tx.execute(sa.select(revisions)).all() == before
+    database.close()
+
+
+def test_the_migrated_schema_is_that_of_the_tables_in_the_code(db):
+    assert db.schema_differences() == []
+
+
+def test_a_schema_that_differs_from_the_code_is_noticed(db):
+    db.transact(lambda tx: tx.execute(sa.text("ALTER TABLE users ADD COLUMN stray INTEGER")))
+    assert "stray" in str(db.schema_differences())
+
+
+def test_the_schema_version_is_that_of_the_newest_migration():
+    assert ScriptDirectory(ROOT / "migrations").get_heads() == [SCHEMA_VERSION]
+    assert max(path.name for path in (ROOT / "migrations/versions").glob("*.py")).startswith(SCHEMA_VERSION)
+
+
+def test_the_columns_of_the_original_schema_are_there():
+    assert {"username_hash", "key_hash", "created_at", "last_login"} <= set(users.c.keys())
+    original = "name api_key api_key_hash enabled created_at updated_at last_used use_count"
+    assert set(original.split()) <= set(api_keys.c.keys())
+
+
+def test_processes_that_upgrade_together_all_succeed(empty_database_url):
+    in_processes(4, OPEN, "database.upgrade()", empty_database_url)
+    database = connect(empty_database_url)
+    assert database.is_current()
+    assert database.schema_differences() == []
+    with database.reading() as tx:
+        assert [row.value for row in tx.execute(sa.select(revisions))] == [1, 1, 1]
+    database.close()
+
+
+def test_the_schema_of_a_newer_version_is_refused_and_left_alone(db):
+    db.transact(lambda tx: tx.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    assert not db.is_current()
+    with pytest.raises(UnknownSchema, match="another version"):
+        db.upgrade()
+    with db.reading() as tx:
+        assert tx.scalar(sa.text("SELECT version_num FROM alembic_version")) == "9999"
+
+
+@pytest.fixture
+def locked(mariadb: DatabaseServer) -> Iterator[Callable[[], object]]:
+    """Another process holds the migration lock; call to let it go."""
+    holder = connect(mariadb.new_database())
+    connection = holder._engine.connect()
+    assert connection.scalar(sa.text("SELECT GET_LOCK(:n, 0)"), {"n": db_module.MIGRATION_LOCK}) == 1
+    yield connection.invalidate
+    connection.close()
+    holder.close()
+
+
+def test_an_upgrade_waits_for_another_process_longer_than_a_statement_may_take(mysql_url, locked):
+    database = connect(mysql_url, timeout_seconds=1)
+    release = threading.Timer(1.6, locked)
+    release.start()
+    database.upgrade()
+    release.join()
+    assert database.is_current()
+    database.close()
+
+
+def test_an_upgrade_that_waits_in_vain_says_so_and_writes_nothing(mariadb, locked, monkeypatch):
+    monkeypatch.setattr(db_module, "MIGRATION_LOCK_SECONDS", 0)
+    database = connect(mariadb.new_database())
+    with pytest.raises(TimeoutError, match="another process has been migrating"):
+        database.upgrade()
+    assert not database.has_table("alembic_version")
+    database.close()
+
+
+# ── what is stored
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.datetimes(YEAR_1900, YEAR_2200, timezones=st.timezones()))
+def test_times_keep_their_microseconds_and_come_back_in_utc(db, moment):
+    row_id = db.transact(lambda tx: new_user(tx, str(time.monotonic_ns()), last_login=moment))
+    with db.reading() as tx:
+        found = tx.scalar(sa.select(users.c.last_login).where(users.c.id == row_id))
+        assert tx.scalar(sa.select(users.c.id).where(users.c.id == row_id, users.c.last_login == moment)) == row_id
+    assert found == moment.astimezone(UTC)  # a time that a clock change skips equals no time in another zone
+    assert found.tzinfo is UTC
+    assert found.microsecond == moment.microsecond
+
+
+def test_no_time_stays_no_time(db):
+    row_id = db.transact(lambda tx: new_user(tx, "a"))
+    with db.reading() as tx:
+        assert tx.scalar(sa.select(users.c.last_login).where(users.c.id == row_id)) is None
+
+
+def test_times_order_as_they_should(db):
+    moments = [NOON + timedelta(microseconds=one) for one in (5, -1, 0, 1_000_000)]
+    for number, moment in enumerate(moments):
+        db.transact(lambda tx, n=number, m=moment: new_user(tx, f"user {n}", last_login=m))
+    with db.reading() as tx:
+        assert list(tx.scalars(sa.select(users.c.last_login).order_by(users.c.last_login))) == sorted(moments)
+
+
+def test_every_alphabet_is_stored_whatever_the_servers_default_is(db):
+    name = "naïve Schlüssel 密钥 🔑🇩🇪 %s %% ' \" \\"
+    row_id = db.transact(lambda tx: new_key(tx, name))
+    with db.reading() as tx:
+        assert tx.scalar(sa.select(api_keys.c.name).where(api_keys.c.id == row_id)) == name
+
+
+def test_hashes_that_differ_in_case_are_different(db):
+    upper, lower = (db.transact(lambda tx, h=one: new_user(tx, h)) for one in ("ABCDEF", "abcdef"))
+    with db.reading() as tx:
+        assert tx.scalar(sa.select(users.c.id).where(users.c.username_hash == "abcdef")) == lower != upper
+
+
+def test_no_table_takes_over_the_servers_character_set(db, mariadb):
+    if db.kind != "mysql":
+        return
+    tables = mariadb.execute("SHOW TABLE STATUS", db._engine.url.database)
+    ours = [row for row in tables if row[0] != "alembic_version"]
+    assert {row[0] for row in ours} == set(db_module.metadata.tables)
+    assert {row[1] for row in ours} == {"InnoDB"}
+    assert {row[14] for row in ours} == {"utf8mb4_unicode_ci"}
+
+
+def test_a_second_row_of_a_unique_value_is_a_duplicate(db):
+    db.transact(lambda tx: new_user(tx, "a"))
+    with pytest.raises(Duplicate):
+        db.transact(lambda tx: new_user(tx, "a"))
+
+
+def test_a_session_without_its_user_is_refused(db):
+    row = {"id": "s", "user_id": 77, "refresh_hash": "x", "created_at": NOON, "refreshed_at": NOON, "expires_at": NOON}
+    with pytest.raises(Duplicate):  # the drivers' word for every broken constraint
+        db.transact(lambda tx: tx.execute(db_module.user_sessions.insert().values(row)))
+
+
+def test_errors_do_not_show_what_was_to_be_stored(db):
+    db.transact(lambda tx: new_key(tx, "a"))
+    with pytest.raises(DatabaseError) as raised:
+        db.transact(lambda tx: new_key(tx, "a", api_key="canary ciphertext", api_key_hash="canary hash"))
+    assert "canary" not in str(raised.value)
+
+
+# ── transactions
+
+
+def test_work_that_fails_leaves_nothing_behind(db):
+    def work(tx: sa.Connection) -> None:
+        new_user(tx, "a")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        db.transact(work)
+    with db.reading() as tx:
+        assert tx.scalar(sa.select(sa.func.count()).select_from(users)) == 0
+
+
+def test_reading_does_not_wait_for_a_writer_and_sees_nothing_unfinished(db):
+    written, looked = threading.Event(), threading.Event()
+
+    def work(tx: sa.Connection) -> None:
+        new_user(tx, "a")
+        written.set()
+        assert looked.wait(20)
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(db.transact, work)
+        assert written.wait(20)
+        begun = time.monotonic()
+        with db.reading() as tx:
+            assert tx.scalar(sa.select(sa.func.count()).select_from(users)) == 0
+        assert time.monotonic() - begun < 2
+        looked.set()
+        writing.result()
+
+
+COUNT_UP = """
+import sqlalchemy as sa
+this = db.revisions.c.name == "users"
+def read_and_write(tx):
+    value = tx.scalar(sa.select(db.revisions.c.value).where(this).with_for_update())
+    tx.execute(db.revisions.update().where(this).values(value=value + 1))
+for _ in range(40):
+    database.transact(read_and_write)
+    database.transact(lambda tx: tx.execute(db.revisions.update().where(this).values(value=db.revisions.c.value + 1)))
+"""
+
+
+def test_increments_of_several_processes_are_all_counted(db, empty_database_url):
+    in_processes(4, OPEN, COUNT_UP, empty_database_url)
+    with db.reading() as tx:
+        assert tx.scalar(sa.select(revisions.c.value).where(revisions.c.name == "users")) == 1 + 4 * 80
+
+
+def test_increments_of_many_threads_are_all_counted(db):
+    this = revisions.c.name == "users"
+
+    def count_up(_: int) -> None:
+        db.transact(lambda tx: tx.execute(revisions.update().where(this).values(value=revisions.c.value + 1)))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(count_up, range(100)))
+    with db.reading() as tx:
+        assert tx.scalar(sa.select(revisions.c.value).where(this)) == 101
+
+
+def crossing(database: Database, times: int) -> int:
+    """Two transactions that take two rows in opposite order, so that they lock each other out the first `times`
+    times. Returns how often the work was begun."""
+    begun: list[str] = []
+    meeting = threading.Barrier(2)
+
+    def take(first: str, second: str) -> None:
+        def work(tx: sa.Connection) -> None:
+            begun.append(first)
+            for name in (first, second):
+                row = revisions.c.name == name
+                tx.execute(revisions.update().where(row).values(value=revisions.c.value + 1))
+                if name == first and begun.count(first) <= times:
+                    try:
+                        meeting.wait(3)
+                    except threading.BrokenBarrierError:
+                        pass
+
+        database.transact(work)
+
+    with ThreadPoolExecutor(2) as threads:
+        done = [threads.submit(take, *names) for names in (("users", "api_keys"), ("api_keys", "users"))]
+        for one in done:
+            one.result()
+    return len(begun)
+
+
+def test_work_that_met_a_deadlock_is_done_again(mysql_url):
+    database = connect(mysql_url)
+    database.upgrade()
+    assert crossing(database, times=1) == 3
+    with database.reading() as tx:
+        values = tx.execute(sa.select(revisions.c.name, revisions.c.value)).all()
+    assert dict(map(tuple, values)) == {"users": 3, "api_keys": 3, "user_sessions": 1}
+    database.close()
+
+
+def deadlock(error_class: type[Exception], number: int) -> Exception:
+    return sa.exc.DBAPIError("UPDATE", {}, error_class(number, "Deadlock found"))
+
+
+@pytest.mark.parametrize("number", [1213, 1205])
+def test_work_is_done_three_times_at_most(db, number):
+    begun = []
+
+    def work(_: sa.Connection) -> None:
+        begun.append(1)
+        raise deadlock(Exception, number)
+
+    with pytest.raises(DatabaseError):
+        db.transact(work)
+    assert len(begun) == 3
+
+
+def test_work_that_failed_for_another_reason_is_not_done_again(db):
+    begun = []
+
+    def work(_: sa.Connection) -> None:
+        begun.append(1)
+        raise deadlock(Exception, 1064)
+
+    with pytest.raises(DatabaseError):
+        db.transact(work)
+    assert len(begun) == 1
+
+
+# ── connections
+
+
+def connection_id(tx: sa.Connection) -> int:
+    return int(tx.scalar(sa.text("SELECT CONNECTION_ID()")))
+
+
+def test_a_connection_that_was_killed_while_idle_is_replaced_unnoticed(mysql_db, mariadb):
+    with mysql_db.reading() as tx:
+        first = connection_id(tx)
+    mariadb.execute(f"KILL {first}")
+    with mysql_db.reading() as tx:
+        assert connection_id(tx) != first
+
+
+def test_a_connection_that_is_killed_in_use_costs_one_transaction(mysql_db, mariadb):
+    def work(tx: sa.Connection) -> None:
+        new_user(tx, "a")
+        mariadb.execute(f"KILL {connection_id(tx)}")
+        new_user(tx, "b")
+
+    with pytest.raises(DatabaseError):
+        mysql_db.transact(work)
+    with mysql_db.reading() as tx:
+        assert tx.scalar(sa.select(sa.func.count()).select_from(users)) == 0
+
+
+def test_a_statement_that_takes_too_long_is_given_up_in_time_and_poisons_nothing(mysql_db):
+    begun = time.monotonic()
+    with pytest.raises(DatabaseError), mysql_db.reading() as tx:
+        tx.execute(sa.text("SELECT SLEEP(8)"))
+    assert time.monotonic() - begun < 2.5
+    for _ in range(3):
+        with mysql_db.reading() as tx:
+            assert tx.scalar(sa.text("SELECT 7")) == 7
+
+
+def test_a_restart_of_the_server_is_survived(mysql_db, mariadb):
+    mysql_db.transact(lambda tx: new_user(tx, "a"))
+    mariadb.stop()
+    try:
+        begun = time.monotonic()
+        with pytest.raises(DatabaseError):
+            mysql_db.is_current()
+        with pytest.raises(DatabaseError):
+            mysql_db.transact(lambda tx: new_user(tx, "b"))
+        assert time.monotonic() - begun < 5
+    finally:
+        mariadb.start()
+    with mysql_db.reading() as tx:
+        assert list(tx.scalars(sa.select(users.c.username_hash))) == ["a"]
+
+
+def test_sessions_at_the_server_are_in_utc_and_read_what_is_committed(mysql_db):
+    with mysql_db.reading() as tx:
+        assert tx.scalar(sa.text("SELECT @@time_zone")) == "+00:00"
+        assert tx.execute(sa.text("SHOW VARIABLES LIKE 't%isolation'")).first()[1] == "READ-COMMITTED"
+
+
+def test_sqlite_keeps_a_journal_and_enforces_references(tmp_path):
+    database = connect(f"sqlite:///{tmp_path}/x.db")
+    with database.reading() as tx:
+        found = {
+            name: tx.scalar(sa.text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys", "busy_timeout")
+        }
+    assert found == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000}
+    database.close()
+
+
+# ── where it is
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "mariadb", "mysql+mysqlconnector", "mysql+pymysql"])
+def test_every_form_of_a_url_leads_to_the_same_database(mariadb, scheme):
+    url = mariadb.new_database()
+    first, second = connect(url), connect(url.replace("mysql:", f"{scheme}:"))
+    first.upgrade()
+    assert second.is_current()
+    second.transact(lambda tx: new_key(tx, "🔑"))
+    with first.reading() as tx:
+        assert tx.scalar(sa.select(api_keys.c.name)) == "🔑"
+    assert second.schema_differences() == []
+    first.close()
+    second.close()
+
+
+def test_single_settings_lead_to_the_database(mariadb):
+    name = mariadb.new_database().rpartition("/")[2]
+    mariadb.execute("CREATE USER IF NOT EXISTS 'app'@'127.0.0.1' IDENTIFIED BY 'p@ss/w:rd%#?'")
+    mariadb.execute("GRANT ALL ON *.* TO 'app'@'127.0.0.1'")
+    single = {"db_host": "127.0.0.1", "db_port": mariadb.port, "db_user": "app", "db_name": name}
+    database = Database(database_url(Config(**single, db_password="p@ss/w:rd%#?")))
+    database.upgrade()
+    same = connect(f"mysql://app:p%40ss%2Fw%3Ard%25%23%3F@127.0.0.1:{mariadb.port}/{name}")
+    assert same.is_current()
+    same.close()
+    database.close()
+
+
+def test_a_url_or_single_settings_go_before_sqlite():
+    assert database_url(Config(database_url="mysql://two/x")).host == "two"
+    assert database_url(Config(db_host="one")).host == "one"
+    assert database_url(Config(data_dir="/there")).database == "/there/openrouter_proxy.db"
+
+
+def test_the_driver_is_chosen_here_and_not_by_chance():
+    for url in ("mysql://h/x", "mariadb://h/x", "mysql+mysqlconnector://h/x"):
+        found = database_url(Config(database_url=url))
+        assert found.drivername == "mysql+mysqlconnector"
+        assert dict(found.query) == {"charset": "utf8mb4", "collation": "utf8mb4_unicode_ci"}
+    assert database_url(Config(database_url="mysql+pymysql://h/x")).drivername == "mysql+pymysql"
+
+
+def test_settings_in_the_url_are_kept_but_not_another_character_set():
+    found = database_url(Config(database_url="mysql://h/x?ssl_ca=/ca.pem&charset=latin1"))
+    assert dict(found.query) == {"ssl_ca": "/ca.pem", "charset": "utf8mb4", "collation": "utf8mb4_unicode_ci"}
+
+
+def test_a_server_that_calls_itself_mariadb_11_is_served(tmp_path):
+    """From version 11 on it does not know the collation that the driver would choose by itself."""
+    if not shutil.which("mariadb-install-db"):
+        pytest.skip("MySQL has no such disguise")
+    server = DatabaseServer(tmp_path / "server", "--version=11.2.2-MariaDB")
+    try:
+        for driver in DRIVERS:
+            database = connect(server.new_database().replace("mysql:", f"{driver}:"))
+            database.upgrade()
+            database.transact(lambda tx: new_key(tx, "🔑"))
+            assert database.schema_differences() == []
+            database.close()
+    finally:
+        server.stop()
+
+
+def test_a_database_that_is_not_there_is_a_database_error(tmp_path):
+    for url in ("mysql://root@127.0.0.1:1/x", "mysql+pymysql://root@127.0.0.1:1/x", f"sqlite:///{tmp_path}/no/x.db"):
+        with pytest.raises(DatabaseError):
+            connect(url).is_current()
+
+
+def test_nothing_but_this_module_knows_the_drivers():
+    door = re.compile(r"^\s*(import|from) (mysql|pymysql|sqlite3)\b", re.MULTILINE)
+    sources = [path for path in [*ROOT.glob("*.py"), *ROOT.glob("routes/*.py")] if door.search(path.read_text())]
+    assert sources == [Path(ROOT / "db.py")]

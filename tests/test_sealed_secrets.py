@@ -1,0 +1,97 @@
+"""The deployment's own secret: made once by however many processes, and a canary for a wrong ENCRYPTION_KEY."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from cryptography.fernet import Fernet
+
+import sealed_secrets as module
+from config import Config
+from crypto import Envelopes, SealBroken
+from db import Database, database_url, sealed_secrets
+from sealed_secrets import check_canary, username_key
+from tests.conftest import ENCRYPTION_KEY
+from tests.gateway import in_processes
+
+WRONG = Envelopes([Fernet.generate_key().decode()])
+
+
+def rows(db: Database) -> list[tuple[object, ...]]:
+    with db.reading() as tx:
+        return list(map(tuple, tx.execute(sa.select(sealed_secrets)).all()))
+
+
+def test_the_key_is_32_random_bytes_made_once(db, envelopes, clock):
+    key = username_key(db, envelopes, clock.now())
+    assert len(key) == 32
+    assert len(set(key)) > 10
+    before = rows(db)
+    clock.advance(days=1)
+    assert username_key(db, envelopes, clock.now()) == key
+    assert rows(db) == before
+
+
+def test_the_key_is_stored_sealed(db, envelopes, clock):
+    key = username_key(db, envelopes, clock.now())
+    [(name, sealed, made_at)] = rows(db)
+    assert (name, made_at) == (module.USERNAME_KEY, clock.now())
+    assert sealed.startswith("gAAAA")
+    assert key.hex() not in sealed
+
+
+def test_a_database_sealed_with_this_key_passes(db, envelopes, clock):
+    username_key(db, envelopes, clock.now())
+    check_canary(db, envelopes)
+
+
+def test_a_database_sealed_with_an_old_key_passes(db, envelopes, clock):
+    key = username_key(db, envelopes, clock.now())
+    with_newer = Envelopes([Fernet.generate_key().decode(), ENCRYPTION_KEY])
+    check_canary(db, with_newer)
+    assert username_key(db, with_newer, clock.now()) == key
+
+
+def test_a_wrong_key_is_refused_and_changes_nothing(db, envelopes, clock):
+    username_key(db, envelopes, clock.now())
+    before = rows(db)
+    for attempt in (lambda: check_canary(db, WRONG), lambda: username_key(db, WRONG, clock.now())):
+        with pytest.raises(SealBroken, match="does not open with ENCRYPTION_KEY"):
+            attempt()
+    assert rows(db) == before
+
+
+def test_a_ciphertext_from_elsewhere_is_refused(db, envelopes, clock):
+    username_key(db, envelopes, clock.now())
+    foreign = envelopes.seal("api_keys", "api_key", 1, "x")
+    db.transact(lambda tx: tx.execute(sealed_secrets.update().values(value_encrypted=foreign)))
+    with pytest.raises(SealBroken, match="another place"):
+        check_canary(db, envelopes)
+
+
+def test_an_empty_database_passes_and_stays_empty(empty_database_url, envelopes):
+    db = Database(database_url(Config(database_url=empty_database_url)))
+    check_canary(db, envelopes)
+    assert not db.has_table("sealed_secrets")
+    db.close()
+
+
+def test_a_migrated_database_without_the_row_passes(db, envelopes):
+    check_canary(db, envelopes)
+    assert rows(db) == []
+
+
+PREPARE = f"""
+import clock, config, crypto, db, sealed_secrets
+database = db.Database(db.database_url(config.Config(database_url=sys.argv[1])))
+database.is_current()
+envelopes = crypto.Envelopes([{ENCRYPTION_KEY!r}])
+"""
+
+
+def test_processes_that_start_together_make_one_key(db, empty_database_url):
+    race = "print(sealed_secrets.username_key(database, envelopes, clock.Clock().now()).hex())"
+    printed = in_processes(4, PREPARE, race, empty_database_url)
+    assert len(set(printed)) == 1
+    assert len(printed[0].strip()) == 64
+    assert len(rows(db)) == 1

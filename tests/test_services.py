@@ -1,0 +1,299 @@
+"""The spine: built in order, refused in one line before anything is written, kept fresh while it serves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.fernet import Fernet
+
+from api_key_manager import KeySource, KeyState
+from config import Config
+from crypto import sha256_hex
+from db import Database, database_url, sealed_secrets
+from errors import Forbidden, Unauthorized
+from services import CannotStart, Services, build, import_keys, open_database
+from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
+from tests.gateway import new_derived_key, wait_for
+from users import UserState
+
+KEYS = [f"sk-or-v1-{number:064x}" for number in range(3)]
+Build = Callable[..., Services]
+
+
+@pytest.fixture
+def settings(empty_database_url: str) -> dict[str, Any]:
+    return {"database_url": empty_database_url, "encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY}
+
+
+@pytest.fixture
+def new(settings: dict[str, Any]) -> Iterator[Build]:
+    """Build services: each is what a process of its own would have."""
+    built: list[Services] = []
+
+    def begin(**more: Any) -> Services:
+        built.append(build(Config(**settings | more)))
+        return built[-1]
+
+    yield begin
+    for services in built:
+        services.stop()
+        services.db.close()
+
+
+def count(db: Database, table: str) -> int:
+    with db.reading() as tx:
+        return tx.scalar(sa.text(f"SELECT COUNT(*) FROM {table}"))
+
+
+# ── building
+
+
+def test_an_empty_database_becomes_a_working_service(new):
+    services = new()
+    assert services.db.is_current()
+    key = new_derived_key()
+    user_id = services.auth.register("owner", key)
+    session, token = services.auth.login("owner", key)
+    assert services.auth.authenticate(f"Bearer {token}").user_id == user_id == session.user_id
+
+
+def test_a_second_process_finds_the_same_people_and_accepts_the_same_tokens(new):
+    first, second = new(), new()
+    key = new_derived_key()
+    first.auth.register("owner", key)
+    assert second.users.exists("owner")
+    assert first.auth.authenticate(f"Bearer {second.auth.login('owner', key)[1]}")
+
+
+def test_lifetimes_are_settings(new):
+    services = new(jwt_expiration_hours=2, refresh_token_days=3)
+    assert services.auth.access_life == timedelta(hours=2)
+    services.auth.register("owner", key := new_derived_key())
+    services.auth.login("owner", key)
+    with services.db.reading() as tx:
+        row = tx.execute(sa.text("SELECT created_at, expires_at FROM user_sessions")).one()
+    days = [value if hasattr(value, "day") else Config.model_fields and _read_time(value) for value in row]
+    assert days[1] - days[0] == timedelta(days=3)
+
+
+def _read_time(text: str):
+    from datetime import datetime
+
+    return datetime.fromisoformat(text)
+
+
+def test_another_secret_key_keeps_the_accounts_and_refuses_the_tokens(new):
+    """Usernames are hidden under a key of their own: SECRET_KEY may be changed."""
+    first = new()
+    first.auth.register("owner", key := new_derived_key())
+    token = first.auth.login("owner", key)[1]
+    second = new(secret_key=SECRET_KEY[::-1])
+    assert second.auth.login("owner", key)
+    with pytest.raises(Unauthorized):
+        second.auth.authenticate(f"Bearer {token}")
+
+
+def test_hashing_is_divided_among_the_workers(new):
+    assert new(server_workers=64).auth._hasher._running._initial_value == 1
+
+
+# ── refusals
+
+
+def test_a_wrong_encryption_key_is_refused_before_anything_is_written(new, settings):
+    services = new(openrouter_api_keys=KEYS[0])
+    services.db.transact(lambda tx: tx.execute(sa.text("DELETE FROM alembic_version")))  # so that it would migrate
+    with services.db.reading() as tx:
+        before = tx.execute(sa.select(sealed_secrets)).all()
+    wrong = Config(**settings | {"encryption_key": Fernet.generate_key().decode(), "openrouter_api_keys": KEYS[1]})
+    for attempt in (build, open_database):
+        with pytest.raises(CannotStart) as raised:
+            attempt(wrong)
+        assert "does not open with ENCRYPTION_KEY" in str(raised.value)
+        assert "Nothing was written" in str(raised.value)
+    assert count(services.db, "alembic_version") == 0
+    assert len(services.pool.rows()) == 1
+    with services.db.reading() as tx:
+        assert tx.execute(sa.select(sealed_secrets)).all() == before
+
+
+def test_the_schema_of_a_newer_version_is_refused(new, settings):
+    services = new()
+    services.db.transact(lambda tx: tx.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(CannotStart, match="another version of this program"):
+        build(Config(**settings))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"database_url": "mysql://root:geheim12@127.0.0.1:1/x"}, "the database does not answer"),
+        ({"database_url": "mysql+pymysql://root:geheim12@127.0.0.1:1/x"}, "the database does not answer"),
+        ({"database_url": "sqlite:////nowhere/at/all/x.db"}, "the database does not answer"),
+        ({"database_url": None, "data_dir": "/dev/null/data"}, "DATA_DIR can't be used"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_told_in_one_line_without_secrets(tmp_path, changed, reason):
+    settings = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY, "data_dir": tmp_path}
+    with pytest.raises(CannotStart) as raised:
+        build(Config(**settings | changed))
+    line = str(raised.value)
+    assert line.startswith(reason)
+    assert "\n" not in line
+    assert "geheim12" not in line
+
+
+def test_a_server_database_needs_no_folder(mariadb, tmp_path):
+    """The file system may then be read-only."""
+    settings = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY, "data_dir": tmp_path / "data"}
+    services = build(Config(database_url=mariadb.new_database(), **settings))
+    services.db.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_the_sqlite_file_is_for_its_owner_only(tmp_path):
+    folder = tmp_path / "data"
+    services = build(Config(encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY, data_dir=folder))
+    services.db.close()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "openrouter_proxy.db").exists()
+
+
+# ── keys from the environment
+
+
+def test_keys_from_the_environment_are_imported_once(new):
+    first = new(openrouter_api_keys=",".join(KEYS[:2]))
+    assert [row.name for row in first.pool.rows()] == [f"env/{sha256_hex(key)[:12]}" for key in KEYS[:2]]
+    assert {row.source for row in first.pool.rows()} == {KeySource.ENVIRONMENT}
+    second = new(openrouter_api_keys=",".join(KEYS))
+    assert second.pool.rows()[:2] == first.pool.rows()[:2]
+    assert len(second.pool.rows()) == 3
+
+
+def test_a_key_that_was_disabled_or_is_over_does_not_come_back_by_a_start(new):
+    services = new(openrouter_api_keys=",".join(KEYS[:2]))
+    [first, second] = services.pool.rows()
+    services.pool.set_enabled(first.name, False)
+    services.pool.move(second.id, KeyState.DELETED)
+    again = new(openrouter_api_keys=",".join(KEYS[:2]))
+    assert [(row.enabled, row.state) for row in again.pool.rows()] == [
+        (False, KeyState.ACTIVE),
+        (True, KeyState.DELETED),
+    ]
+    again.pool.reload()
+    assert again.pool.known_count() == 0
+
+
+def test_a_key_given_twice_is_one(new):
+    assert len(new(openrouter_api_keys=f"{KEYS[0]},{KEYS[0]}").pool.rows()) == 1
+
+
+def test_processes_that_import_together_make_one_row_a_key(new):
+    services = [new() for _ in range(3)]
+    config = services[0].config.model_copy(
+        update={"openrouter_api_keys": new(openrouter_api_keys=KEYS[0]).config.openrouter_api_keys}
+    )
+    threads = [threading.Thread(target=import_keys, args=(one.pool, config)) for one in services]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(services[0].pool.rows()) == 1
+
+
+def test_no_key_of_the_environment_is_logged(new, caplog):
+    caplog.set_level("DEBUG")
+    new(openrouter_api_keys=KEYS[0])
+    logged = " ".join(str(record.__dict__) for record in caplog.records)
+    assert "pool_key_imported" in logged
+    assert KEYS[0] not in logged
+
+
+# ── keeping fresh
+
+
+def test_a_start_fills_memory_before_it_returns_and_begins_one_thread(new):
+    services = new(openrouter_api_keys=KEYS[0])
+    assert services.pool.known_count() == 0
+    before = threading.active_count()
+    services.start()
+    services.start()
+    assert services.pool.known_count() == 1
+    assert threading.active_count() == before + 1
+    services.stop()
+    wait_for(lambda: threading.active_count() == before)
+
+
+def test_a_change_in_one_process_is_in_force_in_another_within_two_seconds(new):
+    here, there = new(), new()
+    there.start()
+    tokens = {}
+    for name in ("owner", "teammate", "stranger"):
+        here.auth.register(name, key := new_derived_key())
+        tokens[name] = f"Bearer {here.auth.login(name, key)[1]}"
+        assert there.auth.authenticate(tokens[name])
+    caller = here.auth.authenticate(tokens["owner"])
+    here.auth.logout(caller)
+    here.users.set_state(here.users.find("teammate").id, UserState.DISABLED)
+    here.pool.add(KEYS[0], "mine", KeySource.OPERATOR)
+    changed_at = time.monotonic()
+
+    def is_refused(name: str) -> bool:
+        try:
+            there.auth.authenticate(tokens[name])
+        except (Unauthorized, Forbidden):
+            return True
+        return False
+
+    wait_for(lambda: is_refused("owner") and is_refused("teammate") and there.pool.known_count() == 1, 5)
+    assert time.monotonic() - changed_at < 2
+    assert not is_refused("stranger")
+
+
+def test_the_counts_in_memory_are_written_at_the_end(new):
+    services = new(openrouter_api_keys=KEYS[0])
+    services.start()
+    for _ in range(3):
+        services.pool.pick()
+    services.stop()
+    assert services.pool.rows()[0].use_count == 3
+
+
+def test_counts_that_cannot_be_written_at_the_end_are_a_warning(tmp_path, caplog):
+    settings = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY, "data_dir": tmp_path}
+    services = build(Config(openrouter_api_keys=KEYS[0], **settings))
+    services.start()
+    services.pool.pick()
+    services.db.transact(lambda tx: tx.execute(sa.text("DROP TABLE api_keys")))
+    services.stop()
+    assert [record.levelno for record in caplog.records if record.getMessage() == "counts_lost"] == [logging.WARNING]
+    services.db.close()
+
+
+def test_the_background_thread_outlives_a_fault(new, caplog):
+    services = new()
+
+    def fail() -> None:
+        if services.started:
+            raise ValueError("a row that nobody understands")
+
+    services.watcher.watch("nonsense", fail)
+    services.start()
+    services.watcher._seen.clear()
+    wait_for(lambda: "background_fault" in [record.getMessage() for record in caplog.records], 5)
+    services.pool.add(KEYS[0], "mine", KeySource.OPERATOR)
+    wait_for(lambda: services.pool.known_count() == 1, 5)
+
+
+def test_the_database_file_is_where_the_settings_say(tmp_path):
+    config = Config(data_dir=tmp_path)
+    assert database_url(config).database == str(Path(tmp_path) / "openrouter_proxy.db")
