@@ -31,6 +31,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.close = lambda graceful=False: None
         return result
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """End at once, without gunicorn's call of the thread pool from within the signal's handler.
+
+        If the signal comes while the pool is being given a request, that call waits for ever for a lock of its own.
+        """
+        super(ThreadWorker, self).handle_quit(sig, frame)
+
 
 def on_starting(server: object) -> None:
     """Refuse a bad database or key before anything listens; migrate once, not in each worker."""

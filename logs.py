@@ -7,22 +7,17 @@ an answer, a key, a token or a username; redaction is the net beneath that rule,
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
-from multiprocessing.util import Finalize
-from typing import Any, TextIO
+from typing import Any
 
 import orjson
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-WRITE_SECONDS = 0.05
 REDACTED = "***"
 SECRET_PATTERNS = (
     r"sk-or-[A-Za-z0-9_-]{8,}",  # OpenRouter keys
@@ -120,57 +115,6 @@ class _Formatter(logging.Formatter):
         return redact(" ".join(parts) + (f"\n{cause}" if cause else ""))
 
 
-class _BatchingHandler(logging.StreamHandler[TextIO]):
-    """Writes lines together, every WRITE_SECONDS; a warning or worse at once, with all before it.
-
-    With a write for each line a thousand threads hand Python's lock around at each request, which cost as much as
-    a third of everything else about it. What kill -9 can lose is the last moment's lines about what went well.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._waiting: deque[str] = deque()
-        self._writing = threading.Lock()
-        self._writer_of = 0
-        # Or a child would write what waits a second time, or wait for ever for a lock that a thread of its parent had.
-        unlock = self._writing.release
-        os.register_at_fork(before=self._before_fork, after_in_parent=unlock, after_in_child=unlock)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._waiting.append(self.format(record))
-        except Exception:  # noqa: BLE001 - a line that can't be made must not fail a request
-            self.handleError(record)
-        if record.levelno >= logging.WARNING:
-            self.flush()
-        elif self._writer_of != os.getpid():
-            self._writer_of = os.getpid()
-            threading.Thread(target=self._keep_writing, name="log-writer", daemon=True).start()
-            Finalize(None, self.flush, exitpriority=0)  # workers that granian forks end without atexit
-
-    def _keep_writing(self) -> None:
-        while True:
-            time.sleep(WRITE_SECONDS)
-            self.flush()
-
-    def _before_fork(self) -> None:
-        self._writing.acquire()
-        self._write()
-
-    def flush(self) -> None:
-        with self._writing:
-            self._write()
-
-    def _write(self) -> None:
-        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        try:
-            if lines:
-                self.stream.write("".join(line + self.terminator for line in lines))
-                self.stream.flush()
-        except (OSError, ValueError):
-            pass  # nobody reads the log any more; the service goes on
-
-
 def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields: object) -> None:
     """Log one event with its fields."""
     if logger.isEnabledFor(level):
@@ -180,7 +124,7 @@ def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields
 def set_up(level: str, as_json: bool, secrets: Iterable[str]) -> None:
     """Send all logging of the process to stderr in our form. Called once, by each program's start."""
     hide_values(secrets)
-    handler = _BatchingHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(as_json))
     root = logging.getLogger()
     root.handlers[:] = [handler]
