@@ -30,7 +30,6 @@ MEMORY_SETTINGS = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
 }
-DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
 
 
 def create_app(services: Services) -> Flask:
@@ -48,18 +47,12 @@ def start() -> Services:
     """Configuration, logging, services. Prints what is wrong and exits with 1 if they can't be had."""
     try:
         settings = config.load()
-        set_up_logging(settings)
+        logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
         return build(settings)
     except config.ConfigError as error:
         refuse(str(error))
     except CannotStart as error:
         refuse(f"Cannot start: {error}")
-
-
-def set_up_logging(settings: config.Config) -> None:
-    """Everything that this process logs from now on has our form."""
-    level = "DEBUG" if settings.flask_debug else settings.log_level
-    logs.set_up(level, as_json=settings.production, secrets=settings.secret_values())
 
 
 def refuse(message: str) -> NoReturn:
@@ -111,7 +104,7 @@ def granian_command(settings: config.Config) -> list[str]:
         "blocking-threads": settings.server_threads,
         "backpressure": settings.server_threads,
         "backlog": 4096,
-        "workers-kill-timeout": DRAIN_SECONDS,
+        "workers-kill-timeout": config.DRAIN_SECONDS,
         "log-level": "error",
     }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]

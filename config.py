@@ -38,6 +38,7 @@ PLACEHOLDER = re.compile(
 KNOWN_WEAK = re.compile(
     r"(secret|password|passw0rd|admin|root|test|default|mysql|openrouter)[-_]?\d*|\d+", re.IGNORECASE
 )
+DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
 OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_-]{16,200}")
@@ -250,6 +251,11 @@ class Config(BaseModel):
     def production(self) -> bool:
         """True where real people are served."""
         return self.app_env == "production"
+
+    @property
+    def effective_log_level(self) -> str:
+        """LOG_LEVEL, or DEBUG with FLASK_DEBUG."""
+        return "DEBUG" if self.flask_debug else self.log_level
 
     @property
     def listen_host(self) -> str:

@@ -1,5 +1,8 @@
 """Settings of gunicorn, which reads this file by itself: `gunicorn app:app` or SERVER=gunicorn."""
 
+import os
+import subprocess
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,14 +11,14 @@ from gunicorn.workers.gthread import ThreadWorker
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
-import app
-from config import ConfigError, load
+import logs
+from config import DRAIN_SECONDS, ROOT, ConfigError, load
 
 try:
     _settings = load()
 except ConfigError as error:
     sys.exit(str(error))
-app.set_up_logging(_settings)
+logs.set_up(_settings.effective_log_level, _settings.production, _settings.secret_values())
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -39,9 +42,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super(ThreadWorker, self).handle_quit(sig, frame)
 
 
+def _without_content(record: logging.LogRecord) -> bool:
+    """What can't be read as a request may be the rest of somebody's body, and a body holds a prompt."""
+    if record.getMessage().startswith("Invalid request from ip="):
+        record.msg, record.args = "invalid_request", ()
+    return True
+
+
+logging.getLogger("gunicorn.error").addFilter(_without_content)
+
+
 def on_starting(server: object) -> None:
-    """Refuse a bad database or key before anything listens; migrate once, not in each worker."""
-    app.start()
+    """Refuse a bad database or key before anything listens; migrate once, not in each worker.
+
+    In a process of its own: this one lives as long as the service, and need not hold all of our modules.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    checked = subprocess.run([sys.executable, "-c", "import app; app.start()"], env=environment, check=False)
+    if checked.returncode:
+        sys.exit(checked.returncode)
 
 
 bind = f"{_settings.listen_host}:{_settings.port}"
@@ -50,7 +69,7 @@ workers = _settings.server_workers
 threads = _settings.server_threads
 worker_connections = threads + 100  # must exceed the threads, or keep-alive is off
 keepalive = 75
-graceful_timeout = app.DRAIN_SECONDS
+graceful_timeout = DRAIN_SECONDS
 http_parser = "python"
 control_socket_disable = True
 accesslog = errorlog = None

@@ -281,7 +281,7 @@ def main() -> int:
     required = () if arguments.status else ("OPENROUTER_PROVISION_KEY", "DEPLOYMENT_ID")
     try:
         settings = config.load(required=required)
-        logs.set_up(settings.log_level, as_json=settings.production, secrets=settings.secret_values())
+        logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
         db, envelopes = open_database(settings)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")

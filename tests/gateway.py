@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -23,10 +24,15 @@ JSON = {"Content-Type": "application/json"}
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, below those that the system gives to outgoing connections by itself."""
+    while True:
+        port = secrets.choice(range(10_000, 30_000))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def new_derived_key() -> str:
@@ -97,6 +103,30 @@ class Gateway:
         return self.process.wait(30)
 
 
+def refusal_of(answer: requests.Response) -> str:
+    """The message of a refusal; asserts that it has the one shape and the headers of every answer."""
+    assert 400 <= answer.status_code < 500 or answer.status_code == 503, (answer.status_code, answer.text)
+    assert answer.headers["Content-Type"] == "application/json"
+    body = answer.json()
+    message = body["message"]
+    assert isinstance(message, str)
+    assert message
+    assert set(body) == {"error", "message", "detail"}
+    assert set(body["error"]) == {"code", "message", "type", "param", "metadata"}
+    assert body["detail"] == body["error"]["message"] == message
+    assert body["error"]["code"] == answer.status_code
+    assert set(body["error"]["metadata"]) == {"error_type"}
+    check_headers(answer)
+    return message
+
+
+def check_headers(answer: requests.Response) -> None:
+    """Assert the headers that every answer has."""
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
 def wait_for(find: Callable[[], Any], seconds: float = 20) -> Any:
     """Ask until there is an answer, and return it."""
     deadline = time.monotonic() + seconds
@@ -143,7 +173,11 @@ def start_gateway(log_file: Path, **settings: object) -> Gateway:
         except requests.ConnectionError:
             return False
 
-    wait_for(answers, 30)
+    try:
+        wait_for(answers, 40)
+    except BaseException:
+        gateway.stop(signal.SIGKILL)
+        raise
     return gateway
 
 
@@ -162,7 +196,8 @@ def in_processes(count: int, prepare: str, race: str, *arguments: str, **setting
         process.stdin.write("go\n")
         process.stdin.flush()
     ended = [(process.communicate(timeout=60), process.returncode) for process in started]
-    assert [complaint for (_, complaint), code in ended if code] == []
+    complaints = [complaint for (_, complaint), code in ended if code]
+    assert not complaints, complaints[0]
     return [printed for (printed, _), _ in ended]
 
 

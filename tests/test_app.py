@@ -159,6 +159,20 @@ def test_a_gunicorn_worker_that_is_interrupted_while_it_hands_out_a_request_ends
     assert run("-c", QUIT, DATA_DIR=tmp_path).stdout == "ends\n"
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_what_cannot_be_read_as_a_request_is_not_logged(launch, server):
+    """It may be the rest of a body whose length was wrong."""
+    gateway = launch(SERVER=server, LOG_LEVEL="DEBUG")
+    with gateway.open_raw(b"", "Content-Length: x\r\n") as first, gateway.open_raw(b"") as second:
+        first.recv(100)
+        second.recv(100)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(b"canary of a prompt\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert gateway.stop() == 0
+    assert "canary" not in gateway.log()
+
+
 def test_no_secret_is_on_the_command_line_of_the_server(launch):
     gateway = launch(**PRODUCTION)
     for process in [psutil.Process(gateway.process.pid), *psutil.Process(gateway.process.pid).children(recursive=True)]:

@@ -23,7 +23,6 @@ import pytest
 import requests
 import yaml
 
-import app
 import config
 from tests.gateway import ROOT, Gateway, free_port, wait_for
 from tests.mariadb import DatabaseServer
@@ -155,7 +154,7 @@ def test_our_services_are_locked_down(name: str) -> None:
 
 
 def test_a_stop_leaves_running_answers_their_time() -> None:
-    assert int(SERVICES["app"]["stop_grace_period"].removesuffix("s")) > app.DRAIN_SECONDS
+    assert int(SERVICES["app"]["stop_grace_period"].removesuffix("s")) > config.DRAIN_SECONDS
 
 
 def test_only_the_gateway_is_published() -> None:

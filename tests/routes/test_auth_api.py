@@ -1,0 +1,231 @@
+"""Signing up, logging in, refreshing and logging out: exact answers, and refusals in force in every process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from clock import Clock
+from config import Config
+from db import Database, database_url
+from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
+from tests.gateway import Gateway, check_headers, new_derived_key, refusal_of, wait_for
+from users import Users, UserState
+
+
+@pytest.fixture
+def account(gateway: Gateway) -> dict[str, str]:
+    """Somebody who has just registered."""
+    made = {"username": f"{time.monotonic_ns()}@example.com", "derived_key": new_derived_key()}
+    assert gateway.post("/register", made).status_code == 201
+    return made
+
+
+def login(gateway: Gateway, account: dict[str, str]) -> dict[str, Any]:
+    answer = gateway.post("/login", account)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def refusal(gateway: Gateway, token: str) -> tuple[int, str] | None:
+    """How a call with this token is refused; None if it is only for its empty body."""
+    answer = gateway.post("/v1/chat/completions", {}, token)
+    return None if answer.status_code == 400 else (answer.status_code, refusal_of(answer))
+
+
+# ── sign up and log in
+
+
+def test_the_parameters_of_key_derivation_are_those_that_clients_expect(gateway):
+    answer = gateway.get("/api/auth/kdf")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "algorithm": "argon2id",
+        "time_cost": 2,
+        "memory_kib": 1953,
+        "parallelism": 1,
+        "hash_len": 64,
+        "salt": {"algorithm": "blake2b", "digest_bytes": 16, "password_prefix_characters": 6},
+        "encoding": "base64url",
+        "length": 64,
+        "domain": "openrouter-proxy-access-key-v1",
+    }
+
+
+def test_a_registration_is_answered_to_the_byte(gateway):
+    answer = gateway.post("/register", {"username": f"u{time.monotonic_ns()}", "derived_key": new_derived_key()})
+    assert answer.status_code == 201
+    assert answer.content == b'{"message":"User registered successfully"}'
+    assert answer.headers["Content-Type"] == "application/json"
+    check_headers(answer)
+
+
+def test_a_taken_name_is_a_400_in_the_agreed_words(gateway, account):
+    for key in (account["derived_key"], new_derived_key()):
+        answer = gateway.post("/register", {"username": account["username"], "derived_key": key})
+        assert answer.status_code == 400
+        assert refusal_of(answer) == "Username already exists"
+        assert answer.json()["error"]["type"] == "username_taken"
+    assert login(gateway, account)
+
+
+def test_a_login_has_the_agreed_fields_and_no_other(gateway, account):
+    body = login(gateway, account)
+    assert set(body) == {"message", "token", "access_token", "refresh_token", "token_type", "expires_in", "user"}
+    assert (body["message"], body["token_type"], body["expires_in"]) == ("Login successful", "Bearer", 86_400)
+    assert body["token"] == body["access_token"]
+    claims = jwt.decode(body["token"], options={"verify_signature": False})
+    assert body["user"] == {"id": int(claims["sub"])}
+    assert claims["exp"] - claims["iat"] == body["expires_in"]
+    assert refusal(gateway, body["token"]) is None
+
+
+def test_unknown_user_and_wrong_key_are_answered_with_the_same_bytes(gateway, account):
+    attempts = [
+        {"username": account["username"], "derived_key": new_derived_key()},
+        {"username": "nobody@example.com", "derived_key": new_derived_key()},
+        {"username": "nobody@example.com", "derived_key": account["derived_key"]},
+        {"username": account["username"], "derived_key": "x"},
+    ]
+    answers = [gateway.post("/login", attempt) for attempt in attempts]
+    for answer in answers:
+        assert answer.status_code == 401
+        assert refusal_of(answer) == "Invalid credentials"
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert len({answer.content for answer in answers}) == 1
+    varying = {"date", "x-request-id"}
+    heads = [{name.lower(): value for name, value in answer.headers.items()} for answer in answers]
+    assert len({str(sorted((name, one[name]) for name in one if name not in varying)) for one in heads}) == 1
+
+
+@pytest.mark.parametrize("path", ["/register", "/login"])
+def test_argon2s_encoded_text_is_a_400_that_says_what_to_send(gateway, path):
+    encoded = "$argon2id$v=19$m=1953,t=2,p=1$Ov0Nk5+/2tRMZRCsM5QLsA$SVyABWBKeaJ"
+    answer = gateway.post(path, {"username": "x", "derived_key": encoded})
+    assert answer.status_code == 400
+    assert "send base64url(Argon2id(...)) cut to 64 characters" in refusal_of(answer)
+
+
+@pytest.mark.parametrize("missing", ["username", "derived_key"])
+@pytest.mark.parametrize("path", ["/register", "/login"])
+def test_a_missing_field_is_a_400_that_names_it(gateway, path, missing):
+    body = {"username": "x", "derived_key": new_derived_key()}
+    del body[missing]
+    answer = gateway.post(path, body)
+    assert answer.status_code == 400
+    assert refusal_of(answer).startswith(missing)
+
+
+def test_fields_that_nobody_asked_for_change_nothing(gateway):
+    more = {"id": 1, "user_id": 1, "is_admin": True, "state": "active", "key_hash": "x", "username_hash": "x"}
+    account = {"username": f"u{time.monotonic_ns()}", "derived_key": new_derived_key()} | more
+    assert gateway.post("/register", account).status_code == 201
+    assert login(gateway, account)["user"]["id"] != 1
+
+
+# ── refresh and log out
+
+
+def test_a_refresh_gives_new_tokens_and_uses_the_old_one_up(gateway, account):
+    first = login(gateway, account)
+    answer = gateway.post("/api/auth/refresh", {"refresh_token": first["refresh_token"]})
+    assert answer.status_code == 200
+    second = answer.json()
+    assert set(second) == {"access_token", "refresh_token", "token_type", "expires_in", "user"}
+    assert second["user"] == first["user"]
+    assert refusal(gateway, second["access_token"]) is None
+    again = gateway.post("/api/auth/refresh", {"refresh_token": first["refresh_token"]})
+    assert again.status_code == 401
+    assert "log in again" in refusal_of(again)
+    assert gateway.post("/api/auth/refresh", {"refresh_token": second["refresh_token"]}).status_code == 200
+
+
+def test_a_logout_ends_both_tokens_of_this_session_and_no_other(gateway, account):
+    this, other = login(gateway, account), login(gateway, account)
+    answer = gateway.post("/api/auth/logout", token=this["token"])
+    assert (answer.status_code, answer.json()) == (200, {"message": "Logged out"})
+    assert refusal(gateway, this["token"]) == (401, "The session has ended; log in again")
+    for refused in (
+        gateway.post("/api/auth/logout", token=this["token"]),
+        gateway.post("/api/auth/refresh", {"refresh_token": this["refresh_token"]}),
+    ):
+        assert refused.status_code == 401
+        refusal_of(refused)
+    assert refusal(gateway, other["token"]) is None
+
+
+def test_nobody_logs_out_without_a_token(gateway):
+    answer = gateway.post("/api/auth/logout")
+    assert answer.status_code == 401
+    assert "Authorization: Bearer <token>" in refusal_of(answer)
+
+
+def test_a_refresh_token_is_no_access_token(gateway, account):
+    status, message = refusal(gateway, login(gateway, account)["refresh_token"])
+    assert status == 401
+    assert "send the one that /login returned" in message
+
+
+# ── several processes
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def two(
+    request: pytest.FixtureRequest, start: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Gateway, Gateway]:
+    """Two gateways on one database, once of each kind."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('shared')}/x.db"
+    else:
+        url = request.getfixturevalue("mariadb").new_database()
+    shared = {"DATABASE_URL": url, "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY}
+    return start(**shared, SERVER="granian"), start(**shared, SERVER="gunicorn")
+
+
+def wait_for_refusal(gateway: Gateway, token: str, status: int, message: str) -> None:
+    """Wait for calls with this token to be refused like this, two seconds at most."""
+    begun = time.monotonic()
+    wait_for(lambda: refusal(gateway, token) == (status, message), 5)
+    assert time.monotonic() - begun < 2
+
+
+def test_logging_out_is_in_force_in_another_process_within_two_seconds(two):
+    here, there = two
+    owner, stranger = here.new_user(), here.new_user()
+    assert refusal(there, owner) is refusal(there, stranger) is None
+    assert here.post("/api/auth/logout", token=owner).status_code == 200
+    for gateway in two:
+        wait_for_refusal(gateway, owner, 401, "The session has ended; log in again")
+    assert refusal(there, stranger) is None
+
+
+def test_silencing_and_disabling_are_in_force_in_every_process_within_two_seconds(two):
+    owner, stranger = (two[0].new_user() for _ in range(2))
+    assert refusal(two[1], owner) is refusal(two[1], stranger) is None
+    db = Database(database_url(Config(database_url=two[0].settings["DATABASE_URL"])))
+    user_id = int(jwt.decode(owner, options={"verify_signature": False})["sub"])
+    users = Users(db, b"", Clock())
+    users.set_state(user_id, UserState.SILENCED)
+    for gateway in two:
+        wait_for_refusal(gateway, owner, 403, "This account may not make calls at present")
+    users.set_state(user_id, UserState.DISABLED)
+    for gateway in two:
+        wait_for_refusal(gateway, owner, 403, "This account is disabled")
+        assert gateway.post("/api/auth/logout", token=owner).status_code == 403
+        assert refusal(gateway, stranger) is None
+    users.set_state(user_id, UserState.ACTIVE)
+    wait_for(lambda: refusal(two[0], owner) is refusal(two[1], owner) is None, 5)
+    db.close()
+
+
+def test_a_token_of_one_process_is_refreshed_once_by_whichever_process_is_first(two):
+    here, there = two
+    account = {"username": "owner", "derived_key": new_derived_key()}
+    assert here.post("/register", account).status_code == 201
+    token = login(there, account)["refresh_token"]
+    answers = [gateway.post("/api/auth/refresh", {"refresh_token": token}) for gateway in (here, there)]
+    assert [answer.status_code for answer in answers] == [200, 401]
