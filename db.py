@@ -6,6 +6,7 @@ The only file that knows which database it is. Times are aware and UTC on both s
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ SCHEMA_VERSION = "0001"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
+SQLITE_WAIT_SECONDS = 5  # for another process to finish writing
 MIGRATION_LOCK = "openrouter_proxy_migrations"
 MIGRATION_LOCK_SECONDS = 60
 
@@ -191,14 +193,28 @@ def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
     return engine
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging. While another process does so, SQLite says "locked" without waiting itself."""
+    until = time.monotonic() + SQLITE_WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+
+
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(url, hide_parameters=True, pool_size=10, max_overflow=5, pool_timeout=5)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver's own deferred BEGIN loses updates between processes
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={SQLITE_WAIT_SECONDS * 1000}", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        _use_wal(connection)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

@@ -1,8 +1,8 @@
 """Settings of gunicorn, which reads this file by itself: `gunicorn app:app` or SERVER=gunicorn."""
 
+import logging
 import os
 import subprocess
-import logging
 import sys
 from pathlib import Path
 from typing import Any
