@@ -11,8 +11,9 @@ import re
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -87,47 +88,68 @@ class _Formatter(logging.Formatter):
         self._as_json = as_json
         self._second = (0, "")
 
-    def _stamp(self, record: logging.LogRecord) -> str:
-        second = int(record.created)
+    def _stamp(self, at: float) -> str:
+        second = int(at)
         if self._second[0] != second:
             self._second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second[1]}.{int(record.msecs):03d}Z"
+        return f"{self._second[1]}.{int(at % 1 * 1000):03d}Z"
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = getattr(record, "fields", None) or {}
+        cause = self.formatException(record.exc_info) if record.exc_info else ""
+        return self.line(record.created, record.levelname, record.name, record.getMessage(), fields, cause)
+
+    def line(self, at: float, level: str, logger: str, name: str, fields: dict[str, Any], cause: str = "") -> str:
         if (current := request_id.get()) and "request_id" not in fields:
             fields = {"request_id": current, **fields}
-        cause = self.formatException(record.exc_info) if record.exc_info else ""
-        stamp = self._stamp(record)
+        stamp = self._stamp(at)
         if self._as_json:
-            line = {
-                "at": stamp,
-                "level": record.levelname,
-                "logger": record.name,
-                "event": record.getMessage(),
-                **fields,
-            }
+            line = {"at": stamp, "level": level, "logger": logger, "event": name, **fields}
             if cause:
                 line["exception"] = cause
             return _json_line(line)
-        parts = [stamp[11:], f"{record.levelname:<7}", record.getMessage()]
-        parts += [f"{name}={value}" for name, value in fields.items() if value is not None]
+        parts = [stamp[11:], f"{level:<7}", name]
+        parts += [f"{field}={value}" for field, value in fields.items() if value is not None]
         return redact(" ".join(parts) + (f"\n{cause}" if cause else ""))
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Our lines on stderr: records' like any handler's, and those of `event` without a record."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__(sys.stderr)
+        self._lines = _Formatter(as_json)
+        self.setFormatter(self._lines)
+
+    def write(self, logger: logging.Logger, name: str, level: int, fields: dict[str, Any]) -> None:
+        line = self._lines.line(time.time(), logging.getLevelName(level), logger.name, name, fields)
+        with self.lock or nullcontext():
+            try:
+                self.stream.write(line + self.terminator)
+                self.stream.flush()
+            except (OSError, ValueError):
+                pass  # nobody reads the log any more; the service goes on
+
+
 def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields: object) -> None:
-    """Log one event with its fields."""
-    if logger.isEnabledFor(level):
+    """Log one event with its fields.
+
+    Past logging's records where it can: a record costs a busy service more than all else about its line.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _Stderr):
+        handlers[0].write(logger, name, level, fields)
+    else:
         logger.log(level, name, extra={"fields": fields})
 
 
 def set_up(level: str, as_json: bool, secrets: Iterable[str]) -> None:
     """Send all logging of the process to stderr in our form. Called once, by each program's start."""
     hide_values(secrets)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(as_json))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_Stderr(as_json)]
     root.setLevel(level)
     for chatty in ("urllib3", "alembic", "mysql.connector", "werkzeug", "sqlalchemy.engine"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

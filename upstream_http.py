@@ -7,6 +7,7 @@ or .netrc are read.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
@@ -18,8 +19,13 @@ import httptools
 
 RECEIVE_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 64 * 1024
+# The headers that anybody here asks for: decoding all the others would take longer than the rest of a head.
+READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
+READ_HEADERS |= {b"x-generation-id", b"x-provider-name"}
 # OpenRouter's edge closes idle connections after minutes; a younger one is alive unless its socket says otherwise.
 MAX_IDLE_SECONDS = 60.0
+# One that was in use a moment ago is taken as it is: asking its socket costs system calls for each request.
+TRUSTED_IDLE_SECONDS = 0.5
 
 
 class UpstreamError(Exception):
@@ -77,7 +83,9 @@ class Exchange:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.has_head:  # a trailer
             return
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        name = name.lower()
+        if name in READ_HEADERS:
+            self.headers[name.decode("ascii")] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         if self.complete:
@@ -159,7 +167,8 @@ class _Connection:
         self.reused = False
 
     def send(self, data: bytes, seconds: float) -> None:
-        self._set_timeout(seconds)
+        if self._timeout < seconds:  # the time of the answer before is as good, if it is not shorter
+            self._set_timeout(seconds)
         self._socket.sendall(data)
 
     def receive(self, seconds: float) -> bytes:
@@ -174,13 +183,17 @@ class _Connection:
             raise ConnectionLost(f"{type(error).__name__} while reading the upstream's answer") from None
 
     def _set_timeout(self, seconds: float) -> None:
-        if seconds != self._timeout:  # each change is a system call
+        seconds = math.ceil(seconds * 10) / 10
+        if seconds != self._timeout:  # each change is a system call, so tenths of a second must do
             self._socket.settimeout(seconds)
             self._timeout = seconds
 
     def is_stale(self) -> bool:
         """True if the upstream has closed the idle connection, or sent what nobody asked for."""
-        if time.monotonic() - self.idle_since > MAX_IDLE_SECONDS:
+        idle = time.monotonic() - self.idle_since
+        if idle < TRUSTED_IDLE_SECONDS:
+            return False
+        if idle > MAX_IDLE_SECONDS:
             return True
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)

@@ -108,12 +108,27 @@ def test_several_workers_serve_one_address_and_know_the_same_people(launch, serv
         assert gateway.post("/api/auth/logout", token=token).status_code == 200
 
 
+def end(gateway: Gateway, number: int) -> None:
+    """Tell the server to end: it does so cleanly and frees its port."""
+    assert gateway.stop(number) == 0
+    assert "Traceback" not in gateway.log()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", gateway.port))
+
+
 @pytest.mark.parametrize("server", SERVERS)
-def test_in_production_every_line_of_the_log_is_json_with_the_requests_id(launch, server):
-    gateway = launch(SERVER=server, **PRODUCTION)
+def test_in_production_the_log_is_json_lines_with_the_requests_ids_and_nothing_private(launch, server):
+    gateway = launch(SERVER=server, LOG_LEVEL="DEBUG", **PRODUCTION)
     answer = gateway.post("/register", {"username": "canary@example.com", "derived_key": new_derived_key()})
     assert answer.status_code == 201
-    assert gateway.stop() == 0
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(b"canary of a prompt: the rest of a body whose length was wrong\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    server_process = psutil.Process(gateway.process.pid)
+    for process in [server_process, *server_process.children(recursive=True)]:
+        assert not any(secret in word for word in process.cmdline() for secret in (SECRET_KEY, ENCRYPTION_KEY))
+    end(gateway, signal.SIGTERM)
     lines = [json.loads(line) for line in gateway.log().splitlines()]
     [registered] = [line for line in lines if line["event"] == "registered"]
     assert registered["request_id"] == answer.headers["X-Request-Id"]
@@ -125,19 +140,8 @@ def test_in_production_every_line_of_the_log_is_json_with_the_requests_id(launch
 def test_a_quiet_log_level_is_quiet_under_each_server(launch, server):
     gateway = launch(SERVER=server, LOG_LEVEL="ERROR")
     gateway.new_user()
-    assert gateway.stop() == 0
+    end(gateway, signal.SIGINT)
     assert gateway.log() == ""
-
-
-@pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_told_to_end_ends_cleanly_and_frees_its_port(launch, server, number):
-    gateway = launch(SERVER=server)
-    assert gateway.stop(number) == 0
-    assert "Traceback" not in gateway.log()
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", gateway.port))
 
 
 QUIT = """
@@ -157,26 +161,6 @@ with worker.tpool._shutdown_lock:
 def test_a_gunicorn_worker_that_is_interrupted_while_it_hands_out_a_request_ends(tmp_path):
     """The thread pool is locked at that moment, by the very thread that the signal interrupts."""
     assert run("-c", QUIT, DATA_DIR=tmp_path).stdout == "ends\n"
-
-
-@pytest.mark.parametrize("server", SERVERS)
-def test_what_cannot_be_read_as_a_request_is_not_logged(launch, server):
-    """It may be the rest of a body whose length was wrong."""
-    gateway = launch(SERVER=server, LOG_LEVEL="DEBUG")
-    with gateway.open_raw(b"", "Content-Length: x\r\n") as first, gateway.open_raw(b"") as second:
-        first.recv(100)
-        second.recv(100)
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
-        connection.sendall(b"canary of a prompt\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 400")
-    assert gateway.stop() == 0
-    assert "canary" not in gateway.log()
-
-
-def test_no_secret_is_on_the_command_line_of_the_server(launch):
-    gateway = launch(**PRODUCTION)
-    for process in [psutil.Process(gateway.process.pid), *psutil.Process(gateway.process.pid).children(recursive=True)]:
-        assert not {SECRET_KEY, ENCRYPTION_KEY} & set(" ".join(process.cmdline()).split())
 
 
 def test_the_address_is_that_of_the_settings():

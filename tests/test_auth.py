@@ -459,7 +459,10 @@ def test_keys_that_the_header_offers_are_ignored(door, claims, refuses, header):
     refuses(signed(claims, "another key of tests, more than 32 bytes!", **header))
 
 
-@pytest.mark.parametrize("name", module.REQUIRED_CLAIMS)
+CLAIMS = ["iss", "aud", "sub", "sid", "jti", "iat", "exp", "token_use"]
+
+
+@pytest.mark.parametrize("name", CLAIMS)
 def test_every_claim_is_required(claims, refuses, name):
     del claims[name]
     refuses(signed(claims))
@@ -469,7 +472,7 @@ ODD_VALUES = [None, "", [], {}, True, False, 0, -1, 1.5, "x", ["x"], {"x": 1}, 1
 ODD_VALUES += [float("inf"), float("-inf"), float("nan"), "0", "9" * 40, "\ud800", "\0"]
 
 
-@pytest.mark.parametrize("name", module.REQUIRED_CLAIMS)
+@pytest.mark.parametrize("name", CLAIMS)
 @pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: ascii(value)[:12])
 def test_claims_of_other_types_and_values_are_refused(door, claims, refuses, name, value):
     if name in {"sid", "jti"} and isinstance(value, str):

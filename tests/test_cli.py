@@ -159,8 +159,8 @@ def flask(*words: str, stdin: str = "", **settings: object) -> subprocess.Comple
     return subprocess.run(command, check=False, cwd=ROOT, env=environment(**settings), timeout=60, **pipes)
 
 
-def test_the_commands_work_from_a_shell_and_show_no_key(empty_database_url, tmp_path):
-    settings = {"DATABASE_URL": empty_database_url, "DATA_DIR": tmp_path, "LOG_LEVEL": "DEBUG"}
+def test_the_commands_work_from_a_shell_and_show_no_key(tmp_path):
+    settings = {"DATA_DIR": tmp_path, "LOG_LEVEL": "DEBUG"}
     upgraded, added, listed = (
         flask(*words, stdin=KEY, **settings) for words in (["db", "upgrade"], ["pool", "add"], ["pool", "list"])
     )

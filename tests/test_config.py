@@ -158,6 +158,7 @@ def test_an_empty_value_counts_as_not_set():
         STRONG[:31],
         "a" * 64,
         "ab" * 32,
+        "abacbabccbacbacabbcacbcaabcbacbacacbbcab",
         "12345678901234567890123456789012",
         "abcdefghijklmnopabcdefghijklmnopabcdefgh",
         "short",

@@ -91,6 +91,26 @@ def test_the_migrated_schema_is_that_of_the_tables_in_the_code(db):
     assert db.schema_differences() == []
 
 
+def described(database: Database) -> dict[str, set[str]]:
+    """Every table in the database's own words: types, character sets, keys and indexes, in any order."""
+    tables = sorted(db_module.metadata.tables)
+    with database.reading() as tx:
+        if database.kind == "mysql":
+            texts = {name: [tx.execute(sa.text(f"SHOW CREATE TABLE {name}")).one()[1]] for name in tables}
+        else:
+            found = tx.execute(sa.text("SELECT tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL")).all()
+            texts = {name: [row.sql for row in found if row.tbl_name == name] for name in tables}
+    return {name: {line.strip(" ,\t") for line in "\n".join(lines).splitlines()} for name, lines in texts.items()}
+
+
+def test_the_migrations_make_the_same_tables_as_the_code_would_to_the_last_option(db, mariadb, tmp_path):
+    url = mariadb.new_database() if db.kind == "mysql" else f"sqlite:///{tmp_path}/other.db"
+    other = connect(url)
+    other.transact(db_module.metadata.create_all)
+    assert described(db) == described(other)
+    other.close()
+
+
 def test_a_schema_that_differs_from_the_code_is_noticed(db):
     db.transact(lambda tx: tx.execute(sa.text("ALTER TABLE users ADD COLUMN stray INTEGER")))
     assert "stray" in str(db.schema_differences())
@@ -115,6 +135,19 @@ def test_processes_that_upgrade_together_all_succeed(empty_database_url):
     with database.reading() as tx:
         assert [row.value for row in tx.execute(sa.select(revisions))] == [1, 1, 1]
     database.close()
+
+
+OPEN_TOGETHER = """
+for _ in range(15):
+    moment = int(time.time() * 25) + 1
+    time.sleep(max(0, moment / 25 - time.time()))
+    url = f"sqlite:///{sys.argv[1]}/{moment}.db"
+    db.Database(db.database_url(config.Config(database_url=url))).has_table("x")
+"""
+
+
+def test_processes_that_open_a_new_sqlite_file_at_the_same_moment_do_not_lock_each_other_out(tmp_path):
+    in_processes(4, "import config, db, time", OPEN_TOGETHER, str(tmp_path))
 
 
 def test_the_schema_of_a_newer_version_is_refused_and_left_alone(db):

@@ -57,6 +57,8 @@ def test_only_what_has_changed_is_reloaded_and_only_once(db, copies, name):
     changed(db, name)
     assert copies.check() == [name]
     assert copies.check() == []
+    changed(db, name)
+    assert copies.check() == [name]
 
 
 def test_every_process_notices(db, copies, empty_database_url):

@@ -188,6 +188,7 @@ def test_a_connection_closed_while_idle_is_replaced(http, upstream):
     read_whole(first)
     first.close()
     idle = http._idle[0]
+    idle.idle_since -= 1
     wait_for(idle.is_stale)
     upstream.play("m", json_answer("200 OK", b"{}"))
     assert read_whole(send(http)) == b"{}"
