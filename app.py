@@ -6,6 +6,7 @@ made when it is first asked for: importing this file does no work.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -30,6 +31,10 @@ MEMORY_SETTINGS = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
 }
+# Each thread that waits for the interpreter wakes up once in this interval to ask for it. At Python's 5 ms, a short
+# pause with hundreds of open streams makes so many wake that they take all of the core, and the pause lasts for
+# seconds. Our threads give the interpreter up by themselves: they wait for sockets more than they compute.
+SWITCH_INTERVAL_SECONDS = 0.1
 
 
 def create_app(services: Services) -> Flask:
@@ -111,10 +116,18 @@ def granian_command(settings: config.Config) -> list[str]:
     return ["granian", *flags, "--no-ws", "--respawn-failed-workers", "app:app"]
 
 
+def _suit_interpreter_to_many_threads() -> None:
+    """Short pauses for the collector, and none that grows: see SWITCH_INTERVAL_SECONDS."""
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    gc.collect()
+    gc.freeze()  # what exists by now stays: to look through it again and again would stop all streams for some 70 ms
+
+
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     globals()["app"] = create_app(start())
+    _suit_interpreter_to_many_threads()
     return globals()["app"]
 
 
