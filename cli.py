@@ -12,10 +12,10 @@ from flask.cli import AppGroup
 from rich.console import Console
 from rich.table import Table
 
-from api_key_manager import MAX_NAME_CHARACTERS, KeyAlreadyKnown, KeySource
 from config import OPENROUTER_KEY
 from crypto import sha256_hex
 from errors import AppError
+from pool_keys import MAX_NAME_CHARACTERS, KeyAlreadyKnown, KeySource
 from services import Services
 
 db_commands = AppGroup("db", help="The database.")
@@ -69,7 +69,7 @@ def list_keys() -> None:
                 "last_used": row.last_used and row.last_used.isoformat(timespec="seconds"),
                 "expires_at": row.expires_at and row.expires_at.isoformat(timespec="seconds"),
             }
-            for row in _services().pool.rows()
+            for row in _services().keys.rows()
         ],
         "Key pool",
     )
@@ -90,7 +90,7 @@ def add_key(name: str | None) -> None:
     if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
         raise click.ClickException(f"A name has at most {MAX_NAME_CHARACTERS} characters, all of them printable")
     try:
-        _services().pool.add(text, name, KeySource.OPERATOR)
+        _services().keys.add(text, name, KeySource.OPERATOR)
     except KeyAlreadyKnown:
         raise click.ClickException("The pool has, or once had, this key or a key of this name") from None
     show([{"name": name, "state": "active"}], "Added")
@@ -112,7 +112,7 @@ def disable_key(name: str) -> None:
 
 def _set_enabled(name: str, enabled: bool) -> None:
     try:
-        _services().pool.set_enabled(name, enabled)
+        _services().keys.set_enabled(name, enabled)
     except AppError as error:
         raise click.ClickException(error.message) from None
     show([{"name": name, "enabled": enabled}], "Changed")

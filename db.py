@@ -25,7 +25,7 @@ from config import ROOT, Config
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0001"  # the newest file in migrations/versions
+SCHEMA_VERSION = "0002"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
@@ -116,6 +116,35 @@ api_keys = sa.Table(
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("last_used", UtcDateTime),
     sa.Column("use_count", sa.BigInteger, nullable=False),
+    sa.Column("account_id", _ascii(64)),
+    sa.Column("limit_nano", sa.BigInteger),
+    sa.Column("remaining_nano", sa.BigInteger),
+    sa.Column("usage_nano", sa.BigInteger),
+    sa.Column("replaces_id", sa.BigInteger),
+    sa.Column("renew_at", UtcDateTime),
+    sa.Column("drain_until", UtcDateTime),
+    **_table_options,
+)
+
+rotator = sa.Table(
+    "rotator",
+    metadata,
+    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("owner", _ascii(64)),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("lease_until", UtcDateTime),
+    sa.Column("deployment_hash", _ascii(64)),
+    sa.Column("deletions_held_until", UtcDateTime),
+    **_table_options,
+)
+
+gateway_processes = sa.Table(
+    "gateway_processes",
+    metadata,
+    sa.Column("id", _ascii(32), primary_key=True),
+    sa.Column("beat_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("keys_revision", sa.BigInteger, nullable=False),
+    sa.Column("report", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
     **_table_options,
 )
 
@@ -310,6 +339,14 @@ class Database:
     def close(self) -> None:
         """Close all pooled connections."""
         self._engine.dispose()
+
+
+def utc_now(tx: Transaction) -> datetime:
+    """The database's time, aware, in UTC: one clock for all hosts."""
+    if tx.dialect.name == "mysql":
+        now: datetime = tx.execute(sa.text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
+        return now.replace(tzinfo=UTC)
+    return datetime.now(UTC)  # SQLite is this host
 
 
 def inserted_id(result: sa.CursorResult[Any]) -> int:

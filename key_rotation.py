@@ -17,28 +17,27 @@ import signal
 import sys
 import threading
 import time
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import orjson
-import requests
 from rich.console import Console
 from rich.table import Table
 
 import config
 import logs
-from api_key_manager import EXPIRY_MARGIN, ApiKeyManager, KeyRow, KeySource, KeyState
+from api_key_manager import EXPIRY_MARGIN
 from clock import Clock
-from config import OPENROUTER_KEY, Config, ConfigError
-from crypto import SealBroken, new_id, sha256_hex
+from config import Config, ConfigError
+from crypto import SealBroken, new_id
 from db import DatabaseError
 from logs import event
+from management_api import ManagementApi, ManagementError
+from pool_keys import KeyRow, KeySource, KeyState, PoolKeys
 from services import CannotStart, open_database
 
 log = logging.getLogger("rotation")
 
 PASS_SECONDS = 60.0
-API_TIMEOUT_SECONDS = 30.0
 # An intent younger than this may still be on its way: longer than the API's time-out and any error of the clocks.
 INTENT_MIN_AGE = timedelta(minutes=5)
 CONFIRM_PAUSES_SECONDS = (0.5, 1, 2, 0)
@@ -46,99 +45,10 @@ CONFIRM_PAUSES_SECONDS = (0.5, 1, 2, 0)
 DRAIN = timedelta(hours=2)
 
 
-class ManagementError(Exception):
-    """OpenRouter refused a management call or did not answer it usefully. `status` is 0 unless it refused."""
-
-    def __init__(self, what: str, status: int = 0, reason: str = "") -> None:
-        super().__init__(f"OpenRouter's management API failed: {what}: {reason or f'status {status}'}")
-        self.status = status
-
-
-class ManagementApi:
-    """OpenRouter's key-management API, and the one call that asks a key about itself."""
-
-    def __init__(self, base_url: str, management_key: str) -> None:
-        self._base_url = base_url
-        self._management_key = management_key
-        self._session = requests.Session()
-        self._session.trust_env = False  # a .netrc would replace the Authorization header
-
-    def create(self, name: str, limit_usd: float | None, limit_reset: str | None, expires_at: datetime) -> str:
-        """Mint a key and return its text, which OpenRouter shows only this once."""
-        body = {
-            "name": name,
-            "limit": limit_usd,
-            "limit_reset": limit_reset,
-            "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}",
-        }
-        answer = self._call("POST", "/keys", body)
-        text, described = answer.get("key"), answer.get("data")
-        if not isinstance(text, str) or not OPENROUTER_KEY.fullmatch(text):
-            raise ManagementError("POST /keys", reason="the answer holds no key")
-        if not isinstance(described, dict) or described.get("hash") != sha256_hex(text):
-            # We delete keys by this hash: under another one they would live on.
-            raise ManagementError("POST /keys", reason="the key's hash is not its SHA-256")
-        return text
-
-    def delete(self, key_hash: str) -> None:
-        """Delete a key; one that is already gone counts as deleted."""
-        try:
-            self._call("DELETE", f"/keys/{key_hash}")
-        except ManagementError as error:
-            if error.status != 404:
-                raise
-
-    def hashes_by_name(self) -> dict[str, str]:
-        """All keys of the account, page by page until one is empty."""
-        found: dict[str, str] = {}
-        offset = 0
-        while page := self._call("GET", f"/keys?include_disabled=true&offset={offset}").get("data", ()):
-            try:
-                found |= {str(key["name"]): str(key["hash"]) for key in page}
-            except (TypeError, KeyError):
-                raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
-            offset += len(page)
-        return found
-
-    def is_alive(self, text: str) -> bool:
-        """True if OpenRouter accepts this key."""
-        try:
-            self._call("GET", "/key", key=text)
-        except ManagementError as error:
-            if error.status == 401:
-                return False
-            raise
-        return True
-
-    def _call(self, method: str, path: str, body: object = None, key: str | None = None) -> dict[str, Any]:
-        what = f"{method} {path.partition('?')[0][:24]}"
-        headers = {"Authorization": f"Bearer {key or self._management_key}"}
-        try:
-            response = self._session.request(
-                method,
-                self._base_url + path,
-                json=body,
-                headers=headers,
-                timeout=API_TIMEOUT_SECONDS,
-                allow_redirects=False,
-            )
-            if response.status_code not in {200, 201}:
-                raise ManagementError(what, response.status_code)
-            answer = orjson.loads(response.content)
-        except requests.RequestException as error:
-            # `from None`: the cause's text can hold the request.
-            raise ManagementError(what, reason=f"no answer ({type(error).__name__})") from None
-        except orjson.JSONDecodeError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise ManagementError(what, reason="the answer is no JSON object")
-        return answer
-
-
 class KeyRotation:
     """One pass at a time over the pool's rows. The log gets a line about each step."""
 
-    def __init__(self, pool: ApiKeyManager, api: ManagementApi, settings: Config, clock: Clock) -> None:
+    def __init__(self, pool: PoolKeys, api: ManagementApi, settings: Config, clock: Clock) -> None:
         self._pool = pool
         self._api = api
         self._settings = settings
@@ -175,7 +85,7 @@ class KeyRotation:
         """An intent without a stored key: its create was lost. The secret is nobody's, so the key has to go."""
         old = self._clock.now() - INTENT_MIN_AGE
         lost = [row for row in self._rows(KeyState.INTENT) if row.created_at < old]
-        remote = self._api.hashes_by_name() if lost else {}
+        remote = {k.name: k.hash for k in self._api.list_keys()} if lost else {}
         for row in lost:
             if row.name in remote:
                 self._api.delete(remote[row.name])
@@ -186,7 +96,7 @@ class KeyRotation:
         reset = self._settings.key_limit_reset
         expires_at = self._clock.now() + timedelta(hours=self._settings.key_lifetime_hours)
         name = self._prefix + new_id()
-        row_id = self._pool.intend(name, expires_at)
+        row_id = self._pool.intend(name, expires_at, None, None)
         text = self._api.create(name, self._settings.key_limit_usd, None if reset == "none" else reset, expires_at)
         self._pool.store(row_id, text)
         event(log, "key_minted", key=name, expires_at=expires_at.isoformat(timespec="seconds"))
@@ -199,9 +109,9 @@ class KeyRotation:
 
     def _activate(self, row_id: int, name: str) -> bool:
         """Use a stored key once OpenRouter has confirmed it; False if it refuses the key."""
-        if not self._api.is_alive(self._pool.stored_text(row_id)):
+        if not self._api.ask(self._pool.text(row_id)):
             return False
-        self._pool.move(row_id, KeyState.ACTIVE)
+        self._pool.switch(row_id, self._clock.now(), None)
         event(log, "key_active", key=name, usable=f"{len(self._fresh())}/{self._settings.pool_size}")
         return True
 
@@ -234,7 +144,7 @@ class KeyRotation:
                 event(log, "key_deleted", key=row.name)
 
 
-def show_status(pool: ApiKeyManager) -> None:
+def show_status(pool: PoolKeys) -> None:
     """Print one line a state: how many keys, and when the first of them expires."""
     rows = pool.rows()
     lines = []
@@ -290,7 +200,7 @@ def main() -> int:
         sys.stderr.write(f"Cannot start: {error}\n")
         return 1
     clock = Clock()
-    pool = ApiKeyManager(db, envelopes, clock)
+    pool = PoolKeys(db, envelopes, clock)
     if arguments.status:
         show_status(pool)
         return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import json_text
@@ -76,6 +77,14 @@ class Refusal:
         )
 
 
+class Other(Enum):
+    """Which other key may do better after a refusal."""
+
+    NONE = "none"
+    KEY = "key"
+    ACCOUNT = "account"
+
+
 @dataclass(frozen=True)
 class Row:
     """One kind of refusal. rest_seconds: 0 leaves the key in use. answer: None passes OpenRouter's own on."""
@@ -84,7 +93,7 @@ class Row:
     statuses: range
     matches: Callable[[Refusal], bool]
     rest_seconds: float = 0
-    other_key: bool = False
+    other: Other = Other.NONE
     answer: Callable[[Refusal], AppError] | None = None
 
 
@@ -142,23 +151,23 @@ ROWS = (
     Row("moderation", _only(403), lambda r: "reasons" in r.metadata or _says("requires moderation|was flagged")(r)),
     Row("guardrail", _only(403), lambda r: "patterns" in r.metadata or _says(r"^Request blocked")(r)),
     # The edge, or a network problem: never the key's fault.
-    Row("edge", SERVER_SIDE, lambda r: r.payload is None, other_key=True, answer=_edge),
-    Row("edge-limited", _only(429), lambda r: r.payload is None, rest_seconds=5, other_key=True, answer=_edge),
+    Row("edge", SERVER_SIDE, lambda r: r.payload is None, other=Other.KEY, answer=_edge),
+    Row("edge-limited", _only(429), lambda r: r.payload is None, rest_seconds=5, other=Other.KEY, answer=_edge),
     Row("edge-odd", ANY, lambda r: r.payload is None, answer=_edge),
     # A provider refused.
     Row("provider-credentials", _only(401), lambda r: r.is_providers, answer=_not_your_key),
-    Row("provider-failed", SERVER_SIDE, lambda r: r.is_providers, other_key=True),
+    Row("provider-failed", SERVER_SIDE, lambda r: r.is_providers, other=Other.KEY),
     Row("provider", ANY, lambda r: r.is_providers),
     # Our key or its account.
     Row("no-credentials", _only(401), _says("^(Missing Authentication|No (cookie )?auth)"), answer=_not_your_key),
-    Row("key-refused", _only(401), _always, rest_seconds=15, other_key=True, answer=_not_your_key),
-    Row("in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), 2, other_key=True, answer=_in_flight),
+    Row("key-refused", _only(401), _always, rest_seconds=15, other=Other.KEY, answer=_not_your_key),
+    Row("in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), 2, other=Other.KEY, answer=_in_flight),
     Row(
         "key-cap-too-small",
         _only(402),
         _limited_by("openrouter_key_limit", "create a key with a higher"),
         0,
-        True,
+        Other.KEY,
         _no_credit,
     ),
     Row(
@@ -168,19 +177,19 @@ ROWS = (
             _limited_by("openrouter_credits", "fewer max_tokens|limit exceeded:")(r)
             or "weight" in str(r.metadata.get("reason"))
         ),
-        other_key=True,
+        other=Other.KEY,
         answer=_no_credit,
     ),
-    Row("no-credit", _only(402), _always, rest_seconds=60, other_key=True, answer=_no_credit),
-    Row("key-limit", _only(403), _says("^Key limit exceeded"), rest_seconds=60, other_key=True, answer=_no_credit),
-    Row("budget", _only(403), _says(r"budget of \$"), rest_seconds=60, other_key=True, answer=_no_credit),
+    Row("no-credit", _only(402), _always, rest_seconds=60, other=Other.KEY, answer=_no_credit),
+    Row("key-limit", _only(403), _says("^Key limit exceeded"), rest_seconds=60, other=Other.KEY, answer=_no_credit),
+    Row("budget", _only(403), _says(r"budget of \$"), rest_seconds=60, other=Other.KEY, answer=_no_credit),
     Row("wrong-kind-of-key", _only(403), _says("^Only management keys"), answer=_not_your_key),
-    Row("account-policy", _only(404), _says("data policy|guardrail|No allowed providers"), other_key=True),
+    Row("account-policy", _only(404), _says("data policy|guardrail|No allowed providers"), other=Other.KEY),
     Row("free-tier", _only(429), _limited_by("openrouter_free_tier", "free-models-per")),
-    Row("limited", _only(429), _always, rest_seconds=5, other_key=True),
-    Row("timed-out", _only(408), _always, other_key=True),
+    Row("limited", _only(429), _always, rest_seconds=5, other=Other.KEY),
+    Row("timed-out", _only(408), _always, other=Other.KEY),
     Row("routing", _only(503), _says("routing requirements")),
-    Row("failing", SERVER_SIDE, _always, other_key=True),
+    Row("failing", SERVER_SIDE, _always, other=Other.KEY),
     Row("request", ANY, _always),
 )
 

@@ -22,7 +22,7 @@ from config import Config
 from errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
 from event_stream import KEEPALIVE, error_event, refusal_event
 from logs import event
-from openrouter_errors import Refusal, Row, classify, clean
+from openrouter_errors import Other, Refusal, Row, classify, clean
 from proxy_request import ProxyRequest, read_body
 from upstream_http import ConnectFailed, ConnectionLost, Exchange, NothingYet, UpstreamHttp
 
@@ -157,7 +157,7 @@ class _Call:
         """The refusal to pass on, or None if another key is to be tried. Raises AppError to answer in our words."""
         refusal = _read_refusal(exchange)
         row, answer = self._note_refusal(refusal)
-        if row.other_key and self._take_other_key():
+        if row.other is not Other.NONE and self._take_other_key():
             return None
         if answer:
             raise answer
@@ -169,9 +169,7 @@ class _Call:
         answer = row.answer(refusal) if row.answer else None
         fields = {"key": key.name, "kind": row.name, "status": refusal.status, "rest_seconds": row.rest_seconds}
         event(log, "upstream_refused", logging.WARNING, request_id=self.request.request_id, **fields)
-        if row.rest_seconds:
-            asked = int(answer.headers.get("Retry-After", 0)) if answer else 0
-            self.proxy.pool.rest(key, max(row.rest_seconds, asked), answer.status if answer else refusal.status)
+        self.proxy.pool.refused(key, refusal, row)
         return row, answer
 
     def _drop_exchange(self) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from multiprocessing.util import Finalize
 
 import sealed_secrets
-from api_key_manager import ApiKeyManager, KeyAlreadyKnown, KeySource
+from api_key_manager import ApiKeyManager
 from auth import Auth
 from clock import Clock
 from config import Config
@@ -22,6 +22,7 @@ from crypto import Envelopes, KeyHasher, SealBroken, sha256_hex
 from db import Database, DatabaseError, UnknownSchema, database_url
 from logs import event, redact
 from openrouter_proxy import OpenRouterProxy
+from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
 from revisions import RevisionWatcher
 from upstream_http import UpstreamHttp
 from user_sessions import UserSessions
@@ -42,6 +43,7 @@ class Services:
     db: Database
     users: Users
     sessions: UserSessions
+    keys: PoolKeys
     pool: ApiKeyManager
     auth: Auth
     proxy: OpenRouterProxy
@@ -129,8 +131,9 @@ def build(config: Config) -> Services:
     access_life = timedelta(hours=config.jwt_expiration_hours)
     users = Users(db, sealed_secrets.username_key(db, envelopes, clock.now()), clock)
     sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
-    pool = ApiKeyManager(db, envelopes, clock)
-    import_keys(pool, config)
+    keys = PoolKeys(db, envelopes, clock)
+    pool = ApiKeyManager(keys, clock)
+    import_keys(keys, config)
 
     hasher = KeyHasher(permits=max(1, len(os.sched_getaffinity(0)) // config.server_workers))
     auth = Auth(
@@ -148,18 +151,18 @@ def build(config: Config) -> Services:
     watcher.watch("users", users.reload)
     watcher.watch("user_sessions", sessions.reload)
     watcher.watch("api_keys", pool.reload)
-    return Services(config, clock, db, users, sessions, pool, auth, proxy, watcher)
+    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher)
 
 
-def import_keys(pool: ApiKeyManager, config: Config) -> None:
+def import_keys(keys: PoolKeys, config: Config) -> None:
     """Put the keys of OPENROUTER_API_KEYS into the pool; those that it has, or once had, are left as they are."""
-    known = {row.api_key_hash for row in pool.rows()} if config.openrouter_api_keys else set()
+    known = {row.api_key_hash for row in keys.rows()} if config.openrouter_api_keys else set()
     for secret in config.openrouter_api_keys:
         text = secret.get_secret_value()
         if sha256_hex(text) in known:
             continue
         try:
-            pool.add(text, f"env/{sha256_hex(text)[:12]}", KeySource.ENVIRONMENT)
+            keys.add(text, f"env/{sha256_hex(text)[:12]}", KeySource.ENVIRONMENT)
             event(log, "pool_key_imported", hash=sha256_hex(text)[:12])
         except KeyAlreadyKnown:
             pass  # another process was first

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 
 # Top imports bottom, never the other way. Modules on one line may import those that stand further to the left.
 LAYERS = [
-    "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream",
+    "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream management_api",
     "db",
-    "revisions sealed_secrets users user_sessions api_key_manager",
+    "revisions sealed_secrets users user_sessions pool_keys gateway_processes api_key_manager",
     "auth proxy_request answer_relay openrouter_proxy",
     "services",
     "key_rotation proxy_wsgi routes",
@@ -30,7 +30,7 @@ DOORS = {  # packages that only these modules may know
     "pymysql": {"db"},
     "sqlite3": {"db"},
     "httptools": {"upstream_http"},
-    "requests": {"key_rotation"},
+    "requests": {"management_api"},
     "dotenv": {"config"},
     "pydantic": {"config"},
     "rich": {"cli", "key_rotation"},
@@ -41,7 +41,16 @@ DOORS = {  # packages that only these modules may know
     "select": {"upstream_http"},
 }
 # SQLAlchemy's expressions are written beside their meaning, in the nouns; engines and types stay in db.
-SQL = {"db", "revisions", "sealed_secrets", "users", "user_sessions", "api_key_manager"}
+SQL = {
+    "db",
+    "revisions",
+    "sealed_secrets",
+    "users",
+    "user_sessions",
+    "pool_keys",
+    "gateway_processes",
+    "rotation_lease",
+}
 MAX_LINES, MAX_FUNCTION_LINES = 450, 60
 SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("routes/*.py")])
 SOURCES = [path for path in SOURCES if path.name != "gunicorn.conf.py"]

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from api_key_manager import KeyState
 from app import create_app
 from config import Config
 from crypto import sha256_hex
+from pool_keys import KeyState
 from services import Services, build
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import ROOT, environment
@@ -73,8 +73,8 @@ def test_a_key_from_standard_input_is_added_and_shown_without_its_text(command, 
         }
     ]
     assert "sk-or" not in added.output + listed.output
-    services.pool.reload()
-    assert services.pool.usable_count() == 1
+    services.keys.reload()
+    assert services.keys.usable_count() == 1
 
 
 def test_a_key_may_be_given_a_name(command):
@@ -86,20 +86,20 @@ def test_a_key_on_the_command_line_is_refused(command, services):
     for words in (["pool", "add", KEY], ["pool", "add", "--key", KEY]):
         result = command(*words, stdin="")
         assert result.exit_code == 2
-    assert services.pool.rows() == []
+    assert services.keys.rows() == []
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"hunter2", KEY[:12].encode(), KEY.encode() + b" x", b"\xff\xfe", b"\0"])
 def test_what_is_not_a_key_is_refused_and_not_repeated(command, services, text):
     told = refusal(command("pool", "add", stdin=text))
     assert told == "Error: That does not look like an OpenRouter key (sk-or-v1-...)\n"
-    assert services.pool.rows() == []
+    assert services.keys.rows() == []
 
 
 @pytest.mark.parametrize("name", ["x" * 191, "a\nb", "a\x1b[31mb"])
 def test_a_name_that_cannot_be_stored_or_shown_is_refused(command, services, name):
     assert "at most 190 characters" in refusal(command("pool", "add", "--name", name, stdin=KEY))
-    assert services.pool.rows() == []
+    assert services.keys.rows() == []
 
 
 def test_the_longest_name_is_accepted(command):
@@ -109,20 +109,20 @@ def test_the_longest_name_is_accepted(command):
 @pytest.mark.parametrize(("name", "key"), [("mine", OTHER_KEY), ("other", KEY), ("mine", KEY)])
 def test_a_known_key_or_name_is_refused(command, services, name, key):
     command("pool", "add", "--name", "mine", stdin=KEY)
-    before = services.pool.rows()
+    before = services.keys.rows()
     assert "this key or a key of this name" in refusal(command("pool", "add", "--name", name, stdin=key))
-    assert services.pool.rows() == before
+    assert services.keys.rows() == before
 
 
 def test_a_key_is_disabled_and_enabled_again(command, services):
     command("pool", "add", "--name", "mine", stdin=KEY)
     assert lines(command("pool", "disable", "mine")) == [{"name": "mine", "enabled": False}]
     assert lines(command("pool", "list"))[0]["enabled"] is False
-    services.pool.reload()
-    assert services.pool.usable_count() == 0
+    services.keys.reload()
+    assert services.keys.usable_count() == 0
     assert lines(command("pool", "enable", "mine")) == [{"name": "mine", "enabled": True}]
-    services.pool.reload()
-    assert services.pool.usable_count() == 1
+    services.keys.reload()
+    assert services.keys.usable_count() == 1
 
 
 @pytest.mark.parametrize("word", ["enable", "disable"])
@@ -133,8 +133,8 @@ def test_an_unknown_name_is_refused(command, word):
 
 def test_every_state_is_listed_oldest_first(command, services):
     for number, state in enumerate(KeyState):
-        row_id = services.pool.add(f"sk-or-v1-{number:064x}", f"key {number}", "operator")
-        services.pool.move(row_id, state)
+        row_id = services.keys.add(f"sk-or-v1-{number:064x}", f"key {number}", "operator")
+        services.keys.move(row_id, state)
     assert [line["state"] for line in lines(command("pool", "list"))] == [state.value for state in KeyState]
 
 

@@ -18,11 +18,12 @@ import pytest
 import sqlalchemy as sa
 
 import sealed_secrets
-from api_key_manager import ApiKeyManager, KeySource, KeyState
 from config import Config
 from crypto import Envelopes, sha256_hex
 from db import Database, api_keys, database_url
-from key_rotation import KeyRotation, ManagementApi, ManagementError
+from key_rotation import KeyRotation
+from management_api import ManagementApi, ManagementError
+from pool_keys import KeySource, KeyState, PoolKeys
 from tests.conftest import ENCRYPTION_KEY, MovableClock
 from tests.gateway import ROOT, environment, run, wait_for
 from tests.sandbox.conftest import Running
@@ -70,7 +71,7 @@ class Rotor:
         self.db, self.account, self.clock = db, account, MovableClock()
         self.clock.time = datetime.now(UTC)  # expiries are in the future for the stand-in too
         self.settings = Config(deployment_id=DEPLOYMENT, **{"pool_size": 3} | settings)
-        self.pool = ApiKeyManager(db, envelopes, self.clock)
+        self.pool = PoolKeys(db, envelopes, self.clock)
         self.api = ManagementApi(account.stand_in.address, account.management_key)
         self.rotation = KeyRotation(self.pool, self.api, self.settings, self.clock)
 

@@ -10,12 +10,13 @@ import threading
 
 import pytest
 
-from api_key_manager import ApiKeyManager, KeySource
+from api_key_manager import ApiKeyManager
 from auth import Caller
 from config import Config
 from db import Database, database_url
 from errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
 from openrouter_proxy import OpenRouterProxy
+from pool_keys import KeySource, PoolKeys
 from proxy_request import ProxyRequest
 from tests.gateway import wait_for
 from tests.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
@@ -47,9 +48,10 @@ def make_proxy(upstream, tmp_path, envelopes, clock):
         )
         db = Database(database_url(config))
         db.upgrade()
-        pool = ApiKeyManager(db, envelopes, clock)
+        rows = PoolKeys(db, envelopes, clock)
+        pool = ApiKeyManager(rows, clock)
         for number in range(keys):
-            pool.add(f"sk-or-v1-{number:064x}", f"key-{number}", KeySource.OPERATOR)
+            rows.add(f"sk-or-v1-{number:064x}", f"key-{number}", KeySource.OPERATOR)
         pool.reload()
         http = UpstreamHttp(config.openrouter_api_url, 1)
         closing.extend([db, http])

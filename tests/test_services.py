@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
-from api_key_manager import KeySource, KeyState
 from config import Config
 from crypto import sha256_hex
 from db import Database, database_url, sealed_secrets, user_sessions
 from errors import Forbidden, Unauthorized
+from pool_keys import KeySource, KeyState
 from services import CannotStart, Services, build, import_keys, open_database
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import new_derived_key, wait_for
@@ -113,7 +113,7 @@ def test_a_wrong_encryption_key_is_refused_before_anything_is_written(new, setti
         assert "does not open with ENCRYPTION_KEY" in str(raised.value)
         assert "Nothing was written" in str(raised.value)
     assert count(services.db, "alembic_version") == 0
-    assert len(services.pool.rows()) == 1
+    assert len(services.keys.rows()) == 1
     with services.db.reading() as tx:
         assert tx.execute(sa.select(sealed_secrets)).all() == before
 
@@ -165,29 +165,29 @@ def test_the_folder_of_the_sqlite_file_is_for_its_owner_only(tmp_path):
 
 def test_keys_from_the_environment_are_imported_once(new):
     first = new(openrouter_api_keys=",".join(KEYS[:2]))
-    assert [row.name for row in first.pool.rows()] == [f"env/{sha256_hex(key)[:12]}" for key in KEYS[:2]]
-    assert {row.source for row in first.pool.rows()} == {KeySource.ENVIRONMENT}
+    assert [row.name for row in first.keys.rows()] == [f"env/{sha256_hex(key)[:12]}" for key in KEYS[:2]]
+    assert {row.source for row in first.keys.rows()} == {KeySource.ENVIRONMENT}
     second = new(openrouter_api_keys=",".join(KEYS))
-    assert second.pool.rows()[:2] == first.pool.rows()[:2]
-    assert len(second.pool.rows()) == 3
+    assert second.keys.rows()[:2] == first.keys.rows()[:2]
+    assert len(second.keys.rows()) == 3
 
 
 def test_a_key_that_was_disabled_or_is_over_does_not_come_back_by_a_start(new):
     services = new(openrouter_api_keys=",".join(KEYS[:2]))
-    [first, second] = services.pool.rows()
-    services.pool.set_enabled(first.name, False)
-    services.pool.move(second.id, KeyState.DELETED)
+    [first, second] = services.keys.rows()
+    services.keys.set_enabled(first.name, False)
+    services.keys.move(second.id, KeyState.DEAD)
     again = new(openrouter_api_keys=",".join(KEYS[:2]))
-    assert [(row.enabled, row.state) for row in again.pool.rows()] == [
+    assert [(row.enabled, row.state) for row in again.keys.rows()] == [
         (False, KeyState.ACTIVE),
-        (True, KeyState.DELETED),
+        (True, KeyState.DEAD),
     ]
     again.pool.reload()
     assert again.pool.known_count() == 0
 
 
 def test_a_key_given_twice_is_one(new):
-    assert len(new(openrouter_api_keys=f"{KEYS[0]},{KEYS[0]}").pool.rows()) == 1
+    assert len(new(openrouter_api_keys=f"{KEYS[0]},{KEYS[0]}").keys.rows()) == 1
 
 
 def test_processes_that_import_together_make_one_row_a_key(new, settings):
@@ -198,7 +198,7 @@ def test_processes_that_import_together_make_one_row_a_key(new, settings):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(services[0].pool.rows()) == 3
+    assert len(services[0].keys.rows()) == 3
 
 
 def test_no_key_of_the_environment_is_logged(new, caplog):
@@ -235,7 +235,7 @@ def test_a_change_in_one_process_is_in_force_in_another_within_two_seconds(new):
     caller = here.auth.authenticate(tokens["owner"])
     here.auth.logout(caller)
     here.users.set_state(here.users.find("teammate").id, UserState.DISABLED)
-    here.pool.add(KEYS[0], "mine", KeySource.OPERATOR)
+    here.keys.add(KEYS[0], "mine", KeySource.OPERATOR)
     changed_at = time.monotonic()
 
     def is_refused(name: str) -> bool:
@@ -256,7 +256,7 @@ def test_the_counts_in_memory_are_written_at_the_end(new):
     for _ in range(3):
         services.pool.pick()
     services.stop()
-    assert services.pool.rows()[0].use_count == 3
+    assert services.keys.rows()[0].use_count == 3
 
 
 def test_counts_that_cannot_be_written_at_the_end_are_a_warning(tmp_path, caplog):
@@ -275,7 +275,7 @@ def test_the_background_thread_outlives_a_fault(new, caplog):
     services = new()
     services.start()
     services.watcher.watch("nonsense", lambda: {}["a row that nobody understands"])
-    services.pool.add(KEYS[0], "mine", KeySource.OPERATOR)
+    services.keys.add(KEYS[0], "mine", KeySource.OPERATOR)
     wait_for(lambda: services.pool.known_count() == 1, 5)
     wait_for(lambda: [record.getMessage() for record in caplog.records].count("background_fault") >= 2, 5)
 

@@ -1,0 +1,66 @@
+"""What each gateway process reports about itself: that it lives, which keys it knows, and which carry calls right now.
+
+The rotation lets a key go only when no process uses it any more, and operators see the whole pool. One row a process,
+written anew every few seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from crypto import new_id
+from db import Database, Transaction, utc_now
+from db import gateway_processes as table
+
+# A process that has been silent for this long is dead: longer than any answer takes. Until then its calls may go on,
+# even if it can't reach the database.
+SILENT_IS_DEAD = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class ProcessReport:
+    """One process: when it last reported, the revision of `api_keys` that it knew, and its keys by row id."""
+
+    id: str
+    beat_at: datetime
+    keys_revision: int
+    keys: dict[str, dict[str, Any]]
+
+
+class GatewayProcess:
+    """This process's own row."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.id = new_id()
+
+    def beat(self, keys_revision: int, keys: dict[str, dict[str, Any]]) -> None:
+        """Report now. keys: by row id, for each key with something to tell: {"in_flight": 2, ...}."""
+
+        def write(tx: Transaction) -> None:
+            values = {"beat_at": utc_now(tx), "keys_revision": keys_revision, "report": orjson.dumps(keys).decode()}
+            if not tx.execute(table.update().where(table.c.id == self.id).values(values)).rowcount:
+                tx.execute(table.insert().values(id=self.id, **values))
+
+        self._db.transact(write)
+
+    def leave(self) -> None:
+        """This process carries no calls any more."""
+        self._db.transact(lambda tx: tx.execute(table.delete().where(table.c.id == self.id)))
+
+
+def reports(db: Database, now: datetime) -> list[ProcessReport]:
+    """All processes that may still carry calls."""
+    with db.reading() as tx:
+        rows = tx.execute(sa.select(table).where(table.c.beat_at > now - SILENT_IS_DEAD)).all()
+    return [ProcessReport(row.id, row.beat_at, row.keys_revision, orjson.loads(row.report)) for row in rows]
+
+
+def forget_dead(tx: Transaction, now: datetime) -> None:
+    """Remove the rows of processes that are long gone."""
+    tx.execute(table.delete().where(table.c.beat_at <= now - 2 * SILENT_IS_DEAD))

@@ -1,0 +1,162 @@
+"""OpenRouter's key-management API, and the one call that asks a key about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import orjson
+import requests
+
+from config import OPENROUTER_KEY
+from crypto import sha256_hex
+
+API_TIMEOUT_SECONDS = 30.0
+NANO = 1_000_000_000  # nano-dollars in a dollar
+
+
+class ManagementError(Exception):
+    """OpenRouter refused a management call or did not answer it usefully. `status` is 0 unless it refused."""
+
+    def __init__(self, what: str, status: int = 0, reason: str = "") -> None:
+        super().__init__(f"OpenRouter's management API failed: {what}: {reason or f'status {status}'}")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class RemoteKey:
+    """A key as OpenRouter lists it. Money in nano-dollars; None means no limit."""
+
+    name: str
+    hash: str
+    disabled: bool
+    created_at: datetime
+    limit_nano: int | None
+    remaining_nano: int | None
+    usage_nano: int
+
+
+@dataclass(frozen=True)
+class KeyAccount:
+    """What a key tells about itself. account_id: a hash that is equal for keys of one account."""
+
+    account_id: str | None
+    limit_nano: int | None
+    remaining_nano: int | None
+
+
+class ManagementApi:
+    """Create, list, disable, delete. Every method raises ManagementError."""
+
+    def __init__(self, base_url: str, management_key: str) -> None:
+        self._base_url = base_url
+        self._management_key = management_key
+        self._session = requests.Session()
+        self._session.trust_env = False  # a .netrc would replace the Authorization header
+
+    def create(self, name: str, limit_usd: float | None, limit_reset: str | None, expires_at: datetime) -> str:
+        """Mint a key and return its text, which OpenRouter shows only this once."""
+        body = {
+            "name": name,
+            "limit": limit_usd,
+            "limit_reset": limit_reset,
+            "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}",
+        }
+        answer = self._call("POST", "/keys", body)
+        text, described = answer.get("key"), answer.get("data")
+        if not isinstance(text, str) or not OPENROUTER_KEY.fullmatch(text):
+            raise ManagementError("POST /keys", reason="the answer holds no key")
+        if not isinstance(described, dict) or described.get("hash") != sha256_hex(text):
+            # We delete keys by this hash: under another one they would live on.
+            raise ManagementError("POST /keys", reason="the key's hash is not its SHA-256")
+        return text
+
+    def list_keys(self) -> list[RemoteKey]:
+        """All keys of the account, disabled ones too, page by page until one is empty."""
+        found: dict[str, RemoteKey] = {}
+        offset = 0
+        while page := self._call("GET", f"/keys?include_disabled=true&offset={offset}").get("data", ()):
+            try:
+                found |= {key.hash: key for key in map(_remote_key, page)}
+            except (TypeError, KeyError, ValueError, AttributeError, InvalidOperation):
+                raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
+            offset += len(page)
+        return list(found.values())
+
+    def disable(self, key_hash: str) -> None:
+        """Stop a key from working; one that is gone counts as disabled."""
+        self._unless_gone("PATCH", key_hash, {"disabled": True})
+
+    def delete(self, key_hash: str) -> None:
+        """Delete a key; one that is already gone counts as deleted."""
+        self._unless_gone("DELETE", key_hash)
+
+    def ask(self, text: str) -> KeyAccount | None:
+        """What OpenRouter says to a key about itself; None if it does not accept the key."""
+        try:
+            told = self._call("GET", "/key", key=text).get("data")
+        except ManagementError as error:
+            if error.status == 401:
+                return None
+            raise
+        try:
+            return key_account(told)
+        except (TypeError, AttributeError, InvalidOperation):
+            raise ManagementError("GET /key", reason="the answer describes no key") from None
+
+    def _unless_gone(self, method: str, key_hash: str, body: object = None) -> None:
+        try:
+            self._call(method, f"/keys/{key_hash}", body)
+        except ManagementError as error:
+            if error.status != 404:
+                raise
+
+    def _call(self, method: str, path: str, body: object = None, key: str | None = None) -> dict[str, Any]:
+        what = f"{method} {path.partition('?')[0][:24]}"
+        headers = {"Authorization": f"Bearer {key or self._management_key}"}
+        try:
+            response = self._session.request(
+                method,
+                self._base_url + path,
+                json=body,
+                headers=headers,
+                timeout=API_TIMEOUT_SECONDS,
+                allow_redirects=False,
+            )
+            if response.status_code not in {200, 201}:
+                raise ManagementError(what, response.status_code)
+            answer = orjson.loads(response.content)
+        except requests.RequestException as error:
+            # `from None`: the cause's text can hold the request.
+            raise ManagementError(what, reason=f"no answer ({type(error).__name__})") from None
+        except orjson.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ManagementError(what, reason="the answer is no JSON object")
+        return answer
+
+
+def key_account(told: Any) -> KeyAccount:
+    """The `data` of GET /key. Raises TypeError, AttributeError or decimal.InvalidOperation if it is none."""
+    owner = told.get("organization_id") or told.get("creator_user_id")
+    # Hashed: the id itself would tell whoever reads the database or a log which account it is.
+    account_id = sha256_hex(f"openrouter-account {owner}") if owner else None
+    return KeyAccount(account_id, _nano(told.get("limit")), _nano(told.get("limit_remaining")))
+
+
+def _remote_key(told: Any) -> RemoteKey:
+    return RemoteKey(
+        name=str(told["name"]),
+        hash=str(told["hash"]),
+        disabled=bool(told["disabled"]),
+        created_at=datetime.fromisoformat(told["created_at"]),
+        limit_nano=_nano(told.get("limit")),
+        remaining_nano=_nano(told.get("limit_remaining")),
+        usage_nano=_nano(told.get("usage")) or 0,
+    )
+
+
+def _nano(dollars: object) -> int | None:
+    return None if dollars is None else int(Decimal(str(dollars)) * NANO)

@@ -1,0 +1,303 @@
+"""The pool's rows: each key encrypted, with its state, limits and account, and the moves from one state to the next.
+
+    intent ──> stored ──> active ──> draining ──> disabled ──> deleted
+       └─> abandoned <─┘    └──> dead            quarantined ──┘
+
+`intent` is written before OpenRouter is asked for the key, so that a crash in between leaves a name to look for;
+`stored` has the key's text; only `active` and `enabled` rows are picked; `draining` ones finish what they carry;
+`disabled` ones no longer work and wait to be deleted. `abandoned` never worked here, `dead` vanished at OpenRouter.
+`quarantined` is a row whose text is damaged, or a key with our name that no row knew. No row is ever removed: its name
+and hash are what tells our keys from others'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from clock import Clock
+from crypto import Envelopes, SealBroken, same, sha256_hex
+from db import Database, Duplicate, Transaction, inserted_id
+from db import api_keys as table
+from errors import NotFound
+from revisions import bump
+
+T = TypeVar("T")
+MAX_NAME_CHARACTERS = 190
+
+
+class KeyState(StrEnum):
+    """Where a key is in its life."""
+
+    INTENT = "intent"
+    STORED = "stored"
+    ACTIVE = "active"
+    DRAINING = "draining"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+    ABANDONED = "abandoned"
+    DEAD = "dead"
+    QUARANTINED = "quarantined"
+
+
+# From where each state is reached; a move that does not start there changes nothing.
+BEFORE = {
+    KeyState.DRAINING: {KeyState.ACTIVE},
+    KeyState.DISABLED: {KeyState.DRAINING},
+    KeyState.DELETED: {KeyState.DISABLED, KeyState.DRAINING, KeyState.QUARANTINED},
+    KeyState.ABANDONED: {KeyState.INTENT, KeyState.STORED},
+    KeyState.DEAD: {KeyState.STORED, KeyState.ACTIVE},
+    KeyState.QUARANTINED: {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING},
+}
+WITHOUT_TEXT = {KeyState.DELETED, KeyState.ABANDONED, KeyState.DEAD}
+
+
+class KeySource(StrEnum):
+    """Who brought a key into the pool; only minted ones are ever disabled or deleted at OpenRouter."""
+
+    MINTED = "minted"
+    ENVIRONMENT = "environment"
+    OPERATOR = "operator"
+
+
+class KeyAlreadyKnown(Exception):
+    """The pool has, or once had, this key or this name."""
+
+
+class MoveRefused(Exception):
+    """The key is not in a state from which it could move there."""
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    """A key as operators see it: everything but its text. Money in nano-dollars; None means no limit, or unknown."""
+
+    id: int
+    name: str
+    state: KeyState
+    source: KeySource
+    api_key_hash: str | None
+    enabled: bool
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    last_used: datetime | None
+    use_count: int
+    account_id: str | None
+    limit_nano: int | None
+    remaining_nano: int | None
+    usage_nano: int | None
+    replaces_id: int | None
+    renew_at: datetime | None
+    drain_until: datetime | None
+
+
+def _unguarded(_tx: Transaction) -> None:
+    """Nothing to check."""
+
+
+class PoolKeys:
+    """The keys in the database.
+
+    guard: called within every writing transaction; raises if this process may no longer write.
+    """
+
+    def __init__(
+        self, db: Database, envelopes: Envelopes, clock: Clock, guard: Callable[[Transaction], None] = _unguarded
+    ) -> None:
+        self._db = db
+        self._envelopes = envelopes
+        self._clock = clock
+        self._guard = guard
+
+    def rows(self) -> list[KeyRow]:
+        """All keys, oldest first."""
+        return self._select(sa.true())
+
+    def in_use(self) -> list[KeyRow]:
+        """The keys that may be picked, oldest first."""
+        return self._select(sa.and_(table.c.state == KeyState.ACTIVE, table.c.enabled))
+
+    def _select(self, wanted: sa.ColumnElement[bool]) -> list[KeyRow]:
+        columns = [table.c[name] for name in KeyRow.__dataclass_fields__]
+        with self._db.reading() as tx:
+            rows = tx.execute(sa.select(*columns).where(wanted).order_by(table.c.id)).all()
+        return [
+            KeyRow(**{**row._asdict(), "state": KeyState(row.state), "source": KeySource(row.source)}) for row in rows
+        ]
+
+    def texts(self, row_ids: Collection[int]) -> dict[int, str | SealBroken]:
+        """The texts of these keys, each checked against its hash at OpenRouter, or why it does not open."""
+        columns = table.c.id, table.c.api_key, table.c.api_key_hash
+        with self._db.reading() as tx:
+            rows = tx.execute(sa.select(*columns).where(table.c.id.in_(row_ids))).all() if row_ids else []
+        return {row.id: self._open(row) for row in rows}
+
+    def text(self, row_id: int) -> str:
+        """One key's text. Raises SealBroken."""
+        text = self.texts([row_id])[row_id]
+        if isinstance(text, SealBroken):
+            raise text
+        return text
+
+    def _open(self, row: Any) -> str | SealBroken:
+        try:
+            text = self._envelopes.open(table.name, "api_key", row.id, row.api_key)
+        except SealBroken as error:
+            return error
+        if not same(sha256_hex(text), row.api_key_hash or ""):
+            return SealBroken(f"the key of row {row.id} is not the one that its hash names")
+        return text
+
+    # ── new rows
+
+    def add(self, text: str, name: str, source: KeySource) -> int:
+        """Put a key that already exists at OpenRouter into the pool, active at once. Raises KeyAlreadyKnown."""
+
+        def insert(tx: Transaction) -> int:
+            row_id = self._insert(tx, name=name, source=source, state=KeyState.INTENT)
+            self._fill(tx, row_id, text, KeyState.ACTIVE)
+            bump(tx, table.name)
+            return row_id
+
+        try:
+            return self._transact(insert)
+        except Duplicate:
+            raise KeyAlreadyKnown(name) from None
+
+    def intend(self, name: str, expires_at: datetime, limit_nano: int | None, replaces_id: int | None) -> int:
+        """Write down that a key of this name is about to be created at OpenRouter; returns the row's id."""
+        values: dict[str, object] = {"expires_at": expires_at, "limit_nano": limit_nano, "replaces_id": replaces_id}
+        values |= {"state": KeyState.INTENT, "source": KeySource.MINTED}
+        return self._transact(lambda tx: self._insert(tx, name=name, **values))
+
+    def take_in_unknown(self, name: str, api_key_hash: str) -> int:
+        """Write down a key that has our name at OpenRouter but no row here: quarantined. Raises KeyAlreadyKnown."""
+        values = {"state": KeyState.QUARANTINED, "source": KeySource.MINTED, "api_key_hash": api_key_hash}
+        try:
+            return self._transact(lambda tx: self._insert(tx, name=name, **values))
+        except Duplicate:
+            raise KeyAlreadyKnown(name) from None
+
+    def _insert(self, tx: Transaction, **values: Any) -> int:
+        now = self._clock.now()
+        values |= {"enabled": True, "created_at": now, "updated_at": now, "use_count": 0}
+        return inserted_id(tx.execute(table.insert().values(values)))
+
+    # ── moves
+
+    def store(self, row_id: int, text: str) -> None:
+        """Keep the text of a key that OpenRouter has just created: intent → stored. Raises MoveRefused."""
+        self._transact(lambda tx: self._fill(tx, row_id, text, KeyState.STORED))
+
+    def _fill(self, tx: Transaction, row_id: int, text: str, state: KeyState) -> None:
+        values: dict[str, object] = {
+            "api_key": self._envelopes.seal(table.name, "api_key", row_id, text),
+            "api_key_hash": sha256_hex(text),
+            "state": state,
+            "updated_at": self._clock.now(),
+        }
+        wanted = sa.and_(table.c.id == row_id, table.c.state == KeyState.INTENT)
+        if not tx.execute(table.update().where(wanted).values(values)).rowcount:
+            raise MoveRefused(f"row {row_id} is no intent any more")
+
+    def switch(self, row_id: int, drain_until: datetime, account_id: str | None) -> None:
+        """In one transaction: stored → active, and the key that it replaces active → draining. Raises MoveRefused."""
+
+        def move(tx: Transaction) -> None:
+            self._move(tx, row_id, {KeyState.STORED}, {"state": KeyState.ACTIVE, "account_id": account_id})
+            old_id = tx.scalar(sa.select(table.c.replaces_id).where(table.c.id == row_id))
+            if old_id is not None:
+                wanted = sa.and_(table.c.id == old_id, table.c.state == KeyState.ACTIVE)
+                values = {"state": KeyState.DRAINING, "drain_until": drain_until, "updated_at": self._clock.now()}
+                tx.execute(table.update().where(wanted).values(values))
+            bump(tx, table.name)
+
+        self._transact(move)
+
+    def move(self, row_id: int, state: KeyState, **values: object) -> None:
+        """Change a key's state; processes follow within two seconds. The text of a key that is over is overwritten.
+
+        Raises MoveRefused unless the row is in one of the states BEFORE this one.
+        """
+        if state in WITHOUT_TEXT:
+            values["api_key"] = None
+
+        def update(tx: Transaction) -> None:
+            self._move(tx, row_id, BEFORE[state], values | {"state": state})
+            bump(tx, table.name)
+
+        self._transact(update)
+
+    def _move(self, tx: Transaction, row_id: int, before: set[KeyState], values: Mapping[str, object]) -> None:
+        wanted = sa.and_(table.c.id == row_id, table.c.state.in_(before))
+        update = table.update().where(wanted).values({**values, "updated_at": self._clock.now()})
+        if not tx.execute(update).rowcount:
+            raise MoveRefused(f"row {row_id} is in none of {sorted(before)}")
+
+    # ── what does not change the state
+
+    def set_enabled(self, name: str, enabled: bool) -> None:
+        """Let a key be picked, or not. Raises NotFound."""
+        self._change(name, {"enabled": enabled, "updated_at": self._clock.now()})
+
+    def ask_renewal(self, name: str) -> None:
+        """Let the rotation replace this key at its next pass. Raises NotFound unless it is a minted key in use."""
+        minted = sa.and_(table.c.source == KeySource.MINTED, table.c.state == KeyState.ACTIVE)
+        self._change(name, {"renew_at": self._clock.now()}, minted, "minted key in use")
+
+    def _change(
+        self, name: str, values: dict[str, object], which: sa.ColumnElement[bool] | None = None, what: str = "key"
+    ) -> None:
+        wanted = table.c.name == name if which is None else sa.and_(table.c.name == name, which)
+
+        def update(tx: Transaction) -> int:
+            bump(tx, table.name)
+            return tx.execute(table.update().where(wanted).values(values)).rowcount
+
+        if not self._transact(update):
+            raise NotFound(f"There is no {what} named {name!r}")
+
+    def set_limits(self, limits: Mapping[int, tuple[int | None, int | None]]) -> None:
+        """Note each row's (limit, remaining) in nano-dollars, as OpenRouter reports them."""
+
+        def update(tx: Transaction) -> None:
+            for row_id, (limit, remaining) in sorted(limits.items()):
+                values = {"limit_nano": limit, "remaining_nano": remaining}
+                tx.execute(table.update().where(table.c.id == row_id).values(values))
+            bump(tx, table.name)
+
+        if limits:
+            self._transact(update)
+
+    def set_account(self, row_id: int, account_id: str) -> None:
+        """Note to which account at OpenRouter a key belongs."""
+
+        def update(tx: Transaction) -> None:
+            tx.execute(table.update().where(table.c.id == row_id).values(account_id=account_id))
+            bump(tx, table.name)
+
+        self._transact(update)
+
+    def add_uses(self, uses: Mapping[int, int]) -> None:
+        """Add to the rows' counts of uses."""
+        now = self._clock.now()
+
+        def add(tx: Transaction) -> None:
+            for row_id, count in sorted(uses.items()):  # one order in all processes, so that they don't deadlock
+                values = {"use_count": table.c.use_count + count, "last_used": now}
+                tx.execute(table.update().where(table.c.id == row_id).values(values))
+
+        self._transact(add)
+
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
+        def guarded(tx: Transaction) -> T:
+            self._guard(tx)
+            return work(tx)
+
+        return self._db.transact(guarded)
