@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 
 from clock import Clock
 from crypto import SealBroken
@@ -122,6 +123,10 @@ class ApiKeyManager:
         old = {key.id: key for key in self._keys}
         texts = self._store.texts([row.id for row in rows if row.id not in old])
         self._keys = tuple(filter(None, (old.get(row.id) or _pool_key(row, texts.get(row.id)) for row in rows)))
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """What there is to tell about keys, by row id."""
+        return {}
 
     def write_counts(self) -> None:
         """Add the uses since the last call to the rows. A crash may lose some seconds of them: they only inform."""

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from clock import Clock
 from config import ROOT, Config
 
 log = logging.getLogger("db")
@@ -123,6 +124,7 @@ api_keys = sa.Table(
     sa.Column("replaces_id", sa.BigInteger),
     sa.Column("renew_at", UtcDateTime),
     sa.Column("drain_until", UtcDateTime),
+    sa.Column("drain_revision", sa.BigInteger),
     **_table_options,
 )
 
@@ -347,6 +349,18 @@ def utc_now(tx: Transaction) -> datetime:
         now: datetime = tx.execute(sa.text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
         return now.replace(tzinfo=UTC)
     return datetime.now(UTC)  # SQLite is this host
+
+
+class DatabaseClock(Clock):
+    """The database's wall time: one clock for the processes of all hosts."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def now(self) -> datetime:
+        """The database's time, aware, in UTC."""
+        with self._db.reading() as tx:
+            return utc_now(tx)
 
 
 def inserted_id(result: sa.CursorResult[Any]) -> int:

@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from clock import Clock
 from crypto import new_id
-from db import Database, Transaction, utc_now
+from db import Database, Transaction
 from db import gateway_processes as table
 
 # A process that has been silent for this long is dead: longer than any answer takes. Until then its calls may go on,
@@ -31,19 +32,25 @@ class ProcessReport:
     keys_revision: int
     keys: dict[str, dict[str, Any]]
 
+    def may_use(self, row_id: int, since_revision: int) -> bool:
+        """True unless this process has seen the revision at which the key was withdrawn, and has no call on it."""
+        return self.keys_revision < since_revision or bool(self.keys.get(str(row_id), {}).get("in_flight"))
+
 
 class GatewayProcess:
     """This process's own row."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
+        self._clock = clock
         self.id = new_id()
 
     def beat(self, keys_revision: int, keys: dict[str, dict[str, Any]]) -> None:
         """Report now. keys: by row id, for each key with something to tell: {"in_flight": 2, ...}."""
+        now = self._clock.now()
 
         def write(tx: Transaction) -> None:
-            values = {"beat_at": utc_now(tx), "keys_revision": keys_revision, "report": orjson.dumps(keys).decode()}
+            values = {"beat_at": now, "keys_revision": keys_revision, "report": orjson.dumps(keys).decode()}
             if not tx.execute(table.update().where(table.c.id == self.id).values(values)).rowcount:
                 tx.execute(table.insert().values(id=self.id, **values))
 
@@ -61,6 +68,6 @@ def reports(db: Database, now: datetime) -> list[ProcessReport]:
     return [ProcessReport(row.id, row.beat_at, row.keys_revision, orjson.loads(row.report)) for row in rows]
 
 
-def forget_dead(tx: Transaction, now: datetime) -> None:
+def forget_dead(db: Database, now: datetime) -> None:
     """Remove the rows of processes that are long gone."""
-    tx.execute(table.delete().where(table.c.beat_at <= now - 2 * SILENT_IS_DEAD))
+    db.transact(lambda tx: tx.execute(table.delete().where(table.c.beat_at <= now - SILENT_IS_DEAD)))

@@ -1,12 +1,16 @@
-"""The background service that keeps the pool full of fresh OpenRouter keys: mint, switch, drain, delete.
+"""The background service that keeps the pool full of fresh OpenRouter keys: mint, switch, drain, disable, delete.
 
-    python key_rotation.py            for ever, a pass a minute
-    python key_rotation.py --once     one pass, then exit: 0 if the pool is full
-    python key_rotation.py --status   what the pool holds
+    python key_rotation.py              for ever, a pass a minute
+    python key_rotation.py --once       one pass, then exit: 0 if the pool is full
+    python key_rotation.py --dry-run    what a pass would do
+    python key_rotation.py --now NAME   renew this key at once
+    python key_rotation.py --status     what the pool holds; exits with 0 if it is full
+    python key_rotation.py --claim      make a copied database this deployment's own
 
-Only this program has the management key. Each key is minted in steps that a crash may interrupt at any point: the
-intent is stored before OpenRouter is asked, the text before the key is used, and an intent whose answer was lost is
-looked up by its name and deleted. A lost key could in any case spend no more than its limit and not outlive its expiry.
+Only this program has the management key. Each pass compares the rows with OpenRouter's list of keys (rotation_plan.py)
+and does what is missing, step by step. A crash between any two steps leaves something that the next pass finds. What
+can be lost in the worst case, a key whose text nobody has, could spend no more than its limit and not outlive its
+expiry; it is found by its name and deleted.
 """
 
 from __future__ import annotations
@@ -17,149 +21,286 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 import orjson
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 import config
+import gateway_processes
 import logs
-from api_key_manager import EXPIRY_MARGIN
 from clock import Clock
 from config import Config, ConfigError
-from crypto import SealBroken, new_id
-from db import DatabaseError
+from crypto import Envelopes, SealBroken, new_id, sha256_hex
+from db import Database, DatabaseClock, DatabaseError
+from errors import AppError
 from logs import event
-from management_api import ManagementApi, ManagementError
-from pool_keys import KeyRow, KeySource, KeyState, PoolKeys
+from management_api import NANO, KeyAccount, ManagementApi, ManagementError, RemoteKey
+from pool_keys import KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys
+from rotation_lease import LeaseLost, RotationLease, WrongDeployment
+from rotation_plan import Do, Situation, Step, Timing, plan
 from services import CannotStart, open_database
 
 log = logging.getLogger("rotation")
 
 PASS_SECONDS = 60.0
-# An intent younger than this may still be on its way: longer than the API's time-out and any error of the clocks.
-INTENT_MIN_AGE = timedelta(minutes=5)
-CONFIRM_PAUSES_SECONDS = (0.5, 1, 2, 0)
-# A replaced key finishes what it carries before it is deleted.
-DRAIN = timedelta(hours=2)
+MAX_FAILED_STEPS = 3  # of a pass: then OpenRouter is not well, and the next pass goes on
 
 
 class KeyRotation:
-    """One pass at a time over the pool's rows. The log gets a line about each step."""
+    """Passes over the pool's rows and OpenRouter's keys. The log gets a line about each step."""
 
-    def __init__(self, pool: PoolKeys, api: ManagementApi, settings: Config, clock: Clock) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        db: Database,
+        envelopes: Envelopes,
+        api: ManagementApi,
+        settings: Config,
+        clock: Clock,
+        timing: Timing | None = None,
+        progress: Callable[[Sequence[Step]], Iterable[Step]] = iter,
+    ) -> None:
+        self._db = db
         self._api = api
         self._settings = settings
         self._clock = clock
+        self._timing = timing or Timing()
+        self._progress = progress
+        self._lease = RotationLease(db, clock, settings.deployment_id)
+        self.keys = PoolKeys(db, envelopes, clock, self._lease.guard)
         self._prefix = f"gw/{settings.deployment_id}/"
+        self._do: dict[Do, Callable[[Step], None]] = {
+            Do.TAKE_IN: self._take_in,
+            Do.ABANDON: self._abandon,
+            Do.SWEEP: self._sweep,
+            Do.CHECK_MISSING: self._check_missing,
+            Do.QUARANTINE: self._quarantine,
+            Do.FORGET: self._forget,
+            Do.ACTIVATE: self._activate,
+            Do.DRAIN: self._drain,
+            Do.DISABLE: self._disable,
+            Do.DELETE: self._delete,
+            Do.MINT: self._mint,
+        }
 
     def run_once(self) -> bool:
-        """Settle what a crash left, fill the pool, let replaced keys go. True if the pool is full afterwards.
+        """One pass, unless another process is rotating. True if the pool is full afterwards.
 
-        Raises ManagementError; what was done until then stays done, and the next pass goes on from there.
+        Raises ManagementError: nothing is done if OpenRouter's keys can't be listed; else what could be done is done.
+        Raises WrongDeployment and LeaseLost.
         """
-        self._settle_stored()
-        for _ in range(self._settings.pool_size):  # and not until it is full: keys that are due at once would never be
-            if len(self._fresh()) >= self._settings.pool_size:
-                break
-            self._mint()
-        self._settle_intents()
-        self._drain_replaced()
-        self._delete_drained()
-        return len(self._fresh()) >= self._settings.pool_size
+        if not self._lease.take():
+            event(log, "another_process_rotates")
+            return self.is_full()
+        try:
+            situation = self.situation()
+            self._note_limits(situation)
+            self._run(plan(situation))
+            gateway_processes.forget_dead(self._db, situation.now)
+        finally:
+            self._lease.release()
+        return self.is_full()
 
-    def _rows(self, *states: KeyState) -> list[KeyRow]:
-        return [row for row in self._pool.rows() if row.state in states]
+    def claim(self) -> list[str]:
+        """Make the database this deployment's. The other one's minted keys are dead here; returns their names."""
+        self._lease.claim()
+        if not self._lease.take():
+            raise LeaseLost("another process rotates now; stop it first")
+        try:
+            return self.keys.drop_foreign(self._prefix)
+        finally:
+            self._lease.release()
 
-    def _fresh(self) -> list[KeyRow]:
-        """Keys that are usable and not due for renewal. Those that people brought are never due."""
+    def is_full(self) -> bool:
+        """True if as many keys are usable as POOL_SIZE asks for."""
+        return len(self._situation([]).usable) >= self._settings.pool_size
+
+    def situation(self) -> Situation:
+        """The rows and OpenRouter's list, as they are now. Raises ManagementError."""
+        return self._situation(self._api.list_keys())
+
+    def _situation(self, remote: list[RemoteKey]) -> Situation:
+        # The list came first: a key that it has and the rows have not is not one that was just being minted.
         now = self._clock.now()
-        born_after = now - timedelta(hours=self._settings.key_rotation_interval_hours)
-        rows = [row for row in self._rows(KeyState.ACTIVE) if row.enabled]
-        rows = [row for row in rows if row.expires_at is None or row.expires_at > now + EXPIRY_MARGIN]
-        return [row for row in rows if row.source is not KeySource.MINTED or row.created_at > born_after]
+        rows = self.keys.rows()
+        with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
+        texts = self.keys.texts(with_text)
+        processes = gateway_processes.reports(self._db, now)
 
-    def _settle_intents(self) -> None:
-        """An intent without a stored key: its create was lost. The secret is nobody's, so the key has to go."""
-        old = self._clock.now() - INTENT_MIN_AGE
-        lost = [row for row in self._rows(KeyState.INTENT) if row.created_at < old]
-        remote = {k.name: k.hash for k in self._api.list_keys()} if lost else {}
-        for row in lost:
-            if row.name in remote:
-                self._api.delete(remote[row.name])
-            self._pool.move(row.id, KeyState.ABANDONED)
-            event(log, "key_abandoned", key=row.name, existed=row.name in remote)
+        def in_use(row: KeyRow) -> bool:
+            return any(process.may_use(row.id, row.drain_revision or 0) for process in processes)
 
-    def _mint(self) -> None:
-        reset = self._settings.key_limit_reset
+        return Situation(
+            now=now,
+            rows=rows,
+            remote=remote,
+            in_use=in_use,
+            unreadable={row_id for row_id, text in texts.items() if isinstance(text, SealBroken)},
+            deletions_held_until=self._lease.deletions_held_until(),
+            prefix=self._prefix,
+            pool_size=self._settings.pool_size,
+            renew_after=timedelta(hours=self._settings.key_rotation_interval_hours),
+            timing=self._timing,
+        )
+
+    def _note_limits(self, at: Situation) -> None:
+        listed = [(row, at.listed(row)) for row in at.rows if row.state is KeyState.ACTIVE]
+        limits = {row.id: (key.limit_nano, key.remaining_nano) for row, key in listed if key}
+        known = {row.id: (row.limit_nano, row.remaining_nano) for row in at.rows}
+        self.keys.set_limits({row_id: limit for row_id, limit in limits.items() if limit != known[row_id]})
+
+    def _run(self, steps: list[Step]) -> None:
+        failed: list[ManagementError] = []
+        for step in self._progress(steps):
+            try:
+                self._lease.renew()
+                self._do[step.do](step)
+            except ManagementError as error:
+                event(log, "step_failed", logging.WARNING, step=step.do, key=step.key_name, reason=str(error))
+                failed.append(error)
+                # Where one key can't be minted, the next can't either: each try leaves an intent to clear up.
+                if step.do is Do.MINT or len(failed) >= MAX_FAILED_STEPS:
+                    break
+            except (MoveRefused, KeyAlreadyKnown) as error:  # an operator, or this pass itself, was there first
+                event(log, "step_skipped", step=step.do, key=step.key_name, reason=str(error))
+            except SealBroken as error:  # left to the next pass, which puts it in quarantine
+                event(log, "key_unreadable", logging.ERROR, key=step.key_name, reason=str(error))
+        if failed:
+            raise failed[0]
+
+    # ── what must not be there
+
+    def _take_in(self, step: Step) -> None:
+        """A key with our name that no row knows. It stops working now; deleting it waits until people have looked."""
+        assert step.remote  # noqa: S101 - the plan's word
+        if step.row is None:
+            self._lease.hold_deletions(self._clock.now() + self._timing.hold_deletions)
+            self.keys.take_in_unknown(step.remote.name, step.remote.hash)
+            held_hours = self._timing.hold_deletions / timedelta(hours=1)
+            fields = {"key": step.remote.name, "deletions_held_hours": held_hours}
+            event(log, "unknown_key_found", logging.ERROR, **fields)
+        self._api.disable(step.remote.hash)
+        event(log, "unknown_key_disabled", logging.WARNING, key=step.remote.name)
+
+    def _abandon(self, step: Step) -> None:
+        """An intent without a stored key: its create was lost. The text is nobody's, so the key has to go."""
+        assert step.row  # noqa: S101
+        if step.remote:
+            self._api.delete(step.remote.hash)
+        self.keys.move(step.row.id, KeyState.ABANDONED)
+        event(log, "key_abandoned", key=step.row.name, existed=step.remote is not None)
+
+    def _sweep(self, step: Step) -> None:
+        assert step.remote  # noqa: S101
+        self._api.delete(step.remote.hash)
+        event(log, "key_swept", logging.WARNING, key=step.remote.name)
+
+    def _check_missing(self, step: Step) -> None:
+        """A key that is not in OpenRouter's list is dead only if OpenRouter refuses the key itself, too."""
+        assert step.row  # noqa: S101
+        if self._api.ask(self.keys.text(step.row.id)) is None:
+            self.keys.move(step.row.id, KeyState.DEAD)
+            event(log, "key_dead", logging.WARNING, key=step.row.name)
+
+    def _quarantine(self, step: Step) -> None:
+        """The ciphertext stays as evidence; the key stays at OpenRouter until it expires."""
+        assert step.row  # noqa: S101
+        self.keys.move(step.row.id, KeyState.QUARANTINED)
+        event(log, "key_quarantined", logging.ERROR, key=step.row.name, reason="its text is damaged")
+
+    # ── out of use
+
+    def _drain(self, step: Step) -> None:
+        assert step.row  # noqa: S101
+        self.keys.drain(step.row.id, self._clock.now() + self._timing.drain_grace)
+        event(log, "key_draining", key=step.row.name)
+
+    def _disable(self, step: Step) -> None:
+        assert step.row and step.remote  # noqa: S101
+        self._api.disable(step.remote.hash)
+        self.keys.move(step.row.id, KeyState.DISABLED, usage_nano=step.remote.usage_nano)
+        event(log, "key_disabled", key=step.row.name)
+
+    def _delete(self, step: Step) -> None:
+        assert step.row and step.remote  # noqa: S101
+        self._api.delete(step.remote.hash)
+        self._forget(step)
+
+    def _forget(self, step: Step) -> None:
+        assert step.row  # noqa: S101
+        self.keys.move(step.row.id, KeyState.DELETED)
+        event(log, "key_deleted", key=step.row.name)
+
+    # ── into use
+
+    def _mint(self, step: Step) -> None:
+        limit, reset = self._settings.key_limit_usd, self._settings.key_limit_reset
         expires_at = self._clock.now() + timedelta(hours=self._settings.key_lifetime_hours)
         name = self._prefix + new_id()
-        row_id = self._pool.intend(name, expires_at, None, None)
-        text = self._api.create(name, self._settings.key_limit_usd, None if reset == "none" else reset, expires_at)
-        self._pool.store(row_id, text)
+        limit_nano = None if limit is None else round(limit * NANO)
+        row_id = self.keys.intend(name, expires_at, limit_nano, step.row.id if step.row else None)
+        text = self._api.create(name, limit, None if reset == "none" else reset, expires_at)
+        self.keys.store(row_id, text)
         event(log, "key_minted", key=name, expires_at=expires_at.isoformat(timespec="seconds"))
-        # OpenRouter may take a moment to know its own new key everywhere.
-        for pause in CONFIRM_PAUSES_SECONDS:
-            if self._activate(row_id, name):
+        for pause in self._timing.confirm_pauses_seconds:
+            if told := self._api.ask(text):
+                self._switch(row_id, name, limit_nano, told)
                 return
             time.sleep(pause)
         raise ManagementError("GET /key with a key just minted", 401)
 
-    def _activate(self, row_id: int, name: str) -> bool:
-        """Use a stored key once OpenRouter has confirmed it; False if it refuses the key."""
-        if not self._api.ask(self._pool.text(row_id)):
-            return False
-        self._pool.switch(row_id, self._clock.now(), None)
-        event(log, "key_active", key=name, usable=f"{len(self._fresh())}/{self._settings.pool_size}")
-        return True
+    def _activate(self, step: Step) -> None:
+        """Go on with a stored key. One that is still refused after minutes is given up."""
+        assert step.row and step.remote  # noqa: S101
+        told = self._api.ask(self.keys.text(step.row.id))
+        if told:
+            self._switch(step.row.id, step.row.name, step.row.limit_nano, told)
+        elif step.row.created_at <= self._clock.now() - self._timing.intent_min_age:
+            self._give_up(step.row.id, step.row.name, "OpenRouter refuses it")
 
-    def _settle_stored(self) -> None:
-        """Finish what was minted but not confirmed. A key that is still refused after minutes is given up."""
-        old = self._clock.now() - INTENT_MIN_AGE
-        for row in self._rows(KeyState.STORED):
-            try:
-                if not self._activate(row.id, row.name) and row.created_at < old:
-                    self._api.delete(row.api_key_hash or "")
-                    self._pool.move(row.id, KeyState.ABANDONED)
-                    event(log, "key_refused", logging.WARNING, key=row.name)
-            except SealBroken as error:  # left alone, as evidence; it must not keep the pool from being filled
-                event(log, "key_unreadable", logging.ERROR, key=row.name, reason=str(error))
+    def _switch(self, row_id: int, name: str, limit_nano: int | None, told: KeyAccount) -> None:
+        if told.limit_nano != limit_nano:
+            self._give_up(row_id, name, "its limit is not the one asked for")
+            raise ManagementError("POST /keys", reason="the new key's limit is not the one asked for")
+        self.keys.switch(row_id, self._clock.now() + self._timing.drain_grace, told.account_id)
+        event(log, "key_active", key=name)
 
-    def _drain_replaced(self) -> None:
-        """Stop picking keys that are due or about to expire, now that fresh ones stand in their place."""
-        fresh = {row.id for row in self._fresh()}
-        for row in self._rows(KeyState.ACTIVE):
-            if row.source is KeySource.MINTED and row.enabled and row.id not in fresh:
-                self._pool.move(row.id, KeyState.DRAINING)
-                event(log, "key_draining", key=row.name)
-
-    def _delete_drained(self) -> None:
-        drained_before = self._clock.now() - DRAIN
-        for row in self._rows(KeyState.DRAINING):
-            if row.updated_at < drained_before and row.api_key_hash:
-                self._api.delete(row.api_key_hash)
-                self._pool.move(row.id, KeyState.DELETED)
-                event(log, "key_deleted", key=row.name)
+    def _give_up(self, row_id: int, name: str, reason: str) -> None:
+        """Never used, and so deleted at once: by the hash of the text that the row holds."""
+        self._api.delete(sha256_hex(self.keys.text(row_id)))
+        self.keys.move(row_id, KeyState.ABANDONED)
+        event(log, "key_refused", logging.WARNING, key=name, reason=reason)
 
 
-def show_status(pool: PoolKeys) -> None:
-    """Print one line a state: how many keys, and when the first of them expires."""
-    rows = pool.rows()
-    lines = []
+def pool_status(keys: PoolKeys) -> list[dict[str, object]]:
+    """One line a state: how many keys, and when the first of them expires."""
+    rows = keys.rows()
+    lines: list[dict[str, object]] = []
     for state in KeyState:
         of_state = [row for row in rows if row.state is state]
         expiries = [row.expires_at for row in of_state if row.expires_at]
         first = min(expiries).isoformat(timespec="seconds") if expiries else None
         lines.append({"state": state.value, "keys": len(of_state), "first_expires_at": first})
+    return lines
+
+
+def show(lines: list[dict[str, object]], title: str) -> None:
+    """A table on a terminal, JSON lines otherwise."""
     if not sys.stdout.isatty():
         sys.stdout.writelines(orjson.dumps(line).decode() + "\n" for line in lines)
         return
-    table = Table("state", "keys", "first expires at", title="Key pool")
+    table = Table(*(lines[0] if lines else ["nothing to do"]), title=title)
     for line in lines:
         table.add_row(*("" if value is None else str(value) for value in line.values()))
     Console().print(table)
+
+
+def show_progress(steps: Sequence[Step]) -> Iterable[Step]:
+    """The same steps; on a terminal a bar grows with them."""
+    return track(steps, "Rotating", transient=True) if sys.stderr.isatty() else steps
 
 
 def run_for_ever(rotation: KeyRotation) -> None:
@@ -170,7 +311,7 @@ def run_for_ever(rotation: KeyRotation) -> None:
     while not stopping.is_set():
         try:
             rotation.run_once()
-        except (ManagementError, DatabaseError) as error:
+        except (ManagementError, DatabaseError, LeaseLost, WrongDeployment) as error:
             event(log, "pass_failed", logging.ERROR, reason=_first_line(error))
         except Exception:  # this service must outlive any single fault
             log.exception("background_fault")
@@ -181,13 +322,20 @@ def _first_line(error: Exception) -> str:
     return logs.redact(str(error).partition("\n")[0])
 
 
-def main() -> int:
-    """The command line. Returns the exit code."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Keeps the pool full of fresh OpenRouter keys.")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--once", action="store_true", help="run one pass and exit")
-    how.add_argument("--status", action="store_true", help="print what the pool holds and exit")
-    arguments = parser.parse_args()
+    how.add_argument("--once", action="store_true", help="run one pass and exit: 0 if the pool is full")
+    how.add_argument("--dry-run", action="store_true", help="print what a pass would do and exit")
+    how.add_argument("--now", metavar="NAME", help="renew the key of this name in one pass and exit")
+    how.add_argument("--status", action="store_true", help="print what the pool holds and exit: 0 if it is full")
+    how.add_argument("--claim", action="store_true", help="make a copied database this deployment's own and exit")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    arguments = _arguments()
     required = () if arguments.status else ("OPENROUTER_PROVISION_KEY", "DEPLOYMENT_ID")
     try:
         settings = config.load(required=required)
@@ -199,22 +347,33 @@ def main() -> int:
     except CannotStart as error:
         sys.stderr.write(f"Cannot start: {error}\n")
         return 1
-    clock = Clock()
-    pool = PoolKeys(db, envelopes, clock)
-    if arguments.status:
-        show_status(pool)
-        return 0
-    assert settings.openrouter_provision_key is not None  # noqa: S101 - `required` above
-    api = ManagementApi(settings.openrouter_api_url, settings.openrouter_provision_key.get_secret_value())
-    rotation = KeyRotation(pool, api, settings, clock)
-    if not arguments.once:
-        run_for_ever(rotation)
-        return 0
+    management_key = settings.openrouter_provision_key
+    api = ManagementApi(settings.openrouter_api_url, management_key.get_secret_value() if management_key else "")
+    rotation = KeyRotation(db, envelopes, api, settings, DatabaseClock(db), progress=show_progress)
     try:
-        return 0 if rotation.run_once() else 1
-    except (ManagementError, DatabaseError) as error:
+        return _run(arguments, rotation)
+    except (ManagementError, DatabaseError, LeaseLost, WrongDeployment, AppError) as error:
         sys.stderr.write(f"{_first_line(error)}\n")
         return 1
+
+
+def _run(arguments: argparse.Namespace, rotation: KeyRotation) -> int:
+    if arguments.status:
+        show(pool_status(rotation.keys), "Key pool")
+        return 0 if rotation.is_full() else 1
+    if arguments.dry_run:
+        steps = plan(rotation.situation())
+        show([{"step": step.do.value, "key": step.key_name or None} for step in steps], "The next pass would")
+        return 0
+    if arguments.claim:
+        show([{"key": name, "state": KeyState.DEAD.value} for name in rotation.claim()], "Keys of the other deployment")
+        return 0
+    if arguments.now:
+        rotation.keys.ask_renewal(arguments.now)
+    if arguments.now or arguments.once:
+        return 0 if rotation.run_once() else 1
+    run_for_ever(rotation)
+    return 0
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from crypto import Envelopes, SealBroken, same, sha256_hex
 from db import Database, Duplicate, Transaction, inserted_id
 from db import api_keys as table
 from errors import NotFound
-from revisions import bump
+from revisions import bump, current
 
 T = TypeVar("T")
 MAX_NAME_CHARACTERS = 190
@@ -47,7 +47,6 @@ class KeyState(StrEnum):
 
 # From where each state is reached; a move that does not start there changes nothing.
 BEFORE = {
-    KeyState.DRAINING: {KeyState.ACTIVE},
     KeyState.DISABLED: {KeyState.DRAINING},
     KeyState.DELETED: {KeyState.DISABLED, KeyState.DRAINING, KeyState.QUARANTINED},
     KeyState.ABANDONED: {KeyState.INTENT, KeyState.STORED},
@@ -58,11 +57,16 @@ WITHOUT_TEXT = {KeyState.DELETED, KeyState.ABANDONED, KeyState.DEAD}
 
 
 class KeySource(StrEnum):
-    """Who brought a key into the pool; only minted ones are ever disabled or deleted at OpenRouter."""
+    """Who brought a key into the pool.
+
+    Minted ones are disabled and deleted at OpenRouter in the end; so are unknown ones, which bear our name but no row
+    knew them. Those that people brought are theirs.
+    """
 
     MINTED = "minted"
     ENVIRONMENT = "environment"
     OPERATOR = "operator"
+    UNKNOWN = "unknown"
 
 
 class KeyAlreadyKnown(Exception):
@@ -95,6 +99,7 @@ class KeyRow:
     replaces_id: int | None
     renew_at: datetime | None
     drain_until: datetime | None
+    drain_revision: int | None
 
 
 def _unguarded(_tx: Transaction) -> None:
@@ -178,7 +183,7 @@ class PoolKeys:
 
     def take_in_unknown(self, name: str, api_key_hash: str) -> int:
         """Write down a key that has our name at OpenRouter but no row here: quarantined. Raises KeyAlreadyKnown."""
-        values = {"state": KeyState.QUARANTINED, "source": KeySource.MINTED, "api_key_hash": api_key_hash}
+        values = {"state": KeyState.QUARANTINED, "source": KeySource.UNKNOWN, "api_key_hash": api_key_hash}
         try:
             return self._transact(lambda tx: self._insert(tx, name=name, **values))
         except Duplicate:
@@ -214,11 +219,21 @@ class PoolKeys:
             old_id = tx.scalar(sa.select(table.c.replaces_id).where(table.c.id == row_id))
             if old_id is not None:
                 wanted = sa.and_(table.c.id == old_id, table.c.state == KeyState.ACTIVE)
-                values = {"state": KeyState.DRAINING, "drain_until": drain_until, "updated_at": self._clock.now()}
-                tx.execute(table.update().where(wanted).values(values))
-            bump(tx, table.name)
+                tx.execute(table.update().where(wanted).values(self._draining(tx, drain_until)))
+            else:
+                bump(tx, table.name)
 
         self._transact(move)
+
+    def drain(self, row_id: int, drain_until: datetime) -> None:
+        """No new calls for this key: active → draining. Raises MoveRefused."""
+        self._transact(lambda tx: self._move(tx, row_id, {KeyState.ACTIVE}, self._draining(tx, drain_until)))
+
+    def _draining(self, tx: Transaction, drain_until: datetime) -> dict[str, object]:
+        bump(tx, table.name)  # first: the new revision is the one from which processes know
+        revision = current(tx, table.name)
+        values = {"state": KeyState.DRAINING, "drain_until": drain_until, "drain_revision": revision}
+        return values | {"updated_at": self._clock.now()}
 
     def move(self, row_id: int, state: KeyState, **values: object) -> None:
         """Change a key's state; processes follow within two seconds. The text of a key that is over is overwritten.
@@ -250,6 +265,20 @@ class PoolKeys:
         """Let the rotation replace this key at its next pass. Raises NotFound unless it is a minted key in use."""
         minted = sa.and_(table.c.source == KeySource.MINTED, table.c.state == KeyState.ACTIVE)
         self._change(name, {"renew_at": self._clock.now()}, minted, "minted key in use")
+
+    def drop_foreign(self, prefix: str) -> list[str]:
+        """Overwrite the texts of minted keys of other deployments: dead here, untouched at OpenRouter. Their names."""
+        foreign = [row for row in self.rows() if row.source is KeySource.MINTED and not row.name.startswith(prefix)]
+        dropped = [row for row in foreign if row.state not in WITHOUT_TEXT]
+
+        def update(tx: Transaction) -> None:
+            for row in dropped:
+                values = {"state": KeyState.DEAD, "api_key": None, "updated_at": self._clock.now()}
+                tx.execute(table.update().where(table.c.id == row.id).values(values))
+            bump(tx, table.name)
+
+        self._transact(update)
+        return [row.name for row in dropped]
 
     def _change(
         self, name: str, values: dict[str, object], which: sa.ColumnElement[bool] | None = None, what: str = "key"

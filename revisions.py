@@ -24,6 +24,12 @@ def bump(tx: Transaction, name: str) -> None:
     tx.execute(table.update().where(table.c.name == name).values(value=table.c.value + 1))
 
 
+def current(tx: Transaction, name: str) -> int:
+    """The revision of `name` as this transaction sees it."""
+    value: int = tx.execute(sa.select(table.c.value).where(table.c.name == name)).scalar_one()
+    return value
+
+
 class RevisionWatcher:
     """Keeps this process's copies fresh. Call `watch` for each copy, then `check` once a second."""
 
@@ -37,6 +43,10 @@ class RevisionWatcher:
     def watch(self, name: str, reload: Callable[[], None]) -> None:
         """Call `reload` whenever the revision of `name` moves, and at the first check."""
         self._reloads[name] = reload
+
+    def seen(self, name: str) -> int:
+        """The revision of this process's copy of `name`; 0 before the first check."""
+        return self._seen.get(name, 0)
 
     def check(self) -> None:
         """Reload what has changed. With the database away the copies stay in use and the log says so once.

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.util import Finalize
@@ -19,7 +19,8 @@ from auth import Auth
 from clock import Clock
 from config import Config
 from crypto import Envelopes, KeyHasher, SealBroken, sha256_hex
-from db import Database, DatabaseError, UnknownSchema, database_url
+from db import Database, DatabaseClock, DatabaseError, UnknownSchema, database_url
+from gateway_processes import GatewayProcess
 from logs import event, redact
 from openrouter_proxy import OpenRouterProxy
 from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
@@ -31,7 +32,7 @@ from users import Users
 log = logging.getLogger("services")
 
 WATCH_SECONDS = 1.0
-COUNTS_EVERY = 5  # watches
+REPORT_EVERY = 5  # watches
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Services:
     auth: Auth
     proxy: OpenRouterProxy
     watcher: RevisionWatcher
+    process: GatewayProcess
     started: bool = False
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -58,6 +60,8 @@ class Services:
             if self.started:
                 return
             self.watcher.check()
+            with suppress(DatabaseError):  # the watcher has said so; the next report comes in seconds
+                self.report()  # before the first call, so that the rotation counts with this process
             threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True).start()
             # atexit is not run in a worker that granian has forked; multiprocessing's finalizers run in both.
             Finalize(None, self.stop, exitpriority=0)
@@ -73,18 +77,24 @@ class Services:
             turn += 1
             try:
                 self.watcher.check()
-                if turn % COUNTS_EVERY == 0:
-                    self.pool.write_counts()
+                if turn % REPORT_EVERY == 0:
+                    self.report()
             except DatabaseError:
                 pass  # the watcher has said so; the counts wait in memory
             except Exception:  # this thread must outlive any single fault
                 log.exception("background_fault")
 
+    def report(self) -> None:
+        """Write down what this process has counted, and which keys carry its calls. Raises DatabaseError."""
+        self.pool.write_counts()
+        self.process.beat(self.watcher.seen("api_keys"), self.pool.report())
+
     def stop(self) -> None:
-        """Write what is still in memory. Called at exit."""
+        """Write what is still in memory. Called at exit, when no call is running any more."""
         self._stopping.set()
         try:
             self.pool.write_counts()
+            self.process.leave()
         except DatabaseError as error:
             event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
 
@@ -151,7 +161,8 @@ def build(config: Config) -> Services:
     watcher.watch("users", users.reload)
     watcher.watch("user_sessions", sessions.reload)
     watcher.watch("api_keys", pool.reload)
-    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher)
+    process = GatewayProcess(db, DatabaseClock(db))
+    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher, process)
 
 
 def import_keys(keys: PoolKeys, config: Config) -> None:

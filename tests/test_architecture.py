@@ -14,7 +14,7 @@ LAYERS = [
     "db",
     "revisions sealed_secrets users user_sessions pool_keys gateway_processes api_key_manager",
     "auth proxy_request answer_relay openrouter_proxy",
-    "services",
+    "services rotation_lease rotation_plan",
     "key_rotation proxy_wsgi routes",
     "cli app",
 ]

@@ -73,7 +73,7 @@ class Rotor:
         self.settings = Config(deployment_id=DEPLOYMENT, **{"pool_size": 3} | settings)
         self.pool = PoolKeys(db, envelopes, self.clock)
         self.api = ManagementApi(account.stand_in.address, account.management_key)
-        self.rotation = KeyRotation(self.pool, self.api, self.settings, self.clock)
+        self.rotation = KeyRotation(db, envelopes, self.api, self.settings, self.clock)
 
     def run(self) -> bool:
         return self.rotation.run_once()

@@ -24,6 +24,7 @@ def upgrade():
         sa.Column("replaces_id", sa.BigInteger),
         sa.Column("renew_at", TIME),
         sa.Column("drain_until", TIME),
+        sa.Column("drain_revision", sa.BigInteger),
     ):
         op.add_column("api_keys", column)
     rotator = op.create_table(
@@ -50,5 +51,6 @@ def upgrade():
 def downgrade():
     op.drop_table("gateway_processes")
     op.drop_table("rotator")
-    for name in ("drain_until", "renew_at", "replaces_id", "usage_nano", "remaining_nano", "limit_nano", "account_id"):
+    added = "account_id", "limit_nano", "remaining_nano", "usage_nano", "replaces_id", "renew_at"
+    for name in (*added, "drain_until", "drain_revision"):
         op.drop_column("api_keys", name)

@@ -1,0 +1,236 @@
+"""What one pass of the rotation has to do, derived from the rows and OpenRouter's list of keys: no effects, only steps.
+
+Each step is safe to repeat and to interrupt: what it leaves behind, the next pass finds here.
+
+    what was found                                            step
+    intent, older than any answer could be                    abandon (deleting the key of that name, if there is one)
+    key with our name that no row knows                       take in: quarantined and disabled; alarm, no deletions
+    row that is over, key still there                         sweep: delete the key
+    row in use, key not listed                                check missing: dead if OpenRouter refuses the key too
+    row in use whose text is damaged                          quarantine; never a deletion
+    stored                                                    activate: ask the key, then switch in one transaction
+    active, not needed or not usable any more                 drain
+    draining, time is over and no process uses it             disable
+    disabled for an hour, or quarantined unknown for a day    delete
+    fewer usable than POOL_SIZE, or one due for renewal       mint
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+
+from api_key_manager import EXPIRY_MARGIN
+from management_api import RemoteKey
+from pool_keys import KeyRow, KeySource, KeyState
+
+MAX_TAKEN_IN = 3  # unknown keys in one pass: if it is us who are wrong, people have time to notice
+MAX_PENDING = 3  # intents whose answer was lost: a create that never answers must not fill the account
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the steps wait."""
+
+    # An intent younger than this may still be on its way: longer than the API's time-out and any error of the clocks.
+    intent_min_age: timedelta = timedelta(minutes=5)
+    # Processes know of a switch within two seconds; this bounds a thread that was just picking the key.
+    drain_grace: timedelta = timedelta(seconds=60)
+    delete_after: timedelta = timedelta(hours=1)
+    unknown_delete_after: timedelta = timedelta(hours=24)
+    # A key that no row knows means that the database may be an old copy: its word is no reason to delete anything.
+    hold_deletions: timedelta = timedelta(hours=24)
+    # OpenRouter may take a moment to know its own new key everywhere.
+    confirm_pauses_seconds: tuple[float, ...] = (0.5, 1, 2, 0)
+
+
+class Do(StrEnum):
+    """The kinds of steps."""
+
+    TAKE_IN = "take in"
+    ABANDON = "abandon"
+    SWEEP = "sweep"
+    CHECK_MISSING = "check missing"
+    QUARANTINE = "quarantine"
+    FORGET = "forget"
+    ACTIVATE = "activate"
+    DRAIN = "drain"
+    DISABLE = "disable"
+    DELETE = "delete"
+    MINT = "mint"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. row: for MINT, the key to replace; None for keys without a row. remote: as listed, if it is."""
+
+    do: Do
+    row: KeyRow | None = None
+    remote: RemoteKey | None = None
+
+    @property
+    def key_name(self) -> str:
+        """Which key this is about; empty for a new one that replaces none."""
+        known = self.row or self.remote
+        return known.name if known else ""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a pass knows when it begins.
+
+    in_use: whether a process may still have calls on a draining key. unreadable: ids of rows with a damaged text.
+    """
+
+    now: datetime
+    rows: Sequence[KeyRow]
+    remote: Sequence[RemoteKey]
+    in_use: Callable[[KeyRow], bool]
+    unreadable: Collection[int]
+    deletions_held_until: datetime | None
+    prefix: str
+    pool_size: int
+    renew_after: timedelta
+    timing: Timing
+
+    def ours(self, *states: KeyState) -> list[KeyRow]:
+        """Rows of keys that this deployment minted, or found under its name, oldest first."""
+        made = KeySource.MINTED, KeySource.UNKNOWN
+        mine = [row for row in self.rows if row.source in made and row.name.startswith(self.prefix)]
+        return [row for row in mine if row.state in states]
+
+    def listed(self, row: KeyRow) -> RemoteKey | None:
+        """The row's key in OpenRouter's list: by its hash, or by its name while the hash is not known."""
+        return self._by_hash.get(row.api_key_hash) if row.api_key_hash else self._by_name.get(row.name)
+
+    @cached_property
+    def _by_hash(self) -> dict[str, RemoteKey]:
+        return {key.hash: key for key in self.remote}
+
+    @cached_property
+    def _by_name(self) -> dict[str, RemoteKey]:
+        return {key.name: key for key in self.remote}
+
+    @cached_property
+    def usable(self) -> list[KeyRow]:
+        """Rows that gateways can pick for some time yet, oldest first. Those that people brought count too."""
+        rows = [row for row in self.rows if row.state is KeyState.ACTIVE and row.enabled]
+        rows = [row for row in rows if row.id not in self.unreadable]
+        return [row for row in rows if row.expires_at is None or row.expires_at > self.now + EXPIRY_MARGIN]
+
+    def is_due(self, row: KeyRow) -> bool:
+        """True for a minted key that was asked to be renewed, or is old enough."""
+        if row.source is not KeySource.MINTED:
+            return False
+        return row.renew_at is not None or row.created_at <= self.now - self.renew_after
+
+    @property
+    def deletions_are_held(self) -> bool:
+        """True while a key that no row knew has made this database doubtful."""
+        return self.deletions_held_until is not None and self.now < self.deletions_held_until
+
+
+def plan(at: Situation) -> list[Step]:
+    """The steps of one pass, in their order."""
+    steps = [*_unknown(at), *_lost(at), *_damaged(at), *_missing(at), *_stored(at), *_surplus(at), *_drained(at)]
+    deleting = {Do.SWEEP, Do.DELETE}
+    if at.deletions_are_held or any(step.do is Do.TAKE_IN for step in steps):
+        # An intent whose key exists is deleted too.
+        steps = [s for s in steps if s.do not in deleting and not (s.do is Do.ABANDON and s.remote)]
+    return [*steps, *_mints(at)]
+
+
+def unknown_keys(at: Situation) -> list[RemoteKey]:
+    """Keys with our name at OpenRouter that no row knows, by name or by hash."""
+    names, hashes = {row.name for row in at.rows}, {row.api_key_hash for row in at.rows}
+    ours = [key for key in at.remote if key.name.startswith(at.prefix)]
+    return [key for key in ours if key.name not in names and key.hash not in hashes]
+
+
+def _unknown(at: Situation) -> Iterator[Step]:
+    # A young one may be another rotator's, whose row was not there yet when we read the rows.
+    old = [key for key in unknown_keys(at) if key.created_at <= at.now - at.timing.intent_min_age]
+    yield from (Step(Do.TAKE_IN, remote=key) for key in sorted(old, key=lambda key: key.name)[:MAX_TAKEN_IN])
+    for row in at.ours(KeyState.QUARANTINED):
+        key = at.listed(row)
+        if row.source is KeySource.UNKNOWN and key is None:
+            yield Step(Do.FORGET, row)
+        elif row.source is KeySource.UNKNOWN and key and not key.disabled:
+            yield Step(Do.TAKE_IN, row, key)
+        elif row.source is KeySource.UNKNOWN and row.updated_at <= at.now - at.timing.unknown_delete_after:
+            yield Step(Do.DELETE, row, key)
+
+
+def _lost(at: Situation) -> Iterator[Step]:
+    for row in at.ours(KeyState.INTENT):
+        if row.created_at <= at.now - at.timing.intent_min_age:
+            yield Step(Do.ABANDON, row, at.listed(row))
+    for row in at.ours(KeyState.ABANDONED, KeyState.DEAD, KeyState.DELETED):
+        if key := at.listed(row):
+            yield Step(Do.SWEEP, row, key)
+
+
+def _damaged(at: Situation) -> Iterator[Step]:
+    states = KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING
+    yield from (Step(Do.QUARANTINE, row) for row in at.rows if row.id in at.unreadable and row.state in states)
+
+
+def _missing(at: Situation) -> Iterator[Step]:
+    for row in at.ours(KeyState.ACTIVE, KeyState.STORED):
+        if row.id not in at.unreadable and at.listed(row) is None:
+            yield Step(Do.CHECK_MISSING, row)
+    for row in at.ours(KeyState.DRAINING, KeyState.DISABLED):
+        if row.id not in at.unreadable and at.listed(row) is None:
+            yield Step(Do.FORGET, row)
+
+
+def _stored(at: Situation) -> Iterator[Step]:
+    for row in at.ours(KeyState.STORED):
+        key = at.listed(row)
+        if row.id not in at.unreadable and key:
+            yield Step(Do.ACTIVATE, row, key)
+
+
+def _surplus(at: Situation) -> Iterator[Step]:
+    """Active keys that nobody can use any more, and due ones without which the pool is still full."""
+    usable = {row.id for row in at.usable}
+    gone = surplus_due(at)
+    for row in at.ours(KeyState.ACTIVE):
+        key = at.listed(row)
+        over = row.id not in usable and (row.enabled or at.is_due(row))
+        if key and row.id not in at.unreadable and (key.disabled or over or row in gone):
+            yield Step(Do.DRAIN, row, key)
+
+
+def surplus_due(at: Situation) -> list[KeyRow]:
+    """Keys that are due and need no successor. Those that are not due stay, however small POOL_SIZE has become."""
+    too_many = max(len(at.usable) - at.pool_size, 0)
+    return [row for row in at.usable if at.is_due(row)][:too_many]
+
+
+def _drained(at: Situation) -> Iterator[Step]:
+    for row in at.ours(KeyState.DRAINING):
+        key = at.listed(row)
+        if key and row.drain_until and row.drain_until <= at.now and not at.in_use(row):
+            yield Step(Do.DISABLE, row, key)
+    for row in at.ours(KeyState.DISABLED):
+        key = at.listed(row)
+        if key and row.updated_at <= at.now - at.timing.delete_after:
+            yield Step(Do.DELETE, row, key)
+
+
+def _mints(at: Situation) -> Iterator[Step]:
+    pending = at.ours(KeyState.INTENT, KeyState.STORED)
+    stored = [row for row in pending if row.state is KeyState.STORED]
+    usable = [row for row in at.usable if (key := at.listed(row)) is None or not key.disabled]
+    missing = at.pool_size - len(usable) - sum(row.replaces_id is None for row in stored)
+    if len(pending) - len(stored) >= MAX_PENDING:
+        return
+    yield from (Step(Do.MINT) for _ in range(max(missing, 0)))
+    if missing <= 0 and not pending:
+        gone = surplus_due(at)
+        due = [row for row in usable if at.is_due(row) and row not in gone]
+        yield from (Step(Do.MINT, row) for row in due)
