@@ -70,7 +70,7 @@ class KeyRotation:
         self._timing = timing or Timing()
         self._progress = progress
         self._lease = RotationLease(db, clock, settings.deployment_id)
-        self.keys = PoolKeys(db, envelopes, clock, self._lease.guard)
+        self._keys = PoolKeys(db, envelopes, clock, self._lease.guard)
         self._prefix = f"gw/{settings.deployment_id}/"
         self._do: dict[Do, Callable[[Step], None]] = {
             Do.TAKE_IN: self._take_in,
@@ -110,7 +110,7 @@ class KeyRotation:
         if not self._lease.take():
             raise LeaseLost("another process rotates now; stop it first")
         try:
-            return self.keys.drop_foreign(self._prefix)
+            return self._keys.drop_foreign(self._prefix)
         finally:
             self._lease.release()
 
@@ -125,9 +125,9 @@ class KeyRotation:
     def _situation(self, remote: list[RemoteKey]) -> Situation:
         # The list came first: a key that it has and the rows have not is not one that was just being minted.
         now = self._clock.now()
-        rows = self.keys.rows()
+        rows = self._keys.rows()
         with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
-        texts = self.keys.texts(with_text)
+        texts = self._keys.texts(with_text)
         processes = gateway_processes.reports(self._db, now)
 
         def in_use(row: KeyRow) -> bool:
@@ -150,7 +150,7 @@ class KeyRotation:
         listed = [(row, at.listed(row)) for row in at.rows if row.state is KeyState.ACTIVE]
         limits = {row.id: (key.limit_nano, key.remaining_nano) for row, key in listed if key}
         known = {row.id: (row.limit_nano, row.remaining_nano) for row in at.rows}
-        self.keys.set_limits({row_id: limit for row_id, limit in limits.items() if limit != known[row_id]})
+        self._keys.set_limits({row_id: limit for row_id, limit in limits.items() if limit != known[row_id]})
 
     def _run(self, steps: list[Step]) -> None:
         failed: list[ManagementError] = []
@@ -178,7 +178,7 @@ class KeyRotation:
         assert step.remote  # noqa: S101 - the plan's word
         if step.row is None:
             self._lease.hold_deletions(self._clock.now() + self._timing.hold_deletions)
-            self.keys.take_in_unknown(step.remote.name, step.remote.hash)
+            self._keys.take_in_unknown(step.remote.name, step.remote.hash)
             held_hours = self._timing.hold_deletions / timedelta(hours=1)
             fields = {"key": step.remote.name, "deletions_held_hours": held_hours}
             event(log, "unknown_key_found", logging.ERROR, **fields)
@@ -190,7 +190,7 @@ class KeyRotation:
         assert step.row  # noqa: S101
         if step.remote:
             self._api.delete(step.remote.hash)
-        self.keys.move(step.row.id, KeyState.ABANDONED)
+        self._keys.move(step.row.id, KeyState.ABANDONED)
         event(log, "key_abandoned", key=step.row.name, existed=step.remote is not None)
 
     def _sweep(self, step: Step) -> None:
@@ -201,27 +201,27 @@ class KeyRotation:
     def _check_missing(self, step: Step) -> None:
         """A key that is not in OpenRouter's list is dead only if OpenRouter refuses the key itself, too."""
         assert step.row  # noqa: S101
-        if self._api.ask(self.keys.text(step.row.id)) is None:
-            self.keys.move(step.row.id, KeyState.DEAD)
+        if self._api.ask(self._keys.text(step.row.id)) is None:
+            self._keys.move(step.row.id, KeyState.DEAD)
             event(log, "key_dead", logging.WARNING, key=step.row.name)
 
     def _quarantine(self, step: Step) -> None:
         """The ciphertext stays as evidence; the key stays at OpenRouter until it expires."""
         assert step.row  # noqa: S101
-        self.keys.move(step.row.id, KeyState.QUARANTINED)
+        self._keys.move(step.row.id, KeyState.QUARANTINED)
         event(log, "key_quarantined", logging.ERROR, key=step.row.name, reason="its text is damaged")
 
     # ── out of use
 
     def _drain(self, step: Step) -> None:
         assert step.row  # noqa: S101
-        self.keys.drain(step.row.id, self._clock.now() + self._timing.drain_grace)
+        self._keys.drain(step.row.id, self._clock.now() + self._timing.drain_grace)
         event(log, "key_draining", key=step.row.name)
 
     def _disable(self, step: Step) -> None:
         assert step.row and step.remote  # noqa: S101
         self._api.disable(step.remote.hash)
-        self.keys.move(step.row.id, KeyState.DISABLED, usage_nano=step.remote.usage_nano)
+        self._keys.move(step.row.id, KeyState.DISABLED, usage_nano=step.remote.usage_nano)
         event(log, "key_disabled", key=step.row.name)
 
     def _delete(self, step: Step) -> None:
@@ -231,7 +231,7 @@ class KeyRotation:
 
     def _forget(self, step: Step) -> None:
         assert step.row  # noqa: S101
-        self.keys.move(step.row.id, KeyState.DELETED)
+        self._keys.move(step.row.id, KeyState.DELETED)
         event(log, "key_deleted", key=step.row.name)
 
     # ── into use
@@ -241,9 +241,9 @@ class KeyRotation:
         expires_at = self._clock.now() + timedelta(hours=self._settings.key_lifetime_hours)
         name = self._prefix + new_id()
         limit_nano = None if limit is None else round(limit * NANO)
-        row_id = self.keys.intend(name, expires_at, limit_nano, step.row.id if step.row else None)
+        row_id = self._keys.intend(name, expires_at, limit_nano, step.row.id if step.row else None)
         text = self._api.create(name, limit, None if reset == "none" else reset, expires_at)
-        self.keys.store(row_id, text)
+        self._keys.store(row_id, text)
         event(log, "key_minted", key=name, expires_at=expires_at.isoformat(timespec="seconds"))
         for pause in self._timing.confirm_pauses_seconds:
             if told := self._api.ask(text):
@@ -255,7 +255,7 @@ class KeyRotation:
     def _activate(self, step: Step) -> None:
         """Go on with a stored key. One that is still refused after minutes is given up."""
         assert step.row and step.remote  # noqa: S101
-        told = self._api.ask(self.keys.text(step.row.id))
+        told = self._api.ask(self._keys.text(step.row.id))
         if told:
             self._switch(step.row.id, step.row.name, step.row.limit_nano, told)
         elif step.row.created_at <= self._clock.now() - self._timing.intent_min_age:
@@ -265,13 +265,13 @@ class KeyRotation:
         if told.limit_nano != limit_nano:
             self._give_up(row_id, name, "its limit is not the one asked for")
             raise ManagementError("POST /keys", reason="the new key's limit is not the one asked for")
-        self.keys.switch(row_id, self._clock.now() + self._timing.drain_grace, told.account_id)
+        self._keys.switch(row_id, self._clock.now() + self._timing.drain_grace, told.account_id)
         event(log, "key_active", key=name)
 
     def _give_up(self, row_id: int, name: str, reason: str) -> None:
         """Never used, and so deleted at once: by the hash of the text that the row holds."""
-        self._api.delete(sha256_hex(self.keys.text(row_id)))
-        self.keys.move(row_id, KeyState.ABANDONED)
+        self._api.delete(sha256_hex(self._keys.text(row_id)))
+        self._keys.move(row_id, KeyState.ABANDONED)
         event(log, "key_refused", logging.WARNING, key=name, reason=reason)
 
 
@@ -349,17 +349,18 @@ def main() -> int:
         return 1
     management_key = settings.openrouter_provision_key
     api = ManagementApi(settings.openrouter_api_url, management_key.get_secret_value() if management_key else "")
-    rotation = KeyRotation(db, envelopes, api, settings, DatabaseClock(db), progress=show_progress)
+    clock = DatabaseClock(db)
+    rotation = KeyRotation(db, envelopes, api, settings, clock, progress=show_progress)
     try:
-        return _run(arguments, rotation)
+        return _run(arguments, rotation, PoolKeys(db, envelopes, clock))
     except (ManagementError, DatabaseError, LeaseLost, WrongDeployment, AppError) as error:
         sys.stderr.write(f"{_first_line(error)}\n")
         return 1
 
 
-def _run(arguments: argparse.Namespace, rotation: KeyRotation) -> int:
+def _run(arguments: argparse.Namespace, rotation: KeyRotation, keys: PoolKeys) -> int:
     if arguments.status:
-        show(pool_status(rotation.keys), "Key pool")
+        show(pool_status(keys), "Key pool")
         return 0 if rotation.is_full() else 1
     if arguments.dry_run:
         steps = plan(rotation.situation())
@@ -369,7 +370,7 @@ def _run(arguments: argparse.Namespace, rotation: KeyRotation) -> int:
         show([{"key": name, "state": KeyState.DEAD.value} for name in rotation.claim()], "Keys of the other deployment")
         return 0
     if arguments.now:
-        rotation.keys.ask_renewal(arguments.now)
+        keys.ask_renewal(arguments.now)
     if arguments.now or arguments.once:
         return 0 if rotation.run_once() else 1
     run_for_ever(rotation)

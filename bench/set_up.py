@@ -44,6 +44,7 @@ class Bench:
     )
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(48))
     encryption_key: str = field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    management_key: str | None = None
     stand_in: Target = field(init=False)
 
     @contextmanager
@@ -51,13 +52,15 @@ class Bench:
         """Run the stand-in on the load's core."""
         arguments = ["-m", "bench.stand_in", "--log-length", "0", "--balance", "1000000000"]
         arguments += [word for key in self.pool_keys for word in ("--inference-key", key)]
+        if self.management_key:
+            arguments += ["--management-key", self.management_key]
         load = self.cores.load
         program = start(arguments, load, load, env=bare_environment(), stdout=subprocess.PIPE)
         try:
             assert program.process.stdout
             address = json.loads(program.process.stdout.readline())["listening"]
             port = int(address.rpartition(":")[2].partition("/")[0])
-            self.stand_in = Target("direct", program, port, "/api/v1/chat/completions", self.pool_keys[0])
+            self.stand_in = Target("direct", program, port, "/api/v1/chat/completions", "".join(self.pool_keys[:1]))
             yield
         finally:
             program.stop()
@@ -78,20 +81,7 @@ class Bench:
     def start_gateway(self, server: str) -> tuple[Program, int, float]:
         """Start `python app.py`; returns it, its port, and the seconds until /api/health answered 200."""
         port = free_port()
-        environment = bare_environment(
-            APP_ENV="production",
-            SECRET_KEY=self.secret_key,
-            ENCRYPTION_KEY=self.encryption_key,
-            DEPLOYMENT_ID="bench",
-            HOST="127.0.0.1",
-            PORT=port,
-            SERVER=server,
-            SERVER_THREADS=self.server_threads,
-            LOG_LEVEL="INFO",
-            DATA_DIR=self.folder,
-            OPENROUTER_API_URL=f"http://127.0.0.1:{self.stand_in.port}/api/v1",
-            OPENROUTER_API_KEYS=",".join(self.pool_keys),
-        )
+        environment = self.environment(PORT=port, SERVER=server)
         with (self.folder / f"{server}.log").open("ab") as log:
             begun = time.perf_counter()
             program = start(["app.py"], self.cores.gateway, self.cores.load, env=environment, stdout=log, stderr=log)
@@ -101,6 +91,22 @@ class Bench:
             program.stop()
             raise
         return program, port, time.perf_counter() - begun
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        """The settings of production, shared by all programs, and these."""
+        return bare_environment(
+            APP_ENV="production",
+            SECRET_KEY=self.secret_key,
+            ENCRYPTION_KEY=self.encryption_key,
+            DEPLOYMENT_ID="bench",
+            HOST="127.0.0.1",
+            SERVER_THREADS=self.server_threads,
+            LOG_LEVEL="INFO",
+            DATA_DIR=self.folder,
+            OPENROUTER_API_URL=f"http://127.0.0.1:{self.stand_in.port}/api/v1",
+            OPENROUTER_API_KEYS=",".join(self.pool_keys),
+            **settings,
+        )
 
 
 def wait_until_healthy(program: Program, port: int) -> None:

@@ -85,3 +85,14 @@ def test_uses_counted_until_a_stop_are_written(settings, upstream, start, tmp_pa
 
 def children_of(gateway):
     return psutil.Process(gateway.process.pid).children(recursive=True)
+
+
+def test_granians_worker_ends_when_its_parent_was_killed(upstream, start, tmp_path):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    gateway = start(OPENROUTER_API_URL=upstream.url, DATA_DIR=tmp_path / "data", SERVER_THREADS=16)
+    assert gateway.post("/register", {}).status_code == 400  # the worker has begun to serve
+    workers = children_of(gateway)
+    assert workers
+    gateway.stop(signal.SIGKILL)
+    _gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive, "an orphaned worker would hold the port against its successor"
