@@ -31,7 +31,8 @@ PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0
 class Tries:
     """The tries of one call. Every key picked is told how it went, if that became known, and released once.
 
-    send: sends the call with a key. stream: whether a stream was asked for. free, sticky: for `ApiKeyManager.pick`. seconds: until the first content.
+    send: sends the call with a key. stream: whether a stream was asked for. seconds: until the first content. free,
+    sticky: for `ApiKeyManager.pick`.
     """
 
     def __init__(

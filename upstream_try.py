@@ -51,9 +51,10 @@ class Form(Enum):
 class UpstreamTry:
     """One try. Once `advance` has returned, the answer is known.
 
-    exchange: once it was sent. form: the answer's, as soon as its head is here. held: its bytes so far, as the client may see them; the exchange
-    has the rest, unless `is_whole`. refusal: OpenRouter's, by its status or in the place of content. events: reads the
-    rest of a stream. kind: in a word how it went, for the log; the caller sets it where it knows better.
+    exchange: once it was sent. form: the answer's, as soon as its head is here. held: its bytes so far, as the client
+    may see them; the exchange has the rest, unless `is_whole`. refusal: OpenRouter's, by its status or in the place of
+    content. events: reads the rest of a stream. kind: in a word how it went, for the log; the caller sets it where it
+    knows better.
     """
 
     def __init__(self, key: PoolKey, idle_timeout: float) -> None:
