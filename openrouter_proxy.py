@@ -170,7 +170,7 @@ class _Call:
             client_is_gone=self.request.client_is_gone,
             ended=lambda outcome: self.finish(outcome, exchange.status),
         )
-        if known.form is Form.STREAM:
+        if known.events:
             return relay.stream(known.events, known.held)
         return relay.plain(known.held) if known.form is Form.PLAIN else relay.unread(known.held)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import json_text
@@ -53,8 +54,8 @@ class UpstreamTry:
 
     exchange: once it was sent. form: the answer's, as soon as its head is here. held: its bytes so far, as the client
     may see them; the exchange has the rest, unless `is_whole`. refusal: OpenRouter's, by its status or in the place of
-    content. events: reads the rest of a stream. kind: in a word how it went, for the log; the caller sets it where it
-    knows better.
+    content. events: reads the rest of a stream, if it is one. kind: in a word how it went, for the log; the caller sets
+    it where it knows better.
     """
 
     def __init__(self, key: PoolKey, idle_timeout: float) -> None:
@@ -64,7 +65,7 @@ class UpstreamTry:
         self.is_whole = False
         self.refusal: Refusal | None = None
         self.usage: dict[str, Any] | None = None
-        self.events = EventStream()
+        self.events: EventStream | None = None
         self.kind = "unfinished"
         self.begun = time.monotonic()
         self.known: float | None = None
@@ -133,8 +134,8 @@ class UpstreamTry:
             self.form = Form.UNREAD
             return self._read_encoded
         if content_type.startswith("text/event-stream"):
-            self.form = Form.STREAM
-            return self._read_stream
+            self.form, self.events = Form.STREAM, EventStream()
+            return partial(self._read_stream, self.events)
         if content_type.startswith("text/html"):
             raise NoAnswer("page", "the upstream answered with a web page")
         self.form = Form.PLAIN
@@ -148,14 +149,14 @@ class UpstreamTry:
 
     # ── the four forms
 
-    def _read_stream(self, until: float, _until_if_blank: float) -> None:
+    def _read_stream(self, events: EventStream, until: float, _until_if_blank: float) -> None:
         while not self.has_content and not self.refusal:
             data = self._piece(until)
-            self._sort(self.events.feed(data) if data else self.events.finish())
+            self._sort(events, events.feed(data) if data else events.finish())
             if not data and not self.has_content and not self.refusal:
                 raise NoAnswer("empty", "the upstream's stream ended without content")
 
-    def _sort(self, passed: bytes) -> None:
+    def _sort(self, events: EventStream, passed: bytes) -> None:
         """Hold what may go to the client, and note whether content or an error is among it."""
         held = len(self.held)
         self.held += passed
@@ -165,13 +166,14 @@ class UpstreamTry:
                 self.has_content = True
                 return
             if kind is Kind.ERROR:
-                self.refusal = self.events.refusal
+                self.refusal = events.refusal
+                self.has_content = self.refusal is None  # written so that it was not noticed there: it is passed on
                 return
             held += len(event)
             self._only_comments = self._only_comments and kind is Kind.COMMENT
             if self._only_comments:
                 self._blank_bytes = held
-        self.has_content = not self.events.at_border or len(self.held) > MAX_HELD_BYTES  # no more can be held
+        self.has_content = not events.at_border or len(self.held) > MAX_HELD_BYTES  # no more can be held
 
     def _read_plain(self, until: float, until_if_blank: float) -> None:
         while True:
@@ -192,6 +194,8 @@ class UpstreamTry:
             self._blank_bytes = 0 if self.has_content else len(self.held)
             if len(self.held) > MAX_PLAIN_LOOKED_AT:
                 return
+            if self.exchange.complete:  # nearly every answer comes in one piece
+                break
         if not self.has_content:
             raise NoAnswer("empty", "the upstream's answer was empty")
         self.is_whole = True
