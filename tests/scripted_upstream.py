@@ -38,7 +38,7 @@ class ScriptedUpstream:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self.scripts: dict[str, Sequence[Step]] = {}
+        self.scripts: dict[str, list[Sequence[Step]]] = {}
         self.received: list[Received] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
@@ -48,7 +48,11 @@ class ScriptedUpstream:
 
     def play(self, model: str, *steps: Step) -> None:
         """What requests for this model get from now on."""
-        self.scripts[model] = steps
+        self.scripts[model] = [steps]
+
+    def play_in_turn(self, model: str, *scripts: Sequence[Step]) -> None:
+        """What the next requests for this model get, one after the other; the last is for all that follow."""
+        self.scripts[model] = list(scripts)
 
     def requests_for(self, model: str) -> list[Received]:
         """The requests for a model so far."""
@@ -88,7 +92,8 @@ class ScriptedUpstream:
             connection.close()
 
     def _play(self, connection: socket.socket, request: Received) -> bool:
-        for step in self.scripts[json.loads(request.body)["model"]]:
+        scripts = self.scripts[json.loads(request.body)["model"]]
+        for step in scripts.pop(0) if len(scripts) > 1 else scripts[0]:
             if isinstance(step, bytes):
                 try:
                     connection.sendall(step)
