@@ -115,4 +115,4 @@ def _dollars(nano: int | None) -> float | None:
 
 
 def _iso(time: datetime | None) -> str | None:
-    return time and time.isoformat(timespec="seconds")
+    return None if time is None else time.isoformat(timespec="seconds")
