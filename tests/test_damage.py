@@ -19,21 +19,28 @@ from pool_keys import KeySource, PoolKeys
 from sealed_secrets import username_key
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import Gateway, refusal_of, run
+from tests.sandbox.conftest import Running
 
 OTHER_KEY = Fernet.generate_key().decode()
 CALLS = 12  # with three keys left: enough that a damaged one would have been picked
 Damage = Callable[[dict[int, str]], dict[int, str]]
 
 
+@pytest.fixture(scope="module")
+def stand_in(start_stand_in: Callable[..., Running]) -> Running:
+    """One whose log no other tests fill."""
+    return start_stand_in("--pace-ms", "1")
+
+
 @pytest.fixture
-def accounts_keys(stand_in: Any) -> list[dict[str, str]]:
+def accounts_keys(stand_in: Running) -> list[dict[str, str]]:
     """Four keys at the stand-in."""
     account = stand_in.new_account(balance=1000)["id"]
     return [stand_in.new_key(account=account) for _ in range(4)]
 
 
 @pytest.fixture
-def settings(empty_database_url: str, stand_in: Any) -> dict[str, Any]:
+def settings(empty_database_url: str, stand_in: Running) -> dict[str, Any]:
     return {
         "DATABASE_URL": empty_database_url,
         "SECRET_KEY": SECRET_KEY,
@@ -73,7 +80,7 @@ def everything(db: Database) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
-def used_hashes(stand_in: Any, accounts_keys: list[dict[str, str]]) -> set[str]:
+def used_hashes(stand_in: Running, accounts_keys: list[dict[str, str]]) -> set[str]:
     """Which of these keys calls have reached the stand-in with. Asserts that nobody ever asked it to change a key."""
     found = stand_in.control("GET", "log")["requests"]
     ours = {key["hash"] for key in accounts_keys}
