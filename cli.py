@@ -15,6 +15,7 @@ from flask.cli import AppGroup, with_appcontext
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 import reencrypt
 from config import OPENROUTER_KEY
@@ -47,7 +48,8 @@ def show(rows: Iterable[Mapping[str, object]], title: str) -> None:
         return
     table = Table(*(rows[0] if rows else ["nothing yet"]), title=title)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        # Text, because rich would take brackets in a name for its markup.
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     Console().print(table)
 
 

@@ -287,3 +287,48 @@ def test_a_person_is_asked_for_the_key_unseen_and_gets_a_table(tmp_path):
     assert b"Added" in shown
     assert b"mine" in shown
     assert KEY.encode() not in shown
+
+
+def on_terminal(*words: str, **settings: object) -> str:
+    """What a person sees of a command that asks nothing."""
+    reading, writing = pty.openpty()
+    env = environment(COLUMNS=200, TERM="xterm", **settings)
+    command = [sys.executable, "-m", "flask", "--app", "app", *words]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), writing)
+    process = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, **streams)
+    os.close(writing)
+    shown = b""
+    try:
+        while data := os.read(reading, 4096):
+            shown += data
+    except OSError:  # how a terminal ends
+        pass
+    os.close(reading)
+    assert process.wait(20) == 0, shown
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())  # without its colours
+
+
+def test_a_person_sees_the_pool_as_a_table(empty_database_url):
+    services = build(config_with(empty_database_url, ENCRYPTION_KEY))
+    row_id = services.keys.add(KEY, "mine [/and] yours", "operator")
+    services.keys.set_enabled("mine [/and] yours", False)
+    services.keys.set_limits({row_id: (10_000_000_000, 2_500_000_000)})
+    GatewayProcess(services.db).beat(1, {str(row_id): {"health": "resting", "reason": "429a", "in_flight": 7}})
+    services.db.close()
+    shown = on_terminal("pool", DATABASE_URL=empty_database_url, SECRET_KEY=SECRET_KEY, ENCRYPTION_KEY=ENCRYPTION_KEY)
+    assert "Key pool: 0 usable, 5 wanted, 1 gateways" in shown
+    [line] = [line for line in shown.splitlines() if "yours" in line]
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert cells == ["mine [/and] yours", "active, not enabled", "resting 429a", "", "$10.00", "$2.50", "0", "7", ""]
+
+
+def test_a_person_sees_how_far_the_sealing_is(empty_database_url):
+    services = build(config_with(empty_database_url, ENCRYPTION_KEY))
+    services.db.close()
+    keys = f"{NEW_ENCRYPTION_KEY} {ENCRYPTION_KEY}"
+    settings = {"DATABASE_URL": empty_database_url, "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": keys}
+    shown = on_terminal("keys", "reencrypt", **settings)
+    assert re.search(r"Sealing .*100%", shown)
+    assert "Encryption keys, newest first" in shown
+    assert not re.search(r"^\{", shown, re.MULTILINE)
+    assert NEW_ENCRYPTION_KEY not in shown
