@@ -1,30 +1,41 @@
-"""Operator commands: `flask --app app db|pool ...`. A terminal gets tables, a pipe JSON lines."""
+"""Operator commands: `flask --app app db|keys|pool ...`. A terminal gets tables, a pipe JSON lines."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import click
 import orjson
 from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
+import reencrypt
 from config import OPENROUTER_KEY
-from crypto import sha256_hex
+from crypto import Envelopes, sha256_hex
 from errors import AppError
+from logs import event
 from pool_keys import MAX_NAME_CHARACTERS, KeyAlreadyKnown, KeySource
+from pool_overview import pool_overview
 from services import Services
 
+log = logging.getLogger("cli")
+
 db_commands = AppGroup("db", help="The database.")
-pool_commands = AppGroup("pool", help="The pool of OpenRouter keys.")
+keys_commands = AppGroup("keys", help="The keys of ENCRYPTION_KEY.")
 
 
 def register(app: Flask) -> None:
     """Add the commands to the application's command line."""
     app.cli.add_command(db_commands)
+    app.cli.add_command(keys_commands)
     app.cli.add_command(pool_commands)
 
 
@@ -37,7 +48,8 @@ def show(rows: Iterable[Mapping[str, object]], title: str) -> None:
         return
     table = Table(*(rows[0] if rows else ["nothing yet"]), title=title)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        # Text, because rich would take brackets in a name for its markup.
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     Console().print(table)
 
 
@@ -54,25 +66,87 @@ def upgrade() -> None:
     show([{"database": db.kind, "schema": "current"}], "Database")
 
 
-@pool_commands.command("list")
-def list_keys() -> None:
-    """Show every key of the pool, without its text."""
-    show(
-        [
-            {
-                "name": row.name,
-                "state": row.state.value,
-                "enabled": row.enabled,
-                "source": row.source.value,
-                "hash": (row.api_key_hash or "")[:12],
-                "used": row.use_count,
-                "last_used": row.last_used and row.last_used.isoformat(timespec="seconds"),
-                "expires_at": row.expires_at and row.expires_at.isoformat(timespec="seconds"),
-            }
-            for row in _services().keys.rows()
-        ],
-        "Key pool",
-    )
+@keys_commands.command("status")
+def show_encryption_keys() -> None:
+    """Show how many values need which key of ENCRYPTION_KEY. Exits with 1 if a value opens with none of them."""
+    services = _services()
+    found = reencrypt.survey(services.db, Envelopes(services.config.encryption_keys))
+    _show_survey(found)
+    sys.exit(1 if found.broken else 0)
+
+
+@keys_commands.command("reencrypt")
+def reencrypt_values() -> None:
+    """Seal every value under the first key of ENCRYPTION_KEY, while gateways serve. May be stopped and run again.
+
+    Exits with 1 if a value opens with none of the keys; it is left as it is.
+    """
+    services = _services()
+    db, envelopes = services.db, Envelopes(services.config.encryption_keys)
+    resealed = 0
+    for batch_resealed in _watched(reencrypt.reencrypt(db, envelopes), reencrypt.count_sealed(db)):
+        resealed += batch_resealed
+    event(log, "reencrypted", resealed=resealed, key=envelopes.fingerprints[0])
+    found = reencrypt.survey(db, envelopes)
+    _show_survey(found)
+    sys.exit(0 if found.is_done else 1)
+
+
+def _watched(batches: Iterator[tuple[int, int]], total: int) -> Iterator[int]:
+    """How many values each batch sealed anew; the progress shows as a bar on a terminal, as JSON lines otherwise."""
+    if sys.stdout.isatty():
+        with Progress() as progress:
+            task = progress.add_task("Sealing", total=total)
+            for looked_at, resealed in batches:
+                progress.advance(task, looked_at)
+                yield resealed
+        return
+    done = 0
+    for looked_at, resealed in batches:
+        done += looked_at
+        show([{"done": done, "of": total, "resealed": resealed}], "Sealing")
+        yield resealed
+
+
+def _show_survey(found: reencrypt.Survey) -> None:
+    show(map(dataclasses.asdict, found.keys), "Encryption keys, newest first")
+    if found.broken:
+        show(({"unreadable": line} for line in found.broken), "Values that do not open; restore them from a backup")
+
+
+@click.group("pool", cls=AppGroup, invoke_without_command=True, help="The pool of OpenRouter keys; shows it.")
+@click.option("--all", "with_gone", is_flag=True, help="With the keys that were deleted, abandoned or found dead.")
+@with_appcontext
+@click.pass_context
+def pool_commands(context: click.Context, with_gone: bool) -> None:
+    """Show the pool, newest key first."""
+    if context.invoked_subcommand:
+        return
+    services = _services()
+    found = pool_overview(services.keys, services.db, services.clock.now(), with_gone)
+    rows = [key.to_dict() for key in found.keys]
+    if sys.stdout.isatty():
+        rows = [_for_people(row) for row in rows]
+    show(rows, f"Key pool: {found.usable} usable, {services.config.pool_size} wanted, {len(found.processes)} gateways")
+
+
+def _for_people(row: Mapping[str, Any]) -> dict[str, object]:
+    """What fits on a terminal."""
+    return {
+        "name": row["name"],
+        "state": row["state"] if row["enabled"] else f"{row['state']}, not enabled",
+        "health": f"{row['health'] or ''} {row['reason'] or ''}".strip(),
+        "until": row["until"],
+        "limit": _dollars(row["limit_usd"]),
+        "remaining": _dollars(row["remaining_usd"]),
+        "used": row["used"],
+        "in flight": row["in_flight"],
+        "expires": row["expires_at"],
+    }
+
+
+def _dollars(amount: float | None) -> str | None:
+    return None if amount is None else f"${amount:.2f}"
 
 
 @pool_commands.command("add")
@@ -93,6 +167,7 @@ def add_key(name: str | None) -> None:
         _services().keys.add(text, name, KeySource.OPERATOR)
     except KeyAlreadyKnown:
         raise click.ClickException("The pool has, or once had, this key or a key of this name") from None
+    event(log, "pool_key_added", key=name)
     show([{"name": name, "state": "active"}], "Added")
 
 
@@ -100,19 +175,31 @@ def add_key(name: str | None) -> None:
 @click.argument("name")
 def enable_key(name: str) -> None:
     """Let a key be picked again."""
-    _set_enabled(name, True)
+    _change(lambda: _services().keys.set_enabled(name, True))
+    event(log, "pool_key_enabled", key=name)
+    show([{"name": name, "enabled": True}], "Changed")
 
 
 @pool_commands.command("disable")
 @click.argument("name")
 def disable_key(name: str) -> None:
     """Stop a key from being picked; it stays alive at OpenRouter."""
-    _set_enabled(name, False)
+    _change(lambda: _services().keys.set_enabled(name, False))
+    event(log, "pool_key_disabled", key=name)
+    show([{"name": name, "enabled": False}], "Changed")
 
 
-def _set_enabled(name: str, enabled: bool) -> None:
+@pool_commands.command("rotate")
+@click.argument("name")
+def rotate_key(name: str) -> None:
+    """Let the background service replace a minted key at its next pass."""
+    _change(lambda: _services().keys.ask_renewal(name))
+    event(log, "pool_key_rotation_asked", key=name)
+    show([{"name": name, "rotation": "requested"}], "Changed")
+
+
+def _change(change: Callable[[], None]) -> None:
     try:
-        _services().keys.set_enabled(name, enabled)
+        change()
     except AppError as error:
         raise click.ClickException(error.message) from None
-    show([{"name": name, "enabled": enabled}], "Changed")

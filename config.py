@@ -86,7 +86,9 @@ class Config(BaseModel):
     deployment_id: str = Field(
         "", max_length=64, pattern=r"^[A-Za-z0-9-]*$", description="names this installation's keys at OpenRouter"
     )
-    admin_token: SecretStr | None = Field(None, description="bearer token of the operator (no route reads it yet)")
+    admin_token: SecretStr | None = Field(
+        None, description="bearer token of the operator, for /admin; without it /admin is off"
+    )
     host: str = Field("", description="address to listen on; default 127.0.0.1, in production 0.0.0.0")
     port: int = Field(5000, ge=0, le=65535, description="port to listen on")
     server: Literal["granian", "gunicorn"] = Field("granian", description="the WSGI server that `python app.py` starts")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import argon2
 import orjson
 from argon2.exceptions import VerifyMismatchError
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken
 
 from errors import Busy
 
@@ -109,21 +109,33 @@ class Envelopes:
 
     Fernet has no associated data: a ciphertext moved to another row would open there. So the place is encrypted
     with the value and compared on opening. keys: Fernet keys, newest first; the first seals, all open.
+    fingerprints: for each key 8 hex characters that name it and tell nothing about it.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self._fernets = [Fernet(key) for key in keys]
+        self._newest = self._fernets[0]
+        self.fingerprints = [sha256_hex(f"encryption-key {key}")[:8] for key in keys]
 
     def seal(self, table: str, column: str, row: int | str, value: str) -> str:
         """The ciphertext to store at this place."""
-        return self._fernet.encrypt(orjson.dumps([table, column, str(row), value])).decode()
+        return self._newest.encrypt(orjson.dumps([table, column, str(row), value])).decode()
 
     def open(self, table: str, column: str, row: int | str, sealed: str | None) -> str:
         """The value that was sealed at this place. Raises SealBroken."""
-        try:
-            *place, value = orjson.loads(self._fernet.decrypt(sealed or ""))
-        except (InvalidToken, ValueError):
-            raise SealBroken(f"{table}.{column} of row {row} does not open with ENCRYPTION_KEY") from None
-        if place != [table, column, str(row)]:
-            raise SealBroken(f"{table}.{column} of row {row} holds a ciphertext of another place")
-        return str(value)
+        return self._open(table, column, row, sealed)[1]
+
+    def sealed_by(self, table: str, column: str, row: int | str, sealed: str | None) -> int:
+        """Which key opens what was sealed at this place: its position in `keys`. Raises SealBroken."""
+        return self._open(table, column, row, sealed)[0]
+
+    def _open(self, table: str, column: str, row: int | str, sealed: str | None) -> tuple[int, str]:
+        for position, fernet in enumerate(self._fernets):
+            try:
+                *place, value = orjson.loads(fernet.decrypt(sealed or ""))
+            except (InvalidToken, ValueError):
+                continue
+            if place != [table, column, str(row)]:
+                raise SealBroken(f"{table}.{column} of row {row} holds a ciphertext of another place")
+            return position, str(value)
+        raise SealBroken(f"{table}.{column} of row {row} does not open with ENCRYPTION_KEY")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from routes import auth_api, health_api, http
+from routes import admin_api, auth_api, health_api, http
 
 
 def register_all(app: Flask) -> None:
@@ -12,3 +12,4 @@ def register_all(app: Flask) -> None:
     http.register(app)
     app.register_blueprint(auth_api.routes)
     app.register_blueprint(health_api.routes)
+    app.register_blueprint(admin_api.routes)

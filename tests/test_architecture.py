@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream management_api",
     "db",
-    "revisions sealed_secrets users user_sessions pool_keys gateway_processes api_key_manager",
-    "auth proxy_request answer_relay upstream_try retry openrouter_proxy",
+    "revisions sealed_secrets users user_sessions pool_keys gateway_processes api_key_manager pool_overview",
+    "auth reencrypt proxy_request answer_relay upstream_try retry openrouter_proxy",
     "services rotation_lease rotation_plan",
     "key_rotation proxy_wsgi routes",
     "cli app",
@@ -50,6 +50,7 @@ SQL = {
     "pool_keys",
     "gateway_processes",
     "rotation_lease",
+    "reencrypt",
 }
 MAX_LINES, MAX_FUNCTION_LINES = 450, 60
 SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("routes/*.py")])

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from click.testing import Result
+from cryptography.fernet import Fernet
 
 from app import create_app
 from config import Config
 from crypto import sha256_hex
+from db import api_keys
+from gateway_processes import GatewayProcess
 from pool_keys import KeyState
 from services import Services, build
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import ROOT, environment
 
 KEY, OTHER_KEY = "sk-or-v1-" + "a1b2" * 16, "sk-or-v1-" + "c3d4" * 16
+NEW_ENCRYPTION_KEY = Fernet.generate_key().decode()
 Command = Callable[..., Result]
 
 
@@ -51,30 +58,36 @@ def refusal(result: Result) -> str:
     return result.stderr
 
 
-def test_an_empty_pool_is_listed_as_nothing(command):
-    assert lines(command("pool", "list")) == []
+def test_an_empty_pool_is_shown_as_nothing(command):
+    assert lines(command("pool")) == []
 
 
 def test_a_key_from_standard_input_is_added_and_shown_without_its_text(command, services):
     added = command("pool", "add", stdin=f"{KEY}\n")
     name = f"operator/{sha256_hex(KEY)[:12]}"
     assert lines(added) == [{"name": name, "state": "active"}]
-    listed = command("pool", "list")
-    assert lines(listed) == [
-        {
-            "name": name,
-            "state": "active",
-            "enabled": True,
-            "source": "operator",
-            "hash": sha256_hex(KEY)[:12],
-            "used": 0,
-            "last_used": None,
-            "expires_at": None,
-        }
-    ]
-    assert "sk-or" not in added.output + listed.output
-    services.keys.reload()
-    assert services.keys.usable_count() == 1
+    shown = command("pool")
+    [line] = lines(shown)
+    assert line.pop("created_at")
+    assert line == {
+        "name": name,
+        "state": "active",
+        "enabled": True,
+        "health": None,
+        "reason": None,
+        "until": None,
+        "limit_usd": None,
+        "remaining_usd": None,
+        "used": 0,
+        "in_flight": 0,
+        "expires_at": None,
+        "last_used": None,
+        "source": "operator",
+        "hash": sha256_hex(KEY)[:12],
+    }
+    assert "sk-or" not in added.output + shown.output
+    services.pool.reload()
+    assert services.pool.usable_count() == 1
 
 
 def test_a_key_may_be_given_a_name(command):
@@ -117,25 +130,105 @@ def test_a_known_key_or_name_is_refused(command, services, name, key):
 def test_a_key_is_disabled_and_enabled_again(command, services):
     command("pool", "add", "--name", "mine", stdin=KEY)
     assert lines(command("pool", "disable", "mine")) == [{"name": "mine", "enabled": False}]
-    assert lines(command("pool", "list"))[0]["enabled"] is False
-    services.keys.reload()
-    assert services.keys.usable_count() == 0
+    assert lines(command("pool"))[0]["enabled"] is False
+    services.pool.reload()
+    assert services.pool.usable_count() == 0
     assert lines(command("pool", "enable", "mine")) == [{"name": "mine", "enabled": True}]
-    services.keys.reload()
-    assert services.keys.usable_count() == 1
+    services.pool.reload()
+    assert services.pool.usable_count() == 1
 
 
-@pytest.mark.parametrize("word", ["enable", "disable"])
+def test_a_minted_key_is_put_down_for_rotation(command, services):
+    row_id = services.keys.intend("gw/1/a", datetime.now(UTC) + timedelta(days=1), None, None)
+    services.keys.store(row_id, KEY)
+    services.keys.switch(row_id, datetime.now(UTC), None)
+    assert lines(command("pool", "rotate", "gw/1/a")) == [{"name": "gw/1/a", "rotation": "requested"}]
+    assert services.keys.rows()[0].renew_at is not None
+
+
+def test_a_key_that_nobody_minted_cannot_be_rotated(command, services):
+    command("pool", "add", "--name", "mine", stdin=KEY)
+    assert "no minted key in use named 'mine'" in refusal(command("pool", "rotate", "mine"))
+    assert services.keys.rows()[0].renew_at is None
+
+
+@pytest.mark.parametrize("word", ["enable", "disable", "rotate"])
 def test_an_unknown_name_is_refused(command, word):
-    assert refusal(command("pool", word, "nobody")) == "Error: There is no key named 'nobody'\n"
+    told = refusal(command("pool", word, "nobody"))
+    assert told.startswith("Error: There is no ")
+    assert told.endswith(" named 'nobody'\n")
     assert command("pool", word).exit_code == 2
 
 
-def test_every_state_is_listed_oldest_first(command, services):
+def test_every_change_is_logged_and_no_refusal(command, services, caplog):
+    caplog.set_level(logging.INFO)
+    for words in (["add", "--name", "mine"], ["disable", "mine"], ["enable", "mine"], ["disable", "other"]):
+        command("pool", *words, stdin=KEY)
+    logged = [(line.message, line.fields) for line in caplog.records if line.name == "cli"]
+    assert logged == [(f"pool_key_{what}", {"key": "mine"}) for what in ("added", "disabled", "enabled")]
+
+
+def test_keys_that_are_over_are_shown_only_if_asked_for_and_the_newest_first(command, services):
     for number, state in enumerate(KeyState):
         row_id = services.keys.add(f"sk-or-v1-{number:064x}", f"key {number}", "operator")
-        services.keys.move(row_id, state)
-    assert [line["state"] for line in lines(command("pool", "list"))] == [state.value for state in KeyState]
+        services.db.transact(partial(set_state, row_id, state))
+    newest_first = [state.value for state in reversed(KeyState)]
+    assert [line["state"] for line in lines(command("pool", "--all"))] == newest_first
+    over = {"deleted", "abandoned", "dead"}
+    assert [line["state"] for line in lines(command("pool"))] == [state for state in newest_first if state not in over]
+
+
+def set_state(row_id, state, tx):
+    tx.execute(api_keys.update().where(api_keys.c.id == row_id).values(state=state))
+
+
+def test_what_gateways_report_is_shown(command, services):
+    row_id = services.keys.add(KEY, "mine", "operator")
+    told = {"in_flight": 2, "health": "resting", "reason": "429a", "until": "2026-11-21T12:00:00+00:00"}
+    GatewayProcess(services.db).beat(1, {str(row_id): told})
+    [line] = lines(command("pool"))
+    assert {name: line[name] for name in told} == told
+
+
+# ── encryption keys
+
+
+def test_the_status_names_each_encryption_key_without_showing_it(command, services):
+    fingerprint = sha256_hex(f"encryption-key {ENCRYPTION_KEY}")[:8]
+    shown = command("keys", "status")
+    assert lines(shown) == [{"position": 1, "fingerprint": fingerprint, "rows": 1, "removable": False}]
+    assert ENCRYPTION_KEY not in shown.output
+
+
+def test_values_are_sealed_anew_and_the_old_key_is_called_removable(empty_database_url):
+    old = build(config_with(empty_database_url, ENCRYPTION_KEY))
+    old.keys.add(KEY, "mine", "operator")
+    old.db.close()
+    both = build(config_with(empty_database_url, f"{NEW_ENCRYPTION_KEY} {ENCRYPTION_KEY}"))
+    runner = create_app(both).test_cli_runner()
+    new_use, old_use = lines(runner.invoke(args=["keys", "status"]))
+    assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (0, False, 2, False)
+    *progress, new_use, old_use = lines(runner.invoke(args=["keys", "reencrypt"]))
+    assert progress == [{"done": 1, "of": 2, "resealed": 1}, {"done": 2, "of": 2, "resealed": 1}]
+    assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (2, False, 0, True)
+    both.db.close()
+    alone = build(config_with(empty_database_url, NEW_ENCRYPTION_KEY))
+    assert alone.keys.text(1) == KEY
+    alone.db.close()
+
+
+def test_a_value_that_does_not_open_is_told_and_the_exit_code_is_1(command, services):
+    row_id = services.keys.add(KEY, "mine", "operator")
+    services.db.transact(lambda tx: tx.execute(api_keys.update().values(api_key="gAAAA-damaged")))
+    for word in ("status", "reencrypt"):
+        result = command("keys", word)
+        assert result.exit_code == 1
+        told = json.loads(result.stdout.splitlines()[-1])
+        assert told == {"unreadable": f"api_keys.api_key of row {row_id} does not open with ENCRYPTION_KEY"}
+
+
+def config_with(url: str, encryption_key: str) -> Config:
+    return Config(database_url=url, encryption_key=encryption_key, secret_key=SECRET_KEY)
 
 
 def test_an_upgrade_of_what_is_current_changes_nothing(command, services):
@@ -143,9 +236,9 @@ def test_an_upgrade_of_what_is_current_changes_nothing(command, services):
     assert services.db.is_current()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["pool", "--help"], ["db", "--help"], ["pool", "add", "--help"]])
+@pytest.mark.parametrize("words", [[], ["pool"], ["db"], ["keys"], ["pool", "add"]])
 def test_every_command_says_what_it_is_for(command, words):
-    shown = command(*words)
+    shown = command(*words, "--help")
     assert shown.exit_code == 0
     assert not re.findall(r"^  [a-z]+\s*$", shown.stdout, re.MULTILINE)
 
@@ -162,7 +255,7 @@ def flask(*words: str, stdin: str = "", **settings: object) -> subprocess.Comple
 def test_the_commands_work_from_a_shell_and_show_no_key(tmp_path):
     settings = {"DATA_DIR": tmp_path, "LOG_LEVEL": "DEBUG"}
     upgraded, added, listed = (
-        flask(*words, stdin=KEY, **settings) for words in (["db", "upgrade"], ["pool", "add"], ["pool", "list"])
+        flask(*words, stdin=KEY, **settings) for words in (["db", "upgrade"], ["pool", "add"], ["pool"])
     )
     assert [one.returncode for one in (upgraded, added, listed)] == [0, 0, 0]
     assert json.loads(upgraded.stdout)["schema"] == "current"
@@ -194,3 +287,48 @@ def test_a_person_is_asked_for_the_key_unseen_and_gets_a_table(tmp_path):
     assert b"Added" in shown
     assert b"mine" in shown
     assert KEY.encode() not in shown
+
+
+def on_terminal(*words: str, **settings: object) -> str:
+    """What a person sees of a command that asks nothing."""
+    reading, writing = pty.openpty()
+    env = environment(COLUMNS=200, TERM="xterm", **settings)
+    command = [sys.executable, "-m", "flask", "--app", "app", *words]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), writing)
+    process = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, **streams)
+    os.close(writing)
+    shown = b""
+    try:
+        while data := os.read(reading, 4096):
+            shown += data
+    except OSError:  # how a terminal ends
+        pass
+    os.close(reading)
+    assert process.wait(20) == 0, shown
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())  # without its colours
+
+
+def test_a_person_sees_the_pool_as_a_table(empty_database_url):
+    services = build(config_with(empty_database_url, ENCRYPTION_KEY))
+    row_id = services.keys.add(KEY, "mine [/and] yours", "operator")
+    services.keys.set_enabled("mine [/and] yours", False)
+    services.keys.set_limits({row_id: (10_000_000_000, 2_500_000_000)})
+    GatewayProcess(services.db).beat(1, {str(row_id): {"health": "resting", "reason": "429a", "in_flight": 7}})
+    services.db.close()
+    shown = on_terminal("pool", DATABASE_URL=empty_database_url, SECRET_KEY=SECRET_KEY, ENCRYPTION_KEY=ENCRYPTION_KEY)
+    assert "Key pool: 0 usable, 5 wanted, 1 gateways" in shown
+    [line] = [line for line in shown.splitlines() if "yours" in line]
+    cells = [cell.strip() for cell in line.split("│")[1:-1]]
+    assert cells == ["mine [/and] yours", "active, not enabled", "resting 429a", "", "$10.00", "$2.50", "0", "7", ""]
+
+
+def test_a_person_sees_how_far_the_sealing_is(empty_database_url):
+    services = build(config_with(empty_database_url, ENCRYPTION_KEY))
+    services.db.close()
+    keys = f"{NEW_ENCRYPTION_KEY} {ENCRYPTION_KEY}"
+    settings = {"DATABASE_URL": empty_database_url, "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": keys}
+    shown = on_terminal("keys", "reencrypt", **settings)
+    assert re.search(r"Sealing .*100%", shown)
+    assert "Encryption keys, newest first" in shown
+    assert not re.search(r"^\{", shown, re.MULTILINE)
+    assert NEW_ENCRYPTION_KEY not in shown

@@ -256,3 +256,21 @@ def test_an_old_key_opens_what_it_sealed_and_the_newest_seals(sealer):
 
 def test_one_value_sealed_twice_gives_different_ciphertexts(sealer):
     assert sealer.seal("t", "c", 1, "value") != sealer.seal("t", "c", 1, "value")
+
+
+def test_each_key_is_told_by_what_it_sealed_newest_first(sealer):
+    both = Envelopes([OTHER_KEY, ENCRYPTION_KEY])
+    assert both.sealed_by("t", "c", 1, sealer.seal("t", "c", 1, "value")) == 1
+    assert both.sealed_by("t", "c", 1, both.seal("t", "c", 1, "value")) == 0
+
+
+@pytest.mark.parametrize("sealed", [None, "", "gAAAA", SEALED])
+def test_what_does_not_open_at_its_place_was_sealed_by_no_key(sealer, sealed):
+    with pytest.raises(SealBroken):
+        sealer.sealed_by("t", "c", 2, sealed)
+
+
+def test_a_fingerprint_names_a_key_and_shows_nothing_of_it():
+    mine, other = Envelopes([ENCRYPTION_KEY, OTHER_KEY]).fingerprints
+    assert mine == hashlib.sha256(f"encryption-key {ENCRYPTION_KEY}".encode()).hexdigest()[:8]
+    assert mine != other

@@ -167,6 +167,10 @@ def test_only_the_rotation_gets_the_management_key() -> None:
     assert holders == ["rotation"]
 
 
+def test_operators_are_told_the_pool_size_that_the_rotation_keeps() -> None:
+    assert [name for name in OURS if "POOL_SIZE" in SERVICES[name]["environment"]] == [*OURS]
+
+
 def test_no_credential_has_a_default() -> None:
     for name, service in SERVICES.items():
         for variable, value in service["environment"].items():

@@ -79,8 +79,8 @@ def test_uses_counted_until_a_stop_are_written(settings, upstream, start, tmp_pa
         assert gateway.chat(token, "m").status_code == 200
     assert gateway.stop() == 0
     again = start(**settings)
-    listed = run("-m", "flask", "--app", "app", "pool", "list", **again.settings).stdout
-    assert '"used":7' in listed
+    shown = run("-m", "flask", "--app", "app", "pool", **again.settings).stdout
+    assert '"used":7' in shown
 
 
 def children_of(gateway):

@@ -19,7 +19,8 @@ from db import Database, database_url
 from tests.gateway import JSON, Gateway, check_headers, new_derived_key, read_all, refusal_of
 
 POSTS = ["/register", "/login", "/api/auth/refresh", "/api/auth/logout"]
-GETS = ["/api/auth/kdf", "/api/health"]
+POSTS += [f"/admin/pool/{change}" for change in ("enable", "disable", "rotate")]
+GETS = ["/api/auth/kdf", "/api/health", "/admin/pool"]
 FIELDS = ["username", "derived_key", "refresh_token"]
 
 

@@ -1,0 +1,118 @@
+"""The pool as operators see it: the rows of the keys, and what all processes report of each.
+
+Every process learns by itself which keys rest, so that only all reports together tell how the pool is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from api_key_manager import EXPIRY_MARGIN
+from db import Database
+from gateway_processes import ProcessReport, reports
+from pool_keys import WITHOUT_TEXT, KeyRow, KeyState, PoolKeys
+
+# A process that has not reported for this long may be gone: what it said about keys' health is not news any more.
+SILENT_AFTER = timedelta(seconds=30)
+SEVERITY = ("ok", "half-open", "resting", "suspect")
+PICKED = {None, "ok", "half-open"}
+
+
+@dataclass(frozen=True)
+class KeyOverview:
+    """One key. health: the worst that any process reports, with its reason and its end; None if nobody reports."""
+
+    row: KeyRow
+    health: str | None
+    reason: str | None
+    until: str | None
+    in_flight: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; limits in dollars, None for no limit or unknown. Never the key's text."""
+        row = self.row
+        return {
+            "name": row.name,
+            "state": row.state.value,
+            "enabled": row.enabled,
+            "health": self.health,
+            "reason": self.reason,
+            "until": self.until,
+            "limit_usd": _dollars(row.limit_nano),
+            "remaining_usd": _dollars(row.remaining_nano),
+            "used": row.use_count,
+            "in_flight": self.in_flight,
+            "expires_at": _iso(row.expires_at),
+            "last_used": _iso(row.last_used),
+            "created_at": _iso(row.created_at),
+            "source": row.source.value,
+            "hash": (row.api_key_hash or "")[:12],
+        }
+
+
+@dataclass(frozen=True)
+class PoolOverview:
+    """keys: newest first, without those that are over unless asked for. usable: how many keys calls may get."""
+
+    keys: list[KeyOverview]
+    usable: int
+    processes: list[dict[str, Any]]
+
+
+def pool_overview(keys: PoolKeys, db: Database, now: datetime, with_gone: bool = False) -> PoolOverview:
+    """The pool at this moment. with_gone: with the keys that were deleted, abandoned or found dead."""
+    processes = sorted(reports(db, now), key=lambda process: process.beat_at, reverse=True)
+    shown = [row for row in reversed(keys.rows()) if with_gone or row.state not in WITHOUT_TEXT]
+    overviews = [_merge(row, processes, now) for row in shown]
+    return PoolOverview(
+        overviews,
+        sum(_is_usable(one, now) for one in overviews),
+        [
+            {
+                "id": process.id[:8],
+                "beat_at": _iso(process.beat_at),
+                "silent": _is_silent(process, now),
+                "keys_revision": process.keys_revision,
+                "in_flight": sum(key.get("in_flight", 0) for key in process.keys.values()),
+            }
+            for process in processes
+        ],
+    )
+
+
+def _merge(row: KeyRow, processes: list[ProcessReport], now: datetime) -> KeyOverview:
+    told = [process.keys.get(str(row.id), {}) for process in processes]
+    in_flight = sum(one.get("in_flight", 0) for one in told)
+    heard = [one for one, process in zip(told, processes, strict=True) if not _is_silent(process, now)]
+    # Who serves with a key and has nothing to tell of its health finds it in order.
+    serves = row.state is KeyState.ACTIVE and row.enabled
+    heard = [{"health": "ok"} | one for one in heard if serves or "health" in one]
+    worst = max(heard, key=_severity, default={})
+    return KeyOverview(row, worst.get("health"), worst.get("reason"), worst.get("until"), in_flight)
+
+
+def _severity(told: dict[str, Any]) -> tuple[int, str]:
+    word = told["health"]
+    # A word that only newer processes know is worth an operator's look.
+    rank = SEVERITY.index(word) if word in SEVERITY else len(SEVERITY)
+    return rank, told.get("until") or ""
+
+
+def _is_silent(process: ProcessReport, now: datetime) -> bool:
+    return process.beat_at < now - SILENT_AFTER
+
+
+def _is_usable(key: KeyOverview, now: datetime) -> bool:
+    row = key.row
+    lasts = row.expires_at is None or row.expires_at > now + EXPIRY_MARGIN
+    return row.state is KeyState.ACTIVE and row.enabled and lasts and key.health in PICKED
+
+
+def _dollars(nano: int | None) -> float | None:
+    return None if nano is None else nano / 1_000_000_000
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds")
