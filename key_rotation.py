@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import sys
 import threading
@@ -38,7 +39,7 @@ from crypto import Envelopes, SealBroken, new_id, sha256_hex
 from db import Database, DatabaseClock, DatabaseError
 from errors import AppError
 from logs import event
-from management_api import NANO, KeyAccount, ManagementApi, ManagementError, RemoteKey
+from management_api import KeyAccount, ManagementApi, ManagementError, RemoteKey, nano
 from pool_keys import KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys
 from rotation_lease import LeaseLost, RotationLease, WrongDeployment
 from rotation_plan import Do, Situation, Step, Timing, plan
@@ -47,7 +48,8 @@ from services import CannotStart, open_database
 log = logging.getLogger("rotation")
 
 PASS_SECONDS = 60.0
-MAX_FAILED_STEPS = 3  # of a pass: then OpenRouter is not well, and the next pass goes on
+OUR_NAME = re.compile(r"[0-9a-f]{32}")  # after the prefix: new_id()
+MAX_FAILED_STEPS = 3  # of a pass: then OpenRouter is not well, and the next pass tidies up
 
 
 class KeyRotation:
@@ -70,7 +72,8 @@ class KeyRotation:
         self._timing = timing or Timing()
         self._progress = progress
         self._lease = RotationLease(db, clock, settings.deployment_id)
-        self._keys = PoolKeys(db, envelopes, clock, self._lease.guard)
+        self.keys = PoolKeys(db, envelopes, clock, self._lease.guard)
+        self._unguarded = PoolKeys(db, envelopes, clock)
         self._prefix = f"gw/{settings.deployment_id}/"
         self._do: dict[Do, Callable[[Step], None]] = {
             Do.TAKE_IN: self._take_in,
@@ -104,13 +107,21 @@ class KeyRotation:
             self._lease.release()
         return self.is_full()
 
+    def renew(self, name: str) -> bool:
+        """One pass that renews this key too. Raises NotFound unless it is a minted key in use; and like run_once."""
+        # An operator's wish, which nobody has to be the leader for: if another process is, its next pass fulfils it.
+        self._unguarded.ask_renewal(name)
+        return self.run_once()
+
     def claim(self) -> list[str]:
-        """Make the database this deployment's. The other one's minted keys are dead here; returns their names."""
-        self._lease.claim()
-        if not self._lease.take():
+        """Make the database this deployment's. The other one's minted keys are dead here; returns their names.
+
+        Raises LeaseLost, with nothing changed, while another process rotates.
+        """
+        if not self._lease.take(claim=True):
             raise LeaseLost("another process rotates now; stop it first")
         try:
-            return self._keys.drop_foreign(self._prefix)
+            return self.keys.drop_foreign(self._prefix)
         finally:
             self._lease.release()
 
@@ -119,15 +130,16 @@ class KeyRotation:
         return len(self._situation([]).usable) >= self._settings.pool_size
 
     def situation(self) -> Situation:
-        """The rows and OpenRouter's list, as they are now. Raises ManagementError."""
+        """The rows and OpenRouter's list, as they are now. Raises ManagementError and WrongDeployment."""
+        self._lease.check_deployment()
         return self._situation(self._api.list_keys())
 
     def _situation(self, remote: list[RemoteKey]) -> Situation:
         # The list came first: a key that it has and the rows have not is not one that was just being minted.
         now = self._clock.now()
-        rows = self._keys.rows()
+        rows = self.keys.rows()
         with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
-        texts = self._keys.texts(with_text)
+        texts = self.keys.texts(with_text)
         processes = gateway_processes.reports(self._db, now)
 
         def in_use(row: KeyRow) -> bool:
@@ -150,11 +162,14 @@ class KeyRotation:
         listed = [(row, at.listed(row)) for row in at.rows if row.state is KeyState.ACTIVE]
         limits = {row.id: (key.limit_nano, key.remaining_nano) for row, key in listed if key}
         known = {row.id: (row.limit_nano, row.remaining_nano) for row in at.rows}
-        self._keys.set_limits({row_id: limit for row_id, limit in limits.items() if limit != known[row_id]})
+        self.keys.set_limits({row_id: limit for row_id, limit in limits.items() if limit != known[row_id]})
 
     def _run(self, steps: list[Step]) -> None:
         failed: list[ManagementError] = []
         for step in self._progress(steps):
+            # Minting is tried all the same: what can't be tidied up must not empty the pool.
+            if len(failed) >= MAX_FAILED_STEPS and step.do is not Do.MINT:
+                continue
             try:
                 self._lease.renew()
                 self._do[step.do](step)
@@ -162,7 +177,7 @@ class KeyRotation:
                 event(log, "step_failed", logging.WARNING, step=step.do, key=step.key_name, reason=str(error))
                 failed.append(error)
                 # Where one key can't be minted, the next can't either: each try leaves an intent to clear up.
-                if step.do is Do.MINT or len(failed) >= MAX_FAILED_STEPS:
+                if step.do is Do.MINT:
                     break
             except (MoveRefused, KeyAlreadyKnown) as error:  # an operator, or this pass itself, was there first
                 event(log, "step_skipped", step=step.do, key=step.key_name, reason=str(error))
@@ -178,19 +193,24 @@ class KeyRotation:
         assert step.remote  # noqa: S101 - the plan's word
         if step.row is None:
             self._lease.hold_deletions(self._clock.now() + self._timing.hold_deletions)
-            self._keys.take_in_unknown(step.remote.name, step.remote.hash)
+            self.keys.take_in_unknown(self._row_name(step.remote), step.remote.hash)
             held_hours = self._timing.hold_deletions / timedelta(hours=1)
             fields = {"key": step.remote.name, "deletions_held_hours": held_hours}
             event(log, "unknown_key_found", logging.ERROR, **fields)
         self._api.disable(step.remote.hash)
         event(log, "unknown_key_disabled", logging.WARNING, key=step.remote.name)
 
+    def _row_name(self, key: RemoteKey) -> str:
+        # Whoever made the key could give it any name; the hash always fits a row.
+        ours = OUR_NAME.fullmatch(key.name.removeprefix(self._prefix))
+        return key.name if ours and key.name not in {row.name for row in self.keys.rows()} else self._prefix + key.hash
+
     def _abandon(self, step: Step) -> None:
         """An intent without a stored key: its create was lost. The text is nobody's, so the key has to go."""
         assert step.row  # noqa: S101
         if step.remote:
             self._api.delete(step.remote.hash)
-        self._keys.move(step.row.id, KeyState.ABANDONED)
+        self.keys.move(step.row.id, KeyState.ABANDONED)
         event(log, "key_abandoned", key=step.row.name, existed=step.remote is not None)
 
     def _sweep(self, step: Step) -> None:
@@ -201,27 +221,31 @@ class KeyRotation:
     def _check_missing(self, step: Step) -> None:
         """A key that is not in OpenRouter's list is dead only if OpenRouter refuses the key itself, too."""
         assert step.row  # noqa: S101
-        if self._api.ask(self._keys.text(step.row.id)) is None:
-            self._keys.move(step.row.id, KeyState.DEAD)
+        if self._api.ask(self.keys.text(step.row.id)):
+            return
+        if step.row.state is KeyState.DRAINING:
+            self._forget(step)
+        else:
+            self.keys.move(step.row.id, KeyState.DEAD)
             event(log, "key_dead", logging.WARNING, key=step.row.name)
 
     def _quarantine(self, step: Step) -> None:
         """The ciphertext stays as evidence; the key stays at OpenRouter until it expires."""
         assert step.row  # noqa: S101
-        self._keys.move(step.row.id, KeyState.QUARANTINED)
+        self.keys.move(step.row.id, KeyState.QUARANTINED)
         event(log, "key_quarantined", logging.ERROR, key=step.row.name, reason="its text is damaged")
 
     # ── out of use
 
     def _drain(self, step: Step) -> None:
         assert step.row  # noqa: S101
-        self._keys.drain(step.row.id, self._clock.now() + self._timing.drain_grace)
+        self.keys.drain(step.row.id, self._clock.now() + self._timing.drain_grace)
         event(log, "key_draining", key=step.row.name)
 
     def _disable(self, step: Step) -> None:
         assert step.row and step.remote  # noqa: S101
         self._api.disable(step.remote.hash)
-        self._keys.move(step.row.id, KeyState.DISABLED, usage_nano=step.remote.usage_nano)
+        self.keys.move(step.row.id, KeyState.DISABLED, usage_nano=step.remote.usage_nano)
         event(log, "key_disabled", key=step.row.name)
 
     def _delete(self, step: Step) -> None:
@@ -231,7 +255,7 @@ class KeyRotation:
 
     def _forget(self, step: Step) -> None:
         assert step.row  # noqa: S101
-        self._keys.move(step.row.id, KeyState.DELETED)
+        self.keys.move(step.row.id, KeyState.DELETED)
         event(log, "key_deleted", key=step.row.name)
 
     # ── into use
@@ -240,10 +264,10 @@ class KeyRotation:
         limit, reset = self._settings.key_limit_usd, self._settings.key_limit_reset
         expires_at = self._clock.now() + timedelta(hours=self._settings.key_lifetime_hours)
         name = self._prefix + new_id()
-        limit_nano = None if limit is None else round(limit * NANO)
-        row_id = self._keys.intend(name, expires_at, limit_nano, step.row.id if step.row else None)
+        limit_nano = nano(limit)
+        row_id = self.keys.intend(name, expires_at, limit_nano, step.row.id if step.row else None)
         text = self._api.create(name, limit, None if reset == "none" else reset, expires_at)
-        self._keys.store(row_id, text)
+        self.keys.store(row_id, text)
         event(log, "key_minted", key=name, expires_at=expires_at.isoformat(timespec="seconds"))
         for pause in self._timing.confirm_pauses_seconds:
             if told := self._api.ask(text):
@@ -255,7 +279,7 @@ class KeyRotation:
     def _activate(self, step: Step) -> None:
         """Go on with a stored key. One that is still refused after minutes is given up."""
         assert step.row and step.remote  # noqa: S101
-        told = self._api.ask(self._keys.text(step.row.id))
+        told = self._api.ask(self.keys.text(step.row.id))
         if told:
             self._switch(step.row.id, step.row.name, step.row.limit_nano, told)
         elif step.row.created_at <= self._clock.now() - self._timing.intent_min_age:
@@ -265,13 +289,14 @@ class KeyRotation:
         if told.limit_nano != limit_nano:
             self._give_up(row_id, name, "its limit is not the one asked for")
             raise ManagementError("POST /keys", reason="the new key's limit is not the one asked for")
-        self._keys.switch(row_id, self._clock.now() + self._timing.drain_grace, told.account_id)
+        self.keys.switch(row_id, self._clock.now() + self._timing.drain_grace, told.account_id)
         event(log, "key_active", key=name)
 
     def _give_up(self, row_id: int, name: str, reason: str) -> None:
         """Never used, and so deleted at once: by the hash of the text that the row holds."""
-        self._api.delete(sha256_hex(self._keys.text(row_id)))
-        self._keys.move(row_id, KeyState.ABANDONED)
+        self._lease.renew()  # else another process may have found it good in the meantime
+        self._api.delete(sha256_hex(self.keys.text(row_id)))
+        self.keys.move(row_id, KeyState.ABANDONED)
         event(log, "key_refused", logging.WARNING, key=name, reason=reason)
 
 
@@ -299,8 +324,10 @@ def show(lines: list[dict[str, object]], title: str) -> None:
 
 
 def show_progress(steps: Sequence[Step]) -> Iterable[Step]:
-    """The same steps; on a terminal a bar grows with them."""
-    return track(steps, "Rotating", transient=True) if sys.stderr.isatty() else steps
+    """The same steps; on a terminal a bar grows with them, beside what the program prints."""
+    if not sys.stderr.isatty():
+        return steps
+    return track(steps, "Rotating", transient=True, console=Console(stderr=True))
 
 
 def run_for_ever(rotation: KeyRotation) -> None:
@@ -349,18 +376,17 @@ def main() -> int:
         return 1
     management_key = settings.openrouter_provision_key
     api = ManagementApi(settings.openrouter_api_url, management_key.get_secret_value() if management_key else "")
-    clock = DatabaseClock(db)
-    rotation = KeyRotation(db, envelopes, api, settings, clock, progress=show_progress)
+    rotation = KeyRotation(db, envelopes, api, settings, DatabaseClock(db), progress=show_progress)
     try:
-        return _run(arguments, rotation, PoolKeys(db, envelopes, clock))
+        return _run(arguments, rotation)
     except (ManagementError, DatabaseError, LeaseLost, WrongDeployment, AppError) as error:
         sys.stderr.write(f"{_first_line(error)}\n")
         return 1
 
 
-def _run(arguments: argparse.Namespace, rotation: KeyRotation, keys: PoolKeys) -> int:
+def _run(arguments: argparse.Namespace, rotation: KeyRotation) -> int:
     if arguments.status:
-        show(pool_status(keys), "Key pool")
+        show(pool_status(rotation.keys), "Key pool")
         return 0 if rotation.is_full() else 1
     if arguments.dry_run:
         steps = plan(rotation.situation())
@@ -370,8 +396,8 @@ def _run(arguments: argparse.Namespace, rotation: KeyRotation, keys: PoolKeys) -
         show([{"key": name, "state": KeyState.DEAD.value} for name in rotation.claim()], "Keys of the other deployment")
         return 0
     if arguments.now:
-        keys.ask_renewal(arguments.now)
-    if arguments.now or arguments.once:
+        return 0 if rotation.renew(arguments.now) else 1
+    if arguments.once:
         return 0 if rotation.run_once() else 1
     run_for_ever(rotation)
     return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from crypto import sha256_hex
 
 API_TIMEOUT_SECONDS = 30.0
 NANO = 1_000_000_000  # nano-dollars in a dollar
+MAX_NANO = 2**63 - 1
 
 
 class ManagementError(Exception):
@@ -77,13 +78,22 @@ class ManagementApi:
         """All keys of the account, disabled ones too, page by page until one is empty."""
         found: dict[str, RemoteKey] = {}
         offset = 0
-        while page := self._call("GET", f"/keys?include_disabled=true&offset={offset}").get("data", ()):
-            try:
-                found |= {key.hash: key for key in map(_remote_key, page)}
-            except (TypeError, KeyError, ValueError, AttributeError, InvalidOperation):
-                raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
+        while page := self._page(offset):
+            if page.keys() <= found.keys():  # or a server that ignores `offset` would keep us here for ever
+                raise ManagementError("GET /keys", reason="its pages do not end")
+            found |= page
             offset += len(page)
         return list(found.values())
+
+    def _page(self, offset: int) -> dict[str, RemoteKey]:
+        data = self._call("GET", f"/keys?include_disabled=true&offset={offset}").get("data")
+        try:
+            # Anything else is not "no keys": what is not listed is taken for gone.
+            if not isinstance(data, list):
+                raise TypeError
+            return {key.hash: key for key in map(_remote_key, data)}
+        except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
+            raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
 
     def disable(self, key_hash: str) -> None:
         """Stop a key from working; one that is gone counts as disabled."""
@@ -103,7 +113,7 @@ class ManagementApi:
             raise
         try:
             return key_account(told)
-        except (TypeError, AttributeError, InvalidOperation):
+        except (TypeError, ValueError, AttributeError, ArithmeticError):
             raise ManagementError("GET /key", reason="the answer describes no key") from None
 
     def _unless_gone(self, method: str, key_hash: str, body: object = None) -> None:
@@ -139,24 +149,31 @@ class ManagementApi:
 
 
 def key_account(told: Any) -> KeyAccount:
-    """The `data` of GET /key. Raises TypeError, AttributeError or decimal.InvalidOperation if it is none."""
+    """The `data` of GET /key. Raises TypeError, ValueError, AttributeError or ArithmeticError if it is none."""
     owner = told.get("organization_id") or told.get("creator_user_id")
     # Hashed: the id itself would tell whoever reads the database or a log which account it is.
     account_id = sha256_hex(f"openrouter-account {owner}") if owner else None
-    return KeyAccount(account_id, _nano(told.get("limit")), _nano(told.get("limit_remaining")))
+    return KeyAccount(account_id, nano(told.get("limit")), nano(told.get("limit_remaining")))
 
 
 def _remote_key(told: Any) -> RemoteKey:
+    created_at = datetime.fromisoformat(told["created_at"])
     return RemoteKey(
         name=str(told["name"]),
         hash=str(told["hash"]),
         disabled=bool(told["disabled"]),
-        created_at=datetime.fromisoformat(told["created_at"]),
-        limit_nano=_nano(told.get("limit")),
-        remaining_nano=_nano(told.get("limit_remaining")),
-        usage_nano=_nano(told.get("usage")) or 0,
+        created_at=created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
+        limit_nano=nano(told.get("limit")),
+        remaining_nano=nano(told.get("limit_remaining")),
+        usage_nano=nano(told.get("usage")) or 0,
     )
 
 
-def _nano(dollars: object) -> int | None:
-    return None if dollars is None else int(Decimal(str(dollars)) * NANO)
+def nano(dollars: object) -> int | None:
+    """Dollars as nano-dollars; None is no limit. Raises ValueError or ArithmeticError if it is no amount of money."""
+    if dollars is None:
+        return None
+    amount = round(Decimal(str(dollars)) * NANO)
+    if abs(amount) > MAX_NANO:
+        raise ValueError("more than a column holds")
+    return amount

@@ -38,12 +38,16 @@ class RotationLease:
         self._owner = new_id()
         self._epoch = 0
 
-    def take(self) -> bool:
-        """True if this process may rotate now. Raises WrongDeployment."""
+    def take(self, claim: bool = False) -> bool:
+        """True if this process may rotate now. Raises WrongDeployment.
+
+        claim: whichever deployment the database belonged to, from now on it is this one's.
+        """
         now = self._clock.now()
 
         def take(tx: Transaction) -> int:
-            self._check_deployment(tx)
+            if not claim:
+                self._check_deployment(tx)
             free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now, table.c.owner == self._owner)
             values = {"owner": self._owner, "epoch": table.c.epoch + 1, "lease_until": now + LEASE}
             values["deployment_hash"] = self._deployment_hash
@@ -55,8 +59,13 @@ class RotationLease:
         self._epoch = self._db.transact(take)
         return self._epoch > 0
 
+    def check_deployment(self) -> None:
+        """Raises WrongDeployment."""
+        self._db.transact(self._check_deployment)
+
     def _check_deployment(self, tx: Transaction) -> None:
-        known = tx.execute(sa.select(table.c.deployment_hash)).scalar_one()
+        # With the lock that the update needs: between the two another deployment's first pass could come and go.
+        known = tx.execute(sa.select(table.c.deployment_hash).with_for_update()).scalar_one()
         if known is not None and not same(known, self._deployment_hash):
             raise WrongDeployment(
                 "this database belongs to a deployment with another DEPLOYMENT_ID. If it is a copy, run "
@@ -78,10 +87,6 @@ class RotationLease:
         """Let another process rotate at once."""
         mine = sa.and_(table.c.owner == self._owner, table.c.epoch == self._epoch)
         self._db.transact(lambda tx: tx.execute(table.update().where(mine).values(lease_until=None)))
-
-    def claim(self) -> None:
-        """Make this the database of this deployment, whichever it belonged to."""
-        self._db.transact(lambda tx: tx.execute(table.update().values(deployment_hash=self._deployment_hash)))
 
     # ── what one leader leaves for the next
 

@@ -6,6 +6,7 @@ Each step is safe to repeat and to interrupt: what it leaves behind, the next pa
     intent, older than any answer could be                    abandon (deleting the key of that name, if there is one)
     key with our name that no row knows                       take in: quarantined and disabled; alarm, no deletions
     row that is over, key still there                         sweep: delete the key
+    key with the name of a row and another hash               sweep: a create that was carried out twice
     row in use, key not listed                                check missing: dead if OpenRouter refuses the key too
     row in use whose text is damaged                          quarantine; never a deletion
     stored                                                    activate: ask the key, then switch in one transaction
@@ -119,11 +120,13 @@ class Situation:
         """Rows that gateways can pick for some time yet, oldest first. Those that people brought count too."""
         rows = [row for row in self.rows if row.state is KeyState.ACTIVE and row.enabled]
         rows = [row for row in rows if row.id not in self.unreadable]
+        # Keys of other accounts are not listed.
+        rows = [row for row in rows if (key := self.listed(row)) is None or not key.disabled]
         return [row for row in rows if row.expires_at is None or row.expires_at > self.now + EXPIRY_MARGIN]
 
     def is_due(self, row: KeyRow) -> bool:
-        """True for a minted key that was asked to be renewed, or is old enough."""
-        if row.source is not KeySource.MINTED:
+        """True for a key minted by this deployment that was asked to be renewed, or is old enough."""
+        if row.source is not KeySource.MINTED or not row.name.startswith(self.prefix):
             return False
         return row.renew_at is not None or row.created_at <= self.now - self.renew_after
 
@@ -144,10 +147,14 @@ def plan(at: Situation) -> list[Step]:
 
 
 def unknown_keys(at: Situation) -> list[RemoteKey]:
-    """Keys with our name at OpenRouter that no row knows, by name or by hash."""
-    names, hashes = {row.name for row in at.rows}, {row.api_key_hash for row in at.rows}
-    ours = [key for key in at.remote if key.name.startswith(at.prefix)]
-    return [key for key in ours if key.name not in names and key.hash not in hashes]
+    """Keys with our prefix at OpenRouter that no row knows by its hash, nor as minted by its name."""
+    names = {row.name for row in at.rows if row.source is KeySource.MINTED}
+    return [key for key in _without_row(at) if key.name.startswith(at.prefix) and key.name not in names]
+
+
+def _without_row(at: Situation) -> list[RemoteKey]:
+    hashes = {row.api_key_hash for row in at.rows}
+    return [key for key in at.remote if key.hash not in hashes]
 
 
 def _unknown(at: Situation) -> Iterator[Step]:
@@ -171,6 +178,9 @@ def _lost(at: Situation) -> Iterator[Step]:
     for row in at.ours(KeyState.ABANDONED, KeyState.DEAD, KeyState.DELETED):
         if key := at.listed(row):
             yield Step(Do.SWEEP, row, key)
+    minted = [row for row in at.ours(*KeyState) if row.source is KeySource.MINTED]
+    whole = {row.name for row in minted if row.api_key_hash}
+    yield from (Step(Do.SWEEP, remote=key) for key in _without_row(at) if key.name in whole)
 
 
 def _damaged(at: Situation) -> Iterator[Step]:
@@ -179,11 +189,11 @@ def _damaged(at: Situation) -> Iterator[Step]:
 
 
 def _missing(at: Situation) -> Iterator[Step]:
-    for row in at.ours(KeyState.ACTIVE, KeyState.STORED):
+    for row in at.ours(KeyState.ACTIVE, KeyState.STORED, KeyState.DRAINING):
         if row.id not in at.unreadable and at.listed(row) is None:
             yield Step(Do.CHECK_MISSING, row)
-    for row in at.ours(KeyState.DRAINING, KeyState.DISABLED):
-        if row.id not in at.unreadable and at.listed(row) is None:
+    for row in at.ours(KeyState.DISABLED):  # which can't be asked, and has nothing to lose
+        if at.listed(row) is None:
             yield Step(Do.FORGET, row)
 
 
@@ -225,12 +235,11 @@ def _drained(at: Situation) -> Iterator[Step]:
 def _mints(at: Situation) -> Iterator[Step]:
     pending = at.ours(KeyState.INTENT, KeyState.STORED)
     stored = [row for row in pending if row.state is KeyState.STORED]
-    usable = [row for row in at.usable if (key := at.listed(row)) is None or not key.disabled]
-    missing = at.pool_size - len(usable) - sum(row.replaces_id is None for row in stored)
+    missing = at.pool_size - len(at.usable) - sum(row.replaces_id is None for row in stored)
     if len(pending) - len(stored) >= MAX_PENDING:
         return
     yield from (Step(Do.MINT) for _ in range(max(missing, 0)))
     if missing <= 0 and not pending:
         gone = surplus_due(at)
-        due = [row for row in usable if at.is_due(row) and row not in gone]
+        due = [row for row in at.usable if at.is_due(row) and row not in gone]
         yield from (Step(Do.MINT, row) for row in due)

@@ -33,6 +33,7 @@ log = logging.getLogger("services")
 
 WATCH_SECONDS = 1.0
 REPORT_EVERY = 5  # watches
+STOP_SECONDS = 3.0  # for the background thread to end; longer only if the database hangs
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Services:
     started: bool = False
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Fill the copies in memory and keep them fresh. Calls after the first do nothing."""
@@ -62,7 +64,8 @@ class Services:
             self.watcher.check()
             with suppress(DatabaseError):  # the watcher has said so; the next report comes in seconds
                 self.report()  # before the first call, so that the rotation counts with this process
-            threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True).start()
+            self._thread = threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True)
+            self._thread.start()
             # atexit is not run in a worker that granian has forked; multiprocessing's finalizers run in both.
             Finalize(None, self.stop, exitpriority=0)
             self.started = True
@@ -92,6 +95,8 @@ class Services:
     def stop(self) -> None:
         """Write what is still in memory. Called at exit, when no call is running any more."""
         self._stopping.set()
+        if self._thread:  # or a report that it has just begun would come after our leave
+            self._thread.join(STOP_SECONDS)
         try:
             self.pool.write_counts()
             self.process.leave()

@@ -27,6 +27,7 @@ def upgrade():
         sa.Column("drain_revision", sa.BigInteger),
     ):
         op.add_column("api_keys", column)
+    op.execute("UPDATE api_keys SET drain_until = updated_at WHERE state = 'draining'")
     rotator = op.create_table(
         "rotator",
         sa.Column("name", ascii_text(64), primary_key=True),

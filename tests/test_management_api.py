@@ -1,0 +1,307 @@
+"""The management API against the stand-in, and against servers that answer what nobody asked for."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from crypto import sha256_hex
+from management_api import MAX_NANO, KeyAccount, ManagementApi, ManagementError, key_account, nano
+from tests.gateway import ROOT, environment
+from tests.sandbox.conftest import Running
+
+TEXT = "sk-or-v1-" + "a" * 64
+LATER = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def account(stand_in: Running) -> Iterator[dict[str, Any]]:
+    yield stand_in.new_account()
+    stand_in.control("DELETE", "faults")
+
+
+@pytest.fixture
+def api(stand_in: Running, account: dict[str, Any]) -> ManagementApi:
+    return ManagementApi(stand_in.address, account["management_key"])
+
+
+# ── with OpenRouter as it is
+
+
+def test_a_key_is_created_listed_asked_disabled_and_deleted(api, account, stand_in):
+    text = api.create("ours", 1.5, "daily", LATER)
+    [listed] = api.list_keys()
+    assert (listed.name, listed.hash, listed.disabled) == ("ours", sha256_hex(text), False)
+    assert (listed.limit_nano, listed.remaining_nano, listed.usage_nano) == (1_500_000_000, 1_500_000_000, 0)
+    assert abs(listed.created_at - datetime.now(UTC)) < timedelta(minutes=1)
+    shown = stand_in.call("GET", "/keys", account["management_key"]).json()["data"][0]
+    assert datetime.fromisoformat(shown["expires_at"]) == LATER
+    told = api.ask(text)
+    assert (told.limit_nano, told.remaining_nano) == (1_500_000_000, 1_500_000_000)
+    api.disable(listed.hash)
+    assert api.list_keys()[0].disabled
+    assert api.ask(text) is None
+    api.delete(listed.hash)
+    assert api.list_keys() == []
+    assert api.ask(text) is None
+
+
+def test_no_limit_is_none_on_both_sides(api):
+    told = api.ask(api.create("ours", None, None, LATER))
+    assert (told.limit_nano, told.remaining_nano) == (None, None)
+    assert api.list_keys()[0].limit_nano is None
+
+
+def test_what_a_key_has_spent_is_told(api, stand_in):
+    text = api.create("ours", 5, None, LATER)
+    stand_in.chat(text)
+    [listed] = api.list_keys()
+    assert listed.usage_nano == stand_in.spent(listed.hash) > 0
+    assert listed.remaining_nano == 5_000_000_000 - listed.usage_nano
+
+
+def test_keys_of_one_account_have_one_account_id_which_is_not_the_accounts_own(api, stand_in, account):
+    first, second = (api.ask(api.create(name, 1, None, LATER)) for name in ("a", "b"))
+    foreign = api.ask(stand_in.new_key()["key"])
+    assert first.account_id == second.account_id != foreign.account_id
+    assert account["id"] not in first.account_id
+
+
+def test_all_pages_are_read_disabled_keys_too(api, stand_in, account):
+    made = [stand_in.new_key(account=account["id"], name=f"key {n}", disabled=n % 2 == 0)["hash"] for n in range(205)]
+    assert {key.hash for key in api.list_keys()} == set(made)
+
+
+def test_what_is_gone_counts_as_disabled_and_deleted(api):
+    api.disable("0" * 64)
+    api.delete("0" * 64)
+
+
+CALLS = {
+    "create": ("POST", "/keys", lambda api: api.create("x", 1, None, LATER)),
+    "list": ("GET", "/keys", lambda api: api.list_keys()),
+    "disable": ("PATCH", "/keys", lambda api: api.disable("0" * 64)),
+    "delete": ("DELETE", "/keys", lambda api: api.delete("0" * 64)),
+    "ask": ("GET", "/key", lambda api: api.ask(TEXT)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("scenario", ["302", "429c", "500", "502-html", "drop", "drop-reset"])
+def test_every_call_that_fails_says_how_without_any_secret(api, stand_in, account, call, scenario):
+    method, path, make = CALLS[call]
+    # The key that is asked about belongs to no account: its fault is everybody's, and comes once.
+    selected = {} if call == "ask" else {"account": account["id"]}
+    stand_in.control("POST", "faults", scenario=scenario, path=path, method=method, times=1, **selected)
+    with pytest.raises(ManagementError) as raised:
+        make(api)
+    said = str(raised.value)
+    status = int(scenario[:3]) if scenario[0].isdigit() else 0
+    assert raised.value.status == status
+    assert (f"status {status}" if status else "no answer (ConnectionError)") in said
+    assert said.startswith(f"OpenRouter's management API failed: {method} {path}")
+    for secret in (account["management_key"], TEXT, "0" * 64):
+        assert secret not in said
+    assert raised.value.__cause__ is None
+
+
+def test_a_refused_management_key_is_an_error_and_not_a_refused_key(stand_in):
+    api = ManagementApi(stand_in.address, TEXT)
+    for call in ("create", "list", "disable", "delete"):
+        with pytest.raises(ManagementError, match="status 401"):
+            CALLS[call][2](api)
+    assert api.ask(TEXT) is None
+
+
+def test_nobody_listening_is_an_error():
+    with pytest.raises(ManagementError, match="no answer"):
+        ManagementApi("http://127.0.0.1:1/api/v1", TEXT).list_keys()
+
+
+def test_a_netrc_replaces_no_key(stand_in, account, tmp_path):
+    """requests would read it."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login nobody password nothing\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    program = "import sys; from management_api import *; print(ManagementApi(*sys.argv[1:]).list_keys())"
+    command = [sys.executable, "-c", program, stand_in.address, account["management_key"]]
+    env = environment() | {"HOME": str(tmp_path), "NETRC": str(tmp_path / ".netrc")}
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+# ── with answers that are valid JSON, and not what was expected
+
+
+class Odd(ManagementApi):
+    """An API that gives these answers, in turn, and the last one ever again."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__("https://127.0.0.1:1", "x")
+        self.answers = list(answers)
+
+    def _call(self, *_: object, **__: object) -> Any:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"key": None},
+        {"key": 7, "data": {"hash": "x"}},
+        {"key": "hunter2", "data": {"hash": sha256_hex("hunter2")}},
+        {"key": TEXT + "\r\nX-Evil: 1", "data": {"hash": sha256_hex(TEXT + "\r\nX-Evil: 1")}},
+        {"key": TEXT},
+        {"key": TEXT, "data": []},
+        {"key": TEXT, "data": {"hash": "0" * 64}},
+        {"key": TEXT, "data": {"hash": sha256_hex(TEXT).upper()}},
+    ],
+    ids=str,
+)
+def test_a_created_key_that_is_none_or_not_under_its_hash_is_refused(answer):
+    with pytest.raises(ManagementError) as raised:
+        Odd(answer).create("name", 1, None, LATER)
+    assert TEXT not in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_created_key_under_its_hash_is_accepted():
+    assert Odd({"key": TEXT, "data": {"hash": sha256_hex(TEXT)}}).create("n", 1, None, LATER) == TEXT
+
+
+def listed(**fields: Any) -> dict[str, Any]:
+    return {"name": "n", "hash": "h", "disabled": False, "created_at": "2026-11-21T12:00:00Z"} | fields
+
+
+ODD_KEYS = [
+    {"name": "x"},
+    {"hash": "x"},
+    listed(created_at=None),
+    listed(created_at="yesterday"),
+    listed(created_at=7),
+    listed(limit="a lot"),
+    listed(limit="Infinity"),
+    listed(limit="NaN"),
+    listed(limit=[]),
+    listed(limit=1e30),
+    listed(usage=True),
+    [],
+    None,
+    "key",
+]
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"data": None}, {"data": {}}, {"data": "keys"}, {"data": 7}, {"data": True}], ids=str
+)
+def test_an_answer_without_a_list_is_not_an_empty_one(answer):
+    with pytest.raises(ManagementError, match="no list of keys"):
+        Odd(answer).list_keys()
+
+
+@pytest.mark.parametrize("odd", ODD_KEYS, ids=str)
+def test_a_list_with_something_else_than_a_key_is_refused_whole(odd):
+    with pytest.raises(ManagementError, match="no list of keys"):
+        Odd({"data": [listed(), odd]}, {"data": []}).list_keys()
+
+
+def test_a_second_page_that_is_none_is_refused():
+    with pytest.raises(ManagementError, match="no list of keys"):
+        Odd({"data": [listed()]}, {}).list_keys()
+
+
+def test_an_empty_list_has_no_keys():
+    assert Odd({"data": []}).list_keys() == []
+
+
+def test_pages_that_repeat_themselves_are_refused_instead_of_read_for_ever():
+    with pytest.raises(ManagementError, match="do not end"):
+        Odd({"data": [listed()]}).list_keys()
+
+
+def test_pages_that_overlap_because_a_key_was_made_meanwhile_are_read_once():
+    pages = [["c", "b"], ["b", "a"], []]
+    found = Odd(*({"data": [listed(hash=key_hash) for key_hash in page]} for page in pages)).list_keys()
+    assert [key.hash for key in found] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("text", ["2026-11-21T12:00:00Z", "2026-11-21T12:00:00.000+00:00", "2026-11-21T12:00:00"])
+def test_times_are_aware_however_they_are_written(text):
+    [key] = Odd({"data": [listed(created_at=text)]}, {"data": []}).list_keys()
+    assert key.created_at == datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "told", [None, [], "key", 7, {"limit": "a lot"}, {"limit": "Infinity"}, {"limit": "NaN"}], ids=str
+)
+def test_what_describes_no_key_is_refused(told):
+    with pytest.raises(ManagementError, match="describes no key"):
+        Odd({"data": told}).ask(TEXT)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', b"{", b"\xff", b"null", b'{"data": 1e999}'])
+def test_a_success_that_is_no_json_object_is_refused(body):
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    with pytest.raises(ManagementError, match="no JSON object"):
+        ManagementApi(says(head + body), TEXT).list_keys()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"hello\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    ],
+    ids=str,
+)
+def test_what_is_no_whole_answer_is_an_error(answer):
+    with pytest.raises(ManagementError, match="no answer"):
+        ManagementApi(says(answer), TEXT).list_keys()
+
+
+def says(answer: bytes) -> str:
+    """The address of a server that gives one connection these bytes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1"
+
+
+# ── money
+
+
+@pytest.mark.parametrize(
+    ("dollars", "amount"),
+    [(None, None), (0, 0), (1, 10**9), (0.1, 10**8), (1e-9, 1), ("2.5", 25 * 10**8), (1.1, 11 * 10**8), (-1, -(10**9))],
+)
+def test_dollars_become_nano_dollars_exactly(dollars, amount):
+    assert nano(dollars) == amount
+
+
+@pytest.mark.parametrize("dollars", [True, "x", "", [], {}, "NaN", "Infinity", "-Infinity", 1e30, float(MAX_NANO)])
+def test_what_is_no_amount_of_money_is_refused(dollars):
+    with pytest.raises((ValueError, ArithmeticError)):
+        nano(dollars)
+
+
+def test_an_account_is_its_organization_else_its_person_else_unknown():
+    organization, person = {"organization_id": "o"}, {"creator_user_id": "p"}
+    assert key_account(organization | person) == key_account(organization) != key_account(person)
+    assert key_account({}) == KeyAccount(None, None, None)
+    assert orjson.dumps(key_account(person).account_id) != b'"p"'

@@ -1,0 +1,536 @@
+"""The plan of a pass as a pure function: each row of its table, and what must hold whatever rows and keys there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api_key_manager import EXPIRY_MARGIN
+from management_api import RemoteKey
+from pool_keys import BEFORE, KeyRow, KeySource, KeyState
+from rotation_plan import MAX_PENDING, MAX_TAKEN_IN, Do, Situation, Step, Timing, plan, unknown_keys
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+PREFIX = "gw/ours/"
+TIMING = Timing()
+OVER = KeyState.ABANDONED, KeyState.DEAD, KeyState.DELETED
+GENTLE = {Do.TAKE_IN, Do.CHECK_MISSING, Do.QUARANTINE, Do.ACTIVATE, Do.MINT}  # what stops no key that we know
+
+
+def row(number: int, state: KeyState = KeyState.ACTIVE, age_hours: float = 1, **fields: Any) -> KeyRow:
+    """A minted key's row, an hour old."""
+    values: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(KeyRow))
+    at = NOW - timedelta(hours=age_hours)
+    values |= {"id": number, "name": f"{PREFIX}{number:032x}", "state": state, "source": KeySource.MINTED}
+    values |= {"api_key_hash": None if state is KeyState.INTENT else f"hash {number}", "enabled": True, "use_count": 0}
+    values |= {"created_at": at, "updated_at": at, "expires_at": at + timedelta(hours=72)}
+    return KeyRow(**values | fields)
+
+
+def key(number: int, age_hours: float = 1, **fields: Any) -> RemoteKey:
+    """The key of the row with this number, as OpenRouter lists it."""
+    values: dict[str, Any] = {"name": f"{PREFIX}{number:032x}", "hash": f"hash {number}", "disabled": False}
+    values |= {"created_at": NOW - timedelta(hours=age_hours), "limit_nano": None, "remaining_nano": None}
+    return RemoteKey(**values | {"usage_nano": 0} | fields)
+
+
+def situation(rows: list[KeyRow], remote: list[RemoteKey], **fields: Any) -> Situation:
+    values: dict[str, Any] = {"in_use": lambda _: False, "unreadable": set(), "deletions_held_until": None}
+    values |= {"prefix": PREFIX, "pool_size": 0, "renew_after": timedelta(hours=24), "timing": TIMING, "now": NOW}
+    return Situation(**values | {"rows": rows, "remote": remote} | fields)
+
+
+def steps(rows: list[KeyRow], remote: list[RemoteKey], **fields: Any) -> list[tuple[Do, str]]:
+    """What is planned, and for which key."""
+    return [(step.do, step.key_name) for step in plan(situation(rows, remote, **fields))]
+
+
+def name(number: int) -> str:
+    return f"{PREFIX}{number:032x}"
+
+
+# ── the table, row by row
+
+
+def test_nothing_is_done_about_nothing():
+    assert steps([], []) == []
+
+
+def test_a_full_and_fresh_pool_needs_no_step():
+    assert steps([row(1), row(2)], [key(1), key(2)], pool_size=2) == []
+
+
+@pytest.mark.parametrize(("minutes", "planned"), [(4.99, []), (5, [(Do.ABANDON, name(1))])])
+@pytest.mark.parametrize("remote", [[], [key(1)]], ids=["no key", "a key"])
+def test_an_intent_is_abandoned_when_no_answer_can_come_any_more(minutes, planned, remote):
+    assert steps([row(1, KeyState.INTENT, minutes / 60)], remote) == planned
+
+
+def test_the_key_of_an_abandoned_intent_is_named_to_be_deleted():
+    [step] = plan(situation([row(1, KeyState.INTENT)], [key(1), key(2, name="foreign")]))
+    assert step.remote == key(1)
+    [step] = plan(situation([row(1, KeyState.INTENT)], []))
+    assert step.remote is None
+
+
+@pytest.mark.parametrize(("minutes", "planned"), [(4.99, []), (5, [(Do.TAKE_IN, name(1))])])
+def test_an_unknown_key_is_taken_in_when_it_is_nobodys_new_one(minutes, planned):
+    assert steps([], [key(1, minutes / 60)]) == planned
+
+
+def test_of_many_unknown_keys_few_are_taken_in_a_pass():
+    at = situation([], [key(number) for number in range(9)])
+    assert len(unknown_keys(at)) == 9
+    assert [step.do for step in plan(at)] == [Do.TAKE_IN] * MAX_TAKEN_IN
+
+
+@pytest.mark.parametrize("other", ["mine", "gw/theirs/" + "0" * 32, "gw/ours", "GW/OURS/x", " gw/ours/x", "xgw/ours/"])
+def test_a_key_with_another_name_is_nobody_of_ours(other):
+    assert steps([], [key(1, name=other)]) == []
+
+
+def test_a_key_that_was_renamed_is_known_by_its_hash():
+    assert steps([row(1)], [key(1, name=PREFIX + "renamed")], pool_size=1) == []
+
+
+@pytest.mark.parametrize("state", OVER)
+def test_a_key_whose_row_is_over_is_swept(state):
+    assert steps([row(1, state)], [key(1)]) == [(Do.SWEEP, name(1))]
+    assert steps([row(1, state)], []) == []
+
+
+def test_a_key_that_was_made_after_all_is_swept_by_its_name():
+    assert steps([row(1, KeyState.ABANDONED, api_key_hash=None)], [key(1)]) == [(Do.SWEEP, name(1))]
+
+
+def test_a_second_key_of_a_minted_ones_name_is_swept():
+    twin = key(1, hash="another")
+    [step] = plan(situation([row(1)], [twin, key(1)], pool_size=1))
+    assert (step.do, step.remote) == (Do.SWEEP, twin)
+
+
+def test_a_second_key_of_an_unknown_ones_name_is_unknown():
+    known = row(1, KeyState.QUARANTINED, source=KeySource.UNKNOWN)
+    [step] = plan(situation([known], [key(1, disabled=True), key(1, hash="another")]))
+    assert (step.do, step.remote) == (Do.TAKE_IN, key(1, hash="another"))
+
+
+@pytest.mark.parametrize("state", [KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING])
+def test_a_key_that_is_missing_is_asked_first(state):
+    assert steps([row(1, state)], [], pool_size=1 if state is KeyState.ACTIVE else 0) == [(Do.CHECK_MISSING, name(1))]
+
+
+def test_a_disabled_key_that_is_missing_is_over():
+    assert steps([row(1, KeyState.DISABLED)], []) == [(Do.FORGET, name(1))]
+
+
+@pytest.mark.parametrize("state", [KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING])
+@pytest.mark.parametrize("remote", [[key(1)], []], ids=["listed", "missing"])
+def test_a_damaged_text_is_quarantined(state, remote):
+    assert steps([row(1, state)], remote, unreadable={1}) == [(Do.QUARANTINE, name(1))]
+
+
+@pytest.mark.parametrize("source", KeySource)
+def test_a_damaged_text_is_quarantined_whoever_brought_it_and_made_up_for(source):
+    planned = steps([row(1, source=source)], [key(1)], unreadable={1}, pool_size=1)
+    assert planned == [(Do.QUARANTINE, name(1)), (Do.MINT, "")]
+
+
+def test_a_damaged_key_is_never_deleted():
+    assert steps([row(1, KeyState.QUARANTINED, age_hours=60)], [key(1)]) == []
+
+
+def test_a_stored_key_is_activated():
+    assert steps([row(1, KeyState.STORED)], [key(1)], pool_size=1) == [(Do.ACTIVATE, name(1))]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "used", "planned"),
+    [(-1, False, []), (0, False, [(Do.DISABLE, name(1))]), (0, True, []), (-7200, True, [])],
+)
+def test_a_draining_key_is_disabled_when_its_time_is_over_and_nobody_uses_it(seconds, used, planned):
+    draining = row(1, KeyState.DRAINING, drain_until=NOW - timedelta(seconds=seconds), drain_revision=7)
+    assert steps([draining], [key(1)], in_use=lambda asked: used and asked == draining) == planned
+
+
+@pytest.mark.parametrize(("minutes", "planned"), [(59, []), (60, [(Do.DELETE, name(1))])])
+def test_a_disabled_key_is_deleted_after_an_hour(minutes, planned):
+    disabled = row(1, KeyState.DISABLED, updated_at=NOW - timedelta(minutes=minutes))
+    assert steps([disabled], [key(1, disabled=True)]) == planned
+
+
+@pytest.mark.parametrize(("hours", "planned"), [(23.9, []), (24, [(Do.DELETE, name(1))])])
+def test_an_unknown_key_is_deleted_after_a_day(hours, planned):
+    known = row(1, KeyState.QUARANTINED, hours, source=KeySource.UNKNOWN)
+    assert steps([known], [key(1, disabled=True)]) == planned
+
+
+def test_an_unknown_key_that_works_again_is_stopped_again_and_one_that_is_gone_is_over():
+    known = row(1, KeyState.QUARANTINED, 60, source=KeySource.UNKNOWN)
+    assert steps([known], [key(1)]) == [(Do.TAKE_IN, name(1))]
+    assert steps([known], []) == [(Do.FORGET, name(1))]
+
+
+# ── what is not needed any more
+
+
+@pytest.mark.parametrize(
+    ("changed", "remote"),
+    [
+        ({"expires_at": NOW + EXPIRY_MARGIN}, {}),
+        ({}, {"disabled": True}),
+        ({"enabled": False, "age_hours": 25}, {}),
+        ({"enabled": False, "renew_at": NOW}, {}),
+    ],
+    ids=str,
+)
+def test_a_key_that_nobody_can_use_is_drained_and_replaced(changed, remote):
+    assert steps([row(1, **changed)], [key(1, **remote)], pool_size=1) == [(Do.DRAIN, name(1)), (Do.MINT, "")]
+
+
+def test_a_key_that_an_operator_disabled_is_replaced_and_kept():
+    assert steps([row(1, enabled=False)], [key(1)], pool_size=1) == [(Do.MINT, "")]
+
+
+def test_due_keys_are_renewed_one_for_one():
+    rows = [row(1, age_hours=24), row(2, age_hours=23.9), row(3, renew_at=NOW)]
+    planned = steps(rows, [key(1), key(2), key(3)], pool_size=3)
+    assert planned == [(Do.MINT, name(1)), (Do.MINT, name(3))]
+
+
+def test_due_keys_that_are_too_many_are_drained_without_successor_oldest_first():
+    rows = [row(number, age_hours=30) for number in (1, 2, 3)]
+    planned = steps(rows, [key(1), key(2), key(3)], pool_size=2)
+    assert planned == [(Do.DRAIN, name(1)), (Do.MINT, name(2)), (Do.MINT, name(3))]
+    assert steps([row(1), row(2)], [key(1), key(2)], pool_size=1) == []
+
+
+def test_a_key_that_does_not_work_any_more_makes_no_other_superfluous():
+    rows = [row(1, source=KeySource.OPERATOR), row(2, age_hours=30)]
+    assert steps(rows, [key(1, disabled=True), key(2)], pool_size=1) == [(Do.MINT, name(2))]
+
+
+@pytest.mark.parametrize("state", [KeyState.INTENT, KeyState.STORED])
+def test_nothing_is_renewed_while_another_key_is_on_its_way(state):
+    rows = [row(1, age_hours=30), row(2, state, 0.01)]
+    planned = steps(rows, [key(1), key(2)], pool_size=1)
+    assert Do.MINT not in {do for do, _ in planned}
+
+
+def test_missing_keys_are_minted_and_those_on_their_way_into_use_count():
+    assert steps([], [], pool_size=3) == [(Do.MINT, "")] * 3
+    rows = [row(1, KeyState.STORED), row(2, KeyState.INTENT, 0.01)]
+    assert steps(rows, [key(1)], pool_size=3) == [(Do.ACTIVATE, name(1)), *[(Do.MINT, "")] * 2]
+    replacing = row(1, KeyState.STORED, replaces_id=7)
+    assert steps([replacing], [key(1)], pool_size=1) == [(Do.ACTIVATE, name(1)), (Do.MINT, "")]
+
+
+def test_after_some_lost_answers_no_more_keys_are_asked_for():
+    rows = [row(number, KeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
+    assert steps(rows, [], pool_size=9) == []
+
+
+# ── deletions on hold
+
+
+HELD = {"deletions_held_until": NOW + timedelta(seconds=1)}
+
+
+@pytest.mark.parametrize("why", ["held", "an unknown key"])
+def test_nothing_is_deleted_while_the_database_is_in_doubt(why):
+    rows = [
+        row(1, KeyState.DISABLED, 60),
+        row(2, KeyState.DEAD),
+        row(3, KeyState.INTENT),
+        row(4, KeyState.QUARANTINED, 60, source=KeySource.UNKNOWN),
+        row(5, KeyState.INTENT),
+    ]
+    remote = [key(1, disabled=True), key(2), key(3), key(4, disabled=True), key(2, hash="twin")]
+    before = [Do.DELETE, Do.ABANDON, Do.ABANDON, Do.SWEEP, Do.SWEEP, Do.DELETE]
+    assert [do for do, _ in steps(rows, remote)] == before
+    if why == "held":
+        assert steps(rows, remote, **HELD) == [(Do.ABANDON, name(5))]
+    else:
+        assert steps(rows, [*remote, key(9)]) == [(Do.TAKE_IN, name(9)), (Do.ABANDON, name(5))]
+
+
+def test_a_hold_ends_at_its_time():
+    assert steps([row(1, KeyState.DEAD)], [key(1)], deletions_held_until=NOW) == [(Do.SWEEP, name(1))]
+
+
+# ── whatever there is
+
+
+def hours_ago(most: int = 100) -> st.SearchStrategy[datetime]:
+    return st.integers(0, most * 12).map(lambda fives: NOW - timedelta(minutes=5 * fives))
+
+
+@st.composite
+def any_row(draw: st.DrawFn, number: int) -> KeyRow:
+    state, source = draw(st.sampled_from(KeyState)), draw(st.sampled_from(KeySource))
+    created_at = draw(hours_ago())
+    return row(
+        number,
+        state,
+        name=draw(st.sampled_from([PREFIX, "gw/theirs/", ""])) + f"{number:032x}",
+        source=source,
+        enabled=draw(st.booleans()),
+        created_at=created_at,
+        updated_at=draw(hours_ago(30)),
+        expires_at=draw(st.none() | st.just(created_at + timedelta(hours=72))),
+        renew_at=draw(st.none() | st.just(NOW)),
+        replaces_id=draw(st.none() | st.integers(0, 6)),
+        drain_until=draw(st.none() | hours_ago(2)) if state is not KeyState.DRAINING else draw(hours_ago(2)),
+        drain_revision=draw(st.integers(0, 9)),
+    )
+
+
+@st.composite
+def any_situation(draw: st.DrawFn) -> Situation:
+    rows = [draw(any_row(number)) for number in range(draw(st.integers(0, 7)))]
+    remote = [key(each.id, name=each.name, disabled=draw(st.booleans())) for each in rows if draw(st.booleans())]
+    for number in range(draw(st.integers(0, 5))):
+        prefix = draw(st.sampled_from([PREFIX, "gw/theirs/", ""]))
+        remote.append(key(100 + number, name=f"{prefix}{100 + number}", created_at=draw(hours_ago(1))))
+    if rows and draw(st.booleans()):
+        remote.append(key(0, name=rows[0].name, hash="twin"))
+    ids = st.sets(st.integers(0, 7))
+    used = draw(ids)
+    return situation(
+        rows,
+        remote,
+        in_use=lambda each: each.id in used,
+        unreadable=draw(ids) if draw(st.booleans()) else set(),
+        deletions_held_until=draw(st.none() | st.just(NOW - timedelta(hours=1)) | st.just(NOW + timedelta(hours=1))),
+        pool_size=draw(st.integers(0, 6)),
+    )
+
+
+many = settings(max_examples=600, deadline=None)
+
+
+@many
+@given(any_situation())
+def test_keys_of_people_and_of_other_deployments_are_left_alone(at):
+    for step in plan(at):
+        if step.row and (step.row.source in {KeySource.OPERATOR, KeySource.ENVIRONMENT} or not_ours(step.row.name)):
+            assert step.do is Do.QUARANTINE  # which touches our copy of the text only
+        if step.remote and step.row is None:
+            assert not not_ours(step.remote.name)
+
+
+def not_ours(key_name: str) -> bool:
+    return not key_name.startswith(PREFIX)
+
+
+@many
+@given(any_situation())
+def test_a_key_in_use_is_never_stopped(at):
+    for step in plan(at):
+        if step.row and step.row.state is KeyState.DRAINING and at.in_use(step.row):
+            assert step.do in GENTLE
+        if step.row and step.row.state in {KeyState.ACTIVE, KeyState.STORED}:
+            assert step.do in GENTLE | {Do.DRAIN}
+        if step.do is Do.SWEEP and step.remote:
+            hashes = {each.api_key_hash: each.state for each in at.rows}
+            assert hashes.get(step.remote.hash) in {None, *OVER}
+
+
+@many
+@given(any_situation())
+def test_no_more_is_minted_than_is_missing_or_due(at):
+    mints = [step for step in plan(at) if step.do is Do.MINT]
+    new = [step for step in mints if step.row is None]
+    assert len(new) <= max(at.pool_size - len(at.usable), 0)
+    replaced = [step.row.id for step in mints if step.row]
+    assert len(replaced) == len(set(replaced)) <= at.pool_size
+    assert not new or not replaced
+    assert all(step.row in at.usable for step in mints if step.row)
+
+
+@many
+@given(any_situation())
+def test_with_deletions_on_hold_nothing_is_deleted(at):
+    planned = plan(at)
+    if at.deletions_are_held or any(step.do is Do.TAKE_IN for step in planned):
+        assert {Do.DELETE, Do.SWEEP} & {step.do for step in planned} == set()
+        assert all(step.remote is None for step in planned if step.do is Do.ABANDON)
+
+
+@many
+@given(any_situation())
+def test_draining_leaves_as_many_usable_keys_as_the_pool_has_to_hold(at):
+    drained = [step.row for step in plan(at) if step.do is Do.DRAIN and step.row in at.usable]
+    assert not drained or len(at.usable) - len(drained) >= at.pool_size
+
+
+@many
+@given(any_situation())
+def test_at_most_one_step_is_planned_for_a_row_and_each_starts_from_a_state_it_can(at):
+    reached = {Do.DISABLE: KeyState.DISABLED, Do.DELETE: KeyState.DELETED, Do.FORGET: KeyState.DELETED}
+    reached |= {Do.ABANDON: KeyState.ABANDONED, Do.QUARANTINE: KeyState.QUARANTINED}
+    for step in plan(at):
+        if step.row and step.do in reached:
+            assert step.row.state in BEFORE[reached[step.do]]
+        if step.do is Do.DRAIN:
+            assert step.row.state is KeyState.ACTIVE
+        if step.do in {Do.DISABLE, Do.DELETE, Do.SWEEP, Do.ACTIVATE, Do.TAKE_IN}:
+            assert step.remote
+
+
+# ── to rest, on a model of both sides
+
+
+class Model:
+    """A database and an account in memory. Steps are carried out as the rotation does, at once or not at all."""
+
+    def __init__(self, at: Situation) -> None:
+        self.at, self.now = at, at.now
+        self.rows = {each.id: each for each in at.rows}
+        self.remote = {each.hash: each for each in at.remote}
+        self.held = at.deletions_held_until
+        self.number = 1000
+
+    def situation(self) -> Situation:
+        fields = {"rows": list(self.rows.values()), "remote": list(self.remote.values()), "now": self.now}
+        more = {"in_use": lambda _: False, "unreadable": set(), "deletions_held_until": self.held}
+        return dataclasses.replace(self.at, **fields | more)
+
+    def run(self) -> list[Step]:
+        planned = plan(self.situation())
+        for step in planned:
+            before = len(self.situation().usable)
+            getattr(self, step.do.name.lower())(step)
+            if step.do is not Do.CHECK_MISSING:  # what is gone is gone
+                assert len(self.situation().usable) >= min(before, self.at.pool_size)
+        return planned
+
+    def change(self, each: KeyRow, **fields: Any) -> None:
+        self.rows[each.id] = dataclasses.replace(each, updated_at=self.now, **fields)
+
+    def stop(self, each: RemoteKey) -> None:
+        self.remote[each.hash] = dataclasses.replace(each, disabled=True)
+
+    def take_in(self, step: Step) -> None:
+        if step.row is None:
+            self.held = self.now + TIMING.hold_deletions
+            self.number += 1
+            new = row(self.number, KeyState.QUARANTINED, name=step.remote.name, source=KeySource.UNKNOWN)
+            self.rows[new.id] = dataclasses.replace(new, api_key_hash=step.remote.hash, updated_at=self.now)
+        self.stop(step.remote)
+
+    def abandon(self, step: Step) -> None:
+        if step.remote:
+            del self.remote[step.remote.hash]
+        self.change(step.row, state=KeyState.ABANDONED)
+
+    def sweep(self, step: Step) -> None:
+        del self.remote[step.remote.hash]
+
+    def check_missing(self, step: Step) -> None:
+        over = KeyState.DELETED if step.row.state is KeyState.DRAINING else KeyState.DEAD
+        self.change(step.row, state=over)
+
+    def quarantine(self, step: Step) -> None:
+        raise AssertionError("no text is damaged here")
+
+    def drain(self, step: Step) -> None:
+        self.change(step.row, state=KeyState.DRAINING, drain_until=self.now + TIMING.drain_grace)
+
+    def disable(self, step: Step) -> None:
+        self.stop(step.remote)
+        self.change(step.row, state=KeyState.DISABLED)
+
+    def delete(self, step: Step) -> None:
+        del self.remote[step.remote.hash]
+        self.change(step.row, state=KeyState.DELETED)
+
+    def forget(self, step: Step) -> None:
+        self.change(step.row, state=KeyState.DELETED)
+
+    def activate(self, step: Step) -> None:
+        if step.remote.disabled:
+            del self.remote[step.remote.hash]
+            self.change(step.row, state=KeyState.ABANDONED)
+        else:
+            self.switch(step.row)
+
+    def switch(self, each: KeyRow) -> None:
+        self.change(each, state=KeyState.ACTIVE)
+        old = self.rows.get(each.replaces_id) if each.replaces_id is not None else None
+        if old and old.state is KeyState.ACTIVE:
+            self.change(old, state=KeyState.DRAINING, drain_until=self.now + TIMING.drain_grace)
+
+    def mint(self, step: Step) -> None:
+        self.number += 1
+        new = row(self.number, KeyState.STORED, 0, replaces_id=step.row.id if step.row else None)
+        new = dataclasses.replace(new, created_at=self.now, expires_at=self.now + timedelta(hours=72))
+        self.remote[new.api_key_hash] = key(self.number, created_at=self.now)
+        self.switch(new)
+
+
+POSSIBLE = {
+    KeySource.MINTED: list(KeyState),
+    KeySource.OPERATOR: [KeyState.ACTIVE, KeyState.QUARANTINED],
+    KeySource.ENVIRONMENT: [KeyState.ACTIVE, KeyState.QUARANTINED],
+    KeySource.UNKNOWN: [KeyState.QUARANTINED, KeyState.DELETED],
+}
+
+
+@st.composite
+def possible_situation(draw: st.DrawFn) -> Situation:
+    """What a rotation can come upon: rows of ours and of people, each key with its row's hash."""
+    at = draw(any_situation())
+    rows = []
+    for each in at.rows:
+        # The rotation replaces keys of its own only.
+        replaced = next((other for other in at.rows if other.id == each.replaces_id), None)
+        mine = replaced and replaced.source is KeySource.MINTED and not not_ours(replaced.name)
+        states = POSSIBLE[each.source]
+        state = each.state if each.state in states else states[0]
+        fields = {"state": state, "api_key_hash": None if state is KeyState.INTENT else f"hash {each.id}"}
+        rows.append(dataclasses.replace(each, **fields, replaces_id=each.replaces_id if mine else None))
+    return dataclasses.replace(at, rows=rows, unreadable=set())
+
+
+@many
+@given(possible_situation())
+def test_passes_come_to_rest_with_a_full_pool_and_no_key_left_behind(at):
+    model = Model(at)
+    for _ in range(200):
+        if not model.run() and model.now > at.now + timedelta(hours=30):
+            break
+        model.now += timedelta(minutes=20)
+    else:
+        raise AssertionError("it never rests")
+    end = model.situation()
+    assert len(end.usable) >= at.pool_size
+    ours = {each.hash for each in end.remote if not not_ours(each.name)}
+    known = {each.api_key_hash for each in end.rows}
+    assert ours <= known
+
+
+@many
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(1, 60))
+def test_from_nothing_the_pool_is_exactly_full_and_stays_so_for_days(size, people, minutes):
+    rows = [row(number, source=KeySource.OPERATOR, expires_at=None) for number in range(people)]
+    model = Model(situation(rows, [], pool_size=size))
+    model.run()
+    wanted = max(size, people)
+    for _ in range(60):
+        assert len(model.situation().usable) == wanted
+        model.now += timedelta(minutes=97 * minutes % 700)
+        model.run()
+    for _ in range(4):
+        model.now += timedelta(minutes=61)
+        planned = model.run()
+    assert planned == [] or {step.do for step in planned} <= {Do.MINT, Do.DISABLE, Do.DELETE}
+    alive = [each for each in model.remote.values() if not each.disabled]
+    states = [each.state for each in model.rows.values()]
+    assert len(alive) <= max(size - people, 0) + states.count(KeyState.DRAINING)
+    assert {each.hash for each in model.remote.values()} <= {each.api_key_hash for each in model.rows.values()}
