@@ -19,6 +19,7 @@ from click.testing import Result
 from cryptography.fernet import Fernet
 
 from app import create_app
+from clock import Clock
 from config import Config
 from crypto import sha256_hex
 from db import api_keys
@@ -185,7 +186,7 @@ def set_state(row_id, state, tx):
 def test_what_gateways_report_is_shown(command, services):
     row_id = services.keys.add(KEY, "mine", "operator")
     told = {"in_flight": 2, "health": "resting", "reason": "429a", "until": "2026-11-21T12:00:00+00:00"}
-    GatewayProcess(services.db).beat(1, {str(row_id): told})
+    GatewayProcess(services.db, Clock()).beat(1, {str(row_id): told})
     [line] = lines(command("pool"))
     assert {name: line[name] for name in told} == told
 
@@ -313,7 +314,7 @@ def test_a_person_sees_the_pool_as_a_table(empty_database_url):
     row_id = services.keys.add(KEY, "mine [/and] yours", "operator")
     services.keys.set_enabled("mine [/and] yours", False)
     services.keys.set_limits({row_id: (10_000_000_000, 2_500_000_000)})
-    GatewayProcess(services.db).beat(1, {str(row_id): {"health": "resting", "reason": "429a", "in_flight": 7}})
+    GatewayProcess(services.db, Clock()).beat(1, {str(row_id): {"health": "resting", "reason": "429a", "in_flight": 7}})
     services.db.close()
     shown = on_terminal("pool", DATABASE_URL=empty_database_url, SECRET_KEY=SECRET_KEY, ENCRYPTION_KEY=ENCRYPTION_KEY)
     assert "Key pool: 0 usable, 5 wanted, 1 gateways" in shown

@@ -35,7 +35,7 @@ def report(db: Database, mine: int) -> Report:
     """Let one more process report, some seconds ago, what it has to tell of the key."""
 
     def beat(seconds_ago: float = 0, **told: Any) -> str:
-        process = GatewayProcess(db)
+        process = GatewayProcess(db, Clock())
         process.beat(7, {str(mine): told} if told else {})
         beat_at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
         wanted = gateway_processes.c.id == process.id
@@ -121,7 +121,7 @@ def test_a_silent_process_is_listed_and_not_believed(keys, db, report):
 
 
 def test_a_report_about_a_key_that_is_not_there_changes_nothing(keys, db, mine):
-    GatewayProcess(db).beat(1, {"999": {"health": "suspect"}})
+    GatewayProcess(db, Clock()).beat(1, {"999": {"health": "suspect"}})
     assert health(keys, db) == ("ok", None, None)
 
 

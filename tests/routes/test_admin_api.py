@@ -148,7 +148,7 @@ def test_the_pool_is_shown_without_the_keys_texts(administered, texts):
 
 def test_what_processes_report_is_merged_into_it(administered, db, keys, texts):
     [row] = [row for row in keys.rows() if row.name == name_of(texts[1])]
-    process = GatewayProcess(db)
+    process = GatewayProcess(db, Clock())
     told = {"in_flight": 2, "health": "resting", "reason": "429a", "until": "2026-11-21T12:00:00+00:00"}
     process.beat(1, {str(row.id): told})
     found = item(administered, row.name)
