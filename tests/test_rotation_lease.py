@@ -236,11 +236,9 @@ lease = RotationLease(db, Clock(), "deployment")
 
 
 def test_of_processes_that_begin_together_one_leads(db, empty_database_url):
-    for _ in range(3):
-        printed = in_processes(4, LEADER, "print(lease.take())", empty_database_url)
-        assert sorted(printed) == ["False\n"] * 3 + ["True\n"]
-        db.transact(lambda tx: tx.execute(rotator.update().values(lease_until=None)))
-    assert kept(db).epoch == 3
+    printed = in_processes(3, LEADER, "print(lease.take())", empty_database_url)
+    assert sorted(printed) == ["False\n"] * 2 + ["True\n"]
+    assert kept(db).epoch == 1
 
 
 def test_of_deployments_that_begin_together_on_a_new_database_one_owns_it(db, empty_database_url):
@@ -256,7 +254,7 @@ try:
 except Exception as error:
     print(type(error).__name__)
 """
-    printed = [text.strip() for text in in_processes(4, prepare, race, empty_database_url)]
+    printed = [text.strip() for text in in_processes(3, prepare, race, empty_database_url)]
     assert printed.count("mine") == 1
     assert set(printed) <= {"mine", "busy", "WrongDeployment"}
 
