@@ -98,6 +98,13 @@ def test_a_former_leader_can_neither_renew_nor_hold_nor_release(db, first, secon
     second.renew()
 
 
+def test_an_older_epoch_is_fenced_whoever_owned_it(db, first, clock):
+    first.take()
+    db.transact(lambda tx: tx.execute(rotator.update().values(epoch=rotator.c.epoch + 1)))
+    with pytest.raises(LeaseLost):
+        first.renew()
+
+
 def test_who_never_led_may_not_write(db, first, clock):
     keys = PoolKeys(db, Envelopes([ENCRYPTION_KEY]), clock, first.guard)
     with pytest.raises(LeaseLost):
