@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -91,6 +93,12 @@ def test_the_migrated_schema_is_that_of_the_tables_in_the_code(db):
     assert db.schema_differences() == []
 
 
+def one_a_line(sql: str) -> str:
+    """SQLite's own words, in which columns that were added later stand all on the last line."""
+    head, _, body = sql.partition("(")
+    return "\n".join([head, *re.split(r",(?![^(]*\))", body.rpartition(")")[0])])
+
+
 def described(database: Database) -> dict[str, set[str]]:
     """Every table in the database's own words: types, character sets, keys and indexes, in any order."""
     tables = sorted(db_module.metadata.tables)
@@ -99,7 +107,7 @@ def described(database: Database) -> dict[str, set[str]]:
             texts = {name: [tx.execute(sa.text(f"SHOW CREATE TABLE {name}")).one()[1]] for name in tables}
         else:
             found = tx.execute(sa.text("SELECT tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL")).all()
-            texts = {name: [row.sql for row in found if row.tbl_name == name] for name in tables}
+            texts = {name: [one_a_line(row.sql) for row in found if row.tbl_name == name] for name in tables}
     return {name: {line.strip(" ,\t") for line in "\n".join(lines).splitlines()} for name, lines in texts.items()}
 
 
@@ -119,6 +127,25 @@ def test_a_schema_that_differs_from_the_code_is_noticed(db):
 def test_the_schema_version_is_that_of_the_newest_migration():
     assert ScriptDirectory(ROOT / "migrations").get_heads() == [SCHEMA_VERSION]
     assert max(path.name for path in (ROOT / "migrations/versions").glob("*.py")).startswith(SCHEMA_VERSION)
+
+
+def test_a_key_that_was_draining_before_the_rotation_was_rewritten_has_an_end_of_its_draining(empty_database_url):
+    database = connect(empty_database_url)
+    alembic = AlembicConfig()
+    alembic.set_main_option("script_location", str(ROOT / "migrations"))
+
+    def upgrade_to_0001(tx: sa.Connection) -> None:
+        alembic.attributes["connection"] = tx
+        command.upgrade(alembic, "0001")
+
+    database.transact(upgrade_to_0001)
+    for state in ("active", "draining"):
+        database.transact(lambda tx, state=state: new_key(tx, state, state=state))
+    database.upgrade()
+    with database.reading() as tx:
+        found = tx.execute(sa.select(api_keys.c.state, api_keys.c.drain_until)).all()
+    assert {row.state: row.drain_until for row in found} == {"active": None, "draining": NOON}
+    database.close()
 
 
 def test_the_columns_of_the_original_schema_are_there():

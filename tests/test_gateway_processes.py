@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from config import Config
 from db import Database, database_url
@@ -141,7 +142,13 @@ def test_a_gateway_is_known_before_its_first_call_reports_on_and_leaves_at_its_e
 @pytest.mark.parametrize("server", ["granian", "gunicorn"])
 def test_each_worker_of_a_gateway_has_a_row(gateway_on, url, database, server):
     gateway = gateway_on(url, SERVER=server, SERVER_WORKERS=2)
-    wait_for(lambda: len(rows(database)) == 2)
+
+    def both_are_known() -> bool:
+        with requests.Session() as fresh:  # a worker serves, and reports, from its first call on
+            fresh.get(f"{gateway.url}/api/health", timeout=30)
+        return len(rows(database)) == 2
+
+    wait_for(both_are_known)
     assert gateway.stop() == 0
     assert rows(database) == {}
 

@@ -210,6 +210,16 @@ def test_due_keys_that_are_too_many_are_drained_without_successor_oldest_first()
     assert steps([row(1), row(2)], [key(1), key(2)], pool_size=1) == []
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"name": "gw/theirs/x"}, {"source": KeySource.OPERATOR}, {"source": KeySource.ENVIRONMENT}],
+    ids=str,
+)
+def test_a_key_that_this_deployment_did_not_mint_is_never_due(changed):
+    assert steps([row(1, age_hours=30, renew_at=NOW, **changed)], [], pool_size=1) == []
+    assert steps([row(1, age_hours=80, **changed)], [], pool_size=1) == [(Do.MINT, "")]
+
+
 def test_a_key_that_does_not_work_any_more_makes_no_other_superfluous():
     rows = [row(1, source=KeySource.OPERATOR), row(2, age_hours=30)]
     assert steps(rows, [key(1, disabled=True), key(2)], pool_size=1) == [(Do.MINT, name(2))]

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from config import Config
 from crypto import sha256_hex
 from db import Database, database_url, sealed_secrets, user_sessions
 from errors import Forbidden, Unauthorized
+from gateway_processes import ProcessReport, reports
 from pool_keys import KeySource, KeyState
 from services import CannotStart, Services, build, import_keys, open_database
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
@@ -193,7 +194,7 @@ def test_a_key_given_twice_is_one(new):
 def test_processes_that_import_together_make_one_row_a_key(new, settings):
     services = [new() for _ in range(3)]
     config = Config(**settings, openrouter_api_keys=",".join(KEYS))
-    threads = [threading.Thread(target=import_keys, args=(one.pool, config)) for one in services]
+    threads = [threading.Thread(target=import_keys, args=(one.keys, config)) for one in services]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -257,6 +258,51 @@ def test_the_counts_in_memory_are_written_at_the_end(new):
         services.pool.pick()
     services.stop()
     assert services.keys.rows()[0].use_count == 3
+
+
+def reported(services: Services) -> list[ProcessReport]:
+    return reports(services.db, datetime.now(UTC))
+
+
+def test_a_process_reports_what_it_knows_before_start_returns_and_again_within_seconds(new):
+    services = new(openrouter_api_keys=KEYS[0])
+    assert reported(services) == []
+    services.start()
+    [first] = reported(services)
+    assert (first.id, first.keys_revision) == (services.process.id, services.watcher.seen("api_keys"))
+    assert first.keys_revision > 0
+    services.keys.add(KEYS[1], "mine", KeySource.OPERATOR)
+    [later] = wait_for(lambda: [each for each in reported(services) if each.keys_revision > first.keys_revision])
+    assert later.id == first.id
+    assert later.beat_at > first.beat_at
+
+
+def test_a_process_that_has_ended_leaves_no_report_behind(new):
+    services, other = new(), new()
+    services.start()
+    other.start()
+    services.stop()
+    assert [each.id for each in reported(services)] == [other.process.id]
+
+
+def test_a_report_that_has_begun_at_the_end_comes_before_the_leave(new):
+    services = new()
+    begun, ending = threading.Event(), threading.Event()
+    report = services.pool.report
+
+    def slow_report() -> dict[str, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            ending.wait(10)
+        return report()
+
+    services.pool.report = slow_report
+    services.start()
+    assert begun.wait(20)
+    threading.Timer(0.3, ending.set).start()
+    services.stop()
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "keep-fresh"])
+    assert reported(services) == []
 
 
 def test_counts_that_cannot_be_written_at_the_end_are_a_warning(tmp_path, caplog):
