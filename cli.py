@@ -20,6 +20,7 @@ from rich.text import Text
 import reencrypt
 from config import OPENROUTER_KEY
 from crypto import Envelopes, sha256_hex
+from db import DatabaseError
 from errors import AppError
 from logs import event
 from pool_keys import MAX_NAME_CHARACTERS, KeyAlreadyKnown, KeySource
@@ -84,8 +85,11 @@ def reencrypt_values() -> None:
     services = _services()
     db, envelopes = services.db, Envelopes(services.config.encryption_keys)
     resealed = 0
-    for batch_resealed in _watched(reencrypt.reencrypt(db, envelopes), reencrypt.count_sealed(db)):
-        resealed += batch_resealed
+    try:
+        for batch_resealed in _watched(reencrypt.reencrypt(db, envelopes), reencrypt.count_sealed(db)):
+            resealed += batch_resealed
+    except DatabaseError:
+        raise click.ClickException("The database went away; what is done stays done. Run it again") from None
     event(log, "reencrypted", resealed=resealed, key=envelopes.fingerprints[0])
     found = reencrypt.survey(db, envelopes)
     _show_survey(found)

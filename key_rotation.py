@@ -33,6 +33,7 @@ from rich.table import Table
 import config
 import gateway_processes
 import logs
+import sealed_secrets
 from clock import Clock
 from config import Config, ConfigError
 from crypto import Envelopes, SealBroken, new_id, sha256_hex
@@ -66,6 +67,7 @@ class KeyRotation:
         progress: Callable[[Sequence[Step]], Iterable[Step]] = iter,
     ) -> None:
         self._db = db
+        self._envelopes = envelopes
         self._api = api
         self._settings = settings
         self._clock = clock
@@ -93,7 +95,7 @@ class KeyRotation:
         """One pass, unless another process is rotating. True if the pool is full afterwards.
 
         Raises ManagementError: nothing is done if OpenRouter's keys can't be listed; else what could be done is done.
-        Raises WrongDeployment and LeaseLost.
+        Raises WrongDeployment, LeaseLost and SealBroken.
         """
         if not self._lease.take():
             event(log, "another_process_rotates")
@@ -130,7 +132,10 @@ class KeyRotation:
         return len(self._situation([]).usable) >= self._settings.pool_size
 
     def situation(self) -> Situation:
-        """The rows and OpenRouter's list, as they are now. Raises ManagementError and WrongDeployment."""
+        """The rows and OpenRouter's list, as they are now.
+
+        Raises ManagementError, WrongDeployment, and SealBroken if it is not a row that is damaged but our key is old.
+        """
         self._lease.check_deployment()
         return self._situation(self._api.list_keys())
 
@@ -140,6 +145,11 @@ class KeyRotation:
         rows = self.keys.rows()
         with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
         texts = self.keys.texts(with_text)
+        unreadable = {row_id for row_id, text in texts.items() if isinstance(text, SealBroken)}
+        if (
+            unreadable
+        ):  # or is it us, running on with an ENCRYPTION_KEY that was replaced? Asked after the rows were read
+            sealed_secrets.check_canary(self._db, self._envelopes)
         processes = gateway_processes.reports(self._db, now)
 
         def in_use(row: KeyRow) -> bool:
@@ -150,7 +160,7 @@ class KeyRotation:
             rows=rows,
             remote=remote,
             in_use=in_use,
-            unreadable={row_id for row_id, text in texts.items() if isinstance(text, SealBroken)},
+            unreadable=unreadable,
             deletions_held_until=self._lease.deletions_held_until(),
             prefix=self._prefix,
             pool_size=self._settings.pool_size,
@@ -338,7 +348,7 @@ def run_for_ever(rotation: KeyRotation) -> None:
     while not stopping.is_set():
         try:
             rotation.run_once()
-        except (ManagementError, DatabaseError, LeaseLost, WrongDeployment) as error:
+        except (ManagementError, DatabaseError, LeaseLost, WrongDeployment, SealBroken) as error:
             event(log, "pass_failed", logging.ERROR, reason=_first_line(error))
         except Exception:  # this service must outlive any single fault
             log.exception("background_fault")
@@ -379,7 +389,7 @@ def main() -> int:
     rotation = KeyRotation(db, envelopes, api, settings, DatabaseClock(db), progress=show_progress)
     try:
         return _run(arguments, rotation)
-    except (ManagementError, DatabaseError, LeaseLost, WrongDeployment, AppError) as error:
+    except (ManagementError, DatabaseError, LeaseLost, WrongDeployment, SealBroken, AppError) as error:
         sys.stderr.write(f"{_first_line(error)}\n")
         return 1
 

@@ -22,9 +22,10 @@ log = logging.getLogger("reencrypt")
 BATCH_ROWS = 100  # a transaction's worth: a short lock, and little lost to a crash
 
 # Every column that holds sealed values, after the column that names its rows in the seal.
+# The canary comes first: a process that has only old keys then sees that, before it takes a row for damaged.
 SEALED = (
-    (api_keys.c.id, api_keys.c.api_key),
     (sealed_secrets.c.name, sealed_secrets.c.value_encrypted),
+    (api_keys.c.id, api_keys.c.api_key),
 )
 Column = sa.Column[Any]
 

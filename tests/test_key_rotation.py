@@ -17,17 +17,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from cryptography.fernet import Fernet
 
 import sealed_secrets
 from api_key_manager import ApiKeyManager
 from config import Config
-from crypto import Envelopes, sha256_hex
+from crypto import Envelopes, SealBroken, sha256_hex
 from db import Database, api_keys, database_url, rotator
 from errors import NotFound
 from gateway_processes import SILENT_IS_DEAD, GatewayProcess
 from key_rotation import KeyRotation
 from management_api import KeyAccount, ManagementApi, ManagementError
 from pool_keys import KeyRow, KeySource, KeyState, PoolKeys
+from reencrypt import reencrypt
 from revisions import current
 from rotation_lease import LEASE, LeaseLost, WrongDeployment
 from rotation_plan import Step, Timing, plan
@@ -480,6 +482,17 @@ def test_a_new_key_with_another_limit_than_asked_for_is_never_used_and_deleted(o
     assert account.listed() == {}
     assert one.run()
     assert one.states() == {"abandoned": 2, "active": 3}
+
+
+def test_a_rotation_that_runs_on_with_a_replaced_encryption_key_takes_no_row_for_damaged(rotor, account):
+    sealed_secrets.username_key(rotor.db, Envelopes([ENCRYPTION_KEY]), rotor.clock.now())
+    rotor.run()
+    before, newest = rotor.states(), Fernet.generate_key().decode()
+    list(reencrypt(rotor.db, Envelopes([newest, ENCRYPTION_KEY])))
+    with pytest.raises(SealBroken, match="sealed_secrets"):
+        rotor.run()
+    assert rotor.states() == before
+    assert account.calls("DELETE", "/keys") == 0
 
 
 def test_a_damaged_text_is_quarantined_and_neither_used_nor_deleted(rotor, account, caplog):
