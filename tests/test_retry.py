@@ -153,7 +153,7 @@ def test_all_tries_together_get_the_time_for_the_first_content(make_proxy, upstr
     upstream.play("m", SSE, chunked(COMMENT, end=False), 0.7, CLOSE)
     body = whole(make_proxy(upstream_first_byte_timeout_seconds=1).forward(request(stream=True)))
     assert last_event(body)["error"]["code"] == 504
-    assert len(upstream.received) == 2
+    assert len(upstream.received) <= 2
 
 
 def test_nothing_is_tried_again_for_a_client_that_has_gone(make_proxy, upstream):
