@@ -139,6 +139,10 @@ def test_the_same_key_is_taken_again_only_where_it_was_not_at_fault(make_proxy, 
     with pytest.raises(UpstreamFailed):
         make_proxy(keys=1).forward(request())
     assert len(upstream.received) == 5
+    policy = json_answer("404 Not Found", refusal(404, "No endpoints found matching your data policy"))
+    upstream.play_in_turn("m", (policy,), GOOD_PLAIN)  # after this the key does not even rest
+    assert make_proxy(keys=1).forward(request()).status == 404
+    assert len(upstream.received) == 6
 
 
 def test_no_try_is_waited_for_that_would_begin_after_the_time_for_the_first_content(make_proxy, upstream, monkeypatch):
