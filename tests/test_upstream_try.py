@@ -132,6 +132,13 @@ def test_a_long_event_counts_as_content_before_it_is_whole(make_try):
     assert one.has_content
 
 
+def test_where_no_event_ends_nothing_of_ours_can_be_put_so_the_answer_begins(make_try):
+    line = b":" + b"x" * (MAX_HELD_BYTES - 1) + b"\n"  # of it, all but its end passes: exactly the bound
+    one, advance = make_try(SSE, chunked(line, end=False), 5.0)
+    advance(3)
+    assert one.has_content
+
+
 def test_comments_that_never_end_do_not_hold_the_caller(make_try):
     one, advance = make_try(SSE, *[chunked(COMMENT, end=False), 0.01] * 300)
     with pytest.raises(NothingYet):
