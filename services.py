@@ -20,6 +20,7 @@ from clock import Clock
 from config import Config
 from crypto import Envelopes, KeyHasher, SealBroken, sha256_hex
 from db import Database, DatabaseError, UnknownSchema, database_url
+from key_probe import KeyProbe
 from logs import event, redact
 from openrouter_proxy import OpenRouterProxy
 from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
@@ -36,7 +37,7 @@ COUNTS_EVERY = 5  # watches
 
 @dataclass
 class Services:
-    """What routes and the proxy work with. `start` begins the background thread, in the process that serves."""
+    """What routes and the proxy work with. `start` begins the background threads, in the process that serves."""
 
     config: Config
     clock: Clock
@@ -48,6 +49,7 @@ class Services:
     auth: Auth
     proxy: OpenRouterProxy
     watcher: RevisionWatcher
+    probe: KeyProbe
     started: bool = False
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -59,6 +61,7 @@ class Services:
                 return
             self.watcher.check()
             threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True).start()
+            threading.Thread(target=self.probe.run, args=(self._stopping,), name="key-probe", daemon=True).start()
             # atexit is not run in a worker that granian has forked; multiprocessing's finalizers run in both.
             Finalize(None, self.stop, exitpriority=0)
             self.started = True
@@ -132,7 +135,9 @@ def build(config: Config) -> Services:
     users = Users(db, sealed_secrets.username_key(db, envelopes, clock.now()), clock)
     sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
     keys = PoolKeys(db, envelopes, clock)
-    pool = ApiKeyManager(keys, clock)
+    # Each worker counts for itself: together they keep to the setting, unless it is smaller than their number.
+    key_max_in_flight = config.key_max_in_flight and max(1, config.key_max_in_flight // config.server_workers)
+    pool = ApiKeyManager(keys, clock, max_in_flight=key_max_in_flight)
     import_keys(keys, config)
 
     hasher = KeyHasher(permits=max(1, len(os.sched_getaffinity(0)) // config.server_workers))
@@ -151,7 +156,8 @@ def build(config: Config) -> Services:
     watcher.watch("users", users.reload)
     watcher.watch("user_sessions", sessions.reload)
     watcher.watch("api_keys", pool.reload)
-    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher)
+    probe = KeyProbe(pool, keys, upstream)
+    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher, probe)
 
 
 def import_keys(keys: PoolKeys, config: Config) -> None:
