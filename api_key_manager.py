@@ -202,6 +202,8 @@ class ApiKeyManager:
     def _refuse_key(self, key: PoolKey, trial: Trial | None, row: Row, status: int) -> None:
         """A 401. In an outage it says nothing about the key, which is picked on, so that the end is seen at once."""
         now, was_on = self._monotonic(), self._outage.is_on
+        if key.rest.until > now and key.rest.reason in SUSPECT:
+            return  # a call from before: no news
         self._outage.refused(key.id, len(self._keys), now)
         if not self._outage.is_on:
             self._open(key.rest, trial, math.inf, row, status)

@@ -134,7 +134,8 @@ class Choice:
         self.resting += 1
         self.needs_credit = self.needs_credit and longest.status == 402
         self.stale_at = min(self.stale_at, max(longest.until, now))
-        self.back_at = min(self.back_at, longest.until, key.questions.at if longest is key.rest else math.inf)
+        # What only GET /key ends may end when that is asked next.
+        self.back_at = min(self.back_at, longest.until if longest.until < math.inf else key.questions.at)
 
     def draw(self) -> PoolKey:
         """A key at random, by weight. There must be one."""
