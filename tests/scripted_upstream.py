@@ -2,6 +2,7 @@
 
 Each script is a list of steps, chosen by the request's model: bytes are sent as they are; a float is a pause in seconds;
 an Event is waited for; RESET and CLOSE end the connection. After a script the connection serves the next request.
+Questions without a body get the script of the model "", if there is one, else 404; they are not noted.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class ScriptedUpstream:
             while head := _read_head(stream):
                 length = int(next(v for k, v in _fields(head) if k == "content-length"))
                 request = Received(head, stream.read(length), number)
-                self.received.append(request)
+                if length:
+                    self.received.append(request)
                 if not self._play(connection, request):
                     return
         except OSError:
@@ -88,7 +90,9 @@ class ScriptedUpstream:
             connection.close()
 
     def _play(self, connection: socket.socket, request: Received) -> bool:
-        for step in self.scripts[json.loads(request.body)["model"]]:
+        unknown = json_answer("404 Not Found", b'{"error":{"message":"Not Found","code":404}}')
+        model = json.loads(request.body)["model"] if request.body else ""
+        for step in self.scripts[model] if model else self.scripts.get("", (unknown,)):
             if isinstance(step, bytes):
                 try:
                     connection.sendall(step)
