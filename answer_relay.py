@@ -1,4 +1,5 @@
-"""A body on its way from OpenRouter to the client: a stream's events, a plain JSON text, or bytes unread.
+"""A body on its way from OpenRouter to the client, once it has content: a stream's events, a long JSON text, or bytes
+unread.
 
 Each form is a generator that a server iterates and closes. Whatever way it ends, it reports how: complete, error,
 cut, stalled or client_gone.
@@ -12,10 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import json_text
 from errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
 from event_stream import KEEPALIVE, EventStream, error_event
-from openrouter_errors import Refusal, refusal_in, told
+from openrouter_errors import Refusal
 from upstream_http import ConnectionLost, Exchange, NothingYet
 
 log = logging.getLogger("proxy")
@@ -49,7 +49,7 @@ class Silence:
 
 
 class AnswerRelay:
-    """The body of one answer.
+    """The body of one answer, from its first content on.
 
     ended: called once with the outcome; `usage` and `refusal` are set by then if OpenRouter sent them.
     """
@@ -73,12 +73,15 @@ class AnswerRelay:
         self._client_is_gone = client_is_gone
         self._ended = ended
 
-    def stream(self) -> Iterator[bytes]:
-        """Events as they come, and comments of ours while none do. What breaks off ends with an error event."""
-        events = EventStream()
+    def stream(self, events: EventStream, begin: bytes) -> Iterator[bytes]:
+        """Events as they come, and comments of ours while none do. What breaks off ends with an error event.
+
+        events: has read the stream so far. begin: what of it the client has not got yet.
+        """
         outcome: str = "client_gone"
         failure: AppError | None = None
         try:
+            yield begin
             yield from self._events(events)
             outcome = "error" if events.refusal else "complete"
         except ClientGone:
@@ -99,7 +102,7 @@ class AnswerRelay:
             yield rest
 
     def _events(self, events: EventStream) -> Iterator[bytes]:
-        """Until the upstream's end. Raises ConnectionLost, and NothingYet when it was silent for too long."""
+        """Until the upstream's end. Raises ConnectionLost, and NothingYet when no data came for too long."""
         silence = Silence(self._keepalive)
         last_data = silence.last_sent
         while True:
@@ -113,88 +116,50 @@ class AnswerRelay:
                 yield silence.comment_if_due() if events.at_border else b""
                 continue
             if not data:
-                return
-            last_data = time.monotonic()
+                break
             if passed := events.feed(data):
                 yield passed
-                silence.last_sent = last_data
+                silence.last_sent = time.monotonic()
+                if b"data:" in passed or not events.at_border:
+                    last_data = silence.last_sent
+                    continue
+            # Comments are a sign of life of OpenRouter's edge only: the model behind it may have died long ago.
+            if time.monotonic() - last_data >= self._idle_timeout:
+                raise NothingYet
+        if not (self._exchange.delimited or events.done or events.refusal):
+            raise ConnectionLost("the upstream closed the connection, which alone is no end")
 
-    def whole(self) -> tuple[bytes, bool]:
-        """All of a small plain body and True; or the begin of one that `plain` has to pass in pieces, and False.
-
-        Raises AppError if it breaks off: the client has nothing yet, and gets that as its answer.
-        """
-        body = b""
+    def plain(self, begin: bytes) -> Iterator[bytes]:
+        """A long JSON text as it comes. What breaks off does so for the client too: half a JSON text is none."""
+        outcome, tail = "client_gone", b""
         try:
-            while piece := self._exchange.read(self._idle_timeout):
-                body += piece
-                if len(body) > MAX_PLAIN_LOOKED_AT or not body.strip():
-                    return body, False
-        except (NothingYet, ConnectionLost) as error:
-            raise broken(error) from None
-        return self._look_at(body), True
-
-    def plain(self, held: bytes) -> Iterator[bytes]:
-        """White space passes at once (OpenRouter's sign of life); an error is cleaned; the rest goes on as it comes.
-
-        held: the begin, from `whole`.
-        """
-        outcome, tail, passing = "client_gone", b"", False
-        try:
-            while True:
-                passing = passing or len(held) > MAX_PLAIN_LOOKED_AT
-                if passing or not held.strip():
-                    tail = (tail + held)[-USAGE_TAIL_BYTES:]
-                    ready, held = held, b""
-                    yield ready
+            piece = begin
+            while piece:
+                tail = (tail + piece)[-USAGE_TAIL_BYTES:]
+                yield piece
                 piece = self._exchange.read(self._idle_timeout)
-                if not piece:
-                    break
-                held += piece
-            held = self._look_at(held) if held else b""
-            self.usage = self.usage or _usage_in(tail)
+            self.usage = _usage_in(tail)
             outcome = "complete"
-        except UpstreamFailed as error:
-            outcome, held = "error", error.to_json()
         except (NothingYet, ConnectionLost) as error:
-            outcome = "cut"
-            if passing:
-                raise ConnectionLost("the upstream's answer broke off") from None  # half a JSON text is no JSON text
-            held = broken(error).to_json()  # as OpenRouter does it: 200, white space, an error
+            outcome = "stalled" if isinstance(error, NothingYet) else "cut"
+            raise ConnectionLost("the upstream's answer broke off") from None
         finally:
             self._ended(outcome)
-        if held:
-            yield held
 
-    def unread(self) -> Iterator[bytes]:
+    def unread(self, begin: bytes) -> Iterator[bytes]:
         """A body compressed although we asked for none: it goes on as it is, with its Content-Encoding."""
         outcome = "client_gone"
         try:
-            while piece := self._exchange.read(self._idle_timeout):
+            piece = begin
+            while piece:
                 yield piece
+                piece = self._exchange.read(self._idle_timeout)
             outcome = "complete"
-        except (NothingYet, ConnectionLost):
-            outcome = "cut"
-            raise
+        except (NothingYet, ConnectionLost) as error:
+            outcome = "stalled" if isinstance(error, NothingYet) else "cut"
+            raise ConnectionLost("the upstream's answer broke off") from None
         finally:
             self._ended(outcome)
-
-    def _look_at(self, body: bytes) -> bytes:
-        """A whole body as the client may see it. Raises AppError for an error that can't be cleaned."""
-        try:
-            payload = json_text.parse(body)
-            if not isinstance(payload, dict):
-                return body
-            self.usage = payload.get("usage") if isinstance(payload.get("usage"), dict) else None
-            if b'"error"' not in body:
-                return body
-            self.refusal = refusal_in(payload)
-            shown = told(payload)
-            return body if shown == payload else json_text.write(shown)
-        except json_text.BadJson:
-            if b'"error"' not in body:
-                return body
-            raise UpstreamFailed("OpenRouter reported an error that can't be passed on") from None
 
 
 def broken(error: NothingYet | ConnectionLost) -> AppError:

@@ -133,9 +133,14 @@ class Config(BaseModel):
         0, ge=0, le=100_000, description="calls that one OpenRouter key carries at once; 0 for any number"
     )
     upstream_connect_timeout_seconds: Seconds = Field(5, description="to open a connection to OpenRouter")
-    upstream_first_byte_timeout_seconds: Seconds = Field(300, description="until OpenRouter begins to answer")
-    upstream_idle_timeout_seconds: Seconds = Field(120, description="silence within an answer")
+    upstream_first_byte_timeout_seconds: Seconds = Field(
+        300, description="until an answer's first content; comments don't count"
+    )
+    upstream_idle_timeout_seconds: Seconds = Field(120, description="silence within an answer; comments don't count")
     keepalive_seconds: Seconds = Field(4, description="silence in a stream after which the client gets a comment")
+    sticky_keys: Literal["off", "session", "user"] = Field(
+        "off", description="calls that keep to one pool key: those of a session (session_id) or of a user"
+    )
     max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="largest request body")
 
     @check("secret_key", "encryption_key", "admin_token", mode="after")

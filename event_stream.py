@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from enum import Enum
 from typing import Any
 
 import json_text
@@ -23,6 +24,55 @@ LINE_ENDS = re.compile(rb"[\r\n]{1,3}\Z")
 DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")  # at the begin of a line: an answer may talk about it
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 KEEPALIVE = b": keep-alive\n\n"
+
+
+class Kind(Enum):
+    """What an event means for a stream that has not begun: whether the call can still be tried again after it."""
+
+    COMMENT = "comment"
+    EMPTY = "empty"
+    """Data without content: a role, a debug chunk, [DONE]."""
+    CONTENT = "content"
+    ERROR = "error"
+
+
+def events_in(data: bytes) -> list[bytes]:
+    """Whole events, one by one."""
+    ends = [border.end() for border in BLANK_LINE.finditer(data)]
+    return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True) if b > a]
+
+
+def kind_of(event: bytes) -> Kind:
+    """What one whole event is. In doubt it is content: then the call is not tried again, and not billed twice."""
+    lines = [line for line in event.splitlines() if line]
+    if all(line.startswith(b":") for line in lines):
+        return Kind.COMMENT
+    data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
+    if data.strip() == b"[DONE]":
+        return Kind.EMPTY
+    try:
+        payload = json_text.parse(data)
+    except json_text.BadJson:
+        payload = None
+    if isinstance(payload, dict) and refusal_in(payload):
+        return Kind.ERROR
+    return Kind.CONTENT if _may_be_content(payload) else Kind.EMPTY
+
+
+def _may_be_content(payload: Any) -> bool:
+    choices = payload.get("choices") if isinstance(payload, dict) else None
+    return not isinstance(choices, list) or bool(payload.get("usage")) or any(map(_has_content, choices))
+
+
+def _has_content(choice: Any) -> bool:
+    """True if a choice says anything at all (text, reasoning, tools, an end, what nobody knows yet) but its role."""
+    if not isinstance(choice, dict):
+        return True
+    delta = choice.get("delta") or {}
+    if not isinstance(delta, dict):
+        return True
+    said = [value for name, value in choice.items() if name not in {"index", "delta"}]
+    return any(said) or any(value for name, value in delta.items() if name != "role")
 
 
 def error_event(error: AppError, generation_id: str | None = None, model: str = "") -> bytes:
@@ -53,7 +103,7 @@ def _error_chunk(error: object, generation_id: str | None, model: str) -> bytes:
 
 
 class EventStream:
-    """One answer's events. After the end: `usage` and `refusal` if events held them, and `done` if [DONE] came.
+    """One answer's events. After the end: `usage` and the first `refusal` if events held them, `done` if [DONE] came.
 
     `at_border` is False only within an event of more than MAX_HELD_BYTES.
     """
@@ -121,11 +171,7 @@ class EventStream:
         """Note what whole events say; return them, cleaned where they hold an error."""
         if b'"usage"' not in events and b'"error"' not in events and b"[DONE]" not in events:
             return events
-        ends = [border.end() for border in BLANK_LINE.finditer(events)]
-        starts = [0, *ends]
-        return b"".join(
-            self._look_at_one(events[a:b]) for a, b in zip(starts, [*ends, len(events)], strict=True) if b > a
-        )
+        return b"".join(map(self._look_at_one, events_in(events)))
 
     def _look_at_one(self, event: bytes) -> bytes:
         if b'"error"' not in event and not USAGE.search(event):
@@ -141,7 +187,7 @@ class EventStream:
             refusal = refusal_in(payload)
             if refusal is None:
                 return event
-            self.refusal = refusal
+            self.refusal = self.refusal or refusal
             shown = told(payload)
             return event if shown == payload else b"data: " + json_text.write(shown) + b"\n\n"
         except json_text.BadJson:
@@ -149,5 +195,5 @@ class EventStream:
 
     def _in_our_words(self) -> bytes:
         failure = UpstreamFailed("OpenRouter reported an error that can't be passed on")
-        self.refusal = Refusal(failure.status, None)
+        self.refusal = self.refusal or Refusal(failure.status, None)
         return error_event(failure)

@@ -26,6 +26,7 @@ FORWARDED = {
     )
 }
 HEADER_TEXT = re.compile(r"[\x20-\x7e]{1,1024}")
+SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,21 @@ class ProxyRequest:
     body: bytes
     headers: bytes
     client_is_gone: Callable[[], bool]
+
+    def sticky_text(self, rule: str, chat: ChatBody) -> str | None:
+        """What calls that should share a pool key have in common; None if any key will do.
+
+        rule: `off`, `session` or `user`. A session's name counts only together with its user: whoever guesses another
+        person's can't steer where their calls go.
+        """
+        if rule == "user":
+            return str(self.caller.user_id)
+        if rule == "off":
+            return None
+        line = SESSION_LINE.search(self.headers)
+        # OpenRouter too lets the body win over the header.
+        session = chat.session_id or (line.group(1).decode("ascii") if line else None)
+        return f"{self.caller.user_id}/{session}" if session else None
 
 
 def forwarded_headers(environ: dict[str, Any]) -> bytes:
@@ -50,8 +66,17 @@ def forwarded_headers(environ: dict[str, Any]) -> bytes:
     return lines.encode("ascii")
 
 
-def read_body(body: bytes) -> tuple[str, bool]:
-    """Model and `stream` of a chat-completions body. The rest is OpenRouter's to judge. Raises BadRequest."""
+@dataclass(frozen=True, slots=True)
+class ChatBody:
+    """What the gateway has to know of a chat-completions body."""
+
+    model: str
+    stream: bool
+    session_id: str | None = None
+
+
+def read_body(body: bytes) -> ChatBody:
+    """What a chat-completions body says of itself. The rest is OpenRouter's to judge. Raises BadRequest."""
     try:
         request = json_text.parse(body)
     except json_text.BadJson as error:
@@ -63,8 +88,10 @@ def read_body(body: bytes) -> tuple[str, bool]:
         raise BadRequest('`model` must be a string such as "openai/gpt-4o-mini"')
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("`stream` must be true or false")
-    if messages is None and isinstance(request.get("prompt"), str):
-        return model or "", stream or False  # the older form, which OpenRouter still takes
-    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+    is_older_form = messages is None and isinstance(request.get("prompt"), str)  # OpenRouter still takes it
+    if not is_older_form and (
+        not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages)
+    ):
         raise BadRequest("`messages` must be a non-empty list of objects with `role` and `content`")
-    return model or "", stream or False
+    session = request.get("session_id")
+    return ChatBody(model or "", stream or False, session if isinstance(session, str) and session else None)

@@ -14,6 +14,7 @@ import config
 from clock import Clock
 from crypto import Envelopes
 from db import Database, database_url
+from tests.data_plane import make_proxy, upstream  # noqa: F401 - fixtures of several files
 from tests.gateway import Gateway, start_gateway
 from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running, stand_in, start_stand_in  # noqa: F401 - fixtures for every folder

@@ -2,7 +2,7 @@
 
 Each script is a list of steps, chosen by the request's model: bytes are sent as they are; a float is a pause in seconds;
 an Event is waited for; RESET and CLOSE end the connection. After a script the connection serves the next request.
-Questions without a body get the script of the model "", if there is one, else 404; they are not noted.
+Requests without a body get the script of the model "", at first a 404, and are not noted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ScriptedUpstream:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self.scripts: dict[str, Sequence[Step]] = {}
+        self.scripts: dict[str, list[Sequence[Step]]] = {"": [(json_answer("404 Not Found", b"{}"),)]}
         self.received: list[Received] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
@@ -49,7 +49,11 @@ class ScriptedUpstream:
 
     def play(self, model: str, *steps: Step) -> None:
         """What requests for this model get from now on."""
-        self.scripts[model] = steps
+        self.scripts[model] = [steps]
+
+    def play_in_turn(self, model: str, *scripts: Sequence[Step]) -> None:
+        """What the next requests for this model get, one after the other; the last is for all that follow."""
+        self.scripts[model] = list(scripts)
 
     def requests_for(self, model: str) -> list[Received]:
         """The requests for a model so far."""
@@ -90,9 +94,8 @@ class ScriptedUpstream:
             connection.close()
 
     def _play(self, connection: socket.socket, request: Received) -> bool:
-        unknown = json_answer("404 Not Found", b'{"error":{"message":"Not Found","code":404}}')
-        model = json.loads(request.body)["model"] if request.body else ""
-        for step in self.scripts[model] if model else self.scripts.get("", (unknown,)):
+        scripts = self.scripts[json.loads(request.body)["model"] if request.body else ""]
+        for step in scripts.pop(0) if len(scripts) > 1 else scripts[0]:
             if isinstance(step, bytes):
                 try:
                     connection.sendall(step)

@@ -1,12 +1,12 @@
-"""Bodies on their way down: white space at once, usage from the tail of long ones, comments only when due."""
+"""Bodies on their way down: usage from the tail of long ones, comments only when due, ends as they are."""
 
 import json
 
 import pytest
 
 from answer_relay import MAX_PLAIN_LOOKED_AT, AnswerRelay, Silence, broken
-from errors import AppError
-from event_stream import KEEPALIVE
+from event_stream import KEEPALIVE, MAX_HELD_BYTES, EventStream
+from tests.data_plane import DONE, EVENT
 from tests.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, ScriptedUpstream, chunked
 from upstream_http import ConnectionLost, NothingYet, UpstreamHttp
 
@@ -40,70 +40,83 @@ def long_body(filler: int) -> bytes:
     return b'{"choices":[{"text":"' + b"x" * filler + b'"}],"usage":' + json.dumps(USAGE).encode() + b"}"
 
 
-def test_a_small_body_is_whole_at_once(relay):
-    body = long_body(10)
-    it, outcomes = relay(JSON_CHUNKED, chunked(body[:7], end=False), 0.05, chunked(body[7:]))
-    assert it.whole() == (body, True)
-    assert it.usage == USAGE
-    assert outcomes == []
-
-
 @pytest.mark.parametrize("filler", [MAX_PLAIN_LOOKED_AT, MAX_PLAIN_LOOKED_AT * 2])
 def test_usage_of_a_long_body_is_read_from_its_tail(relay, filler):
     body = long_body(filler)
     it, outcomes = relay(
-        JSON_CHUNKED, *(chunked(body[i : i + 300_000], end=False) for i in range(0, len(body), 300_000)), b"0\r\n\r\n"
+        JSON_CHUNKED, *(chunked(body[i : i + 300_000], end=False) for i in range(9, len(body), 300_000)), b"0\r\n\r\n"
     )
-    begin, is_whole = it.whole()
-    assert not is_whole
-    assert b"".join(it.plain(begin)) == body
+    assert b"".join(it.plain(body[:9])) == body
     assert it.usage == USAGE
     assert outcomes == ["complete"]
 
 
 def test_a_long_body_without_usage_has_none(relay):
     body = b'{"choices":"' + b"x" * MAX_PLAIN_LOOKED_AT * 2 + b'"}'
-    it, _ = relay(JSON_CHUNKED, chunked(body))
-    assert b"".join(it.plain(it.whole()[0])) == body
+    it, _ = relay(JSON_CHUNKED, chunked(body[9:]))
+    assert b"".join(it.plain(body[:9])) == body
     assert it.usage is None
 
 
-def test_white_space_alone_is_passed_and_ends(relay):
-    it, outcomes = relay(JSON_CHUNKED, chunked(b" \n", end=False), 0.05, chunked(b" \n"))
-    assert b"".join(it.plain(it.whole()[0])) == b" \n \n"
-    assert outcomes == ["complete"]
-
-
-def test_a_body_that_is_no_json_passes_unchanged(relay):
-    it, _ = relay(JSON_CHUNKED, chunked(b"this is not json"))
-    assert it.whole() == (b"this is not json", True)
-
-
-def test_a_body_that_may_hold_an_error_but_cant_be_read_is_not_passed(relay):
-    it, _ = relay(JSON_CHUNKED, chunked(b'{"error":{"message":"user_abcdefghij"'))
-    with pytest.raises(AppError):
-        it.whole()
-
-
-def test_a_body_that_stalls_is_a_504_while_the_client_has_nothing(relay):
-    it, _ = relay(JSON_CHUNKED, chunked(b"{", end=False), 5.0, idle_timeout=0.2)
-    with pytest.raises(AppError) as refused:
-        it.whole()
-    assert refused.value.status == 504
-
-
 def test_closing_a_stream_reports_that_the_client_went(relay):
-    it, outcomes = relay(SSE, chunked(b"data: {}\n\n", end=False), 5.0)
-    pieces = it.stream()
-    assert next(pieces) == b"data: {}\n\n"
+    it, outcomes = relay(SSE, chunked(EVENT, end=False), 5.0)
+    pieces = it.stream(EventStream(), b"begin")
+    assert (next(pieces), next(pieces)) == (b"begin", EVENT)
     pieces.close()
     assert outcomes == ["client_gone"]
 
 
+@pytest.mark.parametrize("end", ["stall", "cut"])
+def test_a_long_body_that_does_not_come_to_its_end_breaks_off(relay, end):
+    it, outcomes = relay(JSON_CHUNKED, chunked(b"1", end=False), CLOSE if end == "cut" else 5.0, idle_timeout=0.2)
+    pieces = it.plain(b'{"a":')
+    assert (next(pieces), next(pieces)) == (b'{"a":', b"1")
+    with pytest.raises(ConnectionLost):
+        next(pieces)
+    assert outcomes == ["cut" if end == "cut" else "stalled"]
+
+
+COMMENTS = [step for _ in range(200) for step in (chunked(b": OPENROUTER PROCESSING\n\n", end=False), 0.05)]
+SLOW_EVENTS = [step for _ in range(12) for step in (chunked(EVENT, end=False), 0.1)]
+
+
+def test_comments_alone_do_not_keep_a_stream_alive(relay):
+    it, outcomes = relay(SSE, *COMMENTS, idle_timeout=0.5)
+    body = b"".join(it.stream(EventStream(), EVENT))
+    assert body.startswith(EVENT + b": OPENROUTER PROCESSING\n\n")
+    assert json.loads(body.rpartition(b"data: ")[2])["error"]["code"] == 504
+    assert outcomes == ["stalled"]
+
+
+def test_events_and_the_pieces_of_a_long_one_do(relay):
+    it, outcomes = relay(SSE, *SLOW_EVENTS, chunked(DONE), idle_timeout=0.5)
+    assert b"".join(it.stream(EventStream(), b"")) == EVENT * 12 + DONE
+    assert outcomes == ["complete"]
+    long = [b"data: " + b"x" * MAX_HELD_BYTES, *[b"x" * 100] * 12, b"\n\n"]
+    it, outcomes = relay(
+        SSE, *(step for piece in long for step in (chunked(piece, end=False), 0.1)), chunked(DONE), idle_timeout=0.5
+    )
+    assert b"".join(it.stream(EventStream(), b"")) == b"".join(long) + DONE
+    assert outcomes == ["complete"]
+
+
+UNDELIMITED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize("last", [b"", DONE])
+def test_the_connections_end_ends_a_stream_only_after_done(relay, last):
+    it, outcomes = relay(UNDELIMITED, EVENT + last, CLOSE)
+    body = b"".join(it.stream(EventStream(), b""))
+    if last:
+        assert (body, outcomes) == (EVENT + DONE, ["complete"])
+    else:
+        assert (json.loads(body.removeprefix(EVENT)[6:])["error"]["code"], outcomes) == (502, ["cut"])
+
+
 def test_an_unread_body_that_breaks_off_is_reported_as_cut(relay):
     it, outcomes = relay(JSON_CHUNKED, chunked(b"abc", end=False), CLOSE)
-    pieces = it.unread()
-    assert next(pieces) == b"abc"
+    pieces = it.unread(b"begin")
+    assert (next(pieces), next(pieces)) == (b"begin", b"abc")
     with pytest.raises(ConnectionLost):
         next(pieces)
     assert outcomes == ["cut"]
@@ -127,7 +140,7 @@ def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finish
         raise ZeroDivisionError
 
     it, outcomes = relay(SSE, chunked(b"data: {}\n\n", end=False), 5.0, client_is_gone=faulty)
-    out = b"".join(it.stream())
+    out = b"".join(it.stream(EventStream(), b""))
     assert out.startswith(b"data: {}\n\n")
     assert json.loads(out.removeprefix(b"data: {}\n\n")[6:])["error"]["code"] == 500
     assert outcomes == ["broken"]
@@ -136,4 +149,4 @@ def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finish
 
 def test_what_breaks_after_done_was_whole(relay):
     it, _ = relay(SSE, chunked(b"data: {}\n\ndata: [DONE]\n\n", end=False), CLOSE)
-    assert b"".join(it.stream()) == b"data: {}\n\ndata: [DONE]\n\n"
+    assert b"".join(it.stream(EventStream(), b"")) == b"data: {}\n\ndata: [DONE]\n\n"

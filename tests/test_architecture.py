@@ -13,7 +13,7 @@ LAYERS = [
     "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream management_api",
     "db",
     "revisions sealed_secrets users user_sessions pool_keys gateway_processes key_health key_choice api_key_manager key_probe",
-    "auth proxy_request answer_relay openrouter_proxy",
+    "auth proxy_request answer_relay upstream_try retry openrouter_proxy",
     "services",
     "key_rotation proxy_wsgi routes",
     "cli app",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import UpstreamFailed
-from event_stream import MAX_HELD_BYTES, EventStream, error_event, refusal_event
+from event_stream import MAX_HELD_BYTES, EventStream, Kind, error_event, events_in, kind_of, refusal_event
 from openrouter_errors import Refusal
 
 CONTENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"h\xc3\xa9 \xf0\x9f\x91\x8b"},"finish_reason":null}]}\n\n'
@@ -236,3 +236,81 @@ def test_an_error_nested_too_deeply_to_be_looked_at_is_replaced():
         out, _ = pass_through(deep)
         assert b"user_abc" not in out
         assert json.loads(out[6:])["error"]["code"] in {400, 502}
+
+
+def chunk(delta, **choice):
+    return (
+        b"data: " + json.dumps({"id": "gen-1", "choices": [{"index": 0, "delta": delta, **choice}]}).encode() + b"\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *(
+            chunk({"role": "assistant", field: value})
+            for field, value in {
+                "content": " ",
+                "reasoning": "hm",
+                "reasoning_details": [{}],
+                "tool_calls": [{"index": 0}],
+                "function_call": {"name": "f"},
+                "refusal": "no",
+                "audio": {"data": "x"},
+                "images": [{}],
+                "something_new": 1,
+            }.items()
+        ),
+        chunk({}, finish_reason="stop"),
+        chunk({}, message={"content": "x"}),
+        chunk({}, text="x"),
+        chunk("not an object"),
+        b'data: {"choices":[7]}\n\n',
+        b'data: {"choices":[],"usage":{"cost":1}}\n\n',
+        b'data: {"choices":"x"}\n\n',
+        b'data: {"object":"something new"}\n\n',
+        b"data: {not json\n\n",
+        b"data: 7\n\n",
+        b"event: x\n\n",
+        b"data: \n\n",
+    ],
+)
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_what_says_anything_or_what_nobody_knows_is_content(event, line_end):
+    assert kind_of(event.replace(b"\n", line_end)) is Kind.CONTENT
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk({"role": "assistant", "content": ""}, finish_reason=None, logprobs=None),
+        chunk({"role": "assistant", "content": None, "tool_calls": [], "reasoning_details": []}),
+        b'data: {"choices":[],"debug":{"echo_upstream_body":{}}}\n\n',
+        b'data: {"choices":[],"usage":null,"error":null}\r\n\r\n',
+        b": a comment\ndata: [DONE]\n\n",
+        DONE,
+    ],
+)
+def test_what_says_nothing_yet_is_empty(event):
+    assert kind_of(event) is Kind.EMPTY
+
+
+@pytest.mark.parametrize("event", [COMMENT, b": a\n: b\r\n\r\n", b"\n\n", b"\n"])
+def test_comments_and_blank_lines_are_no_data(event):
+    assert kind_of(event) is Kind.COMMENT
+
+
+@pytest.mark.parametrize("event", [CLEAN_ERROR, ACCOUNT_ERROR, chunk({"content": "x"}, error={"code": 500})])
+def test_errors_are_errors_even_beside_content(event):
+    assert kind_of(event) is Kind.ERROR
+
+
+@given(st.lists(blocks, max_size=8), line_ends)
+def test_events_are_told_apart_and_nothing_is_lost(stream, line_end):
+    data = b"".join(stream).replace(b"\n", line_end)
+    assert b"".join(events_in(data)) == data
+
+
+def test_of_several_errors_the_first_one_counts():
+    _, events = pass_through(CLEAN_ERROR + ACCOUNT_ERROR)
+    assert events.refusal.status == 502

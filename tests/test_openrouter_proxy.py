@@ -3,81 +3,19 @@
 In this process, over real sockets: the proxy's own objects against an upstream that plays exact bytes.
 """
 
-import itertools
 import json
 import logging
 import threading
 
 import pytest
 
-from api_key_manager import ApiKeyManager
 from auth import Caller
-from config import Config
-from db import Database, database_url
 from errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
-from openrouter_proxy import OpenRouterProxy
-from pool_keys import KeySource, PoolKeys
 from proxy_request import ProxyRequest
+from tests.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
 from tests.gateway import wait_for
-from tests.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
-from upstream_http import ConnectionLost, UpstreamHttp
-
-EVENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
-DONE = b"data: [DONE]\n\n"
-WHOLE = b'{"id":"gen-1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"cost":0.000007}}'
-numbers = itertools.count()
-
-
-@pytest.fixture
-def upstream():
-    scripted = ScriptedUpstream()
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture
-def make_proxy(upstream, tmp_path, envelopes, clock):
-    """A proxy over a pool of so many keys, with settings that make waiting short."""
-    closing = []
-
-    def make(keys=3, **settings):
-        config = Config(
-            openrouter_api_url=upstream.url,
-            database_url=f"sqlite:///{tmp_path}/proxy-{next(numbers)}.db",
-            **{"keepalive_seconds": 0.2, "upstream_first_byte_timeout_seconds": 5, "app_title": "Test"} | settings,
-        )
-        db = Database(database_url(config))
-        db.upgrade()
-        rows = PoolKeys(db, envelopes, clock)
-        pool = ApiKeyManager(rows, clock)
-        for number in range(keys):
-            rows.add(f"sk-or-v1-{number:064x}", f"key-{number}", KeySource.OPERATOR)
-        pool.reload()
-        http = UpstreamHttp(config.openrouter_api_url, 1)
-        closing.extend([db, http])
-        return OpenRouterProxy(pool, http, config)
-
-    yield make
-    for one in closing:
-        one.close()
-
-
-def request(model="m", client_is_gone=lambda: False, headers=b"", **fields):
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
-    return ProxyRequest("r" * 32, Caller(1, "s", 9e9), body, headers, client_is_gone)
-
-
-def whole(answer):
-    try:
-        return b"".join(answer.body)
-    finally:
-        if hasattr(answer.body, "close"):
-            answer.body.close()
-
-
-def last_event(body):
-    return json.loads(body.rstrip(b"\n").rpartition(b"\n\n")[2].removeprefix(b"data: "))
-
+from tests.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, chunked, json_answer
+from upstream_http import ConnectionLost
 
 # ── what goes up
 
@@ -281,9 +219,14 @@ def test_a_plain_answer_that_breaks_off_breaks_off_for_the_client_too(make_proxy
 
 
 def test_a_plain_answer_that_breaks_off_within_white_space_ends_with_an_error(make_proxy, upstream):
-    upstream.play("m", JSON_CHUNKED, chunked(b"\n   \n", end=False), 0.05, chunked(WHOLE[:10], end=False), CLOSE)
-    body = whole(make_proxy().forward(request()))
-    assert json.loads(body)["error"]["code"] == 502
+    gate = threading.Event()
+    upstream.play("m", JSON_CHUNKED, chunked(b"\n   \n", end=False), gate, chunked(WHOLE[:10], end=False), CLOSE)
+    pieces = iter((answer := make_proxy().forward(request())).body)
+    assert next(pieces) == b"\n   \n"  # the status is out
+    gate.set()
+    assert json.loads(b"".join(pieces))["error"]["code"] == 502
+    answer.body.close()
+    assert len(upstream.received) == 1
 
 
 def test_a_short_plain_answer_that_breaks_off_is_an_error_and_not_tried_again(make_proxy, upstream):
@@ -317,7 +260,7 @@ def test_a_client_that_goes_while_the_upstream_is_silent_is_noticed(make_proxy, 
 # ── tried again
 
 
-def test_a_dead_key_is_replaced_once_and_rests(make_proxy, upstream):
+def test_a_dead_key_is_replaced_and_rests(make_proxy, upstream):
     proxy = make_proxy(keys=2)
     dead = json_answer("401 Unauthorized", b'{"error":{"code":401,"message":"User not found."}}')
     upstream.play("m", dead)
@@ -415,14 +358,18 @@ def test_a_redirect_is_never_followed(make_proxy, upstream):
     assert len(upstream.received) == 1
 
 
-def test_an_error_about_our_key_under_status_200_is_told_in_our_words_and_rests_it(make_proxy, upstream):
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_about_our_key_under_status_200_rests_it_and_is_told_in_our_words(make_proxy, upstream, stream):
     proxy = make_proxy(keys=2)
     error = b'{"id":"gen-1","error":{"code":402,"message":"Insufficient credits. Add more"}}'
-    upstream.play("m", JSON_CHUNKED, chunked(b"\n   \n", end=False), 0.05, chunked(error))
-    assert json.loads(whole(proxy.forward(request())))["error"]["code"] == 402
-    assert proxy.pool.usable_count() == 1
-    upstream.play("m", SSE, chunked(b"data: " + error + b"\n\n"))
-    assert b"Insufficient" not in whole(proxy.forward(request(stream=True)))
+    if stream:
+        upstream.play("m", SSE, chunked(b"data: " + error + b"\n\n"))
+    else:
+        upstream.play("m", JSON_CHUNKED, chunked(b"\n   \n", end=False), 0.05, chunked(error))
+    body = whole(proxy.forward(request(stream=stream)))
+    assert b"Insufficient" not in body
+    assert json.loads(body.removeprefix(b"data: "))["error"]["code"] == 402
+    assert len({received.headers()["authorization"] for received in upstream.received}) == 2
     assert proxy.pool.usable_count() == 0
 
 
@@ -438,7 +385,7 @@ def test_an_error_that_repeats_half_an_emoji_keeps_its_status_and_is_cleaned(mak
 
 
 def test_a_refusal_that_trickles_is_not_waited_for(make_proxy, upstream, monkeypatch):
-    monkeypatch.setattr("openrouter_proxy.REFUSAL_SECONDS", 0.3)
+    monkeypatch.setattr("upstream_try.REFUSAL_SECONDS", 0.3)
     upstream.play(
         "m",
         JSON_CHUNKED.replace(b"200 OK", b"400 Bad Request"),
@@ -461,11 +408,6 @@ def test_in_flight_budget_rests_the_key_as_long_as_openrouter_asks(make_proxy, u
 
 
 # ── finished
-
-
-def finished(caplog):
-    [record] = wait_for(lambda: [r for r in caplog.records if r.getMessage() == "proxied"])
-    return record.fields
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import AppError, BadRequest
-from proxy_request import FORWARDED, forwarded_headers, read_body
+from proxy_request import FORWARDED, ChatBody, forwarded_headers, read_body
+from tests.data_plane import request
 
 HELLO = b'"messages":[{"role":"user","content":"hi"}]'
 
@@ -13,16 +14,19 @@ HELLO = b'"messages":[{"role":"user","content":"hi"}]'
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b'{"model":"a/b",%s}' % HELLO, ("a/b", False)),
-        (b'{"model":"a/b","stream":true,%s}' % HELLO, ("a/b", True)),
-        (b'{"stream":null,%s}' % HELLO, ("", False)),
-        (b'{"prompt":"an older form"}', ("", False)),
-        (b' \n{"model":"a","future_field":{"x":[1e400,12345678901234567890]},%s}\n ' % HELLO, ("a", False)),
-        (b'{"messages":[{"role":"user","content":"half an emoji \\ud83d"}]}', ("", False)),
-        (b'{"stream":false,"stream":true,%s}' % HELLO, ("", True)),
+        (b'{"model":"a/b",%s}' % HELLO, ChatBody("a/b", False)),
+        (b'{"model":"a/b","stream":true,%s}' % HELLO, ChatBody("a/b", True)),
+        (b'{"stream":null,%s}' % HELLO, ChatBody("", False)),
+        (b'{"prompt":"an older form"}', ChatBody("", False)),
+        (b' \n{"model":"a","future_field":{"x":[1e400,12345678901234567890]},%s}\n ' % HELLO, ChatBody("a", False)),
+        (b'{"messages":[{"role":"user","content":"half an emoji \\ud83d"}]}', ChatBody("", False)),
+        (b'{"stream":false,"stream":true,%s}' % HELLO, ChatBody("", True)),
+        (b'{"session_id":"s-1",%s}' % HELLO, ChatBody("", False, "s-1")),
+        (b'{"session_id":"",%s}' % HELLO, ChatBody("", False, None)),
+        (b'{"session_id":{"odd":1},%s}' % HELLO, ChatBody("", False, None)),
     ],
 )
-def test_usable_bodies_tell_model_and_stream(body, expected):
+def test_usable_bodies_tell_model_stream_and_session(body, expected):
     assert read_body(body) == expected
 
 
@@ -84,3 +88,22 @@ def test_only_listed_headers_go_up():
 def test_a_value_that_is_no_header_is_refused(variable, value):
     with pytest.raises(BadRequest, match=FORWARDED[variable]):
         forwarded_headers({variable: value})
+
+
+HEADER = b"X-OpenRouter-Metadata: X-Session-Id: no\r\nX-Session-Id: of-header\r\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "headers", "session", "expected"),
+    [
+        ("off", HEADER, "of-body", None),
+        ("user", HEADER, "of-body", "7"),
+        ("session", b"", None, None),
+        ("session", b"", "of-body", "7/of-body"),
+        ("session", HEADER, None, "7/of-header"),
+        ("session", HEADER, "of-body", "7/of-body"),
+    ],
+)
+def test_what_keeps_calls_together_is_always_the_callers_own(rule, headers, session, expected):
+    call = request(headers=headers, user_id=7)
+    assert call.sticky_text(rule, ChatBody("m", False, session)) == expected

@@ -1,0 +1,193 @@
+"""The tries of one call: which failures are tried again, with which key, after which pause, and for how long.
+
+Only before the first content, which is when `UpstreamTry.advance` returns: afterwards the client has a part of one
+answer, and no other can be joined to it. And never for the client's own faults, which the table in openrouter_errors
+marks with Other.NONE.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from api_key_manager import ApiKeyManager, PoolKey
+from errors import AppError, UpstreamFailed, UpstreamTimeout
+from logs import event
+from openrouter_errors import Other, Refusal, Row, classify
+from upstream_http import Exchange, NothingYet
+from upstream_try import Form, NoAnswer, UpstreamTry
+
+log = logging.getLogger("proxy")
+
+MAX_TRIES = 3
+# A request that was sent and never answered may have been billed, and can't be marked as the same: one more, not two.
+MAX_LOST = 2
+PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0
+
+
+class Tries:
+    """The tries of one call. Every key picked is told how it went, if that became known, and released once.
+
+    send: sends the call with a key. stream: whether a stream was asked for. seconds: until the first content. free,
+    sticky: for `ApiKeyManager.pick`.
+    """
+
+    def __init__(
+        self,
+        pool: ApiKeyManager,
+        send: Callable[[PoolKey], Exchange],
+        *,
+        stream: bool,
+        seconds: float,
+        idle_timeout: float,
+        free: bool,
+        sticky: str | None,
+        request_id: str,
+        client_is_gone: Callable[[], bool],
+    ) -> None:
+        self.current: UpstreamTry | None = None
+        self.log: list[dict[str, Any]] = []
+        """Of each try that is over: key, status, kind, ms."""
+        self._form = Form.STREAM if stream else Form.PLAIN
+        self._pool = pool
+        self._send = send
+        self._deadline = time.monotonic() + seconds
+        self._idle_timeout = idle_timeout
+        self._free = free
+        self._sticky = sticky
+        self._request_id = request_id
+        self._client_is_gone = client_is_gone
+        self._tried: list[PoolKey] = []
+        self._lost = 0
+        self._pause_until = 0.0
+
+    def wait(self, seconds: float, blank_seconds: float) -> UpstreamTry:
+        """The try whose answer goes to the client: its first content is here, or it is the last refusal.
+
+        Raises NothingYet after `seconds`, or after `blank_seconds` if a plain body is white space so far; AppError when
+        the call has failed for good.
+        """
+        begun = time.monotonic()
+        until, until_if_blank = begun + seconds, begun + blank_seconds
+        while True:
+            try:
+                self._pause(until)
+                current = self.current or self._start(self._pick())
+                current.advance(self._send, until, until_if_blank)
+            except NothingYet:
+                self._check_deadline()
+                raise
+            except NoAnswer as failure:
+                if not self._again_without_answer(current, failure):
+                    raise _in_our_words(failure) from None
+                continue
+            if current.refusal is None:
+                current.kind = "answered"
+                self._pool.succeeded(current.key)
+                return current
+            if not self._again_after_refusal(current, current.refusal):
+                return current
+
+    @property
+    def has_blank(self) -> bool:
+        """True if OpenRouter sent signs of life with which an answer may begin before it is known."""
+        return self.current is not None and self.current.form is self._form and self.current.has_blank
+
+    def take_blank(self) -> bytes:
+        """Those signs of life, to be passed on now; b"" if there are none."""
+        return self.current.take_blank() if self.current and self.has_blank else b""
+
+    def end(self) -> None:
+        """The call is over: close the exchange, at once if it was not whole, and give the key back."""
+        current, self.current = self.current, None
+        if current is None:
+            return
+        current.close()
+        self._pool.release(current.key)
+        ms = round(((current.known or time.monotonic()) - current.begun) * 1000, 1)
+        self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, "ms": ms})
+
+    def _start(self, key: PoolKey) -> UpstreamTry:
+        self._tried.append(key)
+        self.current = UpstreamTry(key, self._idle_timeout)
+        return self.current
+
+    def _pick(self, tried: tuple[PoolKey, ...] = (), other: Other = Other.KEY) -> PoolKey:
+        return self._pool.pick(tried, other, self._free, self._sticky)
+
+    def _pause(self, until: float) -> None:
+        """The rest of a back-off. Raises NothingYet if it is longer than the caller can wait."""
+        while (now := time.monotonic()) < self._pause_until:
+            if now >= until:
+                raise NothingYet
+            time.sleep(min(self._pause_until, until) - now)
+
+    def _check_deadline(self) -> None:
+        """Raises UpstreamTimeout if content should have come by now."""
+        current = self.current
+        if time.monotonic() < self._deadline or (current and current.has_content):
+            return
+        if current:
+            current.kind = "timeout"
+        raise UpstreamTimeout("OpenRouter did not begin to answer in time")
+
+    def _again_without_answer(self, current: UpstreamTry, failure: NoAnswer) -> bool:
+        current.kind = failure.kind
+        fields = {"key": current.key.name, "kind": failure.kind, "reason": str(failure)}
+        event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
+        self._lost += failure.kind == "lost"
+        return self._lost < MAX_LOST and self._again(Other.KEY, pause=True, any_key=True)
+
+    def _again_after_refusal(self, current: UpstreamTry, refusal: Refusal) -> bool:
+        row = note_refusal(self._request_id, current.key, refusal)
+        current.kind = row.name
+        self._pool.refused(current.key, refusal, row)
+        if row.other is Other.NONE:
+            return False
+        servers_fault = refusal.status >= 500 or refusal.status == 408
+        return self._again(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault)
+
+    def _again(self, other: Other, *, pause: bool, any_key: bool) -> bool:
+        """End this try and make ready for the next one; False if there is no try, time, key or client left.
+
+        any_key: the key was not at fault, so if there is no other, the same may do.
+        """
+        count = len(self._tried)
+        pause_until = time.monotonic() + (_pause_seconds(count) if pause else 0.0)
+        if count >= MAX_TRIES or pause_until >= self._deadline or self._client_is_gone():
+            return False
+        try:
+            key = self._pick(tuple(self._tried), other)
+        except AppError:
+            if not any_key:
+                return False
+            try:
+                key = self._pick()
+            except AppError:
+                return False
+        self.end()
+        self._pause_until = pause_until
+        self._start(key)
+        return True
+
+
+def note_refusal(request_id: str, key: PoolKey, refusal: Refusal) -> Row:
+    """Log a refusal, and say what it means."""
+    row = classify(refusal)
+    fields = {"key": key.name, "kind": row.name, "status": refusal.status, "rest_seconds": row.rest_seconds}
+    event(log, "upstream_refused", logging.WARNING, request_id=request_id, **fields)
+    return row
+
+
+def _pause_seconds(tries: int) -> float:
+    """Full jitter: calls that failed together don't come back together."""
+    return random.uniform(0, min(PAUSE_SECONDS * 2 ** (tries - 1), MAX_PAUSE_SECONDS))  # noqa: S311 - guards nothing
+
+
+def _in_our_words(failure: NoAnswer) -> AppError:
+    if failure.kind in {"unreachable", "lost"}:
+        return UpstreamFailed("OpenRouter could not be reached; try again shortly")
+    return UpstreamFailed("OpenRouter sent nothing usable in answer; try again shortly")
