@@ -41,7 +41,7 @@ class ApiKeyManager:
         self._store = store
         self._clock = clock
         self._monotonic = clock.monotonic
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = max_in_flight or math.inf
         self._lock = threading.Lock()
         self._keys: tuple[PoolKey, ...] = ()
         self._leaving: list[PoolKey] = []
@@ -49,7 +49,7 @@ class ApiKeyManager:
         self._outage = Outage()
         self._choices: list[Choice | None] = [None, None]  # for any model, for free ones
         self._shut_since = False
-        self._ring: Ring | None = None
+        self._ring = Ring(self._keys)
         self._uses: Counter[int] = Counter()
 
     # ── one call
@@ -71,29 +71,27 @@ class ApiKeyManager:
         if choice is None or now >= choice.stale_at:
             choice = self._choose(free, now)
         # Nearly always the first draw is good, whether the pool has ten keys or ten thousand.
-        if choice.keys and not (tried or sticky or self._max_in_flight):
+        if choice.keys and not (tried or sticky):
             key = choice.draw()
             account = key.account
             if not (key.rest.until or account.rest.until or (free and account.free.until)):
                 with self._lock:
-                    if key.is_in_pool:
+                    if key.is_in_pool and key.in_flight < self._max_in_flight:
                         key.in_flight += 1
                         self._uses[key.id] += 1
                         return key
         accounts = {key.account for key in tried} if other is Other.ACCOUNT else ()
-        all_busy = False
         for key in self._candidates(free, now, sticky):
-            if key in tried or key.account in accounts:
-                continue
-            if taken := self._take(key, free, now):
+            if key not in tried and key.account not in accounts and (taken := self._take(key, free, now)):
                 return taken
-            all_busy = True
-        raise self._no_key(self._choose(free, now), all_busy, now)
+        choice = self._choose(free, now)
+        all_busy = any(key not in tried and key.account not in accounts for key in choice.keys)
+        raise self._no_key(choice, all_busy, now)
 
     def _candidates(self, free: bool, now: float, sticky: str | None) -> Iterator[PoolKey]:
         """Keys to look at: the text's own, some at random, then all from a random one on."""
-        if sticky and self._keys:
-            if self._ring is None:
+        if sticky:
+            if self._ring.keys is not self._keys:
                 self._ring = Ring(self._keys)
             yield from self._ring.walk(sticky)
         choice = self._choices[free] or self._choose(free, now)
@@ -118,9 +116,9 @@ class ApiKeyManager:
     def _take(self, key: PoolKey, free: bool, now: float) -> PoolKey | None:
         with self._lock:
             breakers = key.breakers(free)
-            if not key.is_in_pool or not all(breaker.lets(now) for breaker in breakers):
+            if not key.is_in_pool or key.in_flight >= self._max_in_flight:
                 return None
-            if self._max_in_flight and key.in_flight >= self._max_in_flight:
+            if not all(breaker.lets(now) for breaker in breakers):
                 return None
             key.in_flight += 1
             self._uses[key.id] += 1
@@ -154,7 +152,7 @@ class ApiKeyManager:
         for breaker in trial.breakers_held:
             breaker.is_trying = False
         trial.breakers_held = []
-        self._may_be_back()
+        self._choose_anew()
 
     def succeeded(self, key: PoolKey) -> None:
         """Learn that OpenRouter has answered a call with this key."""
@@ -178,11 +176,10 @@ class ApiKeyManager:
         with self._lock:
             trial, key = (key, key.key) if isinstance(key, Trial) else (None, key)
             if row.lasts is Lasts.RELOAD:
-                if row.hits is Hits.KEY:
-                    key.is_low = True
-                else:
-                    key.account.is_low = True
-                self._shut_since = True
+                low = key if row.hits is Hits.KEY else key.account
+                if not low.is_low:
+                    low.is_low = True
+                    self._choose_anew()
             elif row.lasts is Lasts.CONFIRMED:
                 self._refuse_key(key, trial, row, status)
             else:
@@ -220,10 +217,10 @@ class ApiKeyManager:
         if self._outage.is_on != was_on:
             name = "outage_suspected" if self._outage.is_on else "outage_over"
             event(log, name, logging.ERROR if self._outage.is_on else logging.WARNING, keys=len(self._keys))
-            self._may_be_back()
+            self._choose_anew()
 
-    def _may_be_back(self) -> None:
-        """Something that rested may be used again: look anew at the next pick."""
+    def _choose_anew(self) -> None:
+        """Something that rested may be used again, or weighs less: look at all keys at the next pick."""
         self._choices = [None, None]
 
     # ── what GET /key says, asked by key_probe.py
@@ -249,7 +246,7 @@ class ApiKeyManager:
             if key.rest.reason in SUSPECT | SPENT:
                 key.rest.half_open(now)
             key.questions.end()
-            self._may_be_back()
+            self._choose_anew()
 
     def denied(self, key: PoolKey) -> None:
         """GET /key refuses the key too. Only a key that calls refused is out for it, and in an outage not even that."""
@@ -270,7 +267,7 @@ class ApiKeyManager:
             if key.rest.until > now and key.rest.reason in SUSPECT:
                 key.rest.half_open(now)
                 key.questions.end()
-                self._may_be_back()
+                self._choose_anew()
             else:
                 key.questions.go_on(now, MAX_OTHER_ASK_SECONDS)
 
@@ -328,10 +325,9 @@ class ApiKeyManager:
                 if loaded:
                     self._update(loaded, row)
             self._leaving = [key for key in old.values() if not key.is_in_pool and key.in_flight]
-            if {key.id for key in keys} != {key.id for key in self._keys}:
-                self._ring = None
-            self._keys = keys
-            self._may_be_back()
+            if keys != self._keys:  # else the same object: the ring knows by it that it is still good
+                self._keys = keys
+            self._choose_anew()
 
     def _update(self, key: PoolKey, row: KeyRow) -> None:
         key.is_in_pool, key.is_low, key.remaining_nano = True, False, row.remaining_nano

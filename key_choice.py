@@ -146,18 +146,16 @@ class Ring:
     """Consistent hashing: a text has the same key in every process, and most texts keep theirs as keys come and go."""
 
     def __init__(self, keys: Sequence[PoolKey]) -> None:
-        self._points: list[int] = []
-        self._keys: list[PoolKey] = []
-        placed = sorted(((point, key.id, key) for key in keys for point in _points(str(key.id))), key=lambda p: p[:2])
-        for point, _, key in placed:
-            self._points.append(point)
-            self._keys.append(key)
+        self.keys = keys
+        placed = sorted((point, place) for place, key in enumerate(keys) for point in _points(str(key.id)))
+        self._points = [point for point, _ in placed]
+        self._places = [place for _, place in placed]
 
     def walk(self, text: str) -> Iterator[PoolKey]:
         """The text's key, then those that stand in for it."""
         start = bisect(self._points, _points(text)[0])
-        for step in range(min(RING_STEPS, len(self._keys))):
-            yield self._keys[(start + step) % len(self._keys)]
+        for step in range(start, start + min(RING_STEPS, len(self._places))):
+            yield self.keys[self._places[step % len(self._places)]]
 
 
 def _points(text: str) -> tuple[int, ...]:

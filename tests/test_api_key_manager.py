@@ -261,6 +261,16 @@ def test_a_key_that_rests_for_credit_does_not_hide_a_usable_one(clock):
         pool.pick([pool.keys[1]])
 
 
+@pytest.mark.parametrize("sticky", [None, "user 1"])
+def test_what_is_told_of_a_pool_without_keys_does_not_depend_on_how_they_are_looked_for(clock, sticky):
+    pool = Memory(clock, 3)
+    pool.usable_count()
+    for number in range(3):
+        pool.refuse(number, *POOR)
+    with pytest.raises(PaymentRequired):
+        pool.pick(sticky=sticky)
+
+
 def test_while_the_only_key_is_being_tried_others_wait_a_second(clock):
     pool = Memory(clock, 1)
     pool.refuse(0, *LIMITED)
@@ -320,8 +330,8 @@ def test_a_refusal_that_hits_nothing_changes_nothing(clock, row):
 def test_what_was_too_small_for_one_request_is_picked_less_but_still(clock, row, low, high):
     pool = Memory(clock, 4, "aabb")
     status, message, metadata = EXAMPLES[row]
-    pool.refuse(0, status, message, **metadata)
     pool.usable_count()
+    pool.refuse(0, status, message, **metadata)
     counted = Counter(pool.pick().id for _ in range(8000))
     assert all(0 < counted[one] * 5 < counted[other] for one in low for other in high)
 
@@ -630,6 +640,14 @@ ACTIONS = st.lists(
 ANSWERS = {"401": DEAD, "429": LIMITED, "402": POOR, "400": (400, "bad")}
 
 
+def test_a_ring_is_made_once_for_the_same_keys(clock):
+    pool = Memory(clock, 5)
+    picks(pool, 3, sticky="x")
+    ring = pool._ring
+    picks(pool, 3, sticky="y")
+    assert pool._ring is ring
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(ACTIONS, min_size=1, max_size=4), st.integers(0, 3))
 def test_whatever_calls_do_none_stays_in_flight_and_no_key_has_more_than_it_may(plans, cap):
@@ -821,9 +839,10 @@ def test_limits_and_accounts_are_loaded_and_what_was_low_is_not_any_more(pool, s
     assert one[first].remaining_nano == 7
     assert one[first].account is one[second].account is not one[third].account
     assert (one[first].is_low, one[first].account.is_low) == (False, False)
-    account = one[first].account
+    account, keys = one[first].account, pool._keys
     pool.reload()
     assert one[first].account is account
+    assert pool._keys is keys
 
 
 def test_only_keys_whose_account_is_unknown_are_asked_about_at_first(pool, store, envelopes, clock):
