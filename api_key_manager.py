@@ -190,11 +190,9 @@ class ApiKeyManager:
                     key.questions.begin(self._monotonic(), breaker.failures)
 
     def _open(self, breaker: Breaker, trial: Trial | None, seconds: float, row: Row, status: int) -> None:
-        has_tried = bool(trial and breaker in trial.breakers_held)
+        has_tried = trial is not None and breaker in trial.breakers_held
         breaker.open(self._monotonic(), seconds, row.name, status, has_tried)
         self._shut_since = True
-        if trial and has_tried:
-            self._end_trial(trial)
 
     def _refuse_key(self, key: PoolKey, trial: Trial | None, row: Row, status: int) -> None:
         """A 401. In an outage it says nothing about the key, which is picked on, so that the end is seen at once."""

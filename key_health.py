@@ -135,6 +135,4 @@ class Outage:
         """Set `is_on`: how many keys have been refused in the last minute, without success since?"""
         self._refused = {key: at for key, at in self._refused.items() if now - at < OUTAGE_WINDOW_SECONDS}
         count = len(self._refused)
-        was_on, self.is_on = self.is_on, count >= OUTAGE_MIN_KEYS and count * 2 >= known
-        if not was_on:
-            self._succeeded_at = -math.inf
+        self.is_on = count >= OUTAGE_MIN_KEYS and count * 2 >= known

@@ -779,6 +779,16 @@ def test_a_key_that_stays_keeps_its_health_and_its_calls_over_a_reload(pool, sto
     assert pool.report()[str(first)]["in_flight"] == 0
 
 
+def test_the_health_of_an_unknown_account_stays_over_a_reload(pool, store):
+    [first, second] = filled(pool, store, 2)
+    poor = Refusal(402, {"error": {"message": POOR[1]}})
+    key = take(pool, first)
+    pool.refused(key, poor, classify(poor))
+    pool.release(key)
+    pool.reload()
+    assert picks(pool) == {second}
+
+
 def test_a_key_that_leaves_is_reported_until_its_last_call_ends(pool, store):
     [first, second] = filled(pool, store, 2)
     calls = [take(pool, first), take(pool, first)]

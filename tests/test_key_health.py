@@ -147,16 +147,6 @@ def test_successes_of_other_keys_say_that_not_everybody_is_refused():
     assert not outage.is_on
 
 
-def test_successes_before_an_outage_say_nothing_about_it():
-    outage = outage_after([1, 2, 3], 5, at=0)
-    outage.succeeded(4, 5, 1)
-    outage.look(5, 60)
-    for key in (1, 2, 3):
-        outage.refused(key, 5, 60)
-    assert outage.is_on
-    assert not outage.is_refuted(60)
-
-
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.floats(0, 20)), max_size=60))
 def test_an_outage_is_on_exactly_while_half_of_the_keys_have_failed_within_a_minute(events):
     outage, now, last = Outage(), 0.0, {}

@@ -135,6 +135,18 @@ def test_a_spent_limit_is_back_when_it_was_raised(make, stand_in):
     assert pool.keys[0].remaining_nano == 7 * NANO
 
 
+def test_what_a_suspect_has_left_is_written_if_it_has_changed(make, stand_in):
+    pool = make(stand_in.address, stand_in.new_key(limit=5)["key"])
+    pool.probe.run_once()
+    pool.store.set_limits({pool.keys[0].id: (5 * NANO, 1)})
+    pool.memory.reload()
+    pool.refuse(pool.keys[0], DEAD)
+    pool.clock.advance(seconds=5)
+    pool.probe.run_once()
+    pool.probe._write()
+    assert pool.rows()[0].remaining_nano == 5 * NANO
+
+
 @pytest.mark.parametrize("row", ["403c", "429d", "500", "502-html", "307"])
 def test_an_answer_of_any_other_kind_lets_a_call_try_the_suspect(make, stand_in, fault, row):
     key = stand_in.new_key()
