@@ -143,9 +143,8 @@ class _Call:
             return ProxyAnswer(exchange.status, [*headers, ("Content-Length", str(len(known.held)))], (known.held,))
         if known.form is Form.STREAM:
             headers += STREAM_HEADERS
-        elif (
-            known.form is Form.PLAIN and "content-length" in exchange.headers
-        ):  # unchanged: a cut is seen by its length
+        elif known.form is Form.PLAIN and "content-length" in exchange.headers:
+            # It is long, and so unchanged; a cut is seen by its length.
             headers.append(("Content-Length", exchange.headers["content-length"]))
         return ProxyAnswer(exchange.status, headers, _Body(self, self._pieces(known, exchange)))
 

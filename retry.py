@@ -116,7 +116,7 @@ class Tries:
         return self.current
 
     def _pick(self, tried: tuple[PoolKey, ...] = (), other: Other = Other.KEY) -> PoolKey:
-        return self._pool.pick(tried, other, self._free, self._sticky)
+        return self._pool.pick(tried, other=other, free=self._free, sticky=self._sticky)
 
     def _pause(self, until: float) -> None:
         """The rest of a back-off. Raises NothingYet if it is longer than the caller can wait."""

@@ -86,6 +86,7 @@ def test_comments_alone_do_not_keep_a_stream_alive(relay):
     assert body.startswith(EVENT + b": OPENROUTER PROCESSING\n\n")
     assert json.loads(body.rpartition(b"data: ")[2])["error"]["code"] == 504
     assert outcomes == ["stalled"]
+    assert body.count(b"PROCESSING") < 150  # and not only once the comments had ended too
 
 
 def test_events_and_the_pieces_of_a_long_one_do(relay):
