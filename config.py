@@ -131,6 +131,9 @@ class Config(BaseModel):
     )
     key_lifetime_hours: float = Field(72, ge=2, le=24 * 365, description="a minted key expires after this")
     key_rotation_interval_hours: float = Field(24, gt=0, le=24 * 90, description="a minted key is renewed after this")
+    key_max_in_flight: int = Field(
+        0, ge=0, le=100_000, description="calls that one OpenRouter key carries at once; 0 for any number"
+    )
     upstream_connect_timeout_seconds: Seconds = Field(5, description="to open a connection to OpenRouter")
     upstream_first_byte_timeout_seconds: Seconds = Field(
         300, description="until an answer's first content; comments don't count"

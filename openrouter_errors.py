@@ -1,14 +1,17 @@
 """What OpenRouter's refusals mean, row by row, and which parts of them a client may see.
 
-One table, read from the top: the first row that matches an answer says whether another key may do better, how long
-this key rests, and what the client is told. `None` as the client's answer means OpenRouter's own, cleaned.
+One table, read from the top: the first row that matches an answer says what rests and for how long, which other key
+may do better, and what the client is told. docs/upstream-errors.md shows it in words. What a client did wrong, what a
+provider refused, and what never reached OpenRouter rests nothing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -38,6 +41,10 @@ ACCOUNT_TEXT = re.compile(
 )
 
 
+MAX_ASKED_SECONDS = 3600.0
+MAX_PERIOD = timedelta(days=32)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """OpenRouter's answer other than success, read once."""
@@ -47,6 +54,8 @@ class Refusal:
     """The body as JSON, or None if it was HTML, empty or damaged: then the edge answered, not OpenRouter."""
     retry_after: str | None = None
     body: bytes = b""
+    rate_limit_reset: str | None = None
+    """The header X-RateLimit-Reset: milliseconds since 1970. The body may have it instead."""
 
     @property
     def error(self) -> Json:
@@ -77,6 +86,28 @@ class Refusal:
         )
 
 
+class Hits(Enum):
+    """What a refusal says something about."""
+
+    NOTHING = "nothing"
+    KEY = "the key"
+    ACCOUNT = "its account"
+    FREE_MODELS = "its account, for free models"
+
+
+class Lasts(Enum):
+    """How long what was hit rests."""
+
+    SECONDS = "seconds"
+    """The row's seconds, or Retry-After if that is longer; twice as long with each failure in a row."""
+    RESET = "until its reset"
+    """Until the time that the refusal names. A key is asked about meanwhile: its limit may have been raised."""
+    CONFIRMED = "until confirmed"
+    """Until GET /key accepts the key again."""
+    RELOAD = "picked less until the next reload"
+    """It does not rest: smaller requests still pass."""
+
+
 class Other(Enum):
     """Which other key may do better after a refusal."""
 
@@ -87,11 +118,14 @@ class Other(Enum):
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of refusal. rest_seconds: 0 leaves the key in use. answer: None passes OpenRouter's own on."""
+    """One kind of refusal. answer: what the client is told; None passes OpenRouter's own on, cleaned."""
 
+    id: str
     name: str
     statuses: range
     matches: Callable[[Refusal], bool]
+    hits: Hits = Hits.NOTHING
+    lasts: Lasts = Lasts.SECONDS
     rest_seconds: float = 0
     other: Other = Other.NONE
     answer: Callable[[Refusal], AppError] | None = None
@@ -139,59 +173,125 @@ def _edge(refusal: Refusal) -> AppError:
 
 
 def _seconds(refusal: Refusal, default: int) -> int:
-    text = str(refusal.retry_after or refusal.metadata.get("retry_after_seconds") or default)
-    return min(max(int(float(text)), 1), 60) if re.fullmatch(r"\d{1,9}(\.\d*)?", text) else default
+    return min(max(int(_asked_seconds(refusal) or default), 1), 60)
+
+
+def _asked_seconds(refusal: Refusal) -> float:
+    """For how long OpenRouter asks to wait, up to an hour; 0 if it does not say."""
+    text = str(refusal.retry_after or refusal.metadata.get("retry_after_seconds") or "")
+    return min(float(text), MAX_ASKED_SECONDS) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", text) else 0.0
+
+
+def rest_seconds(row: Row, refusal: Refusal, now: datetime) -> float:
+    """For how long a refusal asks what it hits to rest; math.inf until GET /key says otherwise. now: aware, UTC."""
+    if row.lasts is Lasts.CONFIRMED:
+        return math.inf
+    if row.lasts is Lasts.RESET:
+        at = _named_reset(refusal, now) or _end_of_period(refusal.message, now)
+        return (at - now).total_seconds() if at else row.rest_seconds or math.inf
+    return max(row.rest_seconds, _asked_seconds(refusal)) if row.rest_seconds else 0.0
+
+
+def _named_reset(refusal: Refusal, now: datetime) -> datetime | None:
+    headers = refusal.metadata.get("headers")
+    named = {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, dict) else {}
+    text = str(refusal.rate_limit_reset or named.get("x-ratelimit-reset") or "")
+    if not re.fullmatch(r"[0-9]{12,14}", text):
+        return None
+    try:
+        at = datetime.fromtimestamp(int(text) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return at if now < at <= now + MAX_PERIOD else None  # a time that has passed says nothing
+
+
+def _end_of_period(message: str, now: datetime) -> datetime | None:
+    """OpenRouter's limits begin anew at 00:00 UTC: every day, on Mondays, on the first of the month."""
+    found = re.search(r"\b(daily|per-day|weekly|monthly)\b", message)
+    if not found:
+        return None
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if found[1] == "weekly":
+        return today + timedelta(days=7 - today.weekday())
+    if found[1] == "monthly":
+        return (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return today + timedelta(days=1)
+
+
+def _of_type(*error_types: str) -> Callable[[Refusal], bool]:
+    return lambda refusal: refusal.metadata.get("error_type") in error_types
+
+
+def _is_moderation(refusal: Refusal) -> bool:
+    return "reasons" in refusal.metadata or bool(re.search("requires moderation|was flagged", refusal.message))
+
+
+def _is_blocked(refusal: Refusal) -> bool:
+    return "patterns" in refusal.metadata or refusal.message.startswith("Request blocked")
+
+
+def _is_edge(refusal: Refusal) -> bool:
+    return refusal.payload is None
+
+
+def _is_providers(refusal: Refusal) -> bool:
+    return refusal.is_providers
+
+
+def _weighs_too_much(refusal: Refusal) -> bool:
+    says = _limited_by("openrouter_credits", "fewer max_tokens|limit exceeded:")
+    return says(refusal) or "weight" in str(refusal.metadata.get("reason"))
 
 
 ANY = range(1000)
 SERVER_SIDE = range(500, 600)
+K, A, F = Hits.KEY, Hits.ACCOUNT, Hits.FREE_MODELS
+SECONDS, RESET, CONFIRMED, RELOAD = Lasts.SECONDS, Lasts.RESET, Lasts.CONFIRMED, Lasts.RELOAD
+# fmt: off
 ROWS = (
-    Row("redirect", range(300, 400), _always, answer=_edge),
-    # What the request itself is refused for: no other key would change it.
-    Row("moderation", _only(403), lambda r: "reasons" in r.metadata or _says("requires moderation|was flagged")(r)),
-    Row("guardrail", _only(403), lambda r: "patterns" in r.metadata or _says(r"^Request blocked")(r)),
-    # The edge, or a network problem: never the key's fault.
-    Row("edge", SERVER_SIDE, lambda r: r.payload is None, other=Other.KEY, answer=_edge),
-    Row("edge-limited", _only(429), lambda r: r.payload is None, rest_seconds=5, other=Other.KEY, answer=_edge),
-    Row("edge-odd", ANY, lambda r: r.payload is None, answer=_edge),
-    # A provider refused.
-    Row("provider-credentials", _only(401), lambda r: r.is_providers, answer=_not_your_key),
-    Row("provider-failed", SERVER_SIDE, lambda r: r.is_providers, other=Other.KEY),
-    Row("provider", ANY, lambda r: r.is_providers),
-    # Our key or its account.
-    Row("no-credentials", _only(401), _says("^(Missing Authentication|No (cookie )?auth)"), answer=_not_your_key),
-    Row("key-refused", _only(401), _always, rest_seconds=15, other=Other.KEY, answer=_not_your_key),
-    Row("in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), 2, other=Other.KEY, answer=_in_flight),
-    Row(
-        "key-cap-too-small",
-        _only(402),
-        _limited_by("openrouter_key_limit", "create a key with a higher"),
-        0,
-        Other.KEY,
-        _no_credit,
-    ),
-    Row(
-        "balance-too-small",
-        _only(402),
-        lambda r: (
-            _limited_by("openrouter_credits", "fewer max_tokens|limit exceeded:")(r)
-            or "weight" in str(r.metadata.get("reason"))
-        ),
-        other=Other.KEY,
-        answer=_no_credit,
-    ),
-    Row("no-credit", _only(402), _always, rest_seconds=60, other=Other.KEY, answer=_no_credit),
-    Row("key-limit", _only(403), _says("^Key limit exceeded"), rest_seconds=60, other=Other.KEY, answer=_no_credit),
-    Row("budget", _only(403), _says(r"budget of \$"), rest_seconds=60, other=Other.KEY, answer=_no_credit),
-    Row("wrong-kind-of-key", _only(403), _says("^Only management keys"), answer=_not_your_key),
-    Row("account-policy", _only(404), _says("data policy|guardrail|No allowed providers"), other=Other.KEY),
-    Row("free-tier", _only(429), _limited_by("openrouter_free_tier", "free-models-per")),
-    Row("limited", _only(429), _always, rest_seconds=5, other=Other.KEY),
-    Row("timed-out", _only(408), _always, other=Other.KEY),
-    Row("routing", _only(503), _says("routing requirements")),
-    Row("failing", SERVER_SIDE, _always, other=Other.KEY),
-    Row("request", ANY, _always),
+    Row("3xx", "redirect", range(300, 400), _always, answer=_edge),
+    # What the request itself is refused for, even if a provider is named: no other key would change it.
+    Row("403a", "moderation", _only(403), _is_moderation),
+    Row("403b", "guardrail", _only(403), _is_blocked),
+    # The edge, or a network problem: HTML, nothing, or half a JSON text.
+    Row("5xx-edge", "edge", SERVER_SIDE, _is_edge, other=Other.KEY, answer=_edge),
+    Row("429d-edge", "edge-limited", _only(429), _is_edge, answer=_edge),
+    Row("edge", "edge-odd", ANY, _is_edge, answer=_edge),
+    # A provider behind OpenRouter refused.
+    Row("401-provider", "provider-credentials", _only(401), _is_providers, answer=_not_your_key),
+    Row("5xx-provider", "provider-failed", SERVER_SIDE, _is_providers, other=Other.KEY),
+    Row("429c", "provider-limited", _only(429), _is_providers),
+    Row("provider", "provider", ANY, _is_providers),
+    # Our key, or its account.
+    Row("401a", "no-credentials", _only(401), _says("^(Missing Auth|No (cookie )?auth)"), answer=_not_your_key),
+    Row("401c", "key-disabled", _only(401), _says("disabled"), K, CONFIRMED, 0, Other.KEY, _not_your_key),
+    Row("401b", "key-refused", _only(401), _always, K, CONFIRMED, 0, Other.KEY, _not_your_key),
+    Row("402a", "in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), A, SECONDS, 2, Other.ACCOUNT,
+        _in_flight),
+    Row("402b", "key-cap-too-small", _only(402), _limited_by("openrouter_key_limit", "create a key with a higher"),
+        K, RELOAD, 0, Other.KEY, _no_credit),
+    Row("402c", "balance-too-small", _only(402), _weighs_too_much, A, RELOAD, 0, Other.ACCOUNT, _no_credit),
+    Row("402d", "no-credit", _only(402), _always, A, SECONDS, 5, Other.ACCOUNT, _no_credit),
+    Row("403c", "key-limit", _only(403), _says("^Key limit exceeded"), K, RESET, 0, Other.KEY, _no_credit),
+    Row("403d", "budget", _only(403), _says(r"^[\w ]*budget of \$"), K, RESET, 0, Other.KEY, _no_credit),
+    Row("403e", "data-region", _only(403), _says("^This request arrived on .* data region"), K, SECONDS, 5, Other.KEY,
+        _not_your_key),
+    Row("403f", "declined", _only(403), _of_type("content_policy_violation", "refusal")),
+    Row("403g", "wrong-kind-of-key", _only(403), _says("^Only management keys"), answer=_not_your_key),
+    Row("404b", "account-policy", _only(404), _says("data policy|guardrail|No allowed providers"), other=Other.ACCOUNT),
+    Row("404a", "no-endpoint", _only(404), _always),
+    Row("408", "timed-out", _only(408), _always, other=Other.KEY),
+    Row("429a", "free-per-minute", _only(429), _limited_by("openrouter_free_tier_per_minute", "free-models-per-min"),
+        F, RESET, 60, Other.ACCOUNT),
+    Row("429b", "free-per-day", _only(429), _limited_by("openrouter_free_tier", "free-models-per-day"),
+        F, RESET, 3600, Other.ACCOUNT),
+    Row("429d", "limited", _only(429), _always, K, SECONDS, 5, Other.KEY),
+    Row("499", "cancelled", _only(499), _always),
+    Row("503-routing", "routing", _only(503), _says("routing requirements")),
+    Row("5xx", "failing", SERVER_SIDE, _always, other=Other.KEY),
+    Row("400", "request", ANY, _always),
 )
+# fmt: on
 
 
 def classify(refusal: Refusal) -> Row:

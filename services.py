@@ -21,6 +21,7 @@ from config import Config
 from crypto import Envelopes, KeyHasher, SealBroken, sha256_hex
 from db import Database, DatabaseClock, DatabaseError, UnknownSchema, database_url
 from gateway_processes import GatewayProcess
+from key_probe import KeyProbe
 from logs import event, redact
 from openrouter_proxy import OpenRouterProxy
 from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
@@ -38,7 +39,7 @@ STOP_SECONDS = 3.0  # for the background thread to end; longer only if the datab
 
 @dataclass
 class Services:
-    """What routes and the proxy work with. `start` begins the background thread, in the process that serves."""
+    """What routes and the proxy work with. `start` begins the background threads, in the process that serves."""
 
     config: Config
     clock: Clock
@@ -51,6 +52,7 @@ class Services:
     proxy: OpenRouterProxy
     watcher: RevisionWatcher
     process: GatewayProcess
+    probe: KeyProbe
     started: bool = False
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -66,6 +68,7 @@ class Services:
                 self.report()  # before the first call, so that the rotation counts with this process
             self._thread = threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True)
             self._thread.start()
+            threading.Thread(target=self.probe.run, args=(self._stopping,), name="key-probe", daemon=True).start()
             # atexit is not run in a worker that granian has forked; multiprocessing's finalizers run in both.
             Finalize(None, self.stop, exitpriority=0)
             self.started = True
@@ -147,7 +150,9 @@ def build(config: Config) -> Services:
     users = Users(db, sealed_secrets.username_key(db, envelopes, clock.now()), clock)
     sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
     keys = PoolKeys(db, envelopes, clock)
-    pool = ApiKeyManager(keys, clock)
+    # Each worker counts for itself: together they keep to the setting, unless it is smaller than their number.
+    key_max_in_flight = config.key_max_in_flight and max(1, config.key_max_in_flight // config.server_workers)
+    pool = ApiKeyManager(keys, clock, max_in_flight=key_max_in_flight)
     import_keys(keys, config)
 
     hasher = KeyHasher(permits=max(1, len(os.sched_getaffinity(0)) // config.server_workers))
@@ -166,8 +171,8 @@ def build(config: Config) -> Services:
     watcher.watch("users", users.reload)
     watcher.watch("user_sessions", sessions.reload)
     watcher.watch("api_keys", pool.reload)
-    process = GatewayProcess(db, DatabaseClock(db))
-    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher, process)
+    process, probe = GatewayProcess(db, DatabaseClock(db)), KeyProbe(pool, keys, upstream)
+    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher, process, probe)
 
 
 def import_keys(keys: PoolKeys, config: Config) -> None:

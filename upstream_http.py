@@ -21,7 +21,7 @@ RECEIVE_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 # The headers that anybody here asks for: decoding all the others would take longer than the rest of a head.
 READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
-READ_HEADERS |= {b"x-generation-id", b"x-provider-name"}
+READ_HEADERS |= {b"x-generation-id", b"x-provider-name", b"x-ratelimit-reset"}
 # OpenRouter's edge closes idle connections after minutes; a younger one is alive unless its socket says otherwise.
 MAX_IDLE_SECONDS = 60.0
 # One that was in use a moment ago is taken as it is: asking its socket costs system calls for each request.

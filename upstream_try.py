@@ -247,8 +247,9 @@ class UpstreamTry:
         except (ConnectionLost, json_text.BadJson):
             pass
         payload = payload if isinstance(payload, dict) else None
-        retry_after = self.exchange.headers.get("retry-after")
-        self.refusal = Refusal(self.exchange.status, payload, retry_after, self.held)
+        headers = self.exchange.headers
+        reset = headers.get("x-ratelimit-reset")
+        self.refusal = Refusal(self.exchange.status, payload, headers.get("retry-after"), self.held, reset)
 
 
 def is_encoded(exchange: Exchange) -> bool:

@@ -2,6 +2,7 @@
 
 Each script is a list of steps, chosen by the request's model: bytes are sent as they are; a float is a pause in seconds;
 an Event is waited for; RESET and CLOSE end the connection. After a script the connection serves the next request.
+Requests without a body get the script of the model "", at first a 404, and are not noted.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ScriptedUpstream:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self.scripts: dict[str, list[Sequence[Step]]] = {}
+        self.scripts: dict[str, list[Sequence[Step]]] = {"": [(json_answer("404 Not Found", b"{}"),)]}
         self.received: list[Received] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
@@ -83,7 +84,8 @@ class ScriptedUpstream:
             while head := _read_head(stream):
                 length = int(next(v for k, v in _fields(head) if k == "content-length"))
                 request = Received(head, stream.read(length), number)
-                self.received.append(request)
+                if length:
+                    self.received.append(request)
                 if not self._play(connection, request):
                     return
         except OSError:
@@ -92,7 +94,7 @@ class ScriptedUpstream:
             connection.close()
 
     def _play(self, connection: socket.socket, request: Received) -> bool:
-        scripts = self.scripts[json.loads(request.body)["model"]]
+        scripts = self.scripts[json.loads(request.body)["model"] if request.body else ""]
         for step in scripts.pop(0) if len(scripts) > 1 else scripts[0]:
             if isinstance(step, bytes):
                 try:

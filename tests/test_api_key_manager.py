@@ -1,89 +1,105 @@
-"""The pool: keys encrypted in the database, picked at random from memory, counted without loss, never shown."""
+"""The pool in memory: what refusals do to keys and accounts, how they recover, who is picked, and exact counts."""
 
 from __future__ import annotations
 
 import logging
+import math
+import threading
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from cryptography.fernet import Fernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import api_key_manager as module
-from api_key_manager import ApiKeyManager, KeyAlreadyKnown, KeySource, KeyState, PoolKey
+from api_key_manager import ApiKeyManager, PoolKey
 from config import Config
-from crypto import Envelopes, SealBroken, sha256_hex
+from crypto import Envelopes
 from db import Database, DatabaseError, api_keys, database_url, revisions
-from errors import AppError, Busy, NotFound, PaymentRequired, TooManyRequests
-from tests.conftest import ENCRYPTION_KEY, MovableClock
-
-
-@pytest.fixture
-def pool(db: Database, envelopes: Envelopes, clock: MovableClock) -> ApiKeyManager:
-    return ApiKeyManager(db, envelopes, clock)
+from errors import AppError, Busy, PaymentRequired, TooManyRequests
+from key_choice import Trial
+from key_health import Account
+from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, classify
+from pool_keys import KeySource, KeyState, PoolKeys
+from tests.conftest import MovableClock
 
 
 def key_text(number: int) -> str:
     return f"sk-or-v1-{number:064x}"
 
 
-def filled(pool: ApiKeyManager, count: int) -> list[int]:
-    """Put keys into the pool and load them. Returns their ids."""
-    ids = [pool.add(key_text(number), f"key {number}", KeySource.OPERATOR) for number in range(count)]
-    pool.reload()
-    return ids
-
-
-def rows(db: Database) -> dict[int, dict[str, object]]:
-    with db.reading() as tx:
-        return {row.id: row._asdict() for row in tx.execute(sa.select(api_keys))}
-
-
-def change(db: Database, row_id: int, **values: object) -> None:
-    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == row_id).values(values)))
-
-
-def picks(pool: ApiKeyManager, times: int = 200) -> set[int]:
-    return {pool.pick().id for _ in range(times)}
-
-
 class Memory(ApiKeyManager):
-    """A pool of keys that no database has, for what happens in memory alone."""
+    """A pool of keys that no database has. accounts: for each key its account, None for one of its own."""
 
-    def __init__(self, clock: MovableClock, count: int) -> None:
-        super().__init__(None, None, clock)
-        self._keys = tuple(PoolKey(number, f"key {number}", key_text(number), float("inf")) for number in range(count))
+    def __init__(self, clock: MovableClock, count: int, accounts: str = "", **more: int) -> None:
+        super().__init__(None, clock, **more)
+        self._keys = tuple(PoolKey(number, f"key {number}", key_text(number), math.inf) for number in range(count))
+        shared = {name: Account() for name in accounts}
+        for key, name in zip(self._keys, accounts, strict=False):
+            key.account_id, key.account = name, shared[name]
+        for key in self._keys:
+            key.questions.end()
 
     @property
     def keys(self) -> tuple[PoolKey, ...]:
         return self._keys
 
+    def refuse(self, key: PoolKey | int, status: int, message: str = "", retry_after: str | None = None, **metadata):
+        """A call that began before now is refused."""
+        key = self._keys[key] if isinstance(key, int) else key
+        refusal = Refusal(status, {"error": {"message": message, "metadata": metadata}}, retry_after)
+        self.refused(key, refusal, classify(refusal))
+
+    def call(
+        self, status: int = 200, message: str = "", free: bool = False, tried: Collection[PoolKey] = (), **metadata
+    ):
+        """One whole call with whichever key is picked. Returns it."""
+        key = self.pick(tried, free=free)
+        if status == 200:
+            self.succeeded(key)
+        else:
+            self.refuse(key, status, message, **metadata)
+        self.release(key)
+        return key
+
+
+def picks(pool: ApiKeyManager, times: int = 200, **how: object) -> set[int]:
+    """The ids of keys that calls get, when none of them says how it went."""
+    found = set()
+    for _ in range(times):
+        key = pool.pick(**how)
+        found.add(key.id)
+        pool.release(key)
+    return found
+
+
+LIMITED = (429, "Rate limit exceeded")
+DEAD = (401, "User not found.")
+POOR = (402, "Insufficient credits. Add more")
+SPENT = (403, "Key limit exceeded (total limit).")
+FREE_DAY = (429, "Rate limit exceeded: free-models-per-day.")
+
 
 # ── picking
 
 
-def test_a_picked_key_carries_its_header_and_shows_nothing(pool):
-    filled(pool, 1)
-    key = pool.pick()
-    assert key.authorization == f"Authorization: Bearer {key_text(0)}\r\n".encode()
-    assert key_text(0) not in f"{key!r} {key}"
-
-
-@pytest.mark.parametrize("resting", [0, 5])
-def test_every_usable_key_is_picked_about_equally_often(clock, resting):
+def test_every_usable_key_is_picked_about_equally_often(clock):
     pool = Memory(clock, 10)
-    for key in pool.keys[:resting]:
-        pool.rest(key, 60, 429)
+    for number in range(5):
+        pool.refuse(number, *LIMITED)
     counted = Counter(pool.pick().id for _ in range(10_000))
-    expected = 10_000 / (10 - resting)
-    assert set(counted) == set(range(resting, 10))
-    assert all(0.8 * expected < times < 1.2 * expected for times in counted.values())
+    assert set(counted) == set(range(5, 10))
+    assert all(1600 < times < 2400 for times in counted.values())
+
+
+def test_keys_with_more_left_are_picked_more_often(clock):
+    pool = Memory(clock, 2)
+    pool.keys[0].remaining_nano, pool.keys[1].remaining_nano = 3 * 10**9, 9 * 10**9
+    counted = Counter(pool.pick().id for _ in range(10_000))
+    assert 2.3 < counted[1] / counted[0] < 3.9
 
 
 def test_a_key_that_was_tried_is_not_picked_again(clock):
@@ -96,29 +112,33 @@ def test_a_key_that_was_tried_is_not_picked_again(clock):
         pool.pick(tried)
 
 
-def test_a_resting_key_is_picked_again_when_its_rest_is_over(clock):
-    pool = Memory(clock, 2)
-    pool.rest(pool.keys[0], 30, 429)
-    assert picks(pool) == {1}
-    assert (pool.usable_count(), pool.known_count()) == (1, 2)
-    clock.advance(seconds=29.9)
-    assert picks(pool) == {1}
-    clock.advance(seconds=0.1)
-    assert picks(pool) == {0, 1}
-    assert (pool.usable_count(), pool.known_count()) == (2, 2)
-
-
-def test_a_key_is_not_picked_in_its_last_minutes(pool, clock):
-    row_id = pool.intend("expiring", clock.now() + timedelta(hours=1))
-    pool.store(row_id, key_text(7))
-    pool.move(row_id, KeyState.ACTIVE)
-    pool.reload()
-    clock.advance(minutes=49, seconds=59)
-    assert picks(pool) == {row_id}
-    clock.advance(seconds=1)
-    assert (pool.usable_count(), pool.known_count()) == (0, 0)
+def test_another_account_is_another_account(clock):
+    pool = Memory(clock, 5, "aaabb")
+    key = next(key for key in iter(pool.pick, None) if key.id == 0)
+    assert picks(pool, tried=[key], other=Other.ACCOUNT) == {3, 4}
+    assert picks(pool, tried=[key], other=Other.KEY) == {1, 2, 3, 4}
     with pytest.raises(Busy):
-        pool.pick()
+        pool.pick([pool.keys[0], pool.keys[4]], Other.ACCOUNT)
+
+
+def test_a_key_of_unknown_account_is_its_own_account(clock):
+    assert picks(Memory(clock, 2), tried=[], other=Other.ACCOUNT) == {0, 1}
+    pool = Memory(clock, 2)
+    assert picks(pool, tried=[pool.keys[0]], other=Other.ACCOUNT) == {1}
+
+
+def test_a_sticky_text_keeps_its_key_while_that_is_usable(clock):
+    pool = Memory(clock, 10)
+    [mine] = picks(pool, sticky="user 1")
+    pool.refuse(mine, *LIMITED)
+    [stand_in] = picks(pool, sticky="user 1")
+    assert stand_in != mine
+    clock.advance(seconds=5)
+    assert pool.call().id is not None
+    for _ in range(200):
+        pool.call()  # until the key has been tried, and works
+    assert picks(pool, sticky="user 1") == {mine}
+    assert len({next(iter(picks(pool, 1, sticky=f"user {n}"))) for n in range(200)}) == 10
 
 
 class CountingTries(Collection):
@@ -135,23 +155,41 @@ class CountingTries(Collection):
         return iter(())
 
     def __len__(self) -> int:
-        return 0
+        return 1
 
 
 @pytest.mark.parametrize("count", [10, 10_000])
-def test_a_pick_considers_one_key_however_many_there_are(clock, count):
+@pytest.mark.parametrize("resting", [0.0, 0.5, 0.9])
+def test_a_pick_considers_one_key_however_many_there_are_and_rest(clock, count, resting):
     pool, tried = Memory(clock, count), CountingTries()
+    for number in range(int(count * resting)):
+        pool.refuse(number, *LIMITED)
+    pool.usable_count()
     for _ in range(100):
-        pool.pick(tried)
+        pool.release(pool.pick(tried))
     assert tried.looks == 100
 
 
-@pytest.mark.parametrize("count", [10, 10_000])
-def test_one_usable_key_is_found_among_many_resting_ones(clock, count):
-    pool = Memory(clock, count)
-    for key in pool.keys[1:]:
-        pool.rest(key, 60, 429)
-    assert picks(pool, 5) == {0}
+def test_keys_that_come_to_rest_are_not_looked_for_one_by_one(clock):
+    """All but one rest after the table was made: one look over all of them, and the next picks are cheap again."""
+    pool, tried = Memory(clock, 10_000), CountingTries()
+    pool.usable_count()
+    for number in range(1, 10_000):
+        pool.refuse(number, *LIMITED)
+    for _ in range(100):
+        assert pool.pick(tried).id == 0
+    assert tried.looks < 300
+
+
+def test_a_key_carries_no_more_calls_than_it_may(clock):
+    pool = Memory(clock, 2, max_in_flight=3)
+    held = [pool.pick() for _ in range(6)]
+    assert Counter(key.id for key in held) == {0: 3, 1: 3}
+    with pytest.raises(TooManyRequests) as raised:
+        pool.pick()
+    assert raised.value.headers["Retry-After"] == "1"
+    pool.release(held[0])
+    assert pool.pick() == held[0]
 
 
 @settings(max_examples=200, deadline=None)
@@ -161,11 +199,12 @@ def test_whatever_the_state_of_the_keys_only_a_usable_one_is_picked(states):
     pool = Memory(clock, len(states))
     for key, state in zip(pool.keys, states, strict=True):
         if state == "resting":
-            pool.rest(key, 60, 429)
+            pool.refuse(key, *LIMITED)
         if state == "expired":
             key.expires_at = clock.timestamp()
     tried = [key for key, state in zip(pool.keys, states, strict=True) if state == "tried"]
     assert pool.usable_count() == states.count("usable") + states.count("tried")
+    assert pool.known_count() == len(states) - states.count("expired")
     try:
         assert states[pool.pick(tried).id] == "usable"
     except AppError as error:
@@ -182,229 +221,683 @@ def test_an_empty_pool_is_busy_for_a_moment(clock):
     assert raised.value.headers == {"Retry-After": "5"}
 
 
-@pytest.mark.parametrize(("seconds", "told"), [((30, 12.2), "13"), ((0.01, 5), "1"), ((3600, 7200), "60"), ((2,), "2")])
-def test_a_pool_that_rests_tells_when_the_first_key_is_back(clock, seconds, told):
-    pool = Memory(clock, len(seconds))
-    for key, rest in zip(pool.keys, seconds, strict=True):
-        pool.rest(key, rest, 429)
+@pytest.mark.parametrize(
+    ("waits", "told"), [(("30", "12.2"), "13"), (("7.01",), "8"), (("3600", "1800"), "60"), (("1",), "5")]
+)
+def test_a_pool_that_rests_tells_when_the_first_key_is_back(clock, waits, told):
+    pool = Memory(clock, len(waits))
+    for number, wait in enumerate(waits):
+        pool.refuse(number, *LIMITED, retry_after=wait)
     with pytest.raises(TooManyRequests) as raised:
         pool.pick()
     assert raised.value.headers == {"Retry-After": told}
 
 
+def test_a_pool_of_suspects_tells_when_they_are_asked_about(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *DEAD)
+    clock.advance(seconds=2)
+    with pytest.raises(TooManyRequests) as raised:
+        pool.pick()
+    assert raised.value.headers == {"Retry-After": "3"}
+
+
 def test_a_pool_out_of_credit_asks_for_its_operator_and_not_for_patience(clock):
     pool = Memory(clock, 2)
-    for key in pool.keys:
-        pool.rest(key, 60, 402)
+    for number in range(2):
+        pool.refuse(number, *POOR)
     with pytest.raises(PaymentRequired):
         pool.pick()
-    pool.rest(pool.keys[0], 61, 429)
+    pool.refuse(0, *LIMITED, retry_after="60")
     with pytest.raises(TooManyRequests):
-        pool.pick()
-
-
-def test_a_lesser_refusal_does_not_shorten_a_rest(clock):
-    pool = Memory(clock, 1)
-    pool.rest(pool.keys[0], 60, 402)
-    pool.rest(pool.keys[0], 5, 429)
-    clock.advance(seconds=59)
-    assert pool.usable_count() == 0
-    with pytest.raises(PaymentRequired):
         pool.pick()
 
 
 def test_a_key_that_rests_for_credit_does_not_hide_a_usable_one(clock):
     pool = Memory(clock, 2)
-    pool.rest(pool.keys[0], 60, 402)
+    pool.refuse(0, *POOR)
     assert picks(pool) == {1}
     with pytest.raises(PaymentRequired):
         pool.pick([pool.keys[1]])
 
 
-# ── what is loaded
+@pytest.mark.parametrize("sticky", [None, "user 1"])
+def test_what_is_told_of_a_pool_without_keys_does_not_depend_on_how_they_are_looked_for(clock, sticky):
+    pool = Memory(clock, 3)
+    pool.usable_count()
+    for number in range(3):
+        pool.refuse(number, *POOR)
+    with pytest.raises(PaymentRequired):
+        pool.pick(sticky=sticky)
 
 
-@pytest.mark.parametrize("state", [state for state in KeyState if state is not KeyState.ACTIVE])
-def test_only_active_keys_are_loaded(pool, db, state):
-    [row_id, active] = filled(pool, 2)
-    change(db, row_id, state=state)
-    pool.reload()
-    assert picks(pool) == {active}
+def test_while_the_only_key_is_being_tried_others_wait_a_second(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *LIMITED)
+    clock.advance(seconds=5)
+    trial = pool.pick()
+    with pytest.raises(TooManyRequests) as raised:
+        pool.pick()
+    assert raised.value.headers == {"Retry-After": "1"}
+    pool.succeeded(trial)
+    assert picks(pool) == {0}
 
 
-def test_a_disabled_key_is_not_loaded_until_it_is_enabled(pool):
-    [first, second] = filled(pool, 2)
-    pool.set_enabled("key 0", False)
-    pool.reload()
-    assert picks(pool) == {second}
-    pool.set_enabled("key 0", True)
-    pool.reload()
-    assert picks(pool) == {first, second}
+# ── what each row does, and how it ends
 
 
-def test_a_key_that_stays_keeps_its_rest_over_a_reload(pool):
-    [first, _] = filled(pool, 2)
-    pool.rest(next(key for key in iter(pool.pick, None) if key.id == first), 60, 429)
-    pool.add(key_text(9), "key 9", KeySource.OPERATOR)
-    pool.reload()
-    assert pool.known_count() == 3
-    assert first not in picks(pool)
+HITTING = [row for row in ROWS if row.hits is not Hits.NOTHING]
+EXAMPLES = {
+    "401b": (401, "User not found.", {}),
+    "401c": (401, "This key is disabled", {}),
+    "402a": (402, "", {"limit_source": "openrouter_in_flight_budget"}),
+    "402b": (402, "", {"limit_source": "openrouter_key_limit"}),
+    "402c": (402, "", {"limit_source": "openrouter_credits"}),
+    "402d": (402, "Insufficient credits.", {}),
+    "403c": (403, "Key limit exceeded (daily limit).", {}),
+    "403d": (403, "Workspace monthly budget of $5 exceeded.", {}),
+    "403e": (403, "This request arrived on the global data region, but", {}),
+    "429a": (429, "free-models-per-min", {}),
+    "429b": (429, "free-models-per-day", {}),
+    "429d": (429, "Rate limit exceeded", {}),
+}
 
 
-def unreadable(pool: ApiKeyManager, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The names of the keys that a fresh load could not read."""
-    caplog.clear()
-    with caplog.at_level(logging.ERROR, "pool"):
-        pool.reload()
-    assert all(record.levelno == logging.ERROR for record in caplog.records)
-    assert not any(text in str(record.__dict__) for record in caplog.records for text in map(key_text, range(5)))
-    return sorted(record.fields["key"] for record in caplog.records if record.getMessage() == "pool_key_unreadable")
+@pytest.mark.parametrize("row", [row for row in HITTING if row.lasts is not Lasts.RELOAD], ids=lambda row: row.id)
+def test_a_refusal_rests_what_it_hits_and_nothing_else(clock, row):
+    pool = Memory(clock, 4, "aabb")
+    status, message, metadata = EXAMPLES[row.id]
+    pool.refuse(0, status, message, **metadata)
+    still_paid = {Hits.KEY: {1, 2, 3}, Hits.ACCOUNT: {2, 3}, Hits.FREE_MODELS: {0, 1, 2, 3}}[row.hits]
+    still_free = {2, 3} if row.hits is Hits.FREE_MODELS else still_paid
+    assert (picks(pool), picks(pool, free=True)) == (still_paid, still_free)
+    assert pool.usable_count() == len(still_paid)
 
 
-@pytest.fixture
-def fresh(db: Database, envelopes: Envelopes, clock: MovableClock) -> ApiKeyManager:
-    """Another process: nothing in memory yet."""
-    return ApiKeyManager(db, envelopes, clock)
-
-
-@pytest.mark.parametrize("columns", [["api_key"], ["api_key", "api_key_hash"]])
-def test_swapped_ciphertexts_are_not_used_and_left_as_evidence(pool, fresh, db, caplog, columns):
-    [first, second, third] = filled(pool, 3)
-    before = rows(db)
-    change(db, second, api_key_hash="in between")
-    change(db, first, **{name: before[second][name] for name in columns})
-    change(
-        db, second, **{"api_key_hash": before[second]["api_key_hash"]} | {name: before[first][name] for name in columns}
-    )
-    swapped = rows(db)
-    assert unreadable(fresh, caplog) == ["key 0", "key 1"]
-    assert picks(fresh) == {third}
-    assert rows(db) == swapped
-
-
-def test_a_key_under_anothers_hash_is_not_used(pool, fresh, db, caplog):
-    [first, second] = filled(pool, 2)
-    change(db, first, api_key_hash=sha256_hex(key_text(3)))
-    assert unreadable(fresh, caplog) == ["key 0"]
-    assert picks(fresh) == {second}
-
-
-def flipped(text: str) -> str:
-    middle = len(text) // 2
-    return text[:middle] + ("A" if text[middle] != "A" else "B") + text[middle + 1 :]
+@pytest.mark.parametrize("row", [row for row in ROWS if row.hits is Hits.NOTHING], ids=lambda row: row.id)
+def test_a_refusal_that_hits_nothing_changes_nothing(clock, row):
+    pool = Memory(clock, 3)
+    for _ in range(50):
+        key = pool.pick()
+        pool.refused(key, Refusal(row.statuses.start or 400, None), row)
+        pool.release(key)
+    assert (picks(pool), pool.report()) == ({0, 1, 2}, {})
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [
-        lambda row: {"api_key": flipped(row["api_key"])},
-        lambda row: {"api_key": None},
-        lambda row: {"api_key": ""},
-        lambda row: {"api_key": key_text(0)},
-        lambda row: {"api_key": row["api_key"][:-5]},
-        lambda row: {"api_key_hash": None},
-        lambda row: {"api_key_hash": flipped(row["api_key_hash"])},
-    ],
-    ids=["flipped", "null", "empty", "in-clear", "cut", "no-hash", "other-hash"],
+    ("row", "low", "high"), [("402b", {0}, {1, 2, 3}), ("402c", {0, 1}, {2, 3})], ids=["402b", "402c"]
 )
-def test_a_damaged_row_costs_one_key_and_is_left_as_evidence(pool, fresh, db, caplog, damage):
-    [first, second] = filled(pool, 2)
-    change(db, first, **damage(rows(db)[first]))
-    damaged = rows(db)
-    assert unreadable(fresh, caplog) == ["key 0"]
+def test_what_was_too_small_for_one_request_is_picked_less_but_still(clock, row, low, high):
+    pool = Memory(clock, 4, "aabb")
+    status, message, metadata = EXAMPLES[row]
+    pool.usable_count()
+    pool.refuse(0, status, message, **metadata)
+    counted = Counter(pool.pick().id for _ in range(8000))
+    assert all(0 < counted[one] * 5 < counted[other] for one in low for other in high)
+
+
+@pytest.mark.parametrize("asked", [None, "30"])
+def test_a_rest_ends_by_one_call_that_succeeds(clock, asked):
+    pool = Memory(clock, 2)
+    pool.refuse(0, *LIMITED, retry_after=asked)
+    seconds = 30 if asked else 5
+    clock.advance(seconds=seconds - 0.1)
+    assert picks(pool) == {1}
+    clock.advance(seconds=0.1)
+    assert pool.usable_count() == 2
+    trial = next(key for key in iter(pool.pick, None) if key.id == 0)
+    assert picks(pool) == {1}  # one at a time
+    pool.succeeded(trial)
+    assert picks(pool) == {0, 1}
+    pool.release(trial)
+    assert "0" not in pool.report()
+
+
+def test_a_try_that_fails_doubles_the_rest(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *LIMITED)
+    for rest in (5, 10, 20, 40):
+        clock.advance(seconds=rest - 0.1)
+        assert pool.usable_count() == 0
+        clock.advance(seconds=0.1)
+        pool.call(*LIMITED)
+    clock.advance(seconds=80)
+    pool.call()
+    pool.refuse(0, *LIMITED)
+    clock.advance(seconds=5)
+    assert pool.usable_count() == 1  # a success starts anew
+
+
+def test_a_try_that_says_nothing_leaves_it_to_the_next_one(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *LIMITED)
+    clock.advance(seconds=5)
+    pool.call(400, "bad request")
+    trial = pool.pick()
+    assert isinstance(trial, Trial)
+    with pytest.raises(TooManyRequests):
+        pool.pick()
+    pool.release(trial)
+    pool.call()
+    assert not isinstance(pool.pick(), Trial)
+
+
+def test_a_call_from_before_the_rest_neither_ends_it_nor_lengthens_the_back_off(clock):
+    pool = Memory(clock, 1)
+    early = [pool.pick() for _ in range(20)]
+    for key in early[:10]:
+        pool.refuse(key, *LIMITED)
+    pool.succeeded(early[10])
+    assert pool.usable_count() == 0
+    clock.advance(seconds=5)
+    trial = pool.pick()
+    for key in early:
+        pool.succeeded(key)
+        pool.release(key)
+    with pytest.raises(TooManyRequests):
+        pool.pick()
+    pool.refuse(trial, *LIMITED)
+    pool.release(trial)
+    clock.advance(seconds=10)
+    assert pool.usable_count() == 1
+
+
+def test_an_account_recovers_by_one_call_with_any_of_its_keys(clock):
+    pool = Memory(clock, 3, "aab")
+    pool.refuse(0, *POOR)
+    clock.advance(seconds=5)
+    trial = next(key for key in iter(pool.pick, None) if key.id in {0, 1})
+    assert picks(pool) == {2}
+    pool.succeeded(trial)
+    assert picks(pool) == {0, 1, 2}
+
+
+def test_free_models_recover_by_a_free_call_and_paid_ones_never_stopped(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *FREE_DAY)
+    assert picks(pool) == {0}
+    with pytest.raises(TooManyRequests):
+        pool.pick(free=True)
+    clock.advance(hours=12)  # midnight
+    pool.call()
+    trial = pool.pick(free=True)
+    assert picks(pool) == {0}
+    with pytest.raises(TooManyRequests):
+        pool.pick(free=True)
+    pool.succeeded(trial)
+    assert picks(pool, free=True) == {0}
+
+
+def test_a_spent_limit_is_back_at_its_reset(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, 403, "Key limit exceeded (daily limit). Manage it")
+    clock.advance(hours=11, minutes=59)
+    assert pool.usable_count() == 0
+    clock.advance(minutes=1)
+    assert pool.usable_count() == 1
+
+
+# ── suspects and GET /key
+
+
+def ask(pool: ApiKeyManager) -> list[int]:
+    return [key.id for key in pool.to_ask(9)]
+
+
+def test_a_suspect_is_asked_about_and_back_at_once_when_confirmed(clock):
+    pool = Memory(clock, 2)
+    pool.refuse(0, *DEAD)
+    clock.advance(seconds=4.9)
+    assert (ask(pool), picks(pool)) == ([], {1})
+    clock.advance(seconds=0.1)
+    assert ask(pool) == [0]
+    pool.confirmed(pool.keys[0], None)
+    assert (ask(pool), pool.usable_count()) == ([], 2)
+    for _ in range(100):
+        pool.call()
+    assert pool.report() == {}
+    assert picks(pool) == {0, 1}
+
+
+def test_a_suspect_that_get_key_refuses_is_asked_about_for_ever(clock):
+    pool = Memory(clock, 2)
+    pool.refuse(0, *DEAD)
+    for pause in (5, 10, 20, 40, 60, 60, 60):
+        clock.advance(seconds=pause - 0.1)
+        assert ask(pool) == []
+        clock.advance(seconds=0.1)
+        assert ask(pool) == [0]
+        pool.denied(pool.keys[0])
+        assert picks(pool) == {1}
+
+
+def test_a_key_that_is_refused_although_get_key_accepts_it_backs_off(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *DEAD)
+    for pause in (5, 10, 20, 40):
+        clock.advance(seconds=pause)
+        assert ask(pool) == [0]
+        pool.confirmed(pool.keys[0], None)
+        pool.call(*DEAD)
+    clock.advance(seconds=79)
+    assert ask(pool) == []
+
+
+def test_a_suspect_about_which_get_key_is_silent_is_tried_by_a_call(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *DEAD)
+    clock.advance(seconds=5)
+    pool.unanswered(pool.keys[0])
+    pool.call()
+    assert pool.report() == {}
+
+
+def test_a_spent_limit_is_asked_about_less_and_less_up_to_hourly_and_back_once_it_is_raised(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *SPENT)
+    pauses = []
+    for _ in range(12):
+        begun = clock.monotonic()
+        clock.advance(seconds=pool.keys[0].questions.at - begun)
+        pauses.append(clock.monotonic() - begun)
+        assert ask(pool) == [0]
+        pool.confirmed(pool.keys[0], 0)
+        assert pool.usable_count() == 0
+    assert pauses[:3] == [5, 10, 20]
+    assert pauses[-1] == 3600
+    pool.confirmed(pool.keys[0], 5)
+    assert pool.usable_count() == 1
+
+
+def test_what_get_key_says_does_not_end_a_rest_of_another_kind(clock):
+    pool = Memory(clock, 1)
+    pool.refuse(0, *LIMITED, retry_after="60")
+    pool.confirmed(pool.keys[0], None)
+    assert pool.usable_count() == 0
+
+
+def test_get_key_alone_takes_no_key_out(clock):
+    pool = Memory(clock, 2)
+    pool.denied(pool.keys[0])
+    assert picks(pool) == {0, 1}
+
+
+def test_suspects_are_asked_about_before_keys_whose_account_is_unknown(clock):
+    pool = Memory(clock, 5)
+    for key in pool.keys[:3]:
+        key.questions.at = 0.0
+    pool.refuse(4, *DEAD)
+    clock.advance(seconds=5)
+    assert [key.id for key in pool.to_ask(2)] == [4, 0]
+
+
+# ── outages
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "pool"]
+
+
+def test_an_outage_takes_no_key_out_and_its_end_is_seen_by_the_first_call(clock, caplog):
+    caplog.set_level(logging.INFO)
+    pool = Memory(clock, 5)
+    for number in range(3):
+        pool.refuse(number, *DEAD)
+    assert picks(pool) == {0, 1, 2, 3, 4}
+    for _ in range(35):
+        clock.advance(seconds=59)
+        for key in pool.keys:
+            pool.refuse(key, *DEAD)
+        assert pool.usable_count() == 5
+    for _ in range(40):
+        pool.call()
+    clock.advance(seconds=1)
+    pool.to_ask(1)
+    assert messages(caplog) == ["outage_suspected", "outage_over"]
+
+
+def test_an_outage_that_nobody_calls_into_is_over_after_a_quiet_minute(clock, caplog):
+    caplog.set_level(logging.INFO)
+    pool = Memory(clock, 5)
+    for number in range(3):
+        pool.refuse(number, *DEAD)
+    clock.advance(seconds=60)
+    pool.to_ask(1)
+    assert messages(caplog) == ["outage_suspected", "outage_over"]
+    pool.refuse(0, *DEAD)
+    assert pool.usable_count() == 4  # verdicts count again
+
+
+def test_two_bad_keys_are_no_outage(clock, caplog):
+    pool = Memory(clock, 2)
+    for number in range(2):
+        pool.refuse(number, *DEAD)
+    assert (pool.usable_count(), messages(caplog)) == (0, [])
+
+
+def test_a_few_bad_keys_of_many_are_no_outage(clock):
+    pool = Memory(clock, 10)
+    for number in range(4):
+        pool.refuse(number, *DEAD)
+    assert picks(pool) == set(range(4, 10))
+
+
+def test_keys_that_are_really_dead_go_out_although_they_are_many(clock, caplog):
+    """Three of five were deleted: calls with the others succeed, and GET /key refuses these."""
+    pool = Memory(clock, 5)
+    for number in range(3):
+        pool.refuse(number, *DEAD)
+    clock.advance(seconds=5)
+    assert ask(pool) == [0, 1, 2]
+    pool.denied(pool.keys[0])
+    assert pool.usable_count() == 5  # nothing has succeeded yet
+    key = next(key for key in iter(pool.pick, None) if key.id == 4)
+    pool.succeeded(key)
+    clock.advance(seconds=5)
+    pool.denied(pool.keys[0])
+    for number in (1, 2, 0):  # the last is an answer to a call from before
+        pool.refuse(number, *DEAD)
+    assert picks(pool) == {3, 4}
+    assert messages(caplog) == ["outage_suspected", "outage_over"]
+
+
+def test_an_outage_is_not_a_reason_to_use_what_rests_for_another(clock):
+    pool = Memory(clock, 5)
+    pool.refuse(4, *SPENT)
+    for number in range(3):
+        pool.refuse(number, *DEAD)
+    assert picks(pool) == {0, 1, 2, 3}
+
+
+# ── what is told
+
+
+def test_a_report_names_keys_that_carry_calls_or_are_not_well(clock):
+    pool = Memory(clock, 6, "abcdef")
+    held = [pool.pick([key for key in pool.keys if key.id != 0]) for _ in range(2)]
+    pool.refuse(1, *LIMITED, retry_after="30")
+    pool.refuse(2, *DEAD)
+    pool.refuse(3, *POOR)
+    assert pool.report() == {
+        "0": {"in_flight": 2, "health": "ok", "reason": None, "until": None},
+        "1": {"in_flight": 0, "health": "resting", "reason": "limited", "until": "2026-11-21T12:00:30+00:00"},
+        "2": {"in_flight": 0, "health": "suspect", "reason": "key-refused", "until": None},
+        "3": {"in_flight": 0, "health": "resting", "reason": "no-credit", "until": "2026-11-21T12:00:05+00:00"},
+    }
+    clock.advance(seconds=5)
+    for key in held:
+        pool.release(key)
+    assert set(pool.report()) == {"1", "2", "3"}
+    assert pool.report()["3"] == {"in_flight": 0, "health": "half-open", "reason": "no-credit", "until": None}
+
+
+# ── counting what is in flight
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["ok", "401", "429", "402", "400", "silent"]), st.integers(0, 3)), max_size=30
+)
+ANSWERS = {"401": DEAD, "429": LIMITED, "402": POOR, "400": (400, "bad")}
+
+
+def test_a_ring_is_made_once_for_the_same_keys(clock):
+    pool = Memory(clock, 5)
+    picks(pool, 3, sticky="x")
+    ring = pool._ring
+    picks(pool, 3, sticky="y")
+    assert pool._ring is ring
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(ACTIONS, min_size=1, max_size=4), st.integers(0, 3))
+def test_whatever_calls_do_none_stays_in_flight_and_no_key_has_more_than_it_may(plans, cap):
+    """Interleaved by hand: a step of each plan begins a call and ends one of those that run."""
+    clock = MovableClock()
+    pool = Memory(clock, 3, "aab", max_in_flight=cap)
+    running: list[tuple[PoolKey, str]] = []
+
+    def end(at: int) -> None:
+        key, outcome = running.pop(at)
+        if outcome == "ok":
+            pool.succeeded(key)
+        elif outcome != "silent":
+            pool.refuse(key, *ANSWERS[outcome])
+        pool.release(key)
+
+    for step in range(max(map(len, plans))):
+        for outcome, pause in (plan[step] for plan in plans if step < len(plan)):
+            clock.advance(seconds=pause)
+            try:
+                running.append((pool.pick(), outcome))
+            except AppError:
+                pass
+            if len(running) > pause:
+                end(pause)
+            assert [key.in_flight for key in pool.keys] == [sum(one == key for one, _ in running) for key in pool.keys]
+            assert not cap or all(key.in_flight <= cap for key in pool.keys)
+            trials = [breaker for one, _ in running if isinstance(one, Trial) for breaker in one.breakers_held]
+            assert len(trials) == len(set(trials))
+    while running:
+        end(0)
+    assert all(key.in_flight == 0 for key in pool.keys)
+    assert not any(breaker.is_trying for key in pool.keys for breaker in key.breakers(True))
+
+
+def test_threads_that_pick_and_release_leave_nothing_in_flight(clock):
+    pool = Memory(clock, 4, "aabb", max_in_flight=2)
+    too_many = threading.Event()
+
+    def work(seed: int) -> None:
+        for turn in range(400):
+            try:
+                key = pool.pick(free=bool(turn % 2), sticky="x" if turn % 3 else None)
+            except AppError:
+                continue
+            if any(one.in_flight > 2 for one in pool.keys):
+                too_many.set()
+            kind = (turn * 7 + seed) % 20
+            if kind == 0:
+                pool.refuse(key, *LIMITED)
+                clock.advance(seconds=5)
+            elif kind == 1:
+                pool.refuse(key, *FREE_DAY)
+            else:
+                pool.succeeded(key)
+            pool.release(key)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    assert not too_many.is_set()
+    assert [key.in_flight for key in pool.keys] == [0] * 4
+    assert not any(breaker.is_trying for key in pool.keys for breaker in key.breakers(True))
+
+
+# ── what is loaded
+
+
+@pytest.fixture
+def store(db: Database, envelopes: Envelopes, clock: MovableClock) -> PoolKeys:
+    return PoolKeys(db, envelopes, clock)
+
+
+@pytest.fixture
+def pool(store: PoolKeys, clock: MovableClock) -> ApiKeyManager:
+    return ApiKeyManager(store, clock)
+
+
+def filled(pool: ApiKeyManager, store: PoolKeys, count: int) -> list[int]:
+    """Put keys into the pool and load them. Returns their ids."""
+    ids = [store.add(key_text(number), f"key {number}", KeySource.OPERATOR) for number in range(count)]
+    pool.reload()
+    return ids
+
+
+def rows(db: Database) -> dict[int, dict[str, object]]:
+    with db.reading() as tx:
+        return {row.id: row._asdict() for row in tx.execute(sa.select(api_keys))}
+
+
+def take(pool: ApiKeyManager, row_id: int) -> PoolKey:
+    """A call with this very key."""
+    return pool.pick([key for key in pool._keys if key.id != row_id])
+
+
+def test_only_active_and_enabled_keys_are_loaded(pool, store):
+    [first, second, third] = filled(pool, store, 3)
+    store.move(first, KeyState.DRAINING)
+    store.set_enabled("key 1", False)
+    pool.reload()
+    assert picks(pool) == {third}
+    store.set_enabled("key 1", True)
+    pool.reload()
+    assert picks(pool) == {second, third}
+
+
+def test_a_key_is_not_picked_in_its_last_minutes(pool, store, clock):
+    row_id = store.intend("expiring", clock.now() + timedelta(hours=1), None, None)
+    store.store(row_id, key_text(7))
+    store.switch(row_id, clock.now(), None)
+    pool.reload()
+    clock.advance(minutes=49, seconds=59)
+    assert picks(pool) == {row_id}
+    clock.advance(seconds=1)
+    assert (pool.usable_count(), pool.known_count()) == (0, 0)
+    with pytest.raises(Busy):
+        pool.pick()
+
+
+def test_a_key_that_stays_keeps_its_health_and_its_calls_over_a_reload(pool, store):
+    [first, _] = filled(pool, store, 2)
+    key = take(pool, first)
+    pool.refused(key, Refusal(429, {"error": {}}), classify(Refusal(429, {"error": {}})))
+    store.add(key_text(9), "key 9", KeySource.OPERATOR)
+    pool.reload()
+    assert pool.known_count() == 3
+    assert first not in picks(pool)
+    assert pool.report()[str(first)]["in_flight"] == 1
+    pool.release(key)
+    assert pool.report()[str(first)]["in_flight"] == 0
+
+
+def test_the_health_of_an_unknown_account_stays_over_a_reload(pool, store):
+    [first, second] = filled(pool, store, 2)
+    poor = Refusal(402, {"error": {"message": POOR[1]}})
+    key = take(pool, first)
+    pool.refused(key, poor, classify(poor))
+    pool.release(key)
+    pool.reload()
+    assert picks(pool) == {second}
+
+
+def test_a_key_that_leaves_is_reported_until_its_last_call_ends(pool, store):
+    [first, second] = filled(pool, store, 2)
+    calls = [take(pool, first), take(pool, first)]
+    store.move(first, KeyState.DRAINING)
+    pool.reload()
+    pool.reload()
+    assert picks(pool) == {second}
+    assert pool.report() == {str(first): {"in_flight": 2, "health": "ok", "reason": None, "until": None}}
+    pool.release(calls[0])
+    assert pool.report()[str(first)]["in_flight"] == 1
+    pool.succeeded(calls[1])
+    pool.release(calls[1])
+    assert pool.report() == {}
+
+
+def test_a_key_that_comes_back_has_its_calls_still(pool, store):
+    [first, _] = filled(pool, store, 2)
+    call = take(pool, first)
+    for enabled in (False, True):
+        store.set_enabled("key 0", enabled)
+        pool.reload()
+        assert pool.report()[str(first)]["in_flight"] == 1
+    again = take(pool, first)
+    assert pool.report()[str(first)]["in_flight"] == 2
+    for key in (call, again):
+        pool.release(key)
+    assert pool.report() == {}
+
+
+def test_no_call_begins_with_a_key_that_has_left(pool, store):
+    """Not even one whose key was drawn before the reload and is taken after it."""
+    filled(pool, store, 2)
+    store.set_enabled("key 1", False)
+    pool.reload()
+    [old] = pool._keys
+    choice = pool._choose(False, pool._monotonic())
+    store.set_enabled("key 1", True)
+    store.set_enabled("key 0", False)
+    pool.reload()
+    pool._choices = [choice, choice]
+    with pytest.raises(AppError):
+        pool.pick()
+    assert old.in_flight == 0
+
+
+def test_limits_and_accounts_are_loaded_and_what_was_low_is_not_any_more(pool, store):
+    [first, second, third] = filled(pool, store, 3)
+    one = {key.id: key for key in pool._keys}
+    assert one[first].account is not one[second].account
+    for message in ("create a key with a higher limit", "fewer max_tokens"):
+        refusal = Refusal(402, {"error": {"message": message}})
+        pool.refused(one[first], refusal, classify(refusal))
+    assert (one[first].is_low, one[first].account.is_low) == (True, True)
+    store.set_limits({first: (10, 7)})
+    for row_id in (first, second):
+        store.set_account(row_id, "account")
+    pool.reload()
+    assert one[first].remaining_nano == 7
+    assert one[first].account is one[second].account is not one[third].account
+    assert (one[first].is_low, one[first].account.is_low) == (False, False)
+    account, keys = one[first].account, pool._keys
+    pool.reload()
+    assert one[first].account is account
+    assert pool._keys is keys
+
+
+def test_only_keys_whose_account_is_unknown_are_asked_about_at_first(pool, store, envelopes, clock):
+    [first, second] = filled(pool, store, 2)
+    store.set_account(first, "account")
+    fresh = ApiKeyManager(store, clock)
+    fresh.reload()
+    assert [key.id for key in fresh.to_ask(9)] == [second]
+    fresh.confirmed(fresh.to_ask(9)[0], 5)
+    assert fresh.to_ask(9) == []
+
+
+def test_an_unreadable_key_costs_one_key_and_is_named_in_the_log(pool, store, db, clock, caplog):
+    [first, second] = filled(pool, store, 2)
+    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == first).values(api_key="damaged")))
+    fresh = ApiKeyManager(store, clock)
+    fresh.reload()
     assert picks(fresh) == {second}
-    assert rows(db) == damaged
-    with pytest.raises(SealBroken):
-        fresh.stored_text(first)
+    [record] = [record for record in caplog.records if record.getMessage() == "pool_key_unreadable"]
+    assert (record.levelno, record.fields["key"]) == (logging.ERROR, "key 0")
+    assert picks(pool) == {first, second}  # what is in memory already, stays
 
 
-def test_a_wrong_encryption_key_reads_no_key_and_changes_none(pool, db, clock, caplog):
-    filled(pool, 2)
-    before = rows(db)
-    other = ApiKeyManager(db, Envelopes([Fernet.generate_key().decode()]), clock)
-    assert unreadable(other, caplog) == ["key 0", "key 1"]
-    assert rows(db) == before
+# ── counting uses
 
 
-def test_a_new_encryption_key_before_the_old_one_reads_all_keys(pool, db, clock):
-    ids = filled(pool, 3)
-    newer = ApiKeyManager(db, Envelopes([Fernet.generate_key().decode(), ENCRYPTION_KEY]), clock)
-    newer.reload()
-    assert picks(newer) == set(ids)
-
-
-def test_no_key_is_in_the_database_in_clear(envelopes, clock, tmp_path):
-    url = f"sqlite:///{tmp_path}/pool.db"
-    db = Database(database_url(Config(database_url=url)))
-    db.upgrade()
-    pool = ApiKeyManager(db, envelopes, clock)
-    filled(pool, 3)
-    row_id = pool.intend("minted", clock.now() + timedelta(hours=1))
-    pool.store(row_id, key_text(3))
-    for key in [pool.pick(), pool.pick()]:
-        pool.rest(key, 1, 429)
-    pool.write_counts()
-    before = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
-    pool.move(row_id, KeyState.DELETED)
-    db.close()
-    after = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
-    for kept in (before, after):
-        assert b"minted" in kept
-        assert sha256_hex(key_text(3)).encode() in kept
-        for number in range(4):
-            assert key_text(number).encode() not in kept
-            assert key_text(number).removeprefix("sk-or-v1-").encode() not in kept
-
-
-def test_no_column_holds_a_key_in_clear(pool, db):
-    filled(pool, 3)
-    shown = str(rows(db)) + str(pool.rows())
-    assert "sk-or-v1" not in shown
-    assert sha256_hex(key_text(0)) in shown
-
-
-# ── counting
-
-
-def test_uses_are_added_up_with_the_time_of_the_last(pool, db, clock):
-    [first, second] = filled(pool, 2)
+def test_uses_are_added_up_with_the_time_of_the_last(pool, store, db, clock):
+    ids = filled(pool, store, 2)
     counted = Counter(pool.pick().id for _ in range(100))
-    assert rows(db)[first]["use_count"] == 0
+    assert rows(db)[ids[0]]["use_count"] == 0
     clock.advance(minutes=1)
     pool.write_counts()
     assert {row_id: row["use_count"] for row_id, row in rows(db).items()} == dict(counted)
-    assert rows(db)[first]["last_used"] == clock.now()
+    assert rows(db)[ids[0]]["last_used"] == clock.now()
     clock.advance(minutes=1)
     pool.write_counts()
-    assert rows(db)[second]["last_used"] == clock.now() - timedelta(minutes=1)
+    assert rows(db)[ids[1]]["last_used"] == clock.now() - timedelta(minutes=1)
 
 
-def test_a_key_that_was_not_used_is_not_touched(pool, db, clock):
-    [first, second] = filled(pool, 2)
-    before = rows(db)[second]
-    for _ in range(20):
-        pool.pick([key for key in pool._keys if key.id == second])
-    pool.write_counts()
-    assert rows(db)[first]["use_count"] == 20
-    assert rows(db)[second] == before
-
-
-def test_counts_of_several_processes_add_up(pool, fresh, db):
-    [row_id] = filled(pool, 1)
-    fresh.reload()
-    for _ in range(3):
-        pool.pick(), fresh.pick(), fresh.pick()
-        pool.write_counts()
-    fresh.write_counts()
-    assert rows(db)[row_id]["use_count"] == 9
-
-
-def test_no_use_is_lost_or_counted_twice_while_threads_pick_and_count(pool, db):
-    filled(pool, 3)
+def test_no_use_is_lost_or_counted_twice_while_threads_pick_and_count(pool, store, db):
+    filled(pool, store, 3)
 
     def use(_: int) -> None:
         for _ in range(50):
-            pool.pick()
+            pool.release(pool.pick())
         pool.write_counts()
 
     with ThreadPoolExecutor(8) as threads:
@@ -415,112 +908,32 @@ def test_no_use_is_lost_or_counted_twice_while_threads_pick_and_count(pool, db):
 def test_counts_wait_for_a_database_that_is_away(mariadb, envelopes, clock):
     db = Database(database_url(Config(database_url=mariadb.new_database())))
     db.upgrade()
-    pool = ApiKeyManager(db, envelopes, clock)
-    [row_id] = filled(pool, 1)
+    store = PoolKeys(db, envelopes, clock)
+    pool = ApiKeyManager(store, clock)
+    [row_id] = filled(pool, store, 1)
     pool.pick()
     mariadb.stop()
     try:
-        with pytest.raises(DatabaseError):
-            pool.write_counts()
-        pool.pick()
-        with pytest.raises(DatabaseError):
-            pool.write_counts()
+        for _ in range(2):
+            with pytest.raises(DatabaseError):
+                pool.write_counts()
+            pool.pick()
     finally:
         mariadb.start()
     pool.write_counts()
-    assert rows(db)[row_id]["use_count"] == 2
+    assert rows(db)[row_id]["use_count"] == 3
     pool.write_counts()
-    assert rows(db)[row_id]["use_count"] == 2
+    assert rows(db)[row_id]["use_count"] == 3
     db.close()
 
 
-def test_a_count_does_not_make_every_process_reload(pool, db):
-    filled(pool, 1)
-    before = revision(db)
+def test_a_count_does_not_make_every_process_reload(pool, store, db):
+    def revision() -> int:
+        with db.reading() as tx:
+            return tx.scalar(sa.select(revisions.c.value).where(revisions.c.name == "api_keys"))
+
+    filled(pool, store, 1)
+    before = revision()
     pool.pick()
     pool.write_counts()
-    assert revision(db) == before
-
-
-# ── what operators and the rotation do
-
-
-def revision(db: Database) -> int:
-    with db.reading() as tx:
-        return tx.scalar(sa.select(revisions.c.value).where(revisions.c.name == "api_keys"))
-
-
-def test_an_added_key_is_active_at_once_and_told_to_every_process(pool, db, clock):
-    before = revision(db)
-    row_id = pool.add(key_text(1), "mine", KeySource.OPERATOR)
-    [row] = pool.rows()
-    assert (row.id, row.name, row.state, row.source) == (row_id, "mine", KeyState.ACTIVE, KeySource.OPERATOR)
-    assert (row.enabled, row.use_count, row.last_used, row.expires_at) == (True, 0, None, None)
-    assert row.api_key_hash == sha256_hex(key_text(1))
-    assert row.created_at == row.updated_at == clock.now()
-    assert revision(db) == before + 1
-
-
-@pytest.mark.parametrize(("text", "name"), [(key_text(1), "other"), (key_text(2), "mine"), (key_text(1), "mine")])
-def test_a_known_key_or_name_is_refused_and_nothing_is_written(pool, db, text, name):
-    pool.add(key_text(1), "mine", KeySource.OPERATOR)
-    before = rows(db), revision(db)
-    with pytest.raises(KeyAlreadyKnown):
-        pool.add(text, name, KeySource.OPERATOR)
-    assert (rows(db), revision(db)) == before
-
-
-def test_a_key_that_was_deleted_stays_known(pool):
-    row_id = pool.add(key_text(1), "mine", KeySource.OPERATOR)
-    pool.move(row_id, KeyState.DELETED)
-    with pytest.raises(KeyAlreadyKnown):
-        pool.add(key_text(1), "other", KeySource.OPERATOR)
-
-
-def test_a_minted_key_goes_from_intent_to_deleted(pool, db, clock):
-    row_id = pool.intend("minted", clock.now() + timedelta(hours=72))
-    assert (pool.rows()[0].state, pool.rows()[0].api_key_hash) == (KeyState.INTENT, None)
-    pool.store(row_id, key_text(1))
-    assert pool.rows()[0].state is KeyState.STORED
-    assert pool.stored_text(row_id) == key_text(1)
-    pool.reload()
-    assert pool.known_count() == 0
-    for state, known in ((KeyState.ACTIVE, 1), (KeyState.DRAINING, 0)):
-        before = revision(db)
-        clock.advance(hours=1)
-        pool.move(row_id, state)
-        assert (pool.rows()[0].state, pool.rows()[0].updated_at) == (state, clock.now())
-        assert revision(db) == before + 1
-        pool.reload()
-        assert pool.known_count() == known
-        assert pool.stored_text(row_id) == key_text(1)
-    pool.move(row_id, KeyState.DELETED)
-    assert rows(db)[row_id]["api_key"] is None
-    assert rows(db)[row_id]["api_key_hash"] == sha256_hex(key_text(1))
-
-
-def test_an_abandoned_key_loses_its_text(pool, db, clock):
-    row_id = pool.intend("minted", clock.now() + timedelta(hours=72))
-    pool.store(row_id, key_text(1))
-    pool.move(row_id, KeyState.ABANDONED)
-    assert rows(db)[row_id]["api_key"] is None
-
-
-def test_enabling_an_unknown_key_is_refused_by_name(pool, db):
-    filled(pool, 1)
-    before = rows(db)
-    with pytest.raises(NotFound, match="There is no key named 'nobody'"):
-        pool.set_enabled("nobody", False)
-    assert rows(db) == before
-
-
-def test_enabling_what_is_enabled_is_no_fault(pool):
-    filled(pool, 1)
-    pool.set_enabled("key 0", True)
-    assert pool.rows()[0].enabled
-
-
-def test_rows_are_listed_oldest_first_with_all_but_the_text(pool):
-    filled(pool, 3)
-    assert [row.name for row in pool.rows()] == ["key 0", "key 1", "key 2"]
-    assert "api_key" not in module.KeyRow.__dataclass_fields__
+    assert revision() == before

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream management_api",
     "db",
-    "revisions sealed_secrets users user_sessions pool_keys gateway_processes api_key_manager pool_overview",
+    "revisions sealed_secrets users user_sessions pool_keys gateway_processes",
+    "key_health key_choice api_key_manager key_probe pool_overview",
     "auth reencrypt proxy_request answer_relay upstream_try retry openrouter_proxy",
     "services rotation_lease rotation_plan",
     "key_rotation proxy_wsgi routes",

@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 from config import Config
 from crypto import sha256_hex
 from db import Database, database_url, sealed_secrets, user_sessions
-from errors import Forbidden, Unauthorized
+from errors import Forbidden, TooManyRequests, Unauthorized
 from gateway_processes import ProcessReport, reports
 from pool_keys import KeySource, KeyState
 from services import CannotStart, Services, build, import_keys, open_database
@@ -25,13 +25,15 @@ from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import new_derived_key, wait_for
 from users import UserState
 
+NOBODY = "http://127.0.0.1:1/api/v1"
 KEYS = [f"sk-or-v1-{number:064x}" for number in range(3)]
 Build = Callable[..., Services]
 
 
 @pytest.fixture
 def settings(empty_database_url: str) -> dict[str, Any]:
-    return {"database_url": empty_database_url, "encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY}
+    secrets = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY}
+    return {"database_url": empty_database_url, "openrouter_api_url": NOBODY, **secrets}
 
 
 @pytest.fixture
@@ -213,14 +215,14 @@ def test_no_key_of_the_environment_is_logged(new, caplog):
 # ── keeping fresh
 
 
-def test_a_start_fills_memory_before_it_returns_and_begins_one_thread(new):
+def test_a_start_fills_memory_before_it_returns_and_begins_two_threads(new):
     services = new(openrouter_api_keys=KEYS[0])
     assert services.pool.known_count() == 0
     before = threading.active_count()
     services.start()
     services.start()
     assert services.pool.known_count() == 1
-    assert threading.active_count() == before + 1
+    assert threading.active_count() == before + 2
     services.stop()
     wait_for(lambda: threading.active_count() == before)
 
@@ -307,7 +309,7 @@ def test_a_report_that_has_begun_at_the_end_comes_before_the_leave(new):
 
 def test_counts_that_cannot_be_written_at_the_end_are_a_warning(tmp_path, caplog):
     settings = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY, "data_dir": tmp_path}
-    services = build(Config(openrouter_api_keys=KEYS[0], **settings))
+    services = build(Config(openrouter_api_keys=KEYS[0], openrouter_api_url=NOBODY, **settings))
     services.start()
     services.pool.pick()
     services.db.transact(lambda tx: tx.execute(sa.text("DROP TABLE api_keys")))
@@ -315,6 +317,24 @@ def test_counts_that_cannot_be_written_at_the_end_are_a_warning(tmp_path, caplog
     assert [record.levelno for record in caplog.records if record.getMessage() == "counts_lost"] == [logging.WARNING]
     services.pool._uses.clear()  # or they would be missed again when the tests end
     services.db.close()
+
+
+def test_keys_are_asked_about_in_the_background(new, stand_in):
+    services = new(openrouter_api_keys=stand_in.new_key()["key"], openrouter_api_url=stand_in.address)
+    services.start()
+    wait_for(lambda: services.keys.rows()[0].account_id)
+    wait_for(lambda: services.pool.to_ask(1) == [] and services.pool.usable_count() == 1)
+
+
+@pytest.mark.parametrize(("setting", "workers", "each"), [(0, 4, 0), (8, 1, 8), (9, 4, 2), (3, 4, 1)])
+def test_the_calls_that_a_key_may_carry_are_divided_among_the_workers(new, setting, workers, each):
+    services = new(openrouter_api_keys=KEYS[0], key_max_in_flight=setting, server_workers=workers)
+    services.pool.reload()
+    for _ in range(each or 50):
+        services.pool.pick()
+    if each:
+        with pytest.raises(TooManyRequests):
+            services.pool.pick()
 
 
 def test_the_background_thread_outlives_a_fault(new, caplog):

@@ -1,0 +1,107 @@
+"""Asks GET /key about keys: whether OpenRouter accepts a suspect again, what a spent limit has left, whose a key is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from decimal import InvalidOperation
+
+import json_text
+from api_key_manager import ApiKeyManager
+from db import DatabaseError
+from key_choice import PoolKey
+from management_api import KeyAccount, key_account
+from pool_keys import PoolKeys
+from upstream_http import Exchange, NothingYet, UpstreamError, UpstreamHttp
+
+log = logging.getLogger("pool")
+
+# At most this many questions in a row, then a pause: a few a second, however large the pool is.
+KEYS_AT_ONCE = 2
+PAUSE_SECONDS = 0.5
+ANSWER_SECONDS = 10.0
+# What was learned is written at intervals: every write makes every process reload its keys.
+WRITE_SECONDS = 10.0
+MAX_ANSWER_BYTES = 64 * 1024
+
+
+class KeyProbe:
+    """Runs in a thread of its own: an answer may take seconds."""
+
+    def __init__(self, pool: ApiKeyManager, store: PoolKeys, upstream: UpstreamHttp) -> None:
+        self._pool = pool
+        self._store = store
+        self._upstream = upstream
+        self._limits: dict[int, tuple[int | None, int | None]] = {}
+        self._accounts: dict[int, str] = {}
+        self._write_at = 0.0
+        self._head = upstream.request_line("GET", "/key") + b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
+
+    def run(self, stopping: threading.Event) -> None:
+        """Ask until told to stop."""
+        while not stopping.wait(PAUSE_SECONDS):
+            try:
+                self.run_once()
+            except DatabaseError:
+                pass  # the watcher says so; what was learned is in memory
+            except Exception:  # this thread must outlive any single fault
+                log.exception("background_fault")
+
+    def run_once(self) -> None:
+        """Ask about the keys whose turn it is. Raises DatabaseError if what they told can't be written."""
+        for key in self._pool.to_ask(KEYS_AT_ONCE):
+            status, told = self._ask(key)
+            if status == 401:
+                self._pool.denied(key)
+            elif told is None:
+                self._pool.unanswered(key)
+            else:
+                self._note(key, told)
+                self._pool.confirmed(key, told.remaining_nano)
+        if self._limits and time.monotonic() >= self._write_at:
+            self._write()
+
+    def _note(self, key: PoolKey, told: KeyAccount) -> None:
+        is_new = told.account_id is not None and told.account_id != key.account_id
+        if is_new:
+            self._accounts[key.id] = str(told.account_id)
+        if is_new or told.remaining_nano != key.remaining_nano:
+            self._limits[key.id] = told.limit_nano, told.remaining_nano
+
+    def _write(self) -> None:
+        while self._accounts:
+            row_id, account_id = next(iter(self._accounts.items()))
+            self._store.set_account(row_id, account_id)
+            del self._accounts[row_id]
+        self._store.set_limits(self._limits)
+        self._limits = {}
+        self._write_at = time.monotonic() + WRITE_SECONDS
+
+    def _ask(self, key: PoolKey) -> tuple[int, KeyAccount | None]:
+        """The answer's status, 0 for none, and what a 200 tells."""
+        exchange = None
+        try:
+            exchange = self._upstream.send(self._head + key.authorization, b"")
+            until = time.monotonic() + ANSWER_SECONDS
+            exchange.wait_head(ANSWER_SECONDS)
+            body = _read(exchange, until)
+            if exchange.status != 200:
+                return exchange.status, None
+            document = json_text.parse(body)
+            return 200, key_account(document.get("data"))
+        except (UpstreamError, NothingYet, json_text.BadJson, TypeError, AttributeError, InvalidOperation):
+            return 0, None
+        finally:
+            if exchange:
+                exchange.close()
+
+
+def _read(exchange: Exchange, until: float) -> bytes:
+    body = b""
+    while len(body) <= MAX_ANSWER_BYTES and (left := until - time.monotonic()) > 0:
+        piece = exchange.read(left)
+        body += piece
+        if not piece:
+            return body
+    raise NothingYet
