@@ -183,16 +183,11 @@ def test_the_pool_is_asked_for_what_may_do_better(make_proxy, upstream):
     assert proxy.pool.asked[-1]["free"] is False
 
 
-def test_another_account_is_asked_for_where_only_that_may_do_better(make_proxy, upstream, monkeypatch):
-    def for_another_account(refused):
-        row = classify(refused)
-        return type(row)(**(vars(row) | {"other": Other.ACCOUNT}))
-
-    classify = retry.classify
-    monkeypatch.setattr(retry, "classify", for_another_account)
-    upstream.play_in_turn("m", BOTH["limited"], GOOD_PLAIN)
+def test_a_full_account_is_left_for_another_one(make_proxy, upstream):
+    full = refusal(402, "In flight", limit_source="openrouter_in_flight_budget")
+    upstream.play_in_turn("m", (json_answer("402 Payment Required", full),), GOOD_PLAIN)
     proxy = make_proxy()
-    whole(proxy.forward(request()))
+    assert whole(proxy.forward(request())) == WHOLE
     assert proxy.pool.asked[-1]["other"] is Other.ACCOUNT
 
 
