@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--schedule", action="append", metavar="ADDRESS", help="run this one; may be repeated")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="run each Nth schedule only")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the workers end with this
     addresses = options.schedule or [schedule.address for schedule in all_schedules()[:: options.every]]
     began, violated, passes, console = time.monotonic(), 0, 0, Console()
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")

@@ -103,6 +103,9 @@ class PointedApi(ManagementApi):
         self._session.trust_env = False
         self._points = points
 
+    def close(self) -> None:
+        self._session.close()
+
     def _call(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         self._points.pass_by()
         answer = super()._call(*arguments, **options)
@@ -135,6 +138,20 @@ def rotation(db: Database, api: ManagementApi, settings: Config, clock: Clock) -
     return KeyRotation(db, Envelopes(settings.encryption_keys), api, settings, clock, timing)
 
 
+def outcome(shared: Shared, work: Callable[[], object]) -> int:
+    """Do the work as the background service does; returns one of the exit codes above."""
+    try:
+        return DONE if work() else NOT_FULL
+    except (ManagementError, DatabaseError, LeaseLost) as error:
+        shared.error = repr(error).encode()[:1999]
+        return FAILED
+    except WrongDeployment:
+        return REFUSED
+    except Exception as error:  # noqa: BLE001 - told to whoever asked for the work
+        shared.error = repr(error).encode()[:1999]
+        return BROKEN
+
+
 def fork(shared: Shared, work: Callable[[], object]) -> int:
     """Do the work in a process of its own; returns its id. Its exit code is one of those above."""
     process_id = os.fork()
@@ -143,13 +160,6 @@ def fork(shared: Shared, work: Callable[[], object]) -> int:
     code = BROKEN
     try:
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-        code = DONE if work() else NOT_FULL
-    except (ManagementError, DatabaseError, LeaseLost) as error:
-        code = FAILED
-        shared.error = repr(error).encode()[:1999]
-    except WrongDeployment:
-        code = REFUSED
-    except BaseException as error:  # noqa: BLE001 - told to the parent
-        shared.error = repr(error).encode()[:1999]
+        code = outcome(shared, work)
     finally:
         os._exit(code)

@@ -102,4 +102,4 @@ def others() -> Iterator[Schedule]:
 
 def all_schedules() -> list[Schedule]:
     """The whole space, always in the same order."""
-    return [*killed(), *others()]
+    return [*others(), *killed()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ WORKERS = 2
 
 def work(addresses: Any, results: Any) -> None:
     """One worker: takes addresses until None comes, and gives back (address, points, passes, violations)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its children end with it
     logging.disable()  # the rotators' lines; violations are what counts
     with tempfile.TemporaryDirectory(prefix="rotation-torture-", dir=memory_folder()) as folder:
         server = DatabaseServer(Path(folder))
@@ -43,7 +45,8 @@ def run(addresses: list[str]) -> Iterator[tuple[str, int, int, list[str]]]:
     """Run the schedules, in any order."""
     context = multiprocessing.get_context("spawn")  # a worker that is to fork has no threads of its own
     waiting, results = context.Queue(), context.SimpleQueue()
-    workers = [context.Process(target=work, args=(waiting, results)) for _ in range(min(WORKERS, len(addresses)))]
+    count = min(WORKERS, len(addresses))
+    workers = [context.Process(target=work, args=(waiting, results)) for _ in range(count)]
     for address in [*addresses, *[""] * len(workers)]:
         waiting.put(address)
     for worker in workers:
@@ -51,6 +54,10 @@ def run(addresses: list[str]) -> Iterator[tuple[str, int, int, list[str]]]:
     try:
         for _ in addresses:
             yield results.get()
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
     finally:
         for worker in workers:
             worker.join()

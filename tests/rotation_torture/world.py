@@ -42,6 +42,7 @@ from tests.rotation_torture.rotator import (
     Shared,
     SharedClock,
     fork,
+    outcome,
     point_commits,
     rotation,
 )
@@ -138,7 +139,7 @@ class Place:
             self.stand_in = StandIn()
         if self._runs == 1:  # everything is loaded and compiled before the first fork, which makes the others cheap
             for kind in ("sqlite", "mariadb"):
-                World(self, Schedule(kind), in_this_process=True).run()
+                World(self, Schedule(kind)).run()
         world = World(self, schedule)
         world.run()
         return world
@@ -159,9 +160,8 @@ class Account:
 class World:
     """One schedule. After `run`: `invariants.violations`, and how many points and passes there were."""
 
-    def __init__(self, place: Place, schedule: Schedule, in_this_process: bool = False) -> None:
+    def __init__(self, place: Place, schedule: Schedule) -> None:
         self.place, self.schedule, self.shared = place, schedule, place.shared
-        self._in_this_process = in_this_process
         ctypes_zero(self.shared)
         self.shared.now = BEGINNING
         self.clock = SharedClock(self.shared)
@@ -176,7 +176,7 @@ class World:
         self.invariants = Invariants(Envelopes([ENCRYPTION_KEY]), self.pool_size, self._accepts)
         self.process = GatewayProcess(self.db, self.clock)
         self._calls: dict[str, dict[str, Any]] = {}
-        self.passes = 0
+        self.passes = self.kills = 0
         self._kills: list[int] = []
         self._call_ends = 0.0
         self._may_make = 2 * self.pool_size + bool(schedule.lost)
@@ -291,11 +291,14 @@ class World:
         self.invariants.look_at_rest(at, self._bytes_of_database(), made, may_make)
 
     def tick(self) -> bool:
-        """One pass in a process of its own, or two at once. True if the counted one ran to its end without a fault."""
+        """One pass, or two at once, in processes of their own if anything may happen to these.
+
+        True if what ran came to its end without a fault.
+        """
         self.stand_in.control("POST", "settings", clock_offset_seconds=self.shared.now - time.time(), keys_on_a_page=2)
         with self._faults():
-            if self._in_this_process:
-                return self._pass(counted=False)
+            if not (self.shared.kill_at or self.shared.stop_at or self.schedule.two):
+                return self._ended(self._here(lambda: self._pass(counted=True)))
             first = fork(self.shared, lambda: self._pass(counted=True))
             second = fork(self.shared, lambda: self._pass(counted=False)) if self.schedule.two else 0
             good = self._wait(first)
@@ -305,25 +308,37 @@ class World:
 
     def _rotation(self, deployment: str = DEPLOYMENT) -> KeyRotation:
         settings = self.settings.model_copy(update={"deployment_id": deployment})
-        api = PointedApi(self.stand_in.address, self.account.management_key, self.place.points)
-        return rotation(self._rotator_db, api, settings, self.clock)
+        self._api = PointedApi(self.stand_in.address, self.account.management_key, self.place.points)
+        return rotation(self._rotator_db, self._api, settings, self.clock)
 
     def _pass(self, counted: bool) -> bool:
         self.place.points.counted = counted
         return self._rotation().run_once()
 
+    def _here(self, work: Callable[[], object]) -> int:
+        """Do the work in this process. Nothing that a fork would share stays open."""
+        code = outcome(self.shared, work)
+        self.place.points.counted = False  # what this process writes besides is no step of a rotation
+        self._api.close()
+        self._rotator_db.close()
+        return code
+
     def _wait(self, process_id: int) -> bool:
-        self.passes += 1
         _, status = os.waitpid(process_id, os.WUNTRACED)
         if os.WIFSTOPPED(status):
             return self._while_stopped(process_id)
         if os.WIFSIGNALED(status):
             assert os.WTERMSIG(status) == signal.SIGKILL, status
+            self.passes += 1
+            self.kills += 1
             self._may_make += 1
             self.invariants.mishaps.append(self.clock.now())
             self.shared.kill_at = self._kills.pop(0) if self._kills else 0
             return False
-        code = os.waitstatus_to_exitcode(status)
+        return self._ended(os.waitstatus_to_exitcode(status))
+
+    def _ended(self, code: int) -> bool:
+        self.passes += 1
         if code == BROKEN:
             self.invariants.broken("bug", self.shared.error.decode(), self.sample())
         if code not in {DONE, NOT_FULL}:
@@ -447,13 +462,13 @@ class World:
     def _clone(self, what: str) -> None:
         """Another deployment comes upon the database."""
         before = self.sample()
-        code = os.waitstatus_to_exitcode(os.waitpid(fork(self.shared, self._rotation(CLONE).run_once), 0)[1])
+        code = self._here(lambda: self._rotation(CLONE).run_once())
         after = self.sample()
         if code != REFUSED or after != before:
             self.invariants.broken("I11", f"a clone was not refused, or changed something (code {code})", after)
         if what == "claim":
-            os.waitpid(fork(self.shared, self._rotation(CLONE).claim), 0)
-            code = os.waitstatus_to_exitcode(os.waitpid(fork(self.shared, self._rotation(CLONE).run_once), 0)[1])
+            self._here(lambda: self._rotation(CLONE).claim())
+            code = self._here(lambda: self._rotation(CLONE).run_once())
             at = self.sample()
             states = sorted(row.state for row in at.rows.values() if row.name.startswith(PREFIX))
             if set(states) - {"dead", "deleted"} or at.remote != before.remote or code != DONE:
