@@ -169,6 +169,7 @@ class World:
         self.pool_size = 5 if schedule.restore else 3
         self.settings = Config(deployment_id=DEPLOYMENT, pool_size=self.pool_size, encryption_key=ENCRYPTION_KEY)
         self.stand_in = place.stand_in
+        self._tell_the_time()
         made = self.stand_in.control("POST", "accounts")
         self.account = Account(made["id"], made["management_key"], [])
         for name in ("somebody else's", f"gw/{OTHER}/{'0' * 32}"):
@@ -181,6 +182,10 @@ class World:
         self._call_ends = 0.0
         self._may_make = 2 * self.pool_size + bool(schedule.lost)
         self._rotator_db = self.db
+
+    def _tell_the_time(self) -> None:
+        offset = self.shared.now - time.time()
+        self.stand_in.control("POST", "settings", clock_offset_seconds=offset, keys_on_a_page=2)
 
     # ── what is there
 
@@ -295,7 +300,7 @@ class World:
 
         True if what ran came to its end without a fault.
         """
-        self.stand_in.control("POST", "settings", clock_offset_seconds=self.shared.now - time.time(), keys_on_a_page=2)
+        self._tell_the_time()
         with self._faults():
             if not (self.shared.kill_at or self.shared.stop_at or self.schedule.two):
                 return self._ended(self._here(lambda: self._pass(counted=True)))
