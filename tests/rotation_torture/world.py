@@ -204,7 +204,7 @@ class World:
         others = {key["hash"]: key for key in remote if key["hash"] not in own}
         return Sample(self.clock.now(), rows, own, others)
 
-    def _bytes_of_database(self) -> bytes:
+    def bytes_of_database(self) -> bytes:
         if self.schedule.database == "sqlite":
             return b"".join(path.read_bytes() for path in sorted(self.place.folder.glob("torture.db*")))
         with self.db.reading() as tx:
@@ -293,7 +293,7 @@ class World:
         self.shared.now += MINUTE
         at = self.look(self.tick())
         made, may_make = (0, 0) if self.invariants.restored_at else (self._made(), self._may_make)
-        self.invariants.look_at_rest(at, self._bytes_of_database(), made, may_make)
+        self.invariants.look_at_rest(at, self.bytes_of_database(), made, may_make)
 
     def tick(self) -> bool:
         """One pass, or two at once, in processes of their own if anything may happen to these.
