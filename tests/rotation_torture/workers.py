@@ -31,6 +31,8 @@ def work(addresses: Any, results: Any) -> None:
                     results.put((address, world.shared.point, world.passes, world.invariants.violations))
                 except Exception as error:  # noqa: BLE001 - reported with its schedule
                     results.put((address, 0, 0, [f"the harness failed: {error!r}"]))
+        except KeyboardInterrupt:
+            pass
         finally:
             place.close()
             server.stop()
