@@ -51,6 +51,10 @@ class Shared(ctypes.Structure):
         """In memory that stays shared over forks."""
         return cls.from_buffer(mmap.mmap(-1, ctypes.sizeof(cls)))
 
+    def clear(self) -> None:
+        """Begin anew."""
+        ctypes.memset(ctypes.addressof(self), 0, ctypes.sizeof(self))
+
 
 class SharedClock(Clock):
     """The time that all processes of a schedule share. It moves when the schedule says so."""

@@ -6,13 +6,9 @@ the running call let anything happen.
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +25,6 @@ from crypto import Envelopes
 from db import Database, api_keys, database_url, gateway_processes, metadata, revisions, rotator
 from gateway_processes import GatewayProcess
 from key_rotation import KeyRotation
-from tests.gateway import ROOT
 from tests.rotation_torture.commit_cutter import CommitCutter
 from tests.rotation_torture.invariants import MIN_AGE, PASSING, Invariants, Sample, born
 from tests.rotation_torture.rotator import (
@@ -47,6 +42,7 @@ from tests.rotation_torture.rotator import (
     rotation,
 )
 from tests.rotation_torture.schedules import Schedule
+from tests.rotation_torture.stand_in import StandIn
 
 DEPLOYMENT, OTHER, CLONE = (f"{digit * 8}-2222-3333-4444-555555555555" for digit in "189")
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
@@ -57,35 +53,6 @@ AFTER_A_KILL = 95  # the killed rotator's lease has to end
 STREAM, SILENCE = 30 * MINUTE, 2 * HOUR
 MAX_TICKS = 80
 SCHEDULES_PER_STAND_IN = 100  # it remembers every key, and looks through all of them
-
-
-class StandIn:
-    """A stand-in for OpenRouter, asked over one connection."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "sandbox.openrouter", "--port", "0", "--log-length", "10"]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout
-        self.address: str = json.loads(self._process.stdout.readline())["listening"]
-        self._connection = http.client.HTTPConnection("127.0.0.1", urlsplit(self.address).port or 0, timeout=10)
-
-    def call(self, method: str, path: str, document: object = None, key: str = "") -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._connection.request(method, path, json.dumps(document) if document is not None else None, headers)
-        answer = self._connection.getresponse()
-        return answer.status, json.loads(answer.read())
-
-    def control(self, method: str, path: str, /, **document: Any) -> Any:
-        status, answer = self.call(method, f"/sandbox/{path}", document)
-        assert status == 200, answer
-        return answer
-
-    def close(self) -> None:
-        self._connection.close()
-        self._process.terminate()
-        self._process.wait(10)
-        assert self._process.stdout
-        self._process.stdout.close()
 
 
 class Place:
@@ -162,7 +129,7 @@ class World:
 
     def __init__(self, place: Place, schedule: Schedule) -> None:
         self.place, self.schedule, self.shared = place, schedule, place.shared
-        ctypes_zero(self.shared)
+        self.shared.clear()
         self.shared.now = BEGINNING
         self.clock = SharedClock(self.shared)
         self.db = place.database(schedule.database)
@@ -441,8 +408,7 @@ class World:
         return reached
 
     def _at_stage(self, stage: str) -> None:
-        file = self.place.folder / "torture.db"
-        copy = file.with_suffix(".old")
+        file, copy = self.place.folder / "torture.db", self.place.folder / "torture.old"
         old, _, new = self.schedule.restore.partition(":")
         if stage == old:
             shutil.copyfile(file, copy)
@@ -482,9 +448,3 @@ class World:
 
 class NeverEnds(Exception):
     """There is always something left to do."""
-
-
-def ctypes_zero(shared: Shared) -> None:
-    """Begin anew."""
-    for name, _ in Shared._fields_:
-        setattr(shared, name, b"" if name == "error" else 0)
