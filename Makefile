@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 WORKERS ?= 2
 
-.PHONY: help run test check lint fmt db lock bench
+.PHONY: help run test torture check lint fmt db lock bench
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ run: $(VENV)/runtime ## Start everything: database, server, background service (
 test: $(VENV)/dev ## Run the whole test suite on SQLite and MariaDB
 	@tests/install-servers
 	@$(PYTHON) -m pytest -n $(WORKERS)
+
+torture: $(VENV)/dev ## Kill the key rotation at every point, in every way (takes up to half an hour)
+	@tests/install-servers
+	@$(PYTHON) -m tests.rotation_torture
 
 lint: $(VENV)/dev ## Check format, lint and types
 	@$(VENV)/bin/ruff format --check .

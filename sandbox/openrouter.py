@@ -29,7 +29,7 @@ other than chat do its work before its answer is replaced.
 The knobs are the fields of `openrouter_scenarios.Plan`; every scenario and every row takes all of them.
 Further controls: GET and DELETE /sandbox/faults and /sandbox/log; GET /sandbox/bill and /sandbox/generations;
 POST and PATCH /sandbox/accounts; POST /sandbox/keys; POST /sandbox/settings (pace_ms, chunks, comments, comment_ms,
-usage, generation_404s, clock_offset_seconds).
+usage, generation_404s, keys_on_a_page, clock_offset_seconds).
 """
 
 import argparse
@@ -150,10 +150,12 @@ class StandIn:
         endpoint, access = methods[exchange.method]
         if access == ANYONE:
             nobody, account = Key("", "", "", "", False, 0), Account("", "", "", 0)
-            return endpoint(endpoints.Call(exchange, self.books, account, nobody, rest, 0))
+            return endpoint(endpoints.Call(exchange, self.books, account, nobody, rest, 0, 0))
         key = self._authenticate(exchange, access)
         account = self.books.accounts[key.account_id]
-        return endpoint(endpoints.Call(exchange, self.books, account, key, rest, self._settings.generation_404s))
+        settings = self._settings
+        counts = settings.generation_404s, settings.keys_on_a_page
+        return endpoint(endpoints.Call(exchange, self.books, account, key, rest, *counts))
 
     def _authenticate(self, exchange: Exchange, access: str) -> Key:
         if not exchange.key_hash:

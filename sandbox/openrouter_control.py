@@ -12,7 +12,14 @@ import orjson
 from sandbox.http_server import Exchange, Reply
 from sandbox.openrouter_accounts import Account, Books
 from sandbox.openrouter_faults import Refused, bad_request
-from sandbox.openrouter_keys import apply_changes, as_json, checked_changes, checked_expiry, nano_dollars
+from sandbox.openrouter_keys import (
+    KEYS_ON_A_PAGE,
+    apply_changes,
+    as_json,
+    checked_changes,
+    checked_expiry,
+    nano_dollars,
+)
 from sandbox.openrouter_scenarios import Plan, Scenario, UnknownScenario, defaults_changed, parse_scenario
 
 LARGEST_LOGGED_BODY = 65_536
@@ -26,6 +33,7 @@ class Settings:
 
     defaults: Plan
     generation_404s: int = 0
+    keys_on_a_page: int = KEYS_ON_A_PAGE
 
 
 @dataclass(slots=True)
@@ -226,12 +234,15 @@ class Control:
             raise bad_request(str(unknown)) from None
         if "generation_404s" in wishes:
             self._settings.generation_404s = non_negative("generation_404s", wishes["generation_404s"])
+        if "keys_on_a_page" in wishes:
+            self._settings.keys_on_a_page = non_negative("keys_on_a_page", wishes["keys_on_a_page"])
         offset = wishes.get("clock_offset_seconds", self._books.clock_offset)
         if isinstance(offset, bool) or not isinstance(offset, int | float) or abs(offset) > 1e9:
             raise bad_request("clock_offset_seconds is a number")
         self._books.clock_offset = offset
         shown = {name: getattr(self._settings.defaults, name) for name in STREAM_KNOBS}
-        return shown | {"generation_404s": self._settings.generation_404s, "clock_offset_seconds": offset}
+        counts = {name: getattr(self._settings, name) for name in ("generation_404s", "keys_on_a_page")}
+        return shown | counts | {"clock_offset_seconds": offset}
 
 
 def json_object(body: bytes) -> dict[str, Any]:

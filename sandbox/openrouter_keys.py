@@ -51,6 +51,7 @@ class Call:
     key: Key
     rest: str
     generation_404s: int
+    keys_on_a_page: int
 
     def query(self) -> dict[str, str]:
         return dict(parse_qsl(self.exchange.query, keep_blank_values=True, errors="replace"))
@@ -133,7 +134,7 @@ def list_keys(call: Call) -> Reply:
     ]
     if query.get("workspace_id", call.account.workspace_id) != call.account.workspace_id:
         keys = []
-    return as_json({"data": [managed_key(call, key) for key in keys[offset : offset + KEYS_ON_A_PAGE]]})
+    return as_json({"data": [managed_key(call, key) for key in keys[offset : offset + call.keys_on_a_page]]})
 
 
 def create_key(call: Call) -> Reply:

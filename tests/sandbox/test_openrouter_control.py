@@ -118,6 +118,7 @@ def test_the_log_can_be_cleared(start_stand_in):
         ("POST", "keys", {"limit": "much"}),
         ("POST", "settings", {"pace_ms": "fast"}),
         ("POST", "settings", {"generation_404s": -1}),
+        ("POST", "settings", {"keys_on_a_page": "few"}),
         ("POST", "settings", {"clock_offset_seconds": 1e300}),
     ],
 )

@@ -41,6 +41,17 @@ def test_pages_hold_a_hundred_keys_newest_first(manage):
     assert pages[1][-1]["name"] == "key 0"
 
 
+def test_pages_may_be_made_smaller(stand_in, manage):
+    for number in range(3):
+        manage("POST", "/keys", json={"name": f"key {number}"})
+    assert stand_in.control("POST", "settings", keys_on_a_page=2)["keys_on_a_page"] == 2
+    try:
+        pages = [manage("GET", "/keys", params={"offset": offset}).json()["data"] for offset in (0, 2, 4)]
+    finally:
+        stand_in.control("POST", "settings", keys_on_a_page=100)
+    assert [[key["name"] for key in page] for page in pages] == [["key 2", "key 1"], ["key 0"], []]
+
+
 def test_disabled_and_expired_keys_are_listed_on_request_only(manage):
     manage("POST", "/keys", json={"name": "plain"})
     manage("POST", "/keys", json={"name": "expired", "expires_at": PAST})
