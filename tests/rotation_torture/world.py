@@ -147,6 +147,7 @@ class World:
         self.passes = self.kills = 0
         self._kills: list[int] = []
         self._call_ends = 0.0
+        self._copied = False
         self._may_make = 2 * self.pool_size + bool(schedule.lost)
         self._rotator_db = self.db
 
@@ -412,7 +413,8 @@ class World:
         old, _, new = self.schedule.restore.partition(":")
         if stage == old:
             shutil.copyfile(file, copy)
-        elif stage == new and not self.invariants.restored_at:
+            self._copied = True
+        elif stage == new and self._copied and not self.invariants.restored_at:  # a kill can make a stage pass unseen
             self.shared.now += 10 * MINUTE
             shutil.copyfile(copy, file)
             self._restored(self.sample())
