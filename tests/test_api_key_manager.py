@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -23,7 +23,7 @@ from errors import AppError, Busy, PaymentRequired, TooManyRequests
 from key_choice import Trial
 from key_health import Account
 from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, classify
-from pool_keys import KeySource, KeyState, PoolKeys
+from pool_keys import KeySource, PoolKeys
 from tests.conftest import MovableClock
 
 
@@ -744,7 +744,7 @@ def take(pool: ApiKeyManager, row_id: int) -> PoolKey:
 
 def test_only_active_and_enabled_keys_are_loaded(pool, store):
     [first, second, third] = filled(pool, store, 3)
-    store.move(first, KeyState.DRAINING)
+    store.drain(first, datetime.now(UTC))
     store.set_enabled("key 1", False)
     pool.reload()
     assert picks(pool) == {third}
@@ -792,7 +792,7 @@ def test_the_health_of_an_unknown_account_stays_over_a_reload(pool, store):
 def test_a_key_that_leaves_is_reported_until_its_last_call_ends(pool, store):
     [first, second] = filled(pool, store, 2)
     calls = [take(pool, first), take(pool, first)]
-    store.move(first, KeyState.DRAINING)
+    store.drain(first, datetime.now(UTC))
     pool.reload()
     pool.reload()
     assert picks(pool) == {second}

@@ -101,7 +101,7 @@ def test_a_key_that_no_row_knew_is_taken_in_under_quarantine_once(pool, db):
     assert (row.id, row.state, row.source, row.api_key_hash) == (
         row_id,
         KeyState.QUARANTINED,
-        KeySource.MINTED,
+        KeySource.UNKNOWN,
         "a" * 64,
     )
     assert rows(db)[row_id]["api_key"] is None
@@ -124,7 +124,11 @@ def test_a_minted_key_goes_from_intent_to_deleted(pool, db, clock):
     for state in (KeyState.DRAINING, KeyState.DISABLED):
         before = revision(db)
         clock.advance(hours=1)
-        pool.move(row_id, state)
+        if state is KeyState.DRAINING:
+            pool.drain(row_id, clock.now())
+            assert (pool.rows()[0].drain_until, pool.rows()[0].drain_revision) == (clock.now(), revision(db))
+        else:
+            pool.move(row_id, state)
         assert (pool.rows()[0].state, pool.rows()[0].updated_at) == (state, clock.now())
         assert revision(db) == before + 1
         assert pool.in_use() == []
@@ -274,7 +278,9 @@ def test_a_write_that_the_guard_forbids_changes_nothing(pool, db, envelopes, clo
         lambda: guarded.take_in_unknown("new", "a" * 64),
         lambda: guarded.store(row_id, key_text(5)),
         lambda: guarded.switch(stored, clock.now(), None),
-        lambda: guarded.move(row_id, KeyState.DRAINING),
+        lambda: guarded.drain(row_id, clock.now()),
+        lambda: guarded.move(row_id, KeyState.DEAD),
+        lambda: guarded.drop_foreign("gw/"),
         lambda: guarded.set_enabled("key 0", False),
         lambda: guarded.ask_renewal("key 0"),
         lambda: guarded.set_limits({row_id: (1, 1)}),
@@ -398,3 +404,20 @@ def test_rows_are_listed_oldest_first_with_all_but_the_text(pool):
     filled(pool, 3)
     assert [row.name for row in pool.rows()] == ["key 0", "key 1", "key 2"]
     assert "api_key" not in KeyRow.__dataclass_fields__
+
+
+def test_only_a_key_in_use_can_be_drained(pool, clock):
+    row_id = minted(pool, clock)
+    with pytest.raises(MoveRefused):
+        pool.drain(row_id, clock.now())
+    assert pool.rows()[0].state is KeyState.STORED
+
+
+def test_dropping_what_is_foreign_leaves_our_own_and_peoples_keys(pool, db, clock):
+    names = {"gw/ours/1": KeySource.MINTED, "gw/theirs/1": KeySource.MINTED, "gw/theirs/2": KeySource.OPERATOR}
+    for number, (name, source) in enumerate(names.items()):
+        pool.add(key_text(number), name, source)
+    assert pool.drop_foreign("gw/ours/") == ["gw/theirs/1"]
+    assert [row.state for row in pool.rows()] == [KeyState.ACTIVE, KeyState.DEAD, KeyState.ACTIVE]
+    assert [row["api_key"] is None for row in rows(db).values()] == [False, True, False]
+    assert pool.drop_foreign("gw/ours/") == []
