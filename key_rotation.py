@@ -103,7 +103,11 @@ class KeyRotation:
         try:
             situation = self.situation()
             self._note_limits(situation)
-            self._run(plan(situation))
+            steps = plan(situation)
+            self._run(steps)
+            if any(step.do is Do.CHECK_MISSING for step in steps):  # what turned out to be dead is replaced at once
+                again = plan(self._situation(situation.remote))
+                self._run([step for step in again if step.do is Do.MINT])
             gateway_processes.forget_dead(self._db, situation.now)
         finally:
             self._lease.release()
@@ -139,7 +143,7 @@ class KeyRotation:
         self._lease.check_deployment()
         return self._situation(self._api.list_keys())
 
-    def _situation(self, remote: list[RemoteKey]) -> Situation:
+    def _situation(self, remote: Sequence[RemoteKey]) -> Situation:
         # The list came first: a key that it has and the rows have not is not one that was just being minted.
         now = self._clock.now()
         rows = self.keys.rows()

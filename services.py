@@ -96,7 +96,9 @@ class Services:
         self.process.beat(self.watcher.seen("api_keys"), self.pool.report())
 
     def stop(self) -> None:
-        """Write what is still in memory. Called at exit, when no call is running any more."""
+        """Write what is still in memory. Called at exit, when no call is running any more; once is enough."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         if self._thread:  # or a report that it has just begun would come after our leave
             self._thread.join(STOP_SECONDS)

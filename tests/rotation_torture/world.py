@@ -146,7 +146,6 @@ class World:
         self.passes, self.kills, self._copied = 0, 0, False
         self._kills: list[int] = []
         self._call_ends = 0.0
-        self._copied = False
         self._may_make = 2 * self.pool_size + bool(schedule.lost)
         self._rotator_db = self.db
 
@@ -414,11 +413,7 @@ class World:
         if old and not self._copied and reached >= STAGES.index(old):
             shutil.copyfile(file, copy)
             self._copied = True
-<<<<<<< HEAD
-        elif stage == new and self._copied and not self.invariants.restored_at:  # a kill can make a stage pass unseen
-=======
         elif old and self._copied and reached >= STAGES.index(new) and not self.invariants.restored_at:
->>>>>>> issue-3-f
             self.shared.now += 10 * MINUTE
             shutil.copyfile(copy, file)
             self._restored(self.sample())
