@@ -107,7 +107,7 @@ def granian_command(settings: config.Config) -> list[str]:
         "port": settings.port,
         "workers": settings.server_workers,
         "blocking-threads": settings.server_threads,
-        "backpressure": settings.server_threads,
+        "backpressure": settings.server_threads + config.IDLE_CONNECTIONS,
         "backlog": 4096,
         "workers-kill-timeout": config.DRAIN_SECONDS,
         "log-level": "error",

@@ -38,6 +38,9 @@ PLACEHOLDER = re.compile(
 KNOWN_WEAK = re.compile(
     r"(secret|password|passw0rd|admin|root|test|default|mysql|openrouter)[-_]?\d*|\d+", re.IGNORECASE
 )
+# Connections that a worker keeps open between requests. Both servers count them among those that they serve, and would
+# accept no new one once clients and reverse proxies keep as many as there are threads.
+IDLE_CONNECTIONS = 4000
 DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")

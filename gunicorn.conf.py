@@ -12,7 +12,7 @@ from gunicorn.workers.gthread import ThreadWorker
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
 import logs
-from config import DRAIN_SECONDS, ROOT, ConfigError, load
+from config import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, ConfigError, load
 
 try:
     _settings = load()
@@ -67,7 +67,7 @@ bind = f"{_settings.listen_host}:{_settings.port}"
 worker_class = Worker
 workers = _settings.server_workers
 threads = _settings.server_threads
-worker_connections = threads + 100  # must exceed the threads, or keep-alive is off
+worker_connections = threads + IDLE_CONNECTIONS
 keepalive = 75
 graceful_timeout = DRAIN_SECONDS
 http_parser = "python"

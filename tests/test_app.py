@@ -167,7 +167,21 @@ def test_the_address_is_that_of_the_settings():
     command = module.granian_command(Config(host="::1", port=7001, server_workers=3, server_threads=70))
     options = dict(zip(command[1::2], command[2::2], strict=False))
     assert (options["--host"], options["--port"]) == ("::1", "7001")
-    assert (options["--workers"], options["--blocking-threads"], options["--backpressure"]) == ("3", "70", "70")
+    assert (options["--workers"], options["--blocking-threads"]) == ("3", "70")
+
+
+@pytest.mark.parametrize("server", ["granian", "gunicorn"])
+def test_idle_connections_keep_nobody_out(start, server):
+    gateway = start(SERVER=server, SERVER_THREADS=8)
+    ask = b"GET /api/health HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    kept = []
+    for _ in range(150):
+        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+        connection.sendall(ask)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 503")  # the pool is empty
+        kept.append(connection)
+    for connection in kept:
+        connection.close()
 
 
 # ── refusing

@@ -48,7 +48,7 @@ class Pool:
         self.gateway = start(
             OPENROUTER_API_URL=stand_in.address,
             OPENROUTER_API_KEYS=",".join(key["key"] for key in self.keys),
-            SERVER_THREADS=64,
+            SERVER_THREADS=32,
         )
         self.token = self.gateway.new_user()
 
