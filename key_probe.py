@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from decimal import InvalidOperation
 
 import json_text
 from api_key_manager import ApiKeyManager
@@ -90,7 +89,7 @@ class KeyProbe:
                 return exchange.status, None
             document = json_text.parse(body)
             return 200, key_account(document.get("data"))
-        except (UpstreamError, NothingYet, json_text.BadJson, TypeError, AttributeError, InvalidOperation):
+        except (UpstreamError, NothingYet, TypeError, ValueError, AttributeError, ArithmeticError):
             return 0, None
         finally:
             if exchange:

@@ -182,6 +182,12 @@ def _asked_seconds(refusal: Refusal) -> float:
     return min(float(text), MAX_ASKED_SECONDS) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", text) else 0.0
 
 
+def retry_after(refusal: Refusal) -> str:
+    """The seconds that OpenRouter asks a client to wait, by header or in the body; empty if it does not say."""
+    text = str(refusal.retry_after or refusal.metadata.get("retry_after_seconds") or "").partition(".")[0]
+    return text if re.fullmatch(r"[0-9]{1,6}", text) else ""
+
+
 def rest_seconds(row: Row, refusal: Refusal, now: datetime) -> float:
     """For how long a refusal asks what it hits to rest; math.inf until GET /key says otherwise. now: aware, UTC."""
     if row.lasts is Lasts.CONFIRMED:

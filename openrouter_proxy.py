@@ -23,7 +23,7 @@ from config import Config
 from errors import AppError, ServiceFault, UpstreamFailed
 from event_stream import KEEPALIVE, error_event, refusal_event
 from logs import event
-from openrouter_errors import Refusal, classify, clean
+from openrouter_errors import Refusal, classify, clean, retry_after
 from proxy_request import ChatBody, ProxyRequest, read_body
 from retry import Tries, note_refusal
 from upstream_http import Exchange, NothingYet, UpstreamHttp
@@ -154,8 +154,8 @@ class _Call:
             raise row.answer(refusal)
         body = _refusal_body(refusal)
         headers = [*JSON, ("Content-Length", str(len(body)))]
-        if refusal.retry_after and re.fullmatch(r"[0-9]{1,6}", refusal.retry_after):
-            headers.append(("Retry-After", refusal.retry_after))
+        if wait := retry_after(refusal):
+            headers.append(("Retry-After", wait))
         self.finish("refused", refusal.status)
         return ProxyAnswer(refusal.status, headers, (body,))
 

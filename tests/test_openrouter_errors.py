@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, classify, clean, refusal_in, rest_seconds, told
+from openrouter_errors import (
+    ROWS,
+    Hits,
+    Lasts,
+    Other,
+    Refusal,
+    classify,
+    clean,
+    refusal_in,
+    rest_seconds,
+    retry_after,
+    told,
+)
 from sandbox.openrouter_faults import ROWS as FAULTS
 from tests.gateway import ROOT
 
@@ -378,3 +390,12 @@ def test_errors_about_our_account_are_told_in_our_words_wherever_they_stand():
         ("bad", 400, 400),
     ):
         assert told({"id": "gen-1", "error": {"code": code, "message": message}})["error"]["code"] == told_code
+
+
+@pytest.mark.parametrize(
+    ("header", "in_body", "expected"),
+    [("7", 30, "7"), (None, 30, "30"), (None, 2.5, "2"), (None, None, ""), ("soon", None, ""), (None, "x", "")],
+)
+def test_how_long_a_client_is_asked_to_wait(header, in_body, expected):
+    payload = {"error": {"code": 429, "message": "x", "metadata": {"retry_after_seconds": in_body}}}
+    assert retry_after(Refusal(429, payload, header)) == expected
