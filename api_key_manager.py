@@ -20,7 +20,6 @@ from logs import event
 from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, Row, rest_seconds
 from pool_keys import KeyRow, PoolKeys
 
-__all__ = ["EXPIRY_MARGIN", "ApiKeyManager", "PoolKey"]
 log = logging.getLogger("pool")
 
 # A key is not picked in its last minutes: an answer that it has begun should end before OpenRouter refuses it.

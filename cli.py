@@ -5,17 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
-import orjson
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
 import reencrypt
 from config import OPENROUTER_KEY
@@ -26,6 +22,7 @@ from logs import event
 from pool_keys import MAX_NAME_CHARACTERS, KeyAlreadyKnown, KeySource
 from pool_overview import pool_overview
 from services import Services
+from terminal import show
 
 log = logging.getLogger("cli")
 
@@ -38,20 +35,6 @@ def register(app: Flask) -> None:
     app.cli.add_command(db_commands)
     app.cli.add_command(keys_commands)
     app.cli.add_command(pool_commands)
-
-
-def show(rows: Iterable[Mapping[str, object]], title: str) -> None:
-    """Print rows: a table on a terminal, JSON lines otherwise."""
-    rows = list(rows)
-    if not sys.stdout.isatty():
-        for row in rows:
-            sys.stdout.write(orjson.dumps(row, default=str).decode() + "\n")
-        return
-    table = Table(*(rows[0] if rows else ["nothing yet"]), title=title)
-    for row in rows:
-        # Text, because rich would take brackets in a name for its markup.
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    Console().print(table)
 
 
 def _services() -> Services:

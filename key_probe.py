@@ -10,8 +10,8 @@ import json_text
 from api_key_manager import ApiKeyManager
 from db import DatabaseError
 from key_choice import PoolKey
-from management_api import KeyAccount, key_account
 from pool_keys import PoolKeys
+from remote_keys import KeyAccount, key_account
 from upstream_http import Exchange, NothingYet, UpstreamError, UpstreamHttp
 
 log = logging.getLogger("pool")

@@ -25,10 +25,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
-import orjson
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import config
 import gateway_processes
@@ -40,11 +38,13 @@ from crypto import Envelopes, SealBroken, new_id, sha256_hex
 from db import Database, DatabaseClock, DatabaseError
 from errors import AppError
 from logs import event
-from management_api import KeyAccount, ManagementApi, ManagementError, RemoteKey, nano
+from management_api import ManagementApi, ManagementError
 from pool_keys import KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys
+from remote_keys import KeyAccount, RemoteKey, nano
 from rotation_lease import LeaseLost, RotationLease, WrongDeployment
 from rotation_plan import Do, Situation, Step, Timing, plan
 from services import CannotStart, open_database
+from terminal import show
 
 log = logging.getLogger("rotation")
 
@@ -150,9 +150,8 @@ class KeyRotation:
         with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
         texts = self.keys.texts(with_text)
         unreadable = {row_id for row_id, text in texts.items() if isinstance(text, SealBroken)}
-        if (
-            unreadable
-        ):  # or is it us, running on with an ENCRYPTION_KEY that was replaced? Asked after the rows were read
+        if unreadable:
+            # Or is it us, running on with an ENCRYPTION_KEY that was replaced? Asked after the rows were read.
             sealed_secrets.check_canary(self._db, self._envelopes)
         processes = gateway_processes.reports(self._db, now)
 
@@ -204,15 +203,14 @@ class KeyRotation:
 
     def _take_in(self, step: Step) -> None:
         """A key with our name that no row knows. It stops working now; deleting it waits until people have looked."""
-        assert step.remote  # noqa: S101 - the plan's word
         if step.row is None:
             self._lease.hold_deletions(self._clock.now() + self._timing.hold_deletions)
-            self.keys.take_in_unknown(self._row_name(step.remote), step.remote.hash)
+            self.keys.take_in_unknown(self._row_name(step.known_key), step.known_key.hash)
             held_hours = self._timing.hold_deletions / timedelta(hours=1)
-            fields = {"key": step.remote.name, "deletions_held_hours": held_hours}
+            fields = {"key": step.known_key.name, "deletions_held_hours": held_hours}
             event(log, "unknown_key_found", logging.ERROR, **fields)
-        self._api.disable(step.remote.hash)
-        event(log, "unknown_key_disabled", logging.WARNING, key=step.remote.name)
+        self._api.disable(step.known_key.hash)
+        event(log, "unknown_key_disabled", logging.WARNING, key=step.known_key.name)
 
     def _row_name(self, key: RemoteKey) -> str:
         # Whoever made the key could give it any name; the hash always fits a row.
@@ -221,56 +219,48 @@ class KeyRotation:
 
     def _abandon(self, step: Step) -> None:
         """An intent without a stored key: its create was lost. The text is nobody's, so the key has to go."""
-        assert step.row  # noqa: S101
         if step.remote:
             self._api.delete(step.remote.hash)
-        self.keys.move(step.row.id, KeyState.ABANDONED)
-        event(log, "key_abandoned", key=step.row.name, existed=step.remote is not None)
+        self.keys.move(step.known_row.id, KeyState.ABANDONED)
+        event(log, "key_abandoned", key=step.known_row.name, existed=step.remote is not None)
 
     def _sweep(self, step: Step) -> None:
-        assert step.remote  # noqa: S101
-        self._api.delete(step.remote.hash)
-        event(log, "key_swept", logging.WARNING, key=step.remote.name)
+        self._api.delete(step.known_key.hash)
+        event(log, "key_swept", logging.WARNING, key=step.known_key.name)
 
     def _check_missing(self, step: Step) -> None:
         """A key that is not in OpenRouter's list is dead only if OpenRouter refuses the key itself, too."""
-        assert step.row  # noqa: S101
-        if self._api.ask(self.keys.text(step.row.id)):
+        if self._api.ask(self.keys.text(step.known_row.id)):
             return
-        if step.row.state is KeyState.DRAINING:
+        if step.known_row.state is KeyState.DRAINING:
             self._forget(step)
         else:
-            self.keys.move(step.row.id, KeyState.DEAD)
-            event(log, "key_dead", logging.WARNING, key=step.row.name)
+            self.keys.move(step.known_row.id, KeyState.DEAD)
+            event(log, "key_dead", logging.WARNING, key=step.known_row.name)
 
     def _quarantine(self, step: Step) -> None:
         """The ciphertext stays as evidence; the key stays at OpenRouter until it expires."""
-        assert step.row  # noqa: S101
-        self.keys.move(step.row.id, KeyState.QUARANTINED)
-        event(log, "key_quarantined", logging.ERROR, key=step.row.name, reason="its text is damaged")
+        self.keys.move(step.known_row.id, KeyState.QUARANTINED)
+        event(log, "key_quarantined", logging.ERROR, key=step.known_row.name, reason="its text is damaged")
 
     # ── out of use
 
     def _drain(self, step: Step) -> None:
-        assert step.row  # noqa: S101
-        self.keys.drain(step.row.id, self._clock.now() + self._timing.drain_grace)
-        event(log, "key_draining", key=step.row.name)
+        self.keys.drain(step.known_row.id, self._clock.now() + self._timing.drain_grace)
+        event(log, "key_draining", key=step.known_row.name)
 
     def _disable(self, step: Step) -> None:
-        assert step.row and step.remote  # noqa: S101
-        self._api.disable(step.remote.hash)
-        self.keys.move(step.row.id, KeyState.DISABLED, usage_nano=step.remote.usage_nano)
-        event(log, "key_disabled", key=step.row.name)
+        self._api.disable(step.known_key.hash)
+        self.keys.move(step.known_row.id, KeyState.DISABLED, usage_nano=step.known_key.usage_nano)
+        event(log, "key_disabled", key=step.known_row.name)
 
     def _delete(self, step: Step) -> None:
-        assert step.row and step.remote  # noqa: S101
-        self._api.delete(step.remote.hash)
+        self._api.delete(step.known_key.hash)
         self._forget(step)
 
     def _forget(self, step: Step) -> None:
-        assert step.row  # noqa: S101
-        self.keys.move(step.row.id, KeyState.DELETED)
-        event(log, "key_deleted", key=step.row.name)
+        self.keys.move(step.known_row.id, KeyState.DELETED)
+        event(log, "key_deleted", key=step.known_row.name)
 
     # ── into use
 
@@ -292,12 +282,11 @@ class KeyRotation:
 
     def _activate(self, step: Step) -> None:
         """Go on with a stored key. One that is still refused after minutes is given up."""
-        assert step.row and step.remote  # noqa: S101
-        told = self._api.ask(self.keys.text(step.row.id))
+        told = self._api.ask(self.keys.text(step.known_row.id))
         if told:
-            self._switch(step.row.id, step.row.name, step.row.limit_nano, told)
-        elif step.row.created_at <= self._clock.now() - self._timing.intent_min_age:
-            self._give_up(step.row.id, step.row.name, "OpenRouter refuses it")
+            self._switch(step.known_row.id, step.known_row.name, step.known_row.limit_nano, told)
+        elif step.known_row.created_at <= self._clock.now() - self._timing.intent_min_age:
+            self._give_up(step.known_row.id, step.known_row.name, "OpenRouter refuses it")
 
     def _switch(self, row_id: int, name: str, limit_nano: int | None, told: KeyAccount) -> None:
         if told.limit_nano != limit_nano:
@@ -324,17 +313,6 @@ def pool_status(keys: PoolKeys) -> list[dict[str, object]]:
         first = min(expiries).isoformat(timespec="seconds") if expiries else None
         lines.append({"state": state.value, "keys": len(of_state), "first_expires_at": first})
     return lines
-
-
-def show(lines: list[dict[str, object]], title: str) -> None:
-    """A table on a terminal, JSON lines otherwise."""
-    if not sys.stdout.isatty():
-        sys.stdout.writelines(orjson.dumps(line).decode() + "\n" for line in lines)
-        return
-    table = Table(*(lines[0] if lines else ["nothing to do"]), title=title)
-    for line in lines:
-        table.add_row(*("" if value is None else str(value) for value in line.values()))
-    Console().print(table)
 
 
 def show_progress(steps: Sequence[Step]) -> Iterable[Step]:
@@ -404,10 +382,18 @@ def _run(arguments: argparse.Namespace, rotation: KeyRotation) -> int:
         return 0 if rotation.is_full() else 1
     if arguments.dry_run:
         steps = plan(rotation.situation())
-        show([{"step": step.do.value, "key": step.key_name or None} for step in steps], "The next pass would")
+        show(
+            [{"step": step.do.value, "key": step.key_name or None} for step in steps],
+            "The next pass would",
+            empty="nothing to do",
+        )
         return 0
     if arguments.claim:
-        show([{"key": name, "state": KeyState.DEAD.value} for name in rotation.claim()], "Keys of the other deployment")
+        show(
+            [{"key": name, "state": KeyState.DEAD.value} for name in rotation.claim()],
+            "Keys of the other deployment",
+            empty="nothing to do",
+        )
         return 0
     if arguments.now:
         return 0 if rotation.renew(arguments.now) else 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -12,10 +10,9 @@ import requests
 
 from config import OPENROUTER_KEY
 from crypto import sha256_hex
+from remote_keys import KeyAccount, RemoteKey, key_account, remote_key
 
 API_TIMEOUT_SECONDS = 30.0
-NANO = 1_000_000_000  # nano-dollars in a dollar
-MAX_NANO = 2**63 - 1
 
 
 class ManagementError(Exception):
@@ -24,28 +21,6 @@ class ManagementError(Exception):
     def __init__(self, what: str, status: int = 0, reason: str = "") -> None:
         super().__init__(f"OpenRouter's management API failed: {what}: {reason or f'status {status}'}")
         self.status = status
-
-
-@dataclass(frozen=True)
-class RemoteKey:
-    """A key as OpenRouter lists it. Money in nano-dollars; None means no limit."""
-
-    name: str
-    hash: str
-    disabled: bool
-    created_at: datetime
-    limit_nano: int | None
-    remaining_nano: int | None
-    usage_nano: int
-
-
-@dataclass(frozen=True)
-class KeyAccount:
-    """What a key tells about itself. account_id: a hash that is equal for keys of one account."""
-
-    account_id: str | None
-    limit_nano: int | None
-    remaining_nano: int | None
 
 
 class ManagementApi:
@@ -91,7 +66,7 @@ class ManagementApi:
             # Anything else is not "no keys": what is not listed is taken for gone.
             if not isinstance(data, list):
                 raise TypeError
-            return {key.hash: key for key in map(_remote_key, data)}
+            return {key.hash: key for key in map(remote_key, data)}
         except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
             raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
 
@@ -146,34 +121,3 @@ class ManagementApi:
         if not isinstance(answer, dict):
             raise ManagementError(what, reason="the answer is no JSON object")
         return answer
-
-
-def key_account(told: Any) -> KeyAccount:
-    """The `data` of GET /key. Raises TypeError, ValueError, AttributeError or ArithmeticError if it is none."""
-    owner = told.get("organization_id") or told.get("creator_user_id")
-    # Hashed: the id itself would tell whoever reads the database or a log which account it is.
-    account_id = sha256_hex(f"openrouter-account {owner}") if owner else None
-    return KeyAccount(account_id, nano(told.get("limit")), nano(told.get("limit_remaining")))
-
-
-def _remote_key(told: Any) -> RemoteKey:
-    created_at = datetime.fromisoformat(told["created_at"])
-    return RemoteKey(
-        name=str(told["name"]),
-        hash=str(told["hash"]),
-        disabled=bool(told["disabled"]),
-        created_at=created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
-        limit_nano=nano(told.get("limit")),
-        remaining_nano=nano(told.get("limit_remaining")),
-        usage_nano=nano(told.get("usage")) or 0,
-    )
-
-
-def nano(dollars: object) -> int | None:
-    """Dollars as nano-dollars; None is no limit. Raises ValueError or ArithmeticError if it is no amount of money."""
-    if dollars is None:
-        return None
-    amount = round(Decimal(str(dollars)) * NANO)
-    if abs(amount) > MAX_NANO:
-        raise ValueError("more than a column holds")
-    return amount

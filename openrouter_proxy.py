@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 import json_text
 from answer_relay import TICK_SECONDS, AnswerRelay, ClientGone, Silence
-from api_key_manager import ApiKeyManager, PoolKey
+from api_key_manager import ApiKeyManager
 from config import Config
 from errors import AppError, ServiceFault, UpstreamFailed
 from event_stream import KEEPALIVE, error_event, refusal_event
+from key_choice import PoolKey
 from logs import event
 from openrouter_errors import Refusal, classify, clean, retry_after
 from proxy_request import ChatBody, ProxyRequest, read_body

@@ -13,6 +13,7 @@ from api_key_manager import EXPIRY_MARGIN
 from db import Database
 from gateway_processes import ProcessReport, reports
 from pool_keys import WITHOUT_TEXT, KeyRow, KeyState, PoolKeys
+from remote_keys import NANO
 
 # A process that has not reported for this long may be gone: what it said about keys' health is not news any more.
 SILENT_AFTER = timedelta(seconds=30)
@@ -111,7 +112,7 @@ def _is_usable(key: KeyOverview, now: datetime) -> bool:
 
 
 def _dollars(nano: int | None) -> float | None:
-    return None if nano is None else nano / 1_000_000_000
+    return None if nano is None else nano / NANO
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from api_key_manager import ApiKeyManager, PoolKey
+from api_key_manager import ApiKeyManager
 from errors import AppError, UpstreamFailed, UpstreamTimeout
+from key_choice import PoolKey
 from logs import event
 from openrouter_errors import Other, Refusal, Row, classify
 from upstream_http import Exchange, NothingYet

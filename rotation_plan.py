@@ -25,8 +25,8 @@ from enum import StrEnum
 from functools import cached_property
 
 from api_key_manager import EXPIRY_MARGIN
-from management_api import RemoteKey
 from pool_keys import KeyRow, KeySource, KeyState
+from remote_keys import RemoteKey
 
 MAX_TAKEN_IN = 3  # unknown keys in one pass: if it is us who are wrong, people have time to notice
 MAX_PENDING = 3  # intents whose answer was lost: a create that never answers must not fill the account
@@ -71,6 +71,20 @@ class Step:
     do: Do
     row: KeyRow | None = None
     remote: RemoteKey | None = None
+
+    @property
+    def known_row(self) -> KeyRow:
+        """The row of a step that has one. Raises ValueError."""
+        if self.row is None:
+            raise ValueError(f"the plan gave no row to {self.do}")
+        return self.row
+
+    @property
+    def known_key(self) -> RemoteKey:
+        """The listed key of a step that has one. Raises ValueError."""
+        if self.remote is None:
+            raise ValueError(f"the plan gave no key to {self.do}")
+        return self.remote
 
     @property
     def key_name(self) -> str:

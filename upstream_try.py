@@ -19,9 +19,9 @@ from typing import Any
 
 import json_text
 from answer_relay import MAX_PLAIN_LOOKED_AT, broken
-from api_key_manager import PoolKey
 from errors import UpstreamFailed
 from event_stream import MAX_HELD_BYTES, EventStream, Kind, events_in, kind_of
+from key_choice import PoolKey
 from openrouter_errors import Refusal, refusal_in, told
 from upstream_http import ConnectFailed, ConnectionLost, Exchange, NothingYet
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from api_key_manager import ApiKeyManager, PoolKey
+from api_key_manager import ApiKeyManager
 from auth import Caller
 from clock import Clock
 from config import Config
 from crypto import Envelopes
 from db import Database, database_url
+from key_choice import PoolKey
 from openrouter_proxy import OpenRouterProxy, ProxyAnswer
 from pool_keys import KeySource, PoolKeys
 from proxy_request import ProxyRequest

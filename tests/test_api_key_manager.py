@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api_key_manager import ApiKeyManager, PoolKey
+from api_key_manager import ApiKeyManager
 from config import Config
 from crypto import Envelopes
 from db import Database, DatabaseError, api_keys, database_url, revisions
 from errors import AppError, Busy, PaymentRequired, TooManyRequests
-from key_choice import Trial
+from key_choice import PoolKey, Trial
 from key_health import Account
 from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, classify
 from pool_keys import KeySource, PoolKeys

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # Top imports bottom, never the other way. Modules on one line may import those that stand further to the left.
 LAYERS = [
-    "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream management_api",
+    "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream remote_keys management_api terminal",
     "db",
     "revisions sealed_secrets users user_sessions pool_keys gateway_processes",
     "key_health key_choice api_key_manager key_probe pool_overview",
@@ -34,7 +34,7 @@ DOORS = {  # packages that only these modules may know
     "requests": {"management_api"},
     "dotenv": {"config"},
     "pydantic": {"config"},
-    "rich": {"cli", "key_rotation"},
+    "rich": {"cli", "key_rotation", "terminal"},
     "click": {"cli"},
     # Finding out whether a client has gone, and whether a port is free, are not connections.
     "socket": {"upstream_http", "proxy_wsgi", "app"},

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from api_key_manager import ApiKeyManager, PoolKey
+from api_key_manager import ApiKeyManager
 from config import Config
 from db import Database, database_url
+from key_choice import PoolKey
 from key_probe import KEYS_AT_ONCE, KeyProbe
 from openrouter_errors import Refusal, classify
 from pool_keys import KeyRow, KeySource, PoolKeys

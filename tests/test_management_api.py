@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 import pytest
 
 from crypto import sha256_hex
-from management_api import MAX_NANO, KeyAccount, ManagementApi, ManagementError, key_account, nano
+from management_api import ManagementApi, ManagementError
 from tests.gateway import ROOT, environment
 from tests.sandbox.conftest import Running
 
@@ -281,27 +280,3 @@ def says(answer: bytes) -> str:
 
     threading.Thread(target=serve, daemon=True).start()
     return f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1"
-
-
-# ── money
-
-
-@pytest.mark.parametrize(
-    ("dollars", "amount"),
-    [(None, None), (0, 0), (1, 10**9), (0.1, 10**8), (1e-9, 1), ("2.5", 25 * 10**8), (1.1, 11 * 10**8), (-1, -(10**9))],
-)
-def test_dollars_become_nano_dollars_exactly(dollars, amount):
-    assert nano(dollars) == amount
-
-
-@pytest.mark.parametrize("dollars", [True, "x", "", [], {}, "NaN", "Infinity", "-Infinity", 1e30, float(MAX_NANO)])
-def test_what_is_no_amount_of_money_is_refused(dollars):
-    with pytest.raises((ValueError, ArithmeticError)):
-        nano(dollars)
-
-
-def test_an_account_is_its_organization_else_its_person_else_unknown():
-    organization, person = {"organization_id": "o"}, {"creator_user_id": "p"}
-    assert key_account(organization | person) == key_account(organization) != key_account(person)
-    assert key_account({}) == KeyAccount(None, None, None)
-    assert orjson.dumps(key_account(person).account_id) != b'"p"'

@@ -1,0 +1,67 @@
+"""Keys as OpenRouter describes them, read into our own types: to whom a key belongs, and what money it has left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from crypto import sha256_hex
+
+NANO = 1_000_000_000  # nano-dollars in a dollar
+MAX_NANO = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class RemoteKey:
+    """A key as OpenRouter lists it. Money in nano-dollars; None means no limit."""
+
+    name: str
+    hash: str
+    disabled: bool
+    created_at: datetime
+    limit_nano: int | None
+    remaining_nano: int | None
+    usage_nano: int
+
+
+@dataclass(frozen=True)
+class KeyAccount:
+    """What a key tells about itself. account_id: a hash that is equal for keys of one account."""
+
+    account_id: str | None
+    limit_nano: int | None
+    remaining_nano: int | None
+
+
+def key_account(told: Any) -> KeyAccount:
+    """The `data` of GET /key. Raises TypeError, ValueError, AttributeError or ArithmeticError if it is none."""
+    owner = told.get("organization_id") or told.get("creator_user_id")
+    # Hashed: the id itself would tell whoever reads the database or a log which account it is.
+    account_id = sha256_hex(f"openrouter-account {owner}") if owner else None
+    return KeyAccount(account_id, nano(told.get("limit")), nano(told.get("limit_remaining")))
+
+
+def remote_key(told: Any) -> RemoteKey:
+    """An entry of GET /keys. Raises what `key_account` raises, or KeyError, if it is none."""
+    created_at = datetime.fromisoformat(told["created_at"])
+    return RemoteKey(
+        name=str(told["name"]),
+        hash=str(told["hash"]),
+        disabled=bool(told["disabled"]),
+        created_at=created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
+        limit_nano=nano(told.get("limit")),
+        remaining_nano=nano(told.get("limit_remaining")),
+        usage_nano=nano(told.get("usage")) or 0,
+    )
+
+
+def nano(dollars: object) -> int | None:
+    """Dollars as nano-dollars; None is no limit. Raises ValueError or ArithmeticError if it is no amount of money."""
+    if dollars is None:
+        return None
+    amount = round(Decimal(str(dollars)) * NANO)
+    if abs(amount) > MAX_NANO:
+        raise ValueError("more than a column holds")
+    return amount

@@ -1,0 +1,25 @@
+"""What operators' programs print: tables for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def show(rows: Iterable[Mapping[str, object]], title: str, empty: str = "nothing yet") -> None:
+    """Print rows: a table on a terminal, JSON lines otherwise. empty: what a table without rows says."""
+    rows = list(rows)
+    if not sys.stdout.isatty():
+        for row in rows:
+            sys.stdout.write(orjson.dumps(row, default=str).decode() + "\n")
+        return
+    table = Table(*(rows[0] if rows else [empty]), title=title)
+    for row in rows:
+        # Text, because rich would take brackets in a name for its markup.
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    Console().print(table)
