@@ -203,14 +203,15 @@ class KeyRotation:
 
     def _take_in(self, step: Step) -> None:
         """A key with our name that no row knows. It stops working now; deleting it waits until people have looked."""
+        key = step.known_key
         if step.row is None:
             self._lease.hold_deletions(self._clock.now() + self._timing.hold_deletions)
-            self.keys.take_in_unknown(self._row_name(step.known_key), step.known_key.hash)
+            self.keys.take_in_unknown(self._row_name(key), key.hash)
             held_hours = self._timing.hold_deletions / timedelta(hours=1)
-            fields = {"key": step.known_key.name, "deletions_held_hours": held_hours}
+            fields = {"key": key.name, "deletions_held_hours": held_hours}
             event(log, "unknown_key_found", logging.ERROR, **fields)
-        self._api.disable(step.known_key.hash)
-        event(log, "unknown_key_disabled", logging.WARNING, key=step.known_key.name)
+        self._api.disable(key.hash)
+        event(log, "unknown_key_disabled", logging.WARNING, key=key.name)
 
     def _row_name(self, key: RemoteKey) -> str:
         # Whoever made the key could give it any name; the hash always fits a row.
@@ -219,10 +220,11 @@ class KeyRotation:
 
     def _abandon(self, step: Step) -> None:
         """An intent without a stored key: its create was lost. The text is nobody's, so the key has to go."""
+        row = step.known_row
         if step.remote:
             self._api.delete(step.remote.hash)
-        self.keys.move(step.known_row.id, KeyState.ABANDONED)
-        event(log, "key_abandoned", key=step.known_row.name, existed=step.remote is not None)
+        self.keys.move(row.id, KeyState.ABANDONED)
+        event(log, "key_abandoned", key=row.name, existed=step.remote is not None)
 
     def _sweep(self, step: Step) -> None:
         self._api.delete(step.known_key.hash)
@@ -230,13 +232,14 @@ class KeyRotation:
 
     def _check_missing(self, step: Step) -> None:
         """A key that is not in OpenRouter's list is dead only if OpenRouter refuses the key itself, too."""
-        if self._api.ask(self.keys.text(step.known_row.id)):
+        row = step.known_row
+        if self._api.ask(self.keys.text(row.id)):
             return
-        if step.known_row.state is KeyState.DRAINING:
-            self._forget(step)
+        if row.state is KeyState.DRAINING:
+            self._finish(row)
         else:
-            self.keys.move(step.known_row.id, KeyState.DEAD)
-            event(log, "key_dead", logging.WARNING, key=step.known_row.name)
+            self.keys.move(row.id, KeyState.DEAD)
+            event(log, "key_dead", logging.WARNING, key=row.name)
 
     def _quarantine(self, step: Step) -> None:
         """The ciphertext stays as evidence; the key stays at OpenRouter until it expires."""
@@ -250,17 +253,22 @@ class KeyRotation:
         event(log, "key_draining", key=step.known_row.name)
 
     def _disable(self, step: Step) -> None:
-        self._api.disable(step.known_key.hash)
-        self.keys.move(step.known_row.id, KeyState.DISABLED, usage_nano=step.known_key.usage_nano)
-        event(log, "key_disabled", key=step.known_row.name)
+        row, key = step.known_row, step.known_key
+        self._api.disable(key.hash)
+        self.keys.move(row.id, KeyState.DISABLED, usage_nano=key.usage_nano)
+        event(log, "key_disabled", key=row.name)
 
     def _delete(self, step: Step) -> None:
-        self._api.delete(step.known_key.hash)
-        self._forget(step)
+        row, key = step.known_row, step.known_key
+        self._api.delete(key.hash)
+        self._finish(row)
 
     def _forget(self, step: Step) -> None:
-        self.keys.move(step.known_row.id, KeyState.DELETED)
-        event(log, "key_deleted", key=step.known_row.name)
+        self._finish(step.known_row)
+
+    def _finish(self, row: KeyRow) -> None:
+        self.keys.move(row.id, KeyState.DELETED)
+        event(log, "key_deleted", key=row.name)
 
     # ── into use
 
@@ -282,11 +290,12 @@ class KeyRotation:
 
     def _activate(self, step: Step) -> None:
         """Go on with a stored key. One that is still refused after minutes is given up."""
-        told = self._api.ask(self.keys.text(step.known_row.id))
+        row = step.known_row
+        told = self._api.ask(self.keys.text(row.id))
         if told:
-            self._switch(step.known_row.id, step.known_row.name, step.known_row.limit_nano, told)
-        elif step.known_row.created_at <= self._clock.now() - self._timing.intent_min_age:
-            self._give_up(step.known_row.id, step.known_row.name, "OpenRouter refuses it")
+            self._switch(row.id, row.name, row.limit_nano, told)
+        elif row.created_at <= self._clock.now() - self._timing.intent_min_age:
+            self._give_up(row.id, row.name, "OpenRouter refuses it")
 
     def _switch(self, row_id: int, name: str, limit_nano: int | None, told: KeyAccount) -> None:
         if told.limit_nano != limit_nano:
