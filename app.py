@@ -17,6 +17,7 @@ from flask import Flask
 
 import cli
 import config
+import config_sources
 import logs
 import routes
 from proxy_wsgi import ProxyDoor
@@ -51,10 +52,10 @@ def create_app(services: Services) -> Flask:
 def start() -> Services:
     """Configuration, logging, services. Prints what is wrong and exits with 1 if they can't be had."""
     try:
-        settings = config.load()
+        settings = config_sources.load()
         logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
         return build(settings)
-    except config.ConfigError as error:
+    except config_sources.ConfigError as error:
         refuse(str(error))
     except CannotStart as error:
         refuse(f"Cannot start: {error}")

@@ -1,6 +1,6 @@
-"""The database: engines for MySQL, MariaDB and SQLite, transactions, tables, migrations.
+"""The database: engines for MySQL, MariaDB and SQLite, transactions, migrations.
 
-The only file that knows which database it is. Times are aware and UTC on both sides; money is integer nano-dollars.
+The only file that knows which database it is.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, TypeVar
 import mysql.connector.errors as connector_errors
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from clock import Clock
 from config import ROOT, Config
+from tables import metadata
 
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0002"  # the newest file in migrations/versions
+SCHEMA_VERSION = "0003"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
@@ -42,130 +42,6 @@ Duplicate = IntegrityError
 
 class UnknownSchema(Exception):
     """The database was migrated by another version of this program, of which this one knows nothing."""
-
-
-class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """An aware UTC datetime, stored with microseconds and without zone."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
-        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else sa.DateTime())
-
-    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
-
-    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value else None
-
-
-# SQLite numbers rows by itself only in a column of type INTEGER.
-Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-
-
-def _ascii(length: int) -> sa.types.TypeEngine[str]:
-    # Hashes, ids and states compare byte by byte; the tables' collation would ignore case.
-    return sa.String(length).with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql")
-
-
-metadata = sa.MetaData()
-_table_options: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_unicode_ci",
-}
-
-users = sa.Table(
-    "users",
-    metadata,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
-    sa.Column("username_hash", _ascii(64), nullable=False, unique=True),
-    sa.Column("key_hash", _ascii(255), nullable=False),
-    sa.Column("state", _ascii(16), nullable=False),
-    sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("updated_at", UtcDateTime, nullable=False),
-    sa.Column("last_login", UtcDateTime),
-    **_table_options,
-)
-
-user_sessions = sa.Table(
-    "user_sessions",
-    metadata,
-    sa.Column("id", _ascii(32), primary_key=True),
-    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="user_sessions_user"), nullable=False, index=True),
-    sa.Column("refresh_hash", _ascii(64), nullable=False),
-    sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("refreshed_at", UtcDateTime, nullable=False),
-    sa.Column("expires_at", UtcDateTime, nullable=False),
-    sa.Column("ended_at", UtcDateTime, index=True),
-    **_table_options,
-)
-
-api_keys = sa.Table(
-    "api_keys",
-    metadata,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
-    sa.Column("name", sa.String(190), nullable=False, unique=True),
-    sa.Column("state", _ascii(16), nullable=False, index=True),
-    sa.Column("source", _ascii(16), nullable=False),
-    sa.Column("api_key", sa.Text),
-    sa.Column("api_key_hash", _ascii(64), unique=True),
-    sa.Column("enabled", sa.Boolean(name="api_keys_enabled"), nullable=False),
-    sa.Column("expires_at", UtcDateTime),
-    sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("updated_at", UtcDateTime, nullable=False),
-    sa.Column("last_used", UtcDateTime),
-    sa.Column("use_count", sa.BigInteger, nullable=False),
-    sa.Column("account_id", _ascii(64)),
-    sa.Column("limit_nano", sa.BigInteger),
-    sa.Column("remaining_nano", sa.BigInteger),
-    sa.Column("usage_nano", sa.BigInteger),
-    sa.Column("replaces_id", sa.BigInteger),
-    sa.Column("renew_at", UtcDateTime),
-    sa.Column("drain_until", UtcDateTime),
-    sa.Column("drain_revision", sa.BigInteger),
-    **_table_options,
-)
-
-rotator = sa.Table(
-    "rotator",
-    metadata,
-    sa.Column("name", _ascii(64), primary_key=True),
-    sa.Column("owner", _ascii(64)),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("lease_until", UtcDateTime),
-    sa.Column("deployment_hash", _ascii(64)),
-    sa.Column("deletions_held_until", UtcDateTime),
-    **_table_options,
-)
-
-gateway_processes = sa.Table(
-    "gateway_processes",
-    metadata,
-    sa.Column("id", _ascii(32), primary_key=True),
-    sa.Column("beat_at", UtcDateTime, nullable=False, index=True),
-    sa.Column("keys_revision", sa.BigInteger, nullable=False),
-    sa.Column("report", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
-    **_table_options,
-)
-
-sealed_secrets = sa.Table(
-    "sealed_secrets",
-    metadata,
-    sa.Column("name", _ascii(64), primary_key=True),
-    sa.Column("value_encrypted", sa.Text, nullable=False),
-    sa.Column("created_at", UtcDateTime, nullable=False),
-    **_table_options,
-)
-
-revisions = sa.Table(
-    "revisions",
-    metadata,
-    sa.Column("name", _ascii(64), primary_key=True),
-    sa.Column("value", sa.BigInteger, nullable=False),
-    **_table_options,
-)
 
 
 def database_url(config: Config) -> sa.URL:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from clock import Clock
 from crypto import new_id
 from db import Database, Transaction
-from db import gateway_processes as table
+from tables import gateway_processes as table
 
 # A process that has been silent for this long is dead: longer than any answer takes. Until then its calls may go on,
 # even if it can't reach the database.

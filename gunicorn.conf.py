@@ -12,7 +12,8 @@ from gunicorn.workers.gthread import ThreadWorker
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
 import logs
-from config import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, ConfigError, load
+from config import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT
+from config_sources import ConfigError, load
 
 try:
     _settings = load()

@@ -28,19 +28,21 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import track
 
-import config
+import config_sources
 import gateway_processes
 import logs
 import sealed_secrets
 from clock import Clock
-from config import Config, ConfigError
+from config import Config
+from config_sources import ConfigError
 from crypto import Envelopes, SealBroken, new_id, sha256_hex
 from db import Database, DatabaseClock, DatabaseError
 from errors import AppError
 from logs import event
 from management_api import ManagementApi, ManagementError
+from money import nano
 from pool_keys import KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys
-from remote_keys import KeyAccount, RemoteKey, nano
+from remote_keys import KeyAccount, RemoteKey
 from rotation_lease import LeaseLost, RotationLease, WrongDeployment
 from rotation_plan import Do, Situation, Step, Timing, plan
 from services import CannotStart, open_database
@@ -366,7 +368,7 @@ def main() -> int:
     arguments = _arguments()
     required = () if arguments.status else ("OPENROUTER_PROVISION_KEY", "DEPLOYMENT_ID")
     try:
-        settings = config.load(required=required)
+        settings = config_sources.load(required=required)
         logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
         db, envelopes = open_database(settings)
     except ConfigError as error:

@@ -23,9 +23,9 @@ import sqlalchemy as sa
 from clock import Clock
 from crypto import Envelopes, SealBroken, same, sha256_hex
 from db import Database, Duplicate, Transaction, inserted_id
-from db import api_keys as table
 from errors import NotFound
 from revisions import bump, current
+from tables import api_keys as table
 
 T = TypeVar("T")
 MAX_NAME_CHARACTERS = 190

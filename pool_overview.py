@@ -12,8 +12,8 @@ from typing import Any
 from api_key_manager import EXPIRY_MARGIN
 from db import Database
 from gateway_processes import ProcessReport, reports
+from money import usd
 from pool_keys import WITHOUT_TEXT, KeyRow, KeyState, PoolKeys
-from remote_keys import NANO
 
 # A process that has not reported for this long may be gone: what it said about keys' health is not news any more.
 SILENT_AFTER = timedelta(seconds=30)
@@ -41,8 +41,8 @@ class KeyOverview:
             "health": self.health,
             "reason": self.reason,
             "until": self.until,
-            "limit_usd": _dollars(row.limit_nano),
-            "remaining_usd": _dollars(row.remaining_nano),
+            "limit_usd": usd(row.limit_nano),
+            "remaining_usd": usd(row.remaining_nano),
             "used": row.use_count,
             "in_flight": self.in_flight,
             "expires_at": _iso(row.expires_at),
@@ -109,10 +109,6 @@ def _is_usable(key: KeyOverview, now: datetime) -> bool:
     row = key.row
     lasts = row.expires_at is None or row.expires_at > now + EXPIRY_MARGIN
     return row.state is KeyState.ACTIVE and row.enabled and lasts and key.health in PICKED
-
-
-def _dollars(nano: int | None) -> float | None:
-    return None if nano is None else nano / NANO
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -14,8 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from crypto import Envelopes, SealBroken
-from db import Database, Transaction, api_keys, sealed_secrets
+from db import Database, Transaction
 from logs import event
+from tables import api_keys, sealed_secrets
 
 log = logging.getLogger("reencrypt")
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from crypto import sha256_hex
-
-NANO = 1_000_000_000  # nano-dollars in a dollar
-MAX_NANO = 2**63 - 1
+from money import nano
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,3 @@ def remote_key(told: Any) -> RemoteKey:
         remaining_nano=nano(told.get("limit_remaining")),
         usage_nano=nano(told.get("usage")) or 0,
     )
-
-
-def nano(dollars: object) -> int | None:
-    """Dollars as nano-dollars; None is no limit. Raises ValueError or ArithmeticError if it is no amount of money."""
-    if dollars is None:
-        return None
-    amount = round(Decimal(str(dollars)) * NANO)
-    if abs(amount) > MAX_NANO:
-        raise ValueError("more than a column holds")
-    return amount

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from db import Database, DatabaseError, Transaction
-from db import revisions as table
 from logs import event
+from tables import revisions as table
 
 log = logging.getLogger("revisions")
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from clock import Clock
 from crypto import new_id, same, sha256_hex
 from db import Database, Transaction
-from db import rotator as table
+from tables import rotator as table
 
 # Longer than the longest time between two checks: one call to OpenRouter with its time-out.
 LEASE = timedelta(seconds=90)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from crypto import Envelopes
 from db import Database, Duplicate, Transaction
-from db import sealed_secrets as table
+from tables import sealed_secrets as table
 
 USERNAME_KEY = "username_key"
 

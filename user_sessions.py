@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from clock import Clock
 from crypto import new_id, new_token, sha256_hex
 from db import Database, Transaction
-from db import user_sessions as table
 from errors import Unauthorized
 from revisions import bump
+from tables import user_sessions as table
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from clock import Clock
 from crypto import keyed_name
 from db import Database, Duplicate, Transaction, inserted_id
-from db import users as table
 from errors import UsernameTaken
 from revisions import bump
+from tables import users as table
 
 
 class UserState(StrEnum):

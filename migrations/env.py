@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db import metadata
+from tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(

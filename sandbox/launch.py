@@ -17,6 +17,7 @@ import orjson
 import requests
 
 import config
+import config_sources
 from clients.python.openrouter_proxy_client import KdfParameters, derive_key
 
 START_SECONDS = 60
@@ -30,7 +31,7 @@ def main() -> int:
     children: list[Child] = []
     try:
         return run(children)
-    except config.ConfigError as error:
+    except config_sources.ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
@@ -44,11 +45,11 @@ def main() -> int:
 
 def run(children: list[Child]) -> int:
     """Start the programs into `children` and return when one of them ends. Raises ConfigError."""
-    settings = config.load()
+    settings = config_sources.load()
     environment = dict(os.environ)
     if not (settings.openrouter_provision_key or settings.openrouter_api_keys or os.environ.get("OPENROUTER_API_URL")):
         environment |= start_stand_in(children, settings)
-        settings = config.load(environment)
+        settings = config_sources.load(environment)
         say("No OpenRouter key is set (OPENROUTER_PROVISION_KEY in .env): a stand-in answers in its place.")
     if settings.openrouter_provision_key:
         children.append(start("key_rotation.py", environment))

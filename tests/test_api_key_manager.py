@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from api_key_manager import ApiKeyManager
 from config import Config
 from crypto import Envelopes
-from db import Database, DatabaseError, api_keys, database_url, revisions
+from db import Database, DatabaseError, database_url
 from errors import AppError, Busy, PaymentRequired, TooManyRequests
 from key_choice import PoolKey, Trial
 from key_health import Account
 from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, classify
 from pool_keys import KeySource, PoolKeys
+from tables import api_keys, revisions
 from tests.conftest import MovableClock
 
 

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 # Top imports bottom, never the other way. Modules on one line may import those that stand further to the left.
 LAYERS = [
-    "errors clock logs config json_text crypto openrouter_errors upstream_http event_stream remote_keys management_api terminal",
-    "db",
+    "errors clock logs config config_sources money json_text crypto openrouter_errors upstream_http event_stream remote_keys management_api terminal",
+    "tables db",
     "revisions sealed_secrets users user_sessions pool_keys gateway_processes",
     "key_health key_choice api_key_manager key_probe pool_overview",
     "auth reencrypt proxy_request answer_relay upstream_try retry openrouter_proxy",
@@ -32,8 +32,8 @@ DOORS = {  # packages that only these modules may know
     "sqlite3": {"db"},
     "httptools": {"upstream_http"},
     "requests": {"management_api"},
-    "dotenv": {"config"},
-    "pydantic": {"config"},
+    "dotenv": {"config_sources"},
+    "pydantic": {"config", "config_sources"},
     "rich": {"cli", "key_rotation", "terminal"},
     "click": {"cli"},
     # Finding out whether a client has gone, and whether a port is free, are not connections.
@@ -43,6 +43,7 @@ DOORS = {  # packages that only these modules may know
 }
 # SQLAlchemy's expressions are written beside their meaning, in the nouns; engines and types stay in db.
 SQL = {
+    "tables",
     "db",
     "revisions",
     "sealed_secrets",

@@ -23,9 +23,9 @@ import auth as module
 from auth import AUDIENCE, ISSUER, Auth, Caller
 from crypto import KeyHasher
 from db import Database
-from db import user_sessions as session_table
-from db import users as user_table
 from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
+from tables import user_sessions as session_table
+from tables import users as user_table
 from tests.conftest import MovableClock
 from tests.gateway import new_derived_key
 from user_sessions import UserSession, UserSessions

@@ -22,10 +22,10 @@ from app import create_app
 from clock import Clock
 from config import Config
 from crypto import sha256_hex
-from db import api_keys
 from gateway_processes import GatewayProcess
 from pool_keys import KeyState
 from services import Services, build
+from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import ROOT, environment
 

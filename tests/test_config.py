@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
-import socket
-import stat
 import subprocess
-import sys
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import config
-from tests.gateway import ROOT, environment, free_port, in_processes, run
+import config_sources
 
 STRONG = "q8Zr2mVtXw5LkYp0NsHd7BfJc3GuEa9RiToQ4lKx"
 FERNET = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="
@@ -26,7 +21,7 @@ PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": STRONG, "ENCRYPTION_KEY": F
 
 
 def faults(**values: object) -> list[str]:
-    return config.problems({name: str(value) for name, value in values.items()})
+    return config_sources.problems({name: str(value) for name, value in values.items()})
 
 
 def fault(**values: object) -> str:
@@ -40,7 +35,7 @@ def fault(**values: object) -> str:
 
 
 def test_no_settings_at_all_are_enough_for_development():
-    assert config.problems({}) == []
+    assert config_sources.problems({}) == []
 
 
 def test_production_settings_with_strong_secrets_have_no_faults():
@@ -48,7 +43,7 @@ def test_production_settings_with_strong_secrets_have_no_faults():
 
 
 def test_defaults_are_those_of_the_original_table(tmp_path):
-    loaded = config.load({"DATA_DIR": str(tmp_path)})
+    loaded = config_sources.load({"DATA_DIR": str(tmp_path)})
     assert (loaded.port, loaded.db_name) == (5000, "openrouter_proxy")
     assert (loaded.app_hostname, loaded.app_title) == ("https://myapp.com", "MyApp")
     assert (loaded.db_host, loaded.db_port, loaded.db_user) == (None, 3306, "root")
@@ -61,8 +56,8 @@ def test_every_setting_has_a_help_text():
 
 
 def test_development_listens_on_the_loopback_production_on_all_addresses():
-    assert config.load(PRODUCTION).listen_host == "0.0.0.0"
-    assert config.load(PRODUCTION | {"HOST": "10.0.0.7"}).listen_host == "10.0.0.7"
+    assert config_sources.load(PRODUCTION).listen_host == "0.0.0.0"
+    assert config_sources.load(PRODUCTION | {"HOST": "10.0.0.7"}).listen_host == "10.0.0.7"
     assert config.Config().listen_host == "127.0.0.1"
 
 
@@ -95,49 +90,49 @@ def test_wrong_types_missing_secrets_and_unreadable_files_are_reported_in_one_go
 
 
 def test_faults_are_one_line_each_and_counted(tmp_path):
-    with pytest.raises(config.ConfigError) as raised:
-        config.load({"PORT": "x", "SERVER": "y", "DATA_DIR": str(tmp_path / "data")})
+    with pytest.raises(config_sources.ConfigError) as raised:
+        config_sources.load({"PORT": "x", "SERVER": "y", "DATA_DIR": str(tmp_path / "data")})
     lines = str(raised.value).splitlines()
     assert lines[0] == "Cannot start: 2 problems in the configuration."
     assert [line.strip() for line in lines[1:]] == raised.value.problems
-    with pytest.raises(config.ConfigError, match="1 problem in"):
-        config.load({"PORT": "x"})
+    with pytest.raises(config_sources.ConfigError, match="1 problem in"):
+        config_sources.load({"PORT": "x"})
 
 
 @pytest.mark.parametrize("values", [{}, {"PORT": "x"}, PRODUCTION, {"APP_ENV": "production"}])
 def test_looking_for_faults_writes_nothing(tmp_path, values):
-    config.problems(values | {"DATA_DIR": str(tmp_path / "data")})
+    config_sources.problems(values | {"DATA_DIR": str(tmp_path / "data")})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refused_start_writes_nothing(tmp_path):
-    with pytest.raises(config.ConfigError):
-        config.load({"DATA_DIR": str(tmp_path / "data"), "PORT": "x"})
+    with pytest.raises(config_sources.ConfigError):
+        config_sources.load({"DATA_DIR": str(tmp_path / "data"), "PORT": "x"})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_calling_program_requires_is_reported_with_the_rest():
-    found = config.problems({"PORT": "x"}, required=["OPENROUTER_PROVISION_KEY"])
+    found = config_sources.problems({"PORT": "x"}, required=["OPENROUTER_PROVISION_KEY"])
     assert [line.split(":")[0] for line in found] == ["OPENROUTER_PROVISION_KEY", "PORT"]
-    assert config.problems({"OPENROUTER_PROVISION_KEY": OPENROUTER_KEY}, ["OPENROUTER_PROVISION_KEY"]) == []
+    assert config_sources.problems({"OPENROUTER_PROVISION_KEY": OPENROUTER_KEY}, ["OPENROUTER_PROVISION_KEY"]) == []
 
 
 def test_a_required_value_that_development_generates_is_required_in_production_only():
-    assert config.problems({}, ["DEPLOYMENT_ID"]) == []
-    assert config.problems(PRODUCTION, ["DEPLOYMENT_ID"]) == ["DEPLOYMENT_ID: is missing"]
+    assert config_sources.problems({}, ["DEPLOYMENT_ID"]) == []
+    assert config_sources.problems(PRODUCTION, ["DEPLOYMENT_ID"]) == ["DEPLOYMENT_ID: is missing"]
 
 
 def test_a_required_value_whose_file_cannot_be_read_is_reported_once(tmp_path):
     values = {"OPENROUTER_PROVISION_KEY_FILE": str(tmp_path / "nowhere")}
-    found = config.problems(values, ["OPENROUTER_PROVISION_KEY"])
+    found = config_sources.problems(values, ["OPENROUTER_PROVISION_KEY"])
     assert found == [f"OPENROUTER_PROVISION_KEY_FILE: cannot read {tmp_path}/nowhere (FileNotFoundError)"]
 
 
 def test_an_empty_value_counts_as_not_set():
     values = dict.fromkeys((name.upper() for name in config.Config.model_fields), "")
-    assert config.problems(values) == []
-    assert config.problems(dict.fromkeys(values, "  \n")) == []
-    assert [line.split(":")[0] for line in config.problems(values | {"APP_ENV": "production"})] == [
+    assert config_sources.problems(values) == []
+    assert config_sources.problems(dict.fromkeys(values, "  \n")) == []
+    assert [line.split(":")[0] for line in config_sources.problems(values | {"APP_ENV": "production"})] == [
         "SECRET_KEY",
         "ENCRYPTION_KEY",
     ]
@@ -196,7 +191,7 @@ def test_what_is_not_a_fernet_key_is_refused(value):
 
 @pytest.mark.parametrize("separator", [",", " ", "\n", ", "])
 def test_encryption_keys_are_a_list_newest_first(separator):
-    loaded = config.load(PRODUCTION | {"ENCRYPTION_KEY": separator.join([OTHER_FERNET, FERNET])})
+    loaded = config_sources.load(PRODUCTION | {"ENCRYPTION_KEY": separator.join([OTHER_FERNET, FERNET])})
     assert loaded.encryption_keys == [OTHER_FERNET, FERNET]
 
 
@@ -250,7 +245,9 @@ def test_production_takes_a_strong_database_password():
 
 def test_a_secret_may_come_from_a_file_and_loses_its_line_end(tmp_path):
     (tmp_path / "key").write_text(f"{STRONG}\n")
-    loaded = config.load({"APP_ENV": "production", "SECRET_KEY_FILE": str(tmp_path / "key"), "ENCRYPTION_KEY": FERNET})
+    loaded = config_sources.load(
+        {"APP_ENV": "production", "SECRET_KEY_FILE": str(tmp_path / "key"), "ENCRYPTION_KEY": FERNET}
+    )
     assert loaded.secret_key.get_secret_value() == STRONG
 
 
@@ -268,7 +265,7 @@ def test_every_secret_may_come_from_a_file(tmp_path, name):
     }
     (tmp_path / "secret").write_text(values[name] + "\r\n")
     more = {"DB_HOST": "db"} if name == "DB_PASSWORD" else {}
-    loaded = config.load({f"{name}_FILE": str(tmp_path / "secret"), "DATA_DIR": str(tmp_path / "data"), **more})
+    loaded = config_sources.load({f"{name}_FILE": str(tmp_path / "secret"), "DATA_DIR": str(tmp_path / "data"), **more})
     value = getattr(loaded, name.lower())
     texts = [one.get_secret_value() for one in (value if isinstance(value, tuple) else [value])]
     assert texts == values[name].split("\n")
@@ -327,7 +324,7 @@ def test_printing_the_settings_shows_no_secret(tmp_path):
         "OPENROUTER_PROVISION_KEY": "sk-or-v1-provision-0123456789",
         "OPENROUTER_API_KEYS": OPENROUTER_KEY,
     }
-    loaded = config.load(values)
+    loaded = config_sources.load(values)
     shown = f"{loaded!r} {loaded} {loaded.model_dump()} {loaded.model_dump_json()}"
     for secret in [STRONG, FERNET, STRONG[::-1], "kZ4", "provision-0123", OPENROUTER_KEY[9:]]:
         assert secret not in shown
@@ -343,7 +340,7 @@ def test_every_secret_text_in_use_is_known_to_the_redaction():
         "OPENROUTER_PROVISION_KEY": "sk-or-v1-provision-0123456789",
         "OPENROUTER_API_KEYS": OPENROUTER_KEY,
     }
-    assert set(config.load(values).secret_values()) == {
+    assert set(config_sources.load(values).secret_values()) == {
         STRONG,
         STRONG[::-1],
         FERNET,
@@ -391,7 +388,7 @@ NAMES = sorted(name.upper() for name in config.Config.model_fields)
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), texts))
 def test_no_value_whatever_breaks_the_check_and_no_secret_is_echoed(values):
-    for line in config.problems(values):
+    for line in config_sources.problems(values):
         name = line.split(":")[0]
         assert name in NAMES
         secret = values.get(name, "").strip()
@@ -412,7 +409,7 @@ def test_plain_http_to_openrouter_is_refused(url):
     "url", ["http://127.0.0.1:1/api/v1", "http://localhost/v1/", "http://[::1]:8080/x", "https://a"]
 )
 def test_plain_http_to_this_machine_is_accepted(tmp_path, url):
-    loaded = config.load({"OPENROUTER_API_URL": url, "DATA_DIR": str(tmp_path)})
+    loaded = config_sources.load({"OPENROUTER_API_URL": url, "DATA_DIR": str(tmp_path)})
     assert loaded.openrouter_api_url == url.rstrip("/")
 
 
@@ -436,7 +433,7 @@ def test_a_title_that_cannot_travel_in_a_header_is_refused(title):
 
 @pytest.mark.parametrize(("text", "value"), [("none", None), (" NONE ", None), ("2.5", 2.5), ("10", 10.0)])
 def test_the_limit_of_a_key_may_be_none(tmp_path, text, value):
-    assert config.load({"KEY_LIMIT_USD": text, "DATA_DIR": str(tmp_path)}).key_limit_usd == value
+    assert config_sources.load({"KEY_LIMIT_USD": text, "DATA_DIR": str(tmp_path)}).key_limit_usd == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "ten"])
@@ -455,7 +452,7 @@ def test_what_is_not_an_openrouter_key_is_refused(key):
 @pytest.mark.parametrize("text", ["{0},{1}", " {0} ,, {1}, ", "{0}\n{1}\n", "{0} {1}"])
 def test_openrouter_keys_are_separated_by_commas_or_white_space(tmp_path, text):
     keys = [OPENROUTER_KEY, OPENROUTER_KEY[:-8]]
-    loaded = config.load({"OPENROUTER_API_KEYS": text.format(*keys), "DATA_DIR": str(tmp_path)})
+    loaded = config_sources.load({"OPENROUTER_API_KEYS": text.format(*keys), "DATA_DIR": str(tmp_path)})
     assert [key.get_secret_value() for key in loaded.openrouter_api_keys] == keys
 
 
@@ -472,138 +469,8 @@ def test_numbers_out_of_range_are_refused(name, value):
     assert [line.split(":")[0] for line in faults(**{name: value})] == ([name] if value else [])
 
 
-# ── secrets that development generates
-
-
-def test_development_generates_secrets_and_keeps_them_for_the_next_start(tmp_path):
-    folder = tmp_path / "data"
-    first, second = (config.load({"DATA_DIR": str(folder)}) for _ in range(2))
-    assert first == second
-    assert len(first.encryption_keys) == 1
-    assert len(first.secret_key.get_secret_value()) == 64
-    assert len(first.deployment_id) == 36
-    assert config.load({"DATA_DIR": str(tmp_path / "other")}).secret_key != first.secret_key
-
-
-def test_generated_secrets_are_readable_by_their_owner_only(tmp_path):
-    folder = tmp_path / "data"
-    before = os.umask(0)
-    try:
-        config.load({"DATA_DIR": str(folder)})
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {
-        "secret_key": 0o600,
-        "encryption_key": 0o600,
-        "deployment_id": 0o600,
-    }
-
-
-def test_a_secret_that_is_set_is_not_generated(tmp_path):
-    config.load({"DATA_DIR": str(tmp_path), "SECRET_KEY": STRONG, "DEPLOYMENT_ID": "here"})
-    assert [path.name for path in tmp_path.iterdir()] == ["encryption_key"]
-
-
-def test_production_generates_nothing(tmp_path):
-    config.load(PRODUCTION | {"DATA_DIR": str(tmp_path / "data")})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"dev_secret_key", b"\xff\xff"])
-def test_a_damaged_generated_secret_refuses_the_start(tmp_path, content):
-    (tmp_path / "secret_key").write_bytes(content)
-    with pytest.raises(config.ConfigError) as raised:
-        config.load({"DATA_DIR": str(tmp_path)})
-    assert str(tmp_path) in raised.value.problems[0]
-    assert (tmp_path / "secret_key").read_bytes() == content
-
-
-def test_a_data_folder_that_cannot_be_written_refuses_the_start(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(config.ConfigError, match="DATA_DIR: cannot keep generated secrets"):
-        config.load({"DATA_DIR": str(tmp_path / "file" / "data")})
-
-
-def test_processes_that_start_together_agree_on_the_generated_secrets(tmp_path):
-    show = "c = config.load(); print(c.secret_key.get_secret_value(), c.encryption_keys, c.deployment_id)"
-    printed = set(in_processes(8, "import config", show, DATA_DIR=tmp_path / "data"))
-    assert len(printed) == 1
-    assert len(printed.pop().split()) == 3
-    assert len(list((tmp_path / "data").iterdir())) == 3
-
-
-# ── the .env file and the real programs
-
-
-def printed_port(**settings: object) -> str:
-    return run("-c", "import config; print(config.load().port)", **settings).stdout.strip()
-
-
-def test_the_env_file_gives_values_and_the_environment_overrides_them(tmp_path):
-    (tmp_path / "env").write_text('# comment\nPORT=7001\nAPP_TITLE="A b"\nDB_HOST\n', encoding="utf-8")
-    assert printed_port(ENV_FILE=tmp_path / "env", DATA_DIR=tmp_path) == "7001"
-    assert printed_port(ENV_FILE=tmp_path / "env", DATA_DIR=tmp_path, PORT=7002) == "7002"
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not-text"])
-def test_an_env_file_that_cannot_be_read_is_a_fault(tmp_path, content):
-    if content:
-        (tmp_path / "env").write_bytes(content)
-    refused = run("app.py", ENV_FILE=tmp_path / "env", DATA_DIR=tmp_path / "data")
-    assert refused.returncode == 1
-    assert f"ENV_FILE: cannot read {tmp_path}/env" in refused.stderr
-    assert not (tmp_path / "data").exists()
-
-
-PROGRAMS = {
-    "server": ["app.py"],
-    "rotation": ["key_rotation.py", "--once"],
-    "gunicorn": ["-m", "gunicorn", "app:app"],
-    "flask": ["-m", "flask", "--app", "app", "db", "upgrade"],
-}
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_every_program_names_all_faults_and_ends_with_1_before_it_listens_or_writes(tmp_path, name):
-    (tmp_path / "empty").touch()
-    port = free_port()
-    env = environment(
-        APP_ENV="production",
-        SECRET_KEY="dev_secret_key",
-        ENCRYPTION_KEY_FILE=tmp_path / "empty",
-        KEY_LIFETIME_HOURS="long",
-        OPENROUTER_API_KEYS="hunter2",
-        DATA_DIR=tmp_path / "data",
-        HOST="127.0.0.1",
-        PORT=port,
-    )
-    command = [sys.executable, *PROGRAMS[name]]
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None:
-        assert not listens(port)
-        time.sleep(0.01)
-    printed, complaint = process.communicate()
-    assert process.returncode == 1
-    assert printed == ""
-    wanted = ["SECRET_KEY", "ENCRYPTION_KEY_FILE", "KEY_LIFETIME_HOURS", "OPENROUTER_API_KEYS"]
-    wanted += ["OPENROUTER_PROVISION_KEY", "DEPLOYMENT_ID"] if name == "rotation" else []
-    assert f"Cannot start: {len(wanted)} problems in the configuration." in complaint
-    assert sorted(line.split(":")[0].strip() for line in complaint.splitlines() if line.startswith("  ")) == sorted(
-        wanted
-    )
-    assert "Traceback" not in complaint
-    assert "hunter2" not in complaint
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_a_database_that_is_set_by_halves_or_twice_is_refused():
-    twice = config.problems({"DB_HOST": "db", "DATABASE_URL": "mysql://db/x"})
-    halved = config.problems({"DB_PASSWORD": "a-good-one-4711", "DB_NAME": "x"})
+    twice = config_sources.problems({"DB_HOST": "db", "DATABASE_URL": "mysql://db/x"})
+    halved = config_sources.problems({"DB_PASSWORD": "a-good-one-4711", "DB_NAME": "x"})
     assert [line.partition(":")[0] for line in twice + halved] == ["DATABASE_URL", "DATABASE_URL"]
     assert "SQLite" in halved[0]

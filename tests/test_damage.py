@@ -14,9 +14,10 @@ from cryptography.fernet import Fernet
 import db as db_module
 from clock import Clock
 from crypto import Envelopes
-from db import Database, api_keys
+from db import Database
 from pool_keys import KeySource, PoolKeys
 from sealed_secrets import username_key
+from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import Gateway, refusal_of, run
 from tests.sandbox.conftest import Running

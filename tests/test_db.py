@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import db as db_module
+import tables
 from config import Config
 from db import (
     SCHEMA_VERSION,
@@ -27,18 +28,16 @@ from db import (
     DatabaseError,
     Duplicate,
     UnknownSchema,
-    api_keys,
     database_url,
     inserted_id,
-    revisions,
-    users,
 )
+from tables import api_keys, revisions, users
 from tests.gateway import ROOT, in_processes
 from tests.mariadb import DatabaseServer
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 YEAR_1900, YEAR_2200 = (NOON.replace(year=year, tzinfo=None) for year in (1900, 2200))
-OPEN = "import config, db; database = db.Database(db.database_url(config.Config(database_url=sys.argv[1])))"
+OPEN = "import config, db, tables; database = db.Database(db.database_url(config.Config(database_url=sys.argv[1])))"
 DRIVERS = ["mysql", "mysql+pymysql"]
 
 
@@ -277,7 +276,7 @@ def test_a_second_row_of_a_unique_value_is_a_duplicate(db):
 def test_a_session_without_its_user_is_refused(db):
     row = {"id": "s", "user_id": 77, "refresh_hash": "x", "created_at": NOON, "refreshed_at": NOON, "expires_at": NOON}
     with pytest.raises(Duplicate):  # the drivers' word for every broken constraint
-        db.transact(lambda tx: tx.execute(db_module.user_sessions.insert().values(row)))
+        db.transact(lambda tx: tx.execute(tables.user_sessions.insert().values(row)))
 
 
 def test_errors_do_not_show_what_was_to_be_stored(db):
@@ -322,13 +321,13 @@ def test_reading_does_not_wait_for_a_writer_and_sees_nothing_unfinished(db):
 
 COUNT_UP = """
 import sqlalchemy as sa
-this = db.revisions.c.name == "users"
+this = tables.revisions.c.name == "users"
 def read_and_write(tx):
-    value = tx.scalar(sa.select(db.revisions.c.value).where(this).with_for_update())
-    tx.execute(db.revisions.update().where(this).values(value=value + 1))
+    value = tx.scalar(sa.select(tables.revisions.c.value).where(this).with_for_update())
+    tx.execute(tables.revisions.update().where(this).values(value=value + 1))
 for _ in range(40):
     database.transact(read_and_write)
-    database.transact(lambda tx: tx.execute(db.revisions.update().where(this).values(value=db.revisions.c.value + 1)))
+    database.transact(lambda tx: tx.execute(tables.revisions.update().where(this).values(value=tables.revisions.c.value + 1)))
 """
 
 

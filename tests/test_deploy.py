@@ -24,6 +24,7 @@ import requests
 import yaml
 
 import config
+import config_sources
 from tests.gateway import ROOT, Gateway, free_port, wait_for
 from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running
@@ -408,4 +409,4 @@ def test_mysql_is_healthy_only_for_the_gateways_user(
 def test_secrets_made_as_told_are_accepted() -> None:
     made = made_secrets()
     assert set(made) == {*required_variables(), "ADMIN_TOKEN"} - {"OPENROUTER_PROVISION_KEY"}
-    assert config.problems({"APP_ENV": "production", "DB_HOST": "mysql", **made}) == []
+    assert config_sources.problems({"APP_ENV": "production", "DB_HOST": "mysql", **made}) == []

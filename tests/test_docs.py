@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from config import GENERATED, SECRET_NAMES, Config
+from config import SECRET_NAMES, Config
+from config_sources import GENERATED
 from tests.gateway import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

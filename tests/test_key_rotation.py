@@ -23,7 +23,7 @@ import sealed_secrets
 from api_key_manager import ApiKeyManager
 from config import Config
 from crypto import Envelopes, SealBroken, sha256_hex
-from db import Database, api_keys, database_url, rotator
+from db import Database, database_url
 from errors import NotFound
 from gateway_processes import SILENT_IS_DEAD, GatewayProcess
 from key_rotation import KeyRotation
@@ -33,6 +33,7 @@ from reencrypt import reencrypt
 from revisions import current
 from rotation_lease import LEASE, LeaseLost, WrongDeployment
 from rotation_plan import Step, Timing, plan
+from tables import api_keys, rotator
 from tests.conftest import ENCRYPTION_KEY, MovableClock
 from tests.gateway import ROOT, environment, run, wait_for
 from tests.sandbox.conftest import Running

@@ -12,9 +12,10 @@ from cryptography.fernet import Fernet
 
 from config import Config
 from crypto import Envelopes, SealBroken, sha256_hex
-from db import Database, api_keys, database_url, revisions
+from db import Database, database_url
 from errors import NotFound
 from pool_keys import BEFORE, WITHOUT_TEXT, KeyAlreadyKnown, KeyRow, KeySource, KeyState, MoveRefused, PoolKeys
+from tables import api_keys, revisions
 from tests.conftest import ENCRYPTION_KEY, MovableClock
 
 STATES = list(KeyState)

@@ -10,10 +10,11 @@ import pytest
 
 from clock import Clock
 from crypto import Envelopes
-from db import Database, api_keys, gateway_processes
+from db import Database
 from gateway_processes import GatewayProcess
 from pool_keys import KeySource, KeyState, PoolKeys
 from pool_overview import SILENT_AFTER, PoolOverview, pool_overview
+from tables import api_keys, gateway_processes
 
 TEXT = "sk-or-v1-" + "a1b2" * 16
 Report = Callable[..., str]

@@ -15,10 +15,11 @@ from cryptography.fernet import Fernet
 import db as db_module
 from clock import Clock
 from crypto import Envelopes, SealBroken
-from db import Database, api_keys
+from db import Database
 from pool_keys import KeySource, PoolKeys
 from reencrypt import BATCH_ROWS, SEALED, KeyUse, count_sealed, reencrypt, survey
 from sealed_secrets import username_key
+from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import ROOT, environment, run
 

@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from config import Config
-from db import Database, DatabaseError, database_url, revisions
+from db import Database, DatabaseError, database_url
 from revisions import RevisionWatcher, bump
+from tables import revisions
 
 NAMES = ("users", "user_sessions", "api_keys")
 

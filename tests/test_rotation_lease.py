@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from config import Config
 from crypto import Envelopes
-from db import Database, api_keys, database_url, rotator
+from db import Database, database_url
 from pool_keys import KeySource, KeyState, PoolKeys
 from rotation_lease import LEASE, LeaseLost, RotationLease, WrongDeployment
+from tables import api_keys, rotator
 from tests.conftest import ENCRYPTION_KEY, MovableClock
 from tests.gateway import ROOT, environment, in_processes
 

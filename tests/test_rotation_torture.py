@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from db import api_keys
+from tables import api_keys
 from tests.mariadb import DatabaseServer
 from tests.rotation_torture.schedules import CALLS, FAULTS, STEPS, Schedule, all_schedules, killed, others
 from tests.rotation_torture.workers import memory_folder

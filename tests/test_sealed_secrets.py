@@ -9,8 +9,9 @@ from cryptography.fernet import Fernet
 import sealed_secrets as module
 from config import Config
 from crypto import Envelopes, SealBroken
-from db import Database, database_url, sealed_secrets
+from db import Database, database_url
 from sealed_secrets import check_canary, username_key
+from tables import sealed_secrets
 from tests.conftest import ENCRYPTION_KEY
 from tests.gateway import in_processes
 

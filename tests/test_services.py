@@ -16,11 +16,12 @@ from cryptography.fernet import Fernet
 
 from config import Config
 from crypto import sha256_hex
-from db import Database, database_url, sealed_secrets, user_sessions
+from db import Database, database_url
 from errors import Forbidden, TooManyRequests, Unauthorized
 from gateway_processes import ProcessReport, reports
 from pool_keys import KeySource, KeyState
 from services import CannotStart, Services, build, import_keys, open_database
+from tables import sealed_secrets, user_sessions
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import new_derived_key, wait_for
 from users import UserState

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from clock import Clock
 from crypto import sha256_hex
-from db import Database, revisions
-from db import user_sessions as table
+from db import Database
 from errors import Unauthorized
+from tables import revisions
+from tables import user_sessions as table
 from tests.conftest import MovableClock
 from tests.gateway import in_processes
 from user_sessions import UserSession, UserSessions

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crypto import keyed_name
-from db import Database, revisions
-from db import users as table
+from db import Database
 from errors import UsernameTaken
+from tables import revisions
+from tables import users as table
 from tests.conftest import MovableClock
 from users import Users, UserState
 

@@ -21,9 +21,10 @@ import sqlalchemy as sa
 
 from config import Config
 from crypto import Envelopes
-from db import Database, api_keys, database_url, gateway_processes, metadata, revisions, rotator
+from db import Database, database_url
 from gateway_processes import GatewayProcess
 from key_rotation import KeyRotation
+from tables import api_keys, gateway_processes, metadata, revisions, rotator
 from tests.rotation_torture.commit_cutter import CommitCutter
 from tests.rotation_torture.invariants import MIN_AGE, PASSING, Invariants, Sample, born
 from tests.rotation_torture.rotator import (

@@ -9,7 +9,8 @@ import time
 import sqlalchemy as sa
 
 from config import Config
-from db import Database, api_keys, database_url
+from db import Database, database_url
+from tables import api_keys
 from tests.gateway import ROOT, check_headers, refusal_of, wait_for
 
 

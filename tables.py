@@ -1,0 +1,236 @@
+"""The tables: what each column is called, and which type it has on either database.
+
+Written beside the migrations, which a test compares with them to the last option. Times are aware and UTC on both
+sides; money is integer nano-dollars.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware UTC datetime, stored with microseconds and without zone."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else sa.DateTime())
+
+    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value else None
+
+
+# SQLite numbers rows by itself only in a column of type INTEGER.
+Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def _ascii(length: int) -> sa.types.TypeEngine[str]:
+    # Hashes, ids and states compare byte by byte; the tables' collation would ignore case.
+    return sa.String(length).with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql")
+
+
+metadata = sa.MetaData()
+_table_options: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_unicode_ci",
+}
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("username_hash", _ascii(64), nullable=False, unique=True),
+    sa.Column("key_hash", _ascii(255), nullable=False),
+    sa.Column("state", _ascii(16), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("last_login", UtcDateTime),
+    sa.Column("upstream_choice", _ascii(16)),
+    **_table_options,
+)
+
+user_sessions = sa.Table(
+    "user_sessions",
+    metadata,
+    sa.Column("id", _ascii(32), primary_key=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="user_sessions_user"), nullable=False, index=True),
+    sa.Column("refresh_hash", _ascii(64), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("refreshed_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime, index=True),
+    **_table_options,
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(190), nullable=False, unique=True),
+    sa.Column("state", _ascii(16), nullable=False, index=True),
+    sa.Column("source", _ascii(16), nullable=False),
+    sa.Column("api_key", sa.Text),
+    sa.Column("api_key_hash", _ascii(64), unique=True),
+    sa.Column("enabled", sa.Boolean(name="api_keys_enabled"), nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("last_used", UtcDateTime),
+    sa.Column("use_count", sa.BigInteger, nullable=False),
+    sa.Column("account_id", _ascii(64)),
+    sa.Column("limit_nano", sa.BigInteger),
+    sa.Column("remaining_nano", sa.BigInteger),
+    sa.Column("usage_nano", sa.BigInteger),
+    sa.Column("replaces_id", sa.BigInteger),
+    sa.Column("renew_at", UtcDateTime),
+    sa.Column("drain_until", UtcDateTime),
+    sa.Column("drain_revision", sa.BigInteger),
+    sa.Column("owner_id", sa.BigInteger, index=True),
+    **_table_options,
+)
+
+rotator = sa.Table(
+    "rotator",
+    metadata,
+    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("owner", _ascii(64)),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("lease_until", UtcDateTime),
+    sa.Column("deployment_hash", _ascii(64)),
+    sa.Column("deletions_held_until", UtcDateTime),
+    **_table_options,
+)
+
+gateway_processes = sa.Table(
+    "gateway_processes",
+    metadata,
+    sa.Column("id", _ascii(32), primary_key=True),
+    sa.Column("beat_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("keys_revision", sa.BigInteger, nullable=False),
+    sa.Column("report", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
+    **_table_options,
+)
+
+sealed_secrets = sa.Table(
+    "sealed_secrets",
+    metadata,
+    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("value_encrypted", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    **_table_options,
+)
+
+revisions = sa.Table(
+    "revisions",
+    metadata,
+    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+    **_table_options,
+)
+
+# One row for each call upstream; attempt 0 is a request that never got there. Ids sort by time. No foreign keys: the
+# rows outlive users and keys, and are inserted by the thousand.
+usage_ledger = sa.Table(
+    "usage_ledger",
+    metadata,
+    sa.Column("request_id", _ascii(32), primary_key=True),
+    sa.Column("attempt", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("process_id", _ascii(32), nullable=False),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("client_key_id", sa.BigInteger),
+    sa.Column("pool_key_id", sa.BigInteger),
+    sa.Column("model", _ascii(255), nullable=False),
+    sa.Column("is_stream", sa.Boolean(name="usage_ledger_is_stream"), nullable=False),
+    sa.Column("state", _ascii(12), nullable=False),
+    sa.Column("source", _ascii(12)),
+    sa.Column("user_quota_id", sa.BigInteger),
+    sa.Column("key_quota_id", sa.BigInteger),
+    sa.Column("reserved_nano", sa.BigInteger, nullable=False),
+    sa.Column("estimate_nano", sa.BigInteger, nullable=False),
+    sa.Column("cost_nano", sa.BigInteger),
+    sa.Column("generation_id", _ascii(64), unique=True),
+    sa.Column("prompt_tokens", sa.BigInteger),
+    sa.Column("completion_tokens", sa.BigInteger),
+    sa.Column("is_last", sa.Boolean(name="usage_ledger_is_last"), nullable=False),
+    sa.Column("http_status", sa.SmallInteger),
+    sa.Column("outcome", _ascii(16)),
+    sa.Column("first_byte_ms", sa.Integer),
+    sa.Column("total_ms", sa.Integer),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("settled_at", UtcDateTime),
+    sa.Column("next_check_at", UtcDateTime, index=True),
+    sa.Column("checks", sa.SmallInteger, nullable=False),
+    sa.Index("usage_ledger_user", "user_id", "request_id"),
+    sa.Index("usage_ledger_model", "model", "request_id"),
+    sa.Index("usage_ledger_pool_key", "pool_key_id", "request_id"),
+    **_table_options,
+)
+
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("subject", _ascii(32), nullable=False, unique=True),
+    sa.Column("limit_nano", sa.BigInteger),
+    sa.Column("soft_limit_nano", sa.BigInteger),
+    sa.Column("period", _ascii(8), nullable=False),
+    sa.Column("recovery", _ascii(8), nullable=False),
+    sa.Column("is_default", sa.Boolean(name="quotas_is_default"), nullable=False),
+    sa.Column("window_start", UtcDateTime, nullable=False),
+    sa.Column("spent_nano", sa.BigInteger, nullable=False),
+    sa.Column("reserved_nano", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    **_table_options,
+)
+
+quota_slices = sa.Table(
+    "quota_slices",
+    metadata,
+    sa.Column("process_id", _ascii(32), primary_key=True),
+    sa.Column("quota_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("nano", sa.BigInteger, nullable=False),
+    **_table_options,
+)
+
+# Sums of the ledger by hour (h) and day (d). Each is kept twice: by user and client key, and for everybody, where
+# user_id and client_key_id are 0; so neither question has to add up the rows of all users.
+usage_rollups = sa.Table(
+    "usage_rollups",
+    metadata,
+    sa.Column("period", _ascii(1), primary_key=True),
+    sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("start", UtcDateTime, primary_key=True),
+    sa.Column("client_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("pool_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("model", _ascii(255), primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("errors", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cost_nano", sa.BigInteger, nullable=False),
+    sa.Column("unknown", sa.BigInteger, nullable=False),
+    **_table_options,
+)
+
+usage_checks = sa.Table(
+    "usage_checks",
+    metadata,
+    sa.Column("day", UtcDateTime, primary_key=True),
+    sa.Column("pool_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("our_nano", sa.BigInteger, nullable=False),
+    sa.Column("activity_nano", sa.BigInteger),
+    sa.Column("our_total_nano", sa.BigInteger, nullable=False),
+    sa.Column("usage_nano", sa.BigInteger),
+    sa.Column("checked_at", UtcDateTime, nullable=False),
+    **_table_options,
+)
