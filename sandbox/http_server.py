@@ -37,8 +37,14 @@ class Ending(enum.Enum):
     STALL = "nothing more is sent and the connection stays open"
 
 
-Step = bytes | float | Ending
-"""Bytes to send, seconds to wait, or the end."""
+class Mark(enum.Enum):
+    """What is noted about an answer on its way."""
+
+    AT_BREAK = "the answer has come to the point where it breaks or pauses"
+
+
+Step = bytes | float | Ending | Mark
+"""Bytes to send, seconds to wait, the end, or something to note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Exchange:
         "_on_end",
         "_steps",
         "_timer",
+        "at_break",
         "body",
         "body_parts",
         "body_size",
@@ -94,6 +101,7 @@ class Exchange:
         self.sent_bytes = 0
         self.chunks_sent = 0
         self.client_closed_early = False
+        self.at_break = False
         self.wall_time = time.time()
         self.started_at = time.monotonic()
         self.ended_at = 0.0
@@ -138,6 +146,8 @@ class Exchange:
             elif isinstance(step, Ending):
                 self._finish(step)
                 return
+            elif isinstance(step, Mark):
+                self.at_break = True
             else:
                 self._timer = self.connection.loop.call_later(step, self.advance)
                 return

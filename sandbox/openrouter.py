@@ -26,10 +26,17 @@ other than chat do its work before its answer is replaced.
     gzip  close-delimited  http10               encodings and framings that nobody asked for
     connection-close  drop  drop-reset          the connection closes after the answer, or before any byte
 
-The knobs are the fields of `openrouter_scenarios.Plan`; every scenario and every row takes all of them.
-Further controls: GET and DELETE /sandbox/faults and /sandbox/log; GET /sandbox/bill and /sandbox/generations;
-POST and PATCH /sandbox/accounts; POST /sandbox/keys; POST /sandbox/settings (pace_ms, chunks, comments, comment_ms,
-usage, generation_404s, keys_on_a_page, clock_offset_seconds).
+The knobs are the fields of `openrouter_scenarios.Plan`; every scenario and every row takes all of them. Any answer can
+be broken: break_at=headers|body|middle|usage|done|end says where (before the head, before the body, in its middle,
+before the usage chunk, before [DONE], before the end of the framing), break_how=reset|fin|stall|pause how, and break_ms
+how long a pause is; `at_break` in the log tells that the answer has come there. A stream is billed for what was sent
+when it broke or its client left, with runs_on=1 in full; a whole answer is billed in full whatever becomes of it.
+
+Further controls: GET and DELETE /sandbox/faults and /sandbox/log; GET /sandbox/bill (nano-dollars of every account and
+key) and /sandbox/generations (the last 50,000 answers: id, key_hash, cost_nano ..); POST and PATCH /sandbox/accounts;
+POST /sandbox/keys; POST /sandbox/settings (pace_ms, chunks, comments, comment_ms, usage, generation_404s,
+generation_same_key_only, duplicate_generation_ids, keys_on_a_page, clock_offset_seconds). The clock's offset can end a
+UTC day, for limits that are reset then and for GET /activity, which shows days that are over.
 """
 
 import argparse
@@ -48,7 +55,7 @@ from sandbox import openrouter_keys as endpoints
 from sandbox.http_server import Exchange, Heads, Reply, listen
 from sandbox.openrouter_accounts import NANO, Account, Books, Key
 from sandbox.openrouter_chat import ChatCompletions
-from sandbox.openrouter_control import Control, FaultRule, RequestLog, Settings
+from sandbox.openrouter_control import Control, FaultRule, RequestLog
 from sandbox.openrouter_faults import ROWS, Refused, values_of
 from sandbox.openrouter_scenarios import Plan, on_the_wire, play_row, whole_body
 
@@ -75,11 +82,13 @@ ROUTES: dict[str, dict[str, tuple[endpoints.Endpoint, str]]] = {
         "DELETE": (endpoints.delete_key, MANAGEMENT_KEY),
     },
     "/credits": {"GET": (endpoints.credits_of_account, MANAGEMENT_KEY)},
+    "/activity": {"GET": (endpoints.list_activity, MANAGEMENT_KEY)},
     "/generation": {"GET": (endpoints.get_generation, ANY_KEY)},
     "/models": {"GET": (endpoints.list_models, ANYONE)},
     "/models/count": {"GET": (endpoints.count_models, ANYONE)},
 }
 CHAT = "/chat/completions"
+DUPLICATE_ID = "gen-1790000000-" + "0" * 20
 
 
 @dataclass(slots=True)
@@ -103,10 +112,10 @@ class StandIn:
     def __init__(self, options: Options) -> None:
         self.books = Books(options.state)
         self._heads = Heads(SHARED_HEADERS)
-        self._settings = Settings(options.plan, options.generation_404s)
+        self._settings = endpoints.Settings(options.plan, options.generation_404s)
         self._log = RequestLog(options.log_length)
         self._control = Control(self.books, self._settings, self._log)
-        self._chat = ChatCompletions(self.books, self._heads, new_generation_id)
+        self._chat = ChatCompletions(self.books, self._heads, self._generation_id)
         self.management_key = self._provision(options)
 
     def handle(self, exchange: Exchange) -> None:
@@ -150,12 +159,10 @@ class StandIn:
         endpoint, access = methods[exchange.method]
         if access == ANYONE:
             nobody, account = Key("", "", "", "", False, 0), Account("", "", "", 0)
-            return endpoint(endpoints.Call(exchange, self.books, account, nobody, rest, 0, 0))
+            return endpoint(endpoints.Call(exchange, self.books, account, nobody, rest, self._settings))
         key = self._authenticate(exchange, access)
         account = self.books.accounts[key.account_id]
-        settings = self._settings
-        counts = settings.generation_404s, settings.keys_on_a_page
-        return endpoint(endpoints.Call(exchange, self.books, account, key, rest, *counts))
+        return endpoint(endpoints.Call(exchange, self.books, account, key, rest, self._settings))
 
     def _authenticate(self, exchange: Exchange, access: str) -> Key:
         if not exchange.key_hash:
@@ -182,6 +189,9 @@ class StandIn:
             reply.headers,
         )
         exchange.send(reply.status, self._heads.build(reply.status, lines) + reply.body)
+
+    def _generation_id(self) -> str:
+        return DUPLICATE_ID if self._settings.duplicate_generation_ids else new_generation_id()
 
     def _values(self, exchange: Exchange) -> dict[str, str]:
         key = self.books.find_key(exchange.key_hash)

@@ -2,11 +2,12 @@
 
 import datetime
 import hashlib
+import itertools
 import os
 import secrets
 import time
 import uuid
-from collections import OrderedDict
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from sandbox.openrouter_faults import Refused
 
 NANO = 1_000_000_000
 SECONDS_A_DAY = 86_400
-GENERATIONS_IN_MEMORY = 20_000
+GENERATIONS_IN_MEMORY = 50_000
 GENERATIONS_IN_STATE = 1_000
+DAYS_KEPT = 40  # OpenRouter reports 30; limits look back 31 at most
 ORDINAL_OF_DAY_ZERO = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -67,7 +69,16 @@ class Key:
     usage_nano: int = 0
     usage_by_day: dict[str, int] = field(default_factory=dict)
     requests: int = 0
+    requests_billed: int = 0
     reserved_nano: int = 0
+
+    def add_usage(self, day: str, nano: int) -> None:
+        """Put what an answer cost on the bill of the key; answers that cost nothing are not counted as billed."""
+        if nano:
+            self.usage_nano += nano
+            self.requests_billed += 1
+            self.usage_by_day[day] = self.usage_by_day.get(day, 0) + nano
+            drop_oldest_day(self.usage_by_day)
 
     def usage_since(self, first_day: int) -> int:
         """Return what the key has spent on this day and later; days count from 1970."""
@@ -99,6 +110,28 @@ class Generation:
     cost_nano: int
     elapsed_ms: float
     times_hidden: int = 0
+
+
+@dataclass(slots=True)
+class Activity:
+    """What a key did with a model on one UTC day."""
+
+    requests: int = 0
+    usage_nano: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, other: "Activity") -> None:
+        self.requests += other.requests
+        self.usage_nano += other.usage_nano
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+
+
+def drop_oldest_day(by_day: dict[str, Any]) -> None:
+    """Forget the day that was begun first, if there are too many; tests may set the clock back, so not the smallest."""
+    if len(by_day) > DAYS_KEPT:
+        del by_day[next(iter(by_day))]
 
 
 def first_day_of(period: str, today: int) -> int:
@@ -136,7 +169,10 @@ class Books:
         self.clock_offset = 0.0
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, Key] = {}
-        self.generations: OrderedDict[str, Generation] = OrderedDict()
+        self.generations: deque[Generation] = deque()
+        self.generations_made = 0
+        self.activity: dict[str, dict[tuple[str, str], Activity]] = {}  # by day, then by key hash and model id
+        self._generations_by_id: dict[str, Generation] = {}
         if state_file and state_file.exists():
             self._load(orjson.loads(state_file.read_bytes()))
 
@@ -212,7 +248,8 @@ class Books:
         if remaining is not None and remaining <= 0 and worst_nano:
             raise Refused("403c", **asked)
         if remaining is not None and remaining - key.reserved_nano < worst_nano:
-            raise Refused("402b", AFFORDABLE=affordable(remaining, worst_nano, worst_tokens), **asked)
+            left = remaining - key.reserved_nano
+            raise Refused("402b", AFFORDABLE=affordable(left, worst_nano, worst_tokens), **asked)
         if account.balance_nano < worst_nano:
             raise Refused("402c", AFFORDABLE=affordable(account.balance_nano, worst_nano, worst_tokens), **asked)
         budget = account.balance_nano if account.in_flight_budget_nano is None else account.in_flight_budget_nano
@@ -238,22 +275,45 @@ class Books:
         account.free_used_in_day += 1
         self._unsaved = True
 
-    def settle(self, key: Key, worst_nano: int, generation: Generation) -> None:
-        """Release what was set aside and add what the answer cost to the bill."""
-        account = self.accounts[key.account_id]
-        account.reserved_nano -= worst_nano
+    def release(self, key: Key, worst_nano: int) -> None:
+        """Give back what was set aside for a request."""
+        self.accounts[key.account_id].reserved_nano -= worst_nano
         key.reserved_nano -= worst_nano
-        cost = generation.cost_nano
-        account.usage_nano += cost
-        key.usage_nano += cost
-        if cost:
-            day = str(self.today())
-            key.usage_by_day[day] = key.usage_by_day.get(day, 0) + cost
         key.last_used_at = self.now()
-        self.generations[generation.id] = generation
-        if len(self.generations) > GENERATIONS_IN_MEMORY:
-            self.generations.popitem(last=False)
         self._unsaved = True
+
+    def add_generation(self, key: Key, model_id: str, generation: Generation) -> None:
+        """Record an answer, and put what it cost on the bill of its key, its account and its day."""
+        day = str(self.today())
+        self.accounts[key.account_id].usage_nano += generation.cost_nano
+        key.add_usage(day, generation.cost_nano)
+        made = Activity(1, generation.cost_nano, generation.prompt_tokens, generation.completion_tokens)
+        self._activity_of(day, key.hash, model_id).add(made)
+        self.generations_made += 1
+        self._keep(generation)
+        self._unsaved = True
+
+    def find_generation(self, generation_id: str) -> Generation | None:
+        """Return the generation with this id; of several, which only a setting can cause, the latest."""
+        return self._generations_by_id.get(generation_id)
+
+    def _keep(self, generation: Generation) -> None:
+        self.generations.append(generation)
+        self._generations_by_id[generation.id] = generation
+        if len(self.generations) > GENERATIONS_IN_MEMORY:
+            oldest = self.generations.popleft()
+            if self._generations_by_id.get(oldest.id) is oldest:
+                del self._generations_by_id[oldest.id]
+
+    def _activity_of(self, day: str, key_hash: str, model_id: str) -> Activity:
+        of_day = self.activity.get(day)
+        if of_day is None:
+            of_day = self.activity[day] = {}
+            drop_oldest_day(self.activity)
+        activity = of_day.get((key_hash, model_id))
+        if activity is None:
+            activity = of_day[key_hash, model_id] = Activity()
+        return activity
 
     def save_if_changed(self) -> None:
         """Write the state if something was spent since the last time."""
@@ -265,11 +325,17 @@ class Books:
         self._unsaved = False
         if self._state_file is None:
             return
-        generations = list(self.generations.values())[-GENERATIONS_IN_STATE:]
+        oldest = max(0, len(self.generations) - GENERATIONS_IN_STATE)
         document = {
             "accounts": [asdict(account) | {"reserved_nano": 0} for account in self.accounts.values()],
             "keys": [asdict(key) | {"reserved_nano": 0} for key in self.keys.values()],
-            "generations": [asdict(generation) for generation in generations],
+            "generations": list(itertools.islice(self.generations, oldest, None)),
+            "generations_made": self.generations_made,
+            "activity": [
+                [day, *of_whom, activity]
+                for day, of_day in self.activity.items()
+                for of_whom, activity in of_day.items()
+            ],
         }
         unfinished = self._state_file.with_name(self._state_file.name + ".new")
         unfinished.write_bytes(orjson.dumps(document))
@@ -278,7 +344,11 @@ class Books:
     def _load(self, document: dict[str, Any]) -> None:
         self.accounts = {stored["id"]: Account(**stored) for stored in document["accounts"]}
         self.keys = {stored["hash"]: Key(**stored) for stored in document["keys"]}
-        self.generations = OrderedDict((stored["id"], Generation(**stored)) for stored in document["generations"])
+        for stored in document["generations"]:
+            self._keep(Generation(**stored))
+        self.generations_made = document.get("generations_made", len(self.generations))
+        for day, key_hash, model_id, stored in document.get("activity", ()):
+            self.activity.setdefault(day, {})[key_hash, model_id] = Activity(**stored)
 
 
 def affordable(left_nano: int, worst_nano: int, worst_tokens: int) -> str:

@@ -19,6 +19,7 @@ from sandbox.openrouter_scenarios import (
     Scenario,
     UnknownScenario,
     blocks,
+    break_off,
     on_the_wire,
     parse_scenario,
     play_row,
@@ -58,9 +59,11 @@ class Chat:
     created: int = field(default_factory=lambda: int(time.time()))
     failed: bool = False
     finished: bool = False
+    ran_on: bool = False
 
-    def tokens_sent(self) -> int:
-        return self.exchange.chunks_sent if self.streamed else self.words.tokens
+    def tokens_made(self) -> int:
+        """Return the tokens that the provider made: a stream stops where it breaks, all else runs on to its end."""
+        return self.exchange.chunks_sent if self.streamed and not self.ran_on else self.words.tokens
 
     def usage(self, tokens: int) -> bytes:
         """Return the usage block of an answer with so many tokens; a failed answer is free."""
@@ -69,7 +72,7 @@ class Chat:
 
     def cost_nano(self) -> int:
         """Return what is billed: nothing for an answer that failed or that has not begun."""
-        tokens = self.tokens_sent()
+        tokens = self.tokens_made()
         if self.failed or not tokens:
             return 0
         return self.prompt_tokens * self.model.prompt_nano + tokens * self.model.completion_nano
@@ -238,12 +241,21 @@ class ChatCompletions:
     def _stream(self, chat: Chat) -> None:
         reply = Reply(200, b"", STREAM_HEADERS + self._id_headers(chat), b"text/event-stream")
         steps = on_the_wire(reply, chat.plan, self._heads, stream_events(chat))
-        chat.exchange.play(200, steps, lambda cancelled: self._settle(chat, cancelled))
+        chat.exchange.play(200, steps, lambda cancelled: self._settle_stream(chat, cancelled))
+
+    def _settle_stream(self, chat: Chat, cancelled: bool) -> None:
+        if cancelled and chat.plan.runs_on:
+            chat.ran_on = chat.finished = True
+            cancelled = False
+        self._settle(chat, cancelled)
 
     def _id_headers(self, chat: Chat) -> bytes:
         return b"x-generation-id: %b\r\nx-provider-name: %b\r\n" % (chat.id.encode(), chat.model.provider.encode())
 
     def _settle(self, chat: Chat, cancelled: bool) -> None:
+        self._books.release(chat.key, chat.worst_nano)
+        if chat.streamed and not chat.exchange.sent_bytes and not chat.ran_on:
+            return  # it ended before its head, so nothing was made and nobody knows its id
         finish_reason = chat.words.finish_reason.decode() if chat.finished else None
         generation = Generation(
             id=chat.id,
@@ -256,11 +268,11 @@ class ChatCompletions:
             cancelled=cancelled,
             finish_reason="error" if chat.failed else finish_reason,
             prompt_tokens=chat.prompt_tokens,
-            completion_tokens=chat.tokens_sent(),
+            completion_tokens=chat.tokens_made(),
             cost_nano=chat.cost_nano(),
             elapsed_ms=chat.exchange.elapsed_ms(),
         )
-        self._books.settle(chat.key, chat.worst_nano, generation)
+        self._books.add_generation(chat.key, chat.model.id, generation)
 
 
 def scenario_of_model(name: str, defaults: Plan) -> Scenario:
@@ -283,7 +295,9 @@ def stream_events(chat: Chat) -> Iterator[Step]:
         yield plan.comment_ms / 1000
     start, end = chat.chunk_start() + answers.CHUNK_DELTA, answers.CHUNK_END
     pace = plan.pace_ms / 1000
-    for at, delta in enumerate(chat.words.deltas()):
+    deltas = chat.words.deltas()
+    middle = max(1, len(deltas) // 2) if plan.break_at == "middle" else 0
+    for at, delta in enumerate(deltas):
         if at == plan.error_after:
             break
         if at and pace:
@@ -294,6 +308,8 @@ def stream_events(chat: Chat) -> Iterator[Step]:
             yield COMMENT
         if plan.malformed and at == 0:
             yield MALFORMED
+        if exchange.chunks_sent == middle:
+            yield from break_off(plan, "middle")
     if plan.error_after >= 0:
         chat.failed = True
         yield from failure_events(chat)
@@ -334,10 +350,12 @@ def closing_events(chat: Chat) -> Iterator[Step]:
     chat.finished = bool(plan.finish)
     if plan.finish:
         yield start + choice + b"}\n\n"
+    yield from break_off(plan, "usage")
     if plan.usage != "none":
         choices = choice if plan.usage == "new" else b'"choices":[]'
         yield (
             start + b'"service_tier":null,' + choices + b',"usage":' + chat.usage(chat.exchange.chunks_sent) + b"}\n\n"
         )
+    yield from break_off(plan, "done")
     if plan.done:
         yield DONE

@@ -13,27 +13,20 @@ from sandbox.http_server import Exchange, Reply
 from sandbox.openrouter_accounts import Account, Books
 from sandbox.openrouter_faults import Refused, bad_request
 from sandbox.openrouter_keys import (
-    KEYS_ON_A_PAGE,
+    Settings,
     apply_changes,
     as_json,
     checked_changes,
     checked_expiry,
     nano_dollars,
 )
-from sandbox.openrouter_scenarios import Plan, Scenario, UnknownScenario, defaults_changed, parse_scenario
+from sandbox.openrouter_scenarios import Scenario, UnknownScenario, defaults_changed, parse_scenario
 
 LARGEST_LOGGED_BODY = 65_536
 STREAM_KNOBS = ("pace_ms", "chunks", "comments", "comment_ms", "usage")
+COUNTS = ("generation_404s", "keys_on_a_page")
+SWITCHES = ("generation_same_key_only", "duplicate_generation_ids")
 ACCOUNT_NUMBERS = ("free_per_minute", "free_per_day")
-
-
-@dataclass(slots=True)
-class Settings:
-    """What holds for every request that no fault and no scenario is set for."""
-
-    defaults: Plan
-    generation_404s: int = 0
-    keys_on_a_page: int = KEYS_ON_A_PAGE
 
 
 @dataclass(slots=True)
@@ -98,6 +91,7 @@ def described_exchange(exchange: Exchange, digest: str) -> dict[str, Any]:
         "status": exchange.status,
         "bytes_sent": exchange.sent_bytes,
         "chunks_sent": exchange.chunks_sent,
+        "at_break": exchange.at_break,
         "client_closed_early": exchange.client_closed_early,
         "ended": bool(exchange.ended_at),
         "elapsed_ms": round(exchange.elapsed_ms(), 3),
@@ -120,9 +114,7 @@ class Control:
             ("GET", "/sandbox/log"): lambda _: {"requests": log.described()},
             ("DELETE", "/sandbox/log"): self._clear_log,
             ("GET", "/sandbox/bill"): lambda _: bill(books),
-            ("GET", "/sandbox/generations"): lambda _: {
-                "generations": [asdict(generation) for generation in books.generations.values()]
-            },
+            ("GET", "/sandbox/generations"): lambda _: {"generations": list(books.generations)},
             ("POST", "/sandbox/accounts"): self._open_account,
             ("PATCH", "/sandbox/accounts"): self._change_account,
             ("POST", "/sandbox/keys"): self._add_key,
@@ -232,17 +224,19 @@ class Control:
             self._settings.defaults = defaults_changed(self._settings.defaults, knobs)
         except UnknownScenario as unknown:
             raise bad_request(str(unknown)) from None
-        if "generation_404s" in wishes:
-            self._settings.generation_404s = non_negative("generation_404s", wishes["generation_404s"])
-        if "keys_on_a_page" in wishes:
-            self._settings.keys_on_a_page = non_negative("keys_on_a_page", wishes["keys_on_a_page"])
+        for name in COUNTS:
+            if name in wishes:
+                setattr(self._settings, name, non_negative(name, wishes[name]))
+        for name in SWITCHES:
+            if name in wishes:
+                setattr(self._settings, name, true_or_false(name, wishes[name]))
         offset = wishes.get("clock_offset_seconds", self._books.clock_offset)
         if isinstance(offset, bool) or not isinstance(offset, int | float) or abs(offset) > 1e9:
             raise bad_request("clock_offset_seconds is a number")
         self._books.clock_offset = offset
         shown = {name: getattr(self._settings.defaults, name) for name in STREAM_KNOBS}
-        counts = {name: getattr(self._settings, name) for name in ("generation_404s", "keys_on_a_page")}
-        return shown | counts | {"clock_offset_seconds": offset}
+        others = {name: getattr(self._settings, name) for name in (*COUNTS, *SWITCHES)}
+        return shown | others | {"clock_offset_seconds": offset}
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -262,9 +256,16 @@ def non_negative(name: str, value: object) -> int:
     return value
 
 
+def true_or_false(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise bad_request(f"{name} is true or false")
+    return value
+
+
 def bill(books: Books) -> dict[str, Any]:
     """Return what every account and every key, deleted ones included, has spent."""
     return {
+        "generations": books.generations_made,
         "accounts": {
             account.id: {
                 "name": account.name,
@@ -280,6 +281,7 @@ def bill(books: Books) -> dict[str, Any]:
                 "account": key.account_id,
                 "nano": key.usage_nano,
                 "requests": key.requests,
+                "requests_billed": key.requests_billed,
                 "deleted": key.deleted,
             }
             for key in books.keys.values()

@@ -1,8 +1,9 @@
-"""The stand-in's endpoints beside chat: managing keys, the key in use, credits, models and generations."""
+"""The stand-in's endpoints beside chat: managing keys, the key in use, credits, activity, models, generations."""
 
 import datetime
 import re
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -11,11 +12,24 @@ from urllib.parse import parse_qsl
 import orjson
 
 from sandbox.http_server import Exchange, Reply
-from sandbox.openrouter_accounts import NANO, SECONDS_A_DAY, Account, Books, Generation, Key, dollars, first_day_of
+from sandbox.openrouter_accounts import (
+    NANO,
+    ORDINAL_OF_DAY_ZERO,
+    SECONDS_A_DAY,
+    Account,
+    Activity,
+    Books,
+    Generation,
+    Key,
+    dollars,
+    first_day_of,
+)
 from sandbox.openrouter_faults import Refused, bad_request
-from sandbox.openrouter_models import MODELS, listed_models
+from sandbox.openrouter_models import MODELS, Model, listed_models
+from sandbox.openrouter_scenarios import Plan
 
 KEYS_ON_A_PAGE = 100
+DAYS_OF_ACTIVITY = 30
 LARGEST_LIMIT = 1_000_000_000
 PERIODS = ("daily", "weekly", "monthly")
 UNUSED_IN_GENERATION = (
@@ -42,6 +56,17 @@ UTC_WITH_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00
 
 
 @dataclass(slots=True)
+class Settings:
+    """What holds for every request that no fault and no scenario is set for."""
+
+    defaults: Plan
+    generation_404s: int = 0
+    generation_same_key_only: bool = False
+    duplicate_generation_ids: bool = False
+    keys_on_a_page: int = KEYS_ON_A_PAGE
+
+
+@dataclass(slots=True)
 class Call:
     """A request to one of the endpoints, after authentication. `rest` is what follows the endpoint's path."""
 
@@ -50,8 +75,7 @@ class Call:
     account: Account
     key: Key
     rest: str
-    generation_404s: int
-    keys_on_a_page: int
+    settings: Settings
 
     def query(self) -> dict[str, str]:
         return dict(parse_qsl(self.exchange.query, keep_blank_values=True, errors="replace"))
@@ -134,7 +158,7 @@ def list_keys(call: Call) -> Reply:
     ]
     if query.get("workspace_id", call.account.workspace_id) != call.account.workspace_id:
         keys = []
-    return as_json({"data": [managed_key(call, key) for key in keys[offset : offset + call.keys_on_a_page]]})
+    return as_json({"data": [managed_key(call, key) for key in keys[offset : offset + call.settings.keys_on_a_page]]})
 
 
 def create_key(call: Call) -> Reply:
@@ -293,6 +317,53 @@ def credits_of_account(call: Call) -> Reply:
     )
 
 
+def list_activity(call: Call) -> Reply:
+    """Return what the account did on the last 30 UTC days that are over, a row for each day and model, newest first."""
+    query, today = call.query(), call.books.today()
+    days: Sequence[int] = range(today - 1, today - 1 - DAYS_OF_ACTIVITY, -1)
+    if "date" in query:
+        days = [checked_day(query["date"], days)]
+    only_key = query.get("api_key_hash")
+    rows = []
+    for day in days:
+        totals: dict[str, Activity] = {}
+        for (key_hash, model_id), activity in call.books.activity.get(str(day), {}).items():
+            if call.books.keys[key_hash].account_id == call.account.id and only_key in (None, key_hash):
+                totals.setdefault(model_id, Activity()).add(activity)
+        rows += [activity_row(day, MODELS[model_id], total) for model_id, total in totals.items()]
+    return as_json({"data": rows})
+
+
+def checked_day(text: str, days: Sequence[int]) -> int:
+    """Return the day that a query asks for, counted from 1970; it must be one of these."""
+    for day in days:
+        if date_of(day) == text:
+            return day
+    raise bad_request("date: Invalid date: expected YYYY-MM-DD within the last 30 (completed) UTC days")
+
+
+def date_of(day: int) -> str:
+    return datetime.date.fromordinal(day + ORDINAL_OF_DAY_ZERO).isoformat()
+
+
+def activity_row(day: int, model: Model, total: Activity) -> dict[str, Any]:
+    """Return one row of the activity: a day of one model, which has one endpoint here."""
+    return {
+        "date": date_of(day),
+        "model": model.id,
+        "model_permaslug": model.canonical_slug,
+        "endpoint_id": str(uuid.uuid5(uuid.NAMESPACE_URL, model.id)),
+        "provider_name": model.provider,
+        "usage": dollars(total.usage_nano),
+        "byok_usage_inference": 0,
+        "requests": total.requests,
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.completion_tokens,
+        "reasoning_tokens": 0,
+        "cached_tokens": 0,
+    }
+
+
 def list_models(call: Call) -> Reply:
     query = call.query()
     limit = whole_number("limit", query["limit"]) if "limit" in query else None
@@ -310,10 +381,12 @@ def get_generation(call: Call) -> Reply:
     wanted = call.query().get("id", "")
     if not wanted:
         raise bad_request("id: Invalid input: expected string")
-    generation = call.books.generations.get(wanted)
+    generation = call.books.find_generation(wanted)
     if generation is None or generation.account_id != call.account.id:
         raise Refused("404-generation", MESSAGE=wanted)
-    if generation.times_hidden < call.generation_404s:
+    if call.settings.generation_same_key_only and generation.key_hash != call.key.hash:
+        raise Refused("404-generation", MESSAGE=wanted)
+    if generation.times_hidden < call.settings.generation_404s:
         generation.times_hidden += 1
         raise Refused("404-generation", MESSAGE=wanted)
     return as_json({"data": generation_record(call, generation)})

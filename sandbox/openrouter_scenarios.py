@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sandbox.http_server import Ending, Exchange, Heads, Reply, Step, in_chunk
+from sandbox.http_server import Ending, Exchange, Heads, Mark, Reply, Step, in_chunk
 from sandbox.openrouter_faults import ROWS
 
 MODEL_PREFIX = "sandbox/"
@@ -22,10 +22,13 @@ HUGE = 100 * 1024 * 1024
 class Plan:
     """The knobs of one answer. A name ending in _ms is milliseconds; a number that stands for a switch is 0 or 1."""
 
+    # anywhere
+    break_at: str = ""  # headers | body | middle | usage | done | end: where the answer breaks, see `break_off`
+    break_how: str = "reset"  # fin | reset | stall | pause: how it breaks
+    break_ms: int = 1000  # how long a pause is
     # before the head
     delay_ms: int = 0
     early_hints: int = 0
-    drop: str = ""  # fin | reset: the connection ends before any byte
     # the head and the frame of the body
     header_bytes: int = 0
     close: int = 0
@@ -52,6 +55,7 @@ class Plan:
     usage: str = "new"  # new | old | none
     finish: int = 1
     done: int = 1
+    runs_on: int = 0  # the provider can't be stopped: a stream that its client leaves is billed in full
     malformed: int = 0
     crlf: int = 0
     split_utf8: int = 0
@@ -95,20 +99,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gzip": {"gzip": 1},
     "close-delimited": {"framing": "close"},
     "http10": {"framing": "http10"},
-    "drop": {"drop": "fin"},
-    "drop-reset": {"drop": "reset"},
+    "drop": {"break_at": "headers", "break_how": "fin"},
+    "drop-reset": {"break_at": "headers"},
     "early-hints": {"early_hints": 1},
     "large-headers": {"header_bytes": 20_000},
     "connection-close": {"close": 1},
 }
 CHOICES = {
-    "drop": ("", "fin", "reset"),
+    "break_at": ("", "headers", "body", "middle", "usage", "done", "end"),
+    "break_how": ("fin", "reset", "stall", "pause"),
     "framing": ("chunked", "close", "http10"),
     "text": ("", "utf8"),
     "ending": ("", "fin", "reset", "stall", "comments"),
     "usage": ("new", "old", "none"),
     "error_shape": ("full", "null-finish", "no-choices"),
 }
+ENDINGS = {"fin": Ending.CLOSE, "reset": Ending.RESET, "stall": Ending.STALL}
+FLUSH_SECONDS = 0.02  # what was sent must have left the buffers before the connection breaks
 DEFAULTS: dict[str, Any] = {knob.name: knob.default for knob in dataclasses.fields(Plan)}
 LARGEST_NUMBER = 2**31
 
@@ -171,7 +178,31 @@ def whole_body(plan: Plan, body: bytes) -> Iterator[Step]:
     if plan.ending:
         yield body[: len(body) // 2]
         yield from regular_endings(plan)
-    yield body
+    if plan.break_at in ("middle", "usage"):
+        yield body[: len(body) // 2]
+        yield from break_off(plan, plan.break_at)
+        yield body[len(body) // 2 :]
+    else:
+        yield body
+    yield from break_off(plan, "done")
+
+
+def break_off(plan: Plan, point: str) -> Iterator[Step]:
+    """Yield the break of the answer, if this is the point that `break_at` names.
+
+    `headers`: before any byte. `body`: after the head. `middle`: after half of the chunks, or half of a whole body.
+    `usage`: after the finish chunk, before the usage chunk; of a whole body, the middle. `done`: before `[DONE]`, or
+    after the last byte of a whole body. `end`: after `[DONE]`, or after that last byte; the body is not ended yet.
+    """
+    if plan.break_at != point:
+        return
+    if point != "headers":
+        yield FLUSH_SECONDS
+    yield Mark.AT_BREAK
+    if plan.break_how == "pause":
+        yield plan.break_ms / 1000
+    else:
+        yield ENDINGS[plan.break_how]
 
 
 def regular_endings(plan: Plan) -> Iterator[Step]:
@@ -180,11 +211,9 @@ def regular_endings(plan: Plan) -> Iterator[Step]:
         for _ in itertools.count():
             yield plan.comment_ms / 1000
             yield COMMENT
-    endings = {"fin": Ending.CLOSE, "reset": Ending.RESET, "stall": Ending.STALL}
-    if plan.ending in endings:
-        # What was sent must have left the buffers before the connection breaks.
-        yield 0.02
-        yield endings[plan.ending]
+    if plan.ending in ENDINGS:
+        yield FLUSH_SECONDS
+        yield ENDINGS[plan.ending]
 
 
 def blocks(character: bytes, size: int) -> Iterator[Step]:
@@ -198,11 +227,11 @@ def on_the_wire(reply: Reply, plan: Plan, heads: Heads, body: Iterator[Step]) ->
     """Yield everything of an answer, from the first wait to the last byte."""
     if plan.delay_ms:
         yield plan.delay_ms / 1000
-    if plan.drop:
-        yield Ending.RESET if plan.drop == "reset" else Ending.CLOSE
+    yield from break_off(plan, "headers")
     for _ in range(plan.early_hints):
         yield b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n"
     yield heads.build(reply.status, head_lines(reply, plan), b"1.0" if plan.framing == "http10" else b"1.1")
+    body = itertools.chain(break_off(plan, "body"), body, break_off(plan, "end"))
     for stage in STAGES:
         body = stage(plan, body)
     yield from body

@@ -1,10 +1,12 @@
 """Starts the stand-in as a process of its own on a free port, and speaks to it, if need be byte by byte."""
 
 import dataclasses
+import datetime
 import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,6 +94,15 @@ class Running:
     def spent(self, key_hash: str) -> int:
         return self.control("GET", "bill")["keys"][key_hash]["nano"]
 
+    def generations_of(self, key_hash: str) -> list[Any]:
+        generations = self.control("GET", "generations")["generations"]
+        return [one for one in generations if one["key_hash"] == key_hash]
+
+    def set_time(self, text: str) -> None:
+        """Set the clock to a time in UTC, from which it goes on."""
+        then = datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp()
+        self.control("POST", "settings", clock_offset_seconds=then - time.time())
+
 
 def events_of(answer: bytes) -> list[Any]:
     """Return the JSON of the events of a raw answer, and other events as text."""
@@ -125,6 +136,13 @@ def start_stand_in() -> Iterator[Callable[..., Running]]:
 def stand_in(start_stand_in: Callable[..., Running]) -> Running:
     """One stand-in for all tests that do not need their own; every test has its own account in it."""
     return start_stand_in("--pace-ms", "1", "--comment-ms", "1")
+
+
+@pytest.fixture
+def clock(stand_in: Running) -> Iterator[Callable[[float], Any]]:
+    """Moves the stand-in's clock, and moves it back afterwards."""
+    yield lambda seconds: stand_in.control("POST", "settings", clock_offset_seconds=seconds)
+    stand_in.control("POST", "settings", clock_offset_seconds=0)
 
 
 @pytest.fixture(name="body_of")

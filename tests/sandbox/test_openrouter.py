@@ -97,6 +97,25 @@ def test_keys_survive_a_kill_and_spending_survives_a_stop(start_stand_in, tmp_pa
     assert fourth.call("GET", f"/keys/{made['data']['hash']}", secret).status_code == 404
 
 
+def test_activity_survives_a_stop(start_stand_in, tmp_path):
+    secret, options = "sk-or-v1-" + "8" * 64, ("--state", str(tmp_path / "state.json"))
+    first = start_stand_in(*options, "--management-key", secret)
+    key = first.call("POST", "/keys", secret, json={"name": "kept"}).json()
+    costs = [first.chat(key["key"], model).json()["usage"]["cost"] for model in ("openai/gpt-4o", "sandbox/utf8")]
+    bill = first.control("GET", "bill")
+    assert (bill["generations"], bill["keys"][key["data"]["hash"]]["requests_billed"]) == (2, 2)
+    first.process.send_signal(signal.SIGTERM)
+    assert first.process.wait(5) == 0
+
+    second = start_stand_in(*options)
+    assert second.control("GET", "bill") == bill
+    assert [one["cost_nano"] / 1e9 for one in second.generations_of(key["data"]["hash"])] == costs
+    second.control("POST", "settings", clock_offset_seconds=86_400)
+    with openrouter.OpenRouter(api_key=secret, server_url=second.address) as client:
+        rows = client.analytics.get_user_activity(request={"api_key_hash": key["data"]["hash"]}).data
+    assert {row.model: row.usage for row in rows} == dict(zip(("openai/gpt-4o", "sandbox/stream"), costs, strict=True))
+
+
 def test_keys_given_at_start_work_and_interrupt_stops(start_stand_in):
     secret = "sk-or-v1-" + "5" * 64
     running = start_stand_in("--inference-key", secret, "--balance", "2.5")

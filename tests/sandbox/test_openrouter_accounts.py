@@ -4,21 +4,23 @@ import datetime
 
 import pytest
 
-from sandbox.openrouter_accounts import Books, dollar_text, first_day_of
+from sandbox.openrouter_accounts import (
+    DAYS_KEPT,
+    GENERATIONS_IN_MEMORY,
+    GENERATIONS_IN_STATE,
+    Books,
+    Generation,
+    dollar_text,
+    first_day_of,
+)
 
 FREE_MODEL = "meta-llama/llama-3.3-70b-instruct:free"
 DAY = 86_400
+COST_OF_TEN_WORDS = 5 * 1000 + 10 * 2000
 
 
 def error_of(answer):
     return answer.json()["error"]
-
-
-@pytest.fixture
-def clock(stand_in):
-    """Moves the stand-in's clock, and moves it back afterwards."""
-    yield lambda seconds: stand_in.control("POST", "settings", clock_offset_seconds=seconds)
-    stand_in.control("POST", "settings", clock_offset_seconds=0)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,74 @@ def test_a_state_file_is_never_half_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
+def test_the_last_generations_are_kept_and_found():
+    books = Books()
+    account = books.add_account("one", 5)
+    key, _ = books.add_key(account, "key")
+    for number in range(GENERATIONS_IN_MEMORY + 1):
+        books.add_generation(key, "a/model", generation(account, key, f"gen-{number}"))
+    assert GENERATIONS_IN_MEMORY >= 2 * 20_000
+    assert len(books.generations) == GENERATIONS_IN_MEMORY
+    assert books.generations_made == GENERATIONS_IN_MEMORY + 1
+    assert books.find_generation("gen-0") is None
+    assert books.find_generation("gen-1").id == "gen-1"
+
+
+def test_of_generations_with_one_id_the_latest_is_found():
+    books = Books()
+    account = books.add_account("one", 5)
+    key, _ = books.add_key(account, "key")
+    for cost in (1, 2):
+        books.add_generation(key, "a/model", generation(account, key, "gen-same", cost))
+    assert books.find_generation("gen-same").cost_nano == 2
+    assert [one.cost_nano for one in books.generations] == [1, 2]
+
+
+def test_days_are_forgotten_in_the_order_of_their_beginning():
+    books = Books()
+    account = books.add_account("one", 5)
+    key, _ = books.add_key(account, "key")
+    days = [books.today() + number for number in range(DAYS_KEPT + 2)]
+    for number in (*range(DAYS_KEPT + 2), 0):
+        books.clock_offset = number * DAY
+        books.add_generation(key, "a/model", generation(account, key, f"gen-{number}", 7))
+    kept = {str(day) for day in [*days[3:], days[0]]}
+    assert set(books.activity) == set(key.usage_by_day) == kept
+    assert key.usage_nano == 7 * (DAYS_KEPT + 3)
+
+
+def generation(account, key, generation_id, cost_nano=0):
+    return Generation(
+        id=generation_id,
+        account_id=account.id,
+        key_hash=key.hash,
+        model="a/model",
+        provider="A",
+        created=0,
+        streamed=False,
+        cancelled=False,
+        finish_reason="stop",
+        prompt_tokens=1,
+        completion_tokens=1,
+        cost_nano=cost_nano,
+        elapsed_ms=1,
+    )
+
+
+def test_the_count_of_generations_outlives_their_records(tmp_path):
+    books = Books(tmp_path / "state.json")
+    account = books.add_account("one", 5)
+    key, _ = books.add_key(account, "key")
+    for number in range(GENERATIONS_IN_STATE + 5):
+        books.add_generation(key, "a/model", generation(account, key, f"gen-{number}", 7))
+    books.save()
+    again = Books(tmp_path / "state.json")
+    assert again.generations_made == GENERATIONS_IN_STATE + 5
+    assert [again.generations[0].id, len(again.generations)] == ["gen-5", GENERATIONS_IN_STATE]
+    assert again.activity == books.activity
+    assert again.keys == {key.hash: key}
+
+
 def test_every_chat_is_on_the_bill_of_its_key_and_its_account(stand_in):
     account = stand_in.new_account()
     keys = [stand_in.new_key(account=account["id"]) for _ in range(2)]
@@ -77,6 +147,74 @@ def test_a_spent_key_limit_refuses_until_the_reset(stand_in, clock):
     assert answer.status_code in (402, 403)
     clock(DAY)
     assert stand_in.chat(key["key"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("period", "last_minutes", "reset"),
+    [
+        ("daily", "2031-01-15T23:50:00", "2031-01-16T00:00:00"),
+        ("weekly", "2031-01-19T23:50:00", "2031-01-20T00:00:00"),
+        ("monthly", "2031-01-31T23:50:00", "2031-02-01T00:00:00"),
+        (None, "2031-12-31T23:50:00", None),
+    ],
+)
+@pytest.mark.usefixtures("clock")
+def test_a_limit_holds_until_its_period_ends(stand_in, period, last_minutes, reset):
+    manage = stand_in.new_account()["management_key"]
+    stand_in.set_time("2031-01-15T12:00:00")  # a Wednesday
+    wishes = {"name": "x", "limit": 2 * COST_OF_TEN_WORDS / 1e9, "limit_reset": period}
+    made = stand_in.call("POST", "/keys", manage, json=wishes).json()
+
+    def ask(tokens):
+        return stand_in.chat(made["key"], "sandbox/stream?chunks=10", max_tokens=tokens)
+
+    def shown():
+        key = stand_in.call("GET", f"/keys/{made['data']['hash']}", manage).json()["data"]
+        names = ("limit", "limit_remaining", "usage", "usage_daily", "usage_weekly", "usage_monthly")
+        return [round(key[name] * 1e9 / COST_OF_TEN_WORDS, 9) for name in names], key["limit_reset"]
+
+    assert shown() == ([2, 2, 0, 0, 0, 0], period)
+    assert ask(10).status_code == 200
+    assert shown() == ([2, 1, 1, 1, 1, 1], period)
+    too_large = ask(20)
+    assert (too_large.status_code, error_of(too_large)["metadata"]["limit_source"]) == (402, "openrouter_key_limit")
+    assert f"higher {period or 'total'} limit" in error_of(too_large)["message"]
+    assert ask(10).status_code == 200
+    assert shown()[0][:3] == [2, 0, 2]
+    stand_in.set_time(last_minutes)
+    refused = ask(10)
+    assert refused.status_code == 403
+    assert error_of(refused)["message"].startswith(f"Key limit exceeded ({period or 'total'} limit).")
+    if reset:
+        stand_in.set_time(reset)
+        assert shown()[0][:4] == [2, 2, 2, 0]
+        assert ask(10).status_code == 200
+        assert shown()[0][:4] == [2, 1, 3, 1]
+
+
+def test_a_changed_limit_holds_at_once(stand_in):
+    manage = stand_in.new_account()["management_key"]
+    made = stand_in.call("POST", "/keys", manage, json={"name": "x", "limit": 0, "limit_reset": "daily"}).json()
+    path = f"/keys/{made['data']['hash']}"
+    assert stand_in.chat(made["key"]).status_code == 403
+    assert stand_in.call("PATCH", path, manage, json={"limit": 1}).json()["data"]["limit_remaining"] == 1
+    assert stand_in.chat(made["key"]).status_code == 200
+    stand_in.call("PATCH", path, manage, json={"limit": 0, "limit_reset": None})
+    assert "(total limit)" in error_of(stand_in.chat(made["key"]))["message"]
+    stand_in.call("PATCH", path, manage, json={"limit": None})
+    assert stand_in.chat(made["key"]).status_code == 200
+
+
+def test_running_requests_leave_less_of_a_limit(stand_in):
+    key = stand_in.new_key(limit=0.01)
+    # Without a ceiling it reserves the 4096 tokens of the model.
+    with stand_in.open_chat(key["key"], "sandbox/stall") as connection:
+        connection.recv(1000)
+        refused = stand_in.chat(key["key"], "sandbox/stream", max_tokens=2000)
+    assert refused.status_code == 402
+    left, asked = 10_000_000 - 5 * 1000 - 4096 * 2000, 5 * 1000 + 2000 * 2000
+    assert f"can only afford {left * 2000 // asked}." in error_of(refused)["message"]
+    stand_in.logged(key["hash"], lambda entry: entry["ended"])
 
 
 def test_a_key_limit_that_is_used_up_is_a_403(stand_in):

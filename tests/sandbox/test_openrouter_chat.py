@@ -1,6 +1,8 @@
 """Chat completions: headers, tools, JSON, ceilings, refusals, and the bill of answers that end early."""
 
+import contextlib
 import json
+import re
 
 import pytest
 
@@ -13,9 +15,41 @@ def key(stand_in):
     return stand_in.new_key()
 
 
+CHUNKS_BEFORE = {"headers": 0, "body": 0, "middle": 3, "usage": 6, "done": 6, "end": 6}
+
+
 def last_generation(stand_in, key):
-    generations = stand_in.control("GET", "generations")["generations"]
-    return next(one for one in reversed(generations) if one["key_hash"] == key["hash"])
+    return stand_in.generations_of(key["hash"])[-1]
+
+
+def price_of(words):
+    return PRICE_OF_PROMPT + words * PRICE_OF_WORD if words else 0
+
+
+def head_of(connection):
+    """Return the id of the answer that is on its way, if its head has come."""
+    connection.settimeout(0.2)
+    head = b""
+    with contextlib.suppress(TimeoutError, ConnectionResetError):
+        while b"\r\n\r\n" not in head and (data := connection.recv(1 << 16)):
+            head += data
+    found = re.search(rb"x-generation-id: (\S+)", head)
+    return found[1].decode() if found else ""
+
+
+def check_billed(stand_in, key, generation_id, words, cancelled):
+    """Check the bill, the one generation of the key, and its record."""
+    bill = stand_in.control("GET", "bill")
+    assert bill["keys"][key["hash"]]["nano"] == bill["accounts"][key["account"]]["nano"] == price_of(words)
+    assert bill["keys"][key["hash"]]["requests_billed"] == (1 if words else 0)
+    assert bill["accounts"][key["account"]]["reserved_nano"] == 0
+    generations = stand_in.generations_of(key["hash"])
+    assert [(one["id"], one["cost_nano"], one["cancelled"]) for one in generations] == [
+        (generation_id, price_of(words), cancelled)
+    ]
+    record = stand_in.call("GET", "/generation", key["key"], params={"id": generation_id}).json()["data"]
+    assert round(record["total_cost"] * 1e9) == price_of(words)
+    assert (record["cancelled"], record["native_tokens_completion"]) == (cancelled, words)
 
 
 def test_headers_are_those_of_openrouter(stand_in, key):
@@ -107,6 +141,69 @@ def test_a_whole_answer_is_billed_even_if_nobody_waits_for_it(stand_in, key):
     stand_in.open_chat(key["key"], "sandbox/slow-headers?chunks=9", stream=False).close()
     stand_in.logged(key["hash"], lambda entry: entry["client_closed_early"])
     assert stand_in.spent(key["hash"]) == PRICE_OF_PROMPT + 9 * PRICE_OF_WORD
+
+
+@pytest.mark.parametrize("how", ["stall", "pause&break_ms=60000"])
+@pytest.mark.parametrize("point", CHUNKS_BEFORE)
+def test_a_stream_that_its_client_leaves_costs_what_was_sent(stand_in, key, point, how):
+    model = f"sandbox/stream?chunks=6&break_at={point}&break_how={how}"
+    with stand_in.open_chat(key["key"], model) as connection:
+        stand_in.logged(key["hash"], lambda entry: entry["at_break"])
+        generation_id = head_of(connection)
+        assert stand_in.spent(key["hash"]) == 0
+    entry = stand_in.logged(key["hash"], lambda entry: entry["ended"])
+    assert entry["client_closed_early"]
+    if point == "headers":
+        assert generation_id == ""
+        assert stand_in.generations_of(key["hash"]) == []
+        assert stand_in.spent(key["hash"]) == 0
+        assert stand_in.control("GET", "bill")["accounts"][key["account"]]["reserved_nano"] == 0
+    else:
+        check_billed(stand_in, key, generation_id, CHUNKS_BEFORE[point], cancelled=True)
+
+
+@pytest.mark.parametrize("how", ["reset", "fin"])
+@pytest.mark.parametrize("point", [point for point in CHUNKS_BEFORE if point != "headers"])
+def test_a_stream_that_openrouter_breaks_off_is_billed_at_that_moment(stand_in, key, point, how):
+    model = f"sandbox/stream?chunks=6&break_at={point}&break_how={how}"
+    with stand_in.open_chat(key["key"], model) as connection:
+        stand_in.logged(key["hash"], lambda entry: entry["at_break"])
+        assert stand_in.spent(key["hash"]) == price_of(CHUNKS_BEFORE[point])
+        generation_id = head_of(connection)
+    assert not stand_in.logged(key["hash"])["client_closed_early"]
+    check_billed(stand_in, key, generation_id, CHUNKS_BEFORE[point], cancelled=False)
+
+
+@pytest.mark.parametrize("how", ["reset", "fin"])
+def test_a_stream_that_breaks_before_its_head_is_free_and_unknown(stand_in, key, how):
+    answer, _ = stand_in.raw_chat(key["key"], f"sandbox/stream?break_at=headers&break_how={how}")
+    assert answer == b""
+    assert stand_in.spent(key["hash"]) == 0
+    assert stand_in.generations_of(key["hash"]) == []
+
+
+@pytest.mark.parametrize("point", CHUNKS_BEFORE)
+def test_a_stream_that_runs_on_costs_all_of_it(stand_in, key, point):
+    model = f"sandbox/stream?chunks=6&break_at={point}&break_how=stall&runs_on=1"
+    with stand_in.open_chat(key["key"], model) as connection:
+        stand_in.logged(key["hash"], lambda entry: entry["at_break"])
+        generation_id = head_of(connection)
+    stand_in.logged(key["hash"], lambda entry: entry["ended"])
+    made = last_generation(stand_in, key)
+    check_billed(stand_in, key, generation_id or made["id"], 6, cancelled=False)
+    assert made["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("how", ["stall", "reset", "fin", "pause&break_ms=1"])
+@pytest.mark.parametrize("point", CHUNKS_BEFORE)
+def test_a_whole_answer_costs_all_of_it_wherever_it_breaks(stand_in, key, point, how):
+    model = f"sandbox/stream?chunks=6&break_at={point}&break_how={how}"
+    with stand_in.open_chat(key["key"], model, stream=False) as connection:
+        stand_in.logged(key["hash"], lambda entry: entry["at_break"])
+        generation_id = head_of(connection)
+    stand_in.logged(key["hash"], lambda entry: entry["ended"])
+    assert (generation_id == "") == (point == "headers" and not how.startswith("pause"))
+    check_billed(stand_in, key, generation_id or last_generation(stand_in, key)["id"], 6, cancelled=False)
 
 
 @pytest.mark.parametrize("scenario", ["error-first", "error-mid", "502"])

@@ -64,6 +64,45 @@ def test_a_fault_may_be_slow_and_may_be_a_stream(stand_in, set_fault):
     assert "choices" in stand_in.chat(key["key"]).json()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_ordinary_answers_can_be_broken_too(stand_in, set_fault, stream):
+    key = stand_in.new_key()
+    set_fault(scenario="stream?break_at=middle&break_how=fin", key=key["hash"], times=1)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        stand_in.chat(key["key"], stream=stream)
+    assert stand_in.logged(key["hash"])["at_break"]
+    assert stand_in.chat(key["key"], stream=stream).status_code == 200
+    assert not stand_in.logged(key["hash"])["at_break"]
+
+
+def test_answers_of_other_endpoints_and_refusals_can_be_broken(stand_in, set_fault):
+    account = stand_in.new_account()
+    key = stand_in.new_key(account=account["id"])["key"]
+    set_fault(scenario="stream?break_at=headers", path="/generation", account=account["id"])
+    set_fault(scenario="503?break_at=body&break_how=fin", account=account["id"])
+    with pytest.raises(requests.exceptions.ConnectionError):
+        stand_in.call("GET", "/generation?id=any", key)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        stand_in.chat(key)
+    assert [entry["at_break"] for entry in stand_in.control("GET", "log")["requests"][-2:]] == [True, True]
+
+
+def test_the_bill_and_the_generations_can_be_compared(stand_in):
+    key = stand_in.new_key()
+    before = stand_in.control("GET", "bill")["generations"]
+    whole = [stand_in.chat(key["key"]).json() for _ in range(2)]
+    stand_in.chat(key["key"], "meta-llama/llama-3.3-70b-instruct:free")
+    stand_in.chat(key["key"], "sandbox/error-mid", stream=True)
+    stand_in.chat(key["key"], "sandbox/503")
+    bill = stand_in.control("GET", "bill")
+    assert bill["generations"] == before + 4
+    assert (bill["keys"][key["hash"]]["requests"], bill["keys"][key["hash"]]["requests_billed"]) == (5, 2)
+    costs = {one["id"]: one["cost_nano"] for one in stand_in.generations_of(key["hash"])}
+    assert len(costs) == 4
+    assert [costs[answer["id"]] for answer in whole] == [round(answer["usage"]["cost"] * 1e9) for answer in whole]
+    assert sum(costs.values()) == bill["keys"][key["hash"]]["nano"]
+
+
 def test_the_log_shows_requests_as_they_came(stand_in):
     key = stand_in.new_key()
     body = json.dumps({"messages": [{"role": "user", "content": "logged"}], "max_tokens": 50}).encode()
@@ -119,6 +158,9 @@ def test_the_log_can_be_cleared(start_stand_in):
         ("POST", "settings", {"pace_ms": "fast"}),
         ("POST", "settings", {"generation_404s": -1}),
         ("POST", "settings", {"keys_on_a_page": "few"}),
+        ("POST", "settings", {"generation_same_key_only": 1}),
+        ("POST", "settings", {"duplicate_generation_ids": "yes"}),
+        ("POST", "faults", {"scenario": "stream?break_at=nowhere"}),
         ("POST", "settings", {"clock_offset_seconds": 1e300}),
     ],
 )

@@ -188,6 +188,68 @@ def test_connections_end_before_any_byte(stream):
     assert stream("drop-reset", expected_end="reset")[0] == b""
 
 
+BREAKS = {  # how many chunks, and which other parts of a stream, have come before it breaks
+    "headers": (0, []),
+    "body": (0, [b"\r\n\r\n"]),
+    "middle": (3, [b"\r\n\r\n"]),
+    "usage": (6, [b"\r\n\r\n", b'"finish_reason":"stop"']),
+    "done": (6, [b"\r\n\r\n", b'"finish_reason":"stop"', b'"usage"']),
+    "end": (6, [b"\r\n\r\n", b'"finish_reason":"stop"', b'"usage"', b"data: [DONE]"]),
+}
+PARTS = BREAKS["end"][1]
+
+
+@pytest.mark.parametrize(("how", "end"), [("reset", "reset"), ("fin", "closed"), ("stall", "silent")])
+@pytest.mark.parametrize("point", BREAKS)
+def test_a_stream_breaks_at_any_point(stand_in, key, stream, point, how, end):
+    answer, _ = stream(f"stream?chunks=6&break_at={point}&break_how={how}", expected_end=end)
+    words, parts = BREAKS[point]
+    assert answer.count(b'"finish_reason":null') == words
+    assert [part for part in PARTS if part in answer] == parts
+    assert not answer.endswith(b"\r\n0\r\n\r\n")
+    assert stand_in.control("GET", "log")["requests"][-1]["at_break"]
+
+
+@pytest.mark.parametrize(("how", "end"), [("reset", "reset"), ("fin", "closed"), ("stall", "silent")])
+@pytest.mark.parametrize("point", BREAKS)
+def test_a_whole_answer_breaks_at_any_point(stream, point, how, end):
+    answer, body = stream(f"stream?chunks=6&break_at={point}&break_how={how}", streamed=False, expected_end=end)
+    assert (b"\r\n\r\n" in answer) == (point != "headers")
+    if point in ("done", "end"):
+        assert json.loads(body)["usage"]["completion_tokens"] == 6
+    else:
+        assert body.startswith(b'{"id"') == (point in ("middle", "usage"))
+        assert not body.endswith(b"}}}")
+    assert not answer.endswith(b"\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("point", BREAKS)
+def test_an_answer_goes_on_after_a_pause(stand_in, key, stream, point, streamed):
+    plain = stream("stream?chunks=6", streamed=streamed)[1]
+    answer, body = stream(f"stream?chunks=6&break_at={point}&break_how=pause&break_ms=1", streamed=streamed)
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+    assert body.count(b"{") == plain.count(b"{")
+    assert stand_in.control("GET", "log")["requests"][-1]["at_break"]
+
+
+def test_the_log_tells_whether_an_answer_has_come_to_its_break(stand_in):
+    key = stand_in.new_key()
+    with stand_in.open_chat(key["key"], "sandbox/stream?pace_ms=60000&break_at=middle&chunks=4") as connection:
+        assert connection.recv(1000)
+        assert not stand_in.logged(key["hash"])["at_break"]
+    with stand_in.open_chat(key["key"], "sandbox/stream?break_at=middle&chunks=1&break_how=stall"):
+        entry = stand_in.logged(key["hash"], lambda entry: entry["at_break"])
+        assert (entry["chunks_sent"], entry["ended"]) == (1, False)
+
+
+@pytest.mark.parametrize("knob", ["gzip=1", "one_byte=1", "crlf=1", "half_ms=1", "framing=close", "framing=http10"])
+def test_breaks_come_where_they_belong_in_other_forms_too(stand_in, key, stream, knob):
+    stream(f"stream?chunks=4&break_at=middle&break_how=fin&{knob}")
+    entry = stand_in.control("GET", "log")["requests"][-1]
+    assert (entry["at_break"], entry["chunks_sent"]) == (True, 2)
+
+
 def test_heads_can_be_late_preceded_and_large(stream):
     assert stream("early-hints")[0].startswith(b"HTTP/1.1 103 Early Hints\r\n")
     assert b"\r\n\r\nHTTP/1.1 200 OK\r\n" in stream("early-hints")[0]
@@ -214,7 +276,8 @@ def test_every_scenario_is_understood(name):
 @pytest.mark.parametrize(
     "text",
     ["", "no-such", "stream?no_such=1", "stream?chunks=x", "stream?chunks=-2", "stream?chunks=99999999999",
-     "stream?ending=never", "stream?retry_after=%0d%0aevil:1", "stream?pace_ms=inf", "stream?pace_ms=nan"],
+     "stream?ending=never", "stream?break_at=nowhere", "stream?break_at=body&break_how=", "stream?break_ms=-2",
+     "stream?retry_after=%0d%0aevil:1", "stream?pace_ms=inf", "stream?pace_ms=nan"],
 )  # fmt: skip
 def test_other_scenarios_are_refused(text):
     with pytest.raises(UnknownScenario):
