@@ -7,12 +7,12 @@ cut, stalled or client_gone.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import answer_usage
 from errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
 from event_stream import KEEPALIVE, EventStream, error_event
 from openrouter_errors import Refusal
@@ -87,8 +87,11 @@ class AnswerRelay:
         except ClientGone:
             return
         except (NothingYet, ConnectionLost) as error:
-            outcome = "stalled" if isinstance(error, NothingYet) else "cut"
-            failure = broken(error)
+            if events.done:  # nothing is missing but the end of the framing
+                outcome = "error" if events.refusal else "complete"
+            else:
+                outcome = "stalled" if isinstance(error, NothingYet) else "cut"
+                failure = broken(error)
         except Exception:
             log.exception("unexpected_error")
             outcome, failure = "broken", ServiceFault()
@@ -138,7 +141,7 @@ class AnswerRelay:
                 tail = (tail + piece)[-USAGE_TAIL_BYTES:]
                 yield piece
                 piece = self._exchange.read(self._idle_timeout)
-            self.usage = _usage_in(tail)
+            self.usage = answer_usage.in_tail(tail)
             outcome = "complete"
         except (NothingYet, ConnectionLost) as error:
             outcome = "stalled" if isinstance(error, NothingYet) else "cut"
@@ -167,16 +170,3 @@ def broken(error: NothingYet | ConnectionLost) -> AppError:
     if isinstance(error, NothingYet):
         return UpstreamTimeout("OpenRouter fell silent within its answer")
     return UpstreamFailed("OpenRouter's answer broke off")
-
-
-def _usage_in(tail: bytes) -> dict[str, Any] | None:
-    """The usage object in the last bytes of a long JSON body."""
-    at = tail.rfind(b'"usage"')
-    start = tail.find(b"{", at)
-    if at < 0 or start < 0:
-        return None
-    try:
-        usage, _end = json.JSONDecoder().raw_decode(tail[start:].decode("utf-8", "replace"))
-    except ValueError:
-        return None
-    return usage if isinstance(usage, dict) else None

@@ -8,16 +8,18 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import mysql.connector.errors as connector_errors
+import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from clock import Clock
 from config import ROOT, Config
@@ -38,6 +40,10 @@ MIGRATION_LOCK_SECONDS = 60
 Transaction = sa.Connection
 DatabaseError = SQLAlchemyError
 Duplicate = IntegrityError
+BadValue = DataError
+
+
+JSON_NUMBERS = (sa.Integer, sa.Boolean)  # BigInteger and SmallInteger are Integers
 
 
 class UnknownSchema(Exception):
@@ -237,6 +243,38 @@ class DatabaseClock(Clock):
         """The database's time, aware, in UTC."""
         with self._db.reading() as tx:
             return utc_now(tx)
+
+
+def insert_rows(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many rows, each with a value for every column, in one statement.
+
+    On MySQL all values travel as one JSON parameter: with a parameter for each, the pure Python driver takes ten times
+    as long to write the statement as the server takes to run it.
+    """
+    names = table.c.keys()
+    values = [tuple(_plain(row[name]) for name in names) for row in rows]
+    if tx.dialect.name == "sqlite":  # its driver takes them as they are, which is what SQLAlchemy would make of them
+        marks = ", ".join("?" * len(names))
+        tx.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
+    else:
+        tx.execute(_json_insert(table), {"rows": orjson.dumps(values).decode()})
+
+
+@cache
+def _json_insert(table: sa.Table) -> sa.TextClause:
+    fields = ", ".join(
+        f"`{column.name}` {'BIGINT' if isinstance(column.type, JSON_NUMBERS) else 'VARCHAR(255)'} PATH '$[{place}]'"
+        for place, column in enumerate(table.c)
+    )
+    names = ", ".join(f"`{column.name}`" for column in table.c)
+    source = f"SELECT {names} FROM JSON_TABLE(:rows, '$[*]' COLUMNS ({fields})) AS new_rows"  # noqa: S608 - our names
+    return sa.text(f"INSERT INTO {table.name} ({names}) {source}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(" ", "microseconds")
+    return int(value) if isinstance(value, bool) else value
 
 
 def inserted_id(result: sa.CursorResult[Any]) -> int:

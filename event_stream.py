@@ -12,6 +12,7 @@ import time
 from enum import Enum
 from typing import Any
 
+import answer_usage
 import json_text
 from errors import AppError, UpstreamFailed
 from openrouter_errors import Refusal, clean, refusal_in, told
@@ -22,7 +23,6 @@ EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\n\r\n|\r\r")
 LINE_ENDS = re.compile(rb"[\r\n]{1,3}\Z")
 DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")  # at the begin of a line: an answer may talk about it
-USAGE = re.compile(rb'"usage"\s*:\s*\{')
 KEEPALIVE = b": keep-alive\n\n"
 
 
@@ -112,6 +112,8 @@ class EventStream:
         self.usage: dict[str, Any] | None = None
         self.refusal: Refusal | None = None
         self.done = False
+        self.count = 0
+        """Data events so far, more or less: about as many as there were tokens."""
         self.at_border = True
         self._dropping = False
         self._held = bytearray()
@@ -169,12 +171,13 @@ class EventStream:
 
     def _look(self, events: bytes) -> bytes:
         """Note what whole events say; return them, cleaned where they hold an error."""
+        self.count += events.count(b"data:")
         if b'"usage"' not in events and b'"error"' not in events and b"[DONE]" not in events:
             return events
         return b"".join(map(self._look_at_one, events_in(events)))
 
     def _look_at_one(self, event: bytes) -> bytes:
-        if b'"error"' not in event and not USAGE.search(event):
+        if b'"error"' not in event and not answer_usage.USAGE.search(event):
             self.done = self.done or bool(DONE.search(event))
             return event
         lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
@@ -183,7 +186,7 @@ class EventStream:
             if not isinstance(payload, dict):
                 return event
             if isinstance(payload.get("usage"), dict):
-                self.usage = payload["usage"]
+                self.usage = answer_usage.exact(event, payload["usage"])
             refusal = refusal_in(payload)
             if refusal is None:
                 return event

@@ -58,7 +58,7 @@ class GatewayProcess:
 
     def leave(self) -> None:
         """This process carries no calls any more."""
-        self._db.transact(lambda tx: tx.execute(table.delete().where(table.c.id == self.id)))
+        forget(self._db, self.id)
 
 
 def reports(db: Database, now: datetime) -> list[ProcessReport]:
@@ -68,6 +68,17 @@ def reports(db: Database, now: datetime) -> list[ProcessReport]:
     return [ProcessReport(row.id, row.beat_at, row.keys_revision, orjson.loads(row.report)) for row in rows]
 
 
+def beaten_at(tx: Transaction, process_id: str, lock: bool = False) -> datetime | None:
+    """When a process last reported; None if it never did, or has left. lock: it can't report meanwhile."""
+    asked = sa.select(table.c.beat_at).where(table.c.id == process_id)
+    return tx.scalar(asked.with_for_update() if lock else asked)
+
+
 def forget_dead(db: Database, now: datetime) -> None:
     """Remove the rows of processes that are long gone."""
     db.transact(lambda tx: tx.execute(table.delete().where(table.c.beat_at <= now - SILENT_IS_DEAD)))
+
+
+def forget(db: Database, process_id: str) -> None:
+    """Remove the row of a process that is known to be dead: it carries no calls any more."""
+    db.transact(lambda tx: tx.execute(table.delete().where(table.c.id == process_id)))

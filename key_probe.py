@@ -12,7 +12,7 @@ from db import DatabaseError
 from key_choice import PoolKey
 from pool_keys import PoolKeys
 from remote_keys import KeyAccount, key_account
-from upstream_http import Exchange, NothingYet, UpstreamError, UpstreamHttp
+from upstream_http import NothingYet, UpstreamError, UpstreamHttp
 
 log = logging.getLogger("pool")
 
@@ -35,7 +35,6 @@ class KeyProbe:
         self._limits: dict[int, tuple[int | None, int | None]] = {}
         self._accounts: dict[int, str] = {}
         self._write_at = 0.0
-        self._head = upstream.request_line("GET", "/key") + b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
 
     def run(self, stopping: threading.Event) -> None:
         """Ask until told to stop."""
@@ -79,28 +78,11 @@ class KeyProbe:
 
     def _ask(self, key: PoolKey) -> tuple[int, KeyAccount | None]:
         """The answer's status, 0 for none, and what a 200 tells."""
-        exchange = None
         try:
-            exchange = self._upstream.send(self._head + key.authorization, b"")
-            until = time.monotonic() + ANSWER_SECONDS
-            exchange.wait_head(ANSWER_SECONDS)
-            body = _read(exchange, until)
-            if exchange.status != 200:
-                return exchange.status, None
+            status, body = self._upstream.get("/key", key.authorization, ANSWER_SECONDS, MAX_ANSWER_BYTES)
+            if status != 200:
+                return status, None
             document = json_text.parse(body)
             return 200, key_account(document.get("data"))
         except (UpstreamError, NothingYet, TypeError, ValueError, AttributeError, ArithmeticError):
             return 0, None
-        finally:
-            if exchange:
-                exchange.close()
-
-
-def _read(exchange: Exchange, until: float) -> bytes:
-    body = b""
-    while len(body) <= MAX_ANSWER_BYTES and (left := until - time.monotonic()) > 0:
-        piece = exchange.read(left)
-        body += piece
-        if not piece:
-            return body
-    raise NothingYet

@@ -19,10 +19,10 @@ def nano(dollars: object) -> int | None:
     """
     if dollars is None:
         return None
-    amount = round(Decimal(str(dollars)) * NANO)
-    if abs(amount) > MAX_NANO:
+    amount = Decimal(str(dollars)) * NANO
+    if abs(amount) > MAX_NANO:  # before it is rounded: to make an integer of 1e999999 takes many seconds
         raise ValueError("more than a column holds")
-    return amount
+    return round(amount)
 
 
 def usd(amount_nano: int | None) -> float | None:

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import json_text
 from answer_relay import TICK_SECONDS, AnswerRelay, ClientGone, Silence
@@ -24,11 +25,14 @@ from errors import AppError, ServiceFault, UpstreamFailed
 from event_stream import KEEPALIVE, error_event, refusal_event
 from key_choice import PoolKey
 from logs import event
+from model_prices import ModelPrices
+from money import usd
 from openrouter_errors import Refusal, classify, clean, retry_after
 from proxy_request import ChatBody, ProxyRequest, read_body
 from retry import Tries, note_refusal
 from upstream_http import Exchange, NothingYet, UpstreamHttp
 from upstream_try import Form, UpstreamTry
+from usage_meter import TryResult, UsageMeter, cost_of
 
 log = logging.getLogger("proxy")
 
@@ -58,9 +62,13 @@ class ProxyAnswer:
 class OpenRouterProxy:
     """Forwards calls over the pool's keys."""
 
-    def __init__(self, pool: ApiKeyManager, upstream: UpstreamHttp, config: Config) -> None:
+    def __init__(
+        self, pool: ApiKeyManager, upstream: UpstreamHttp, usage: UsageMeter, prices: ModelPrices, config: Config
+    ) -> None:
         self.pool = pool
         self.upstream = upstream
+        self.usage = usage
+        self.prices = prices
         self.first_byte_timeout = config.upstream_first_byte_timeout_seconds
         self.idle_timeout = config.upstream_idle_timeout_seconds
         self.keepalive = config.keepalive_seconds
@@ -100,6 +108,9 @@ class _Call:
         self.begun = time.monotonic()
         self.relay: AnswerRelay | None = None
         self.finished = False
+        self.model_name = chat.model if MODEL_NAME.fullmatch(chat.model) else ""
+        most_nano = proxy.prices.most_nano(chat, len(request.body))
+        self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, chat.stream, most_nano)
         self.tries = Tries(
             proxy.pool,
             self._send,
@@ -108,18 +119,28 @@ class _Call:
             idle_timeout=proxy.idle_timeout,
             free=chat.model.endswith(":free"),
             sticky=request.sticky_text(proxy.sticky_keys, chat),
+            owner=request.caller.user_id,
             request_id=request.request_id,
             client_is_gone=request.client_is_gone,
+            head_came=self._head_came,
+            try_over=lambda tried: self.meter.over(self._result(tried)),
         )
 
     # ── tried
 
     def _send(self, key: PoolKey) -> Exchange:
+        self.meter.dispatch(key.id)
         head = b"%s%s%s" % (self.proxy.head, key.authorization, self.request.headers)
         return self.proxy.upstream.send(head, self.request.body)
 
+    def _head_came(self, tried: UpstreamTry) -> None:
+        """Note the answer's name, by which its cost is asked for should this process die before it is known."""
+        if not tried.exchange.complete:  # what is whole is noted with its cost
+            self.meter.answered(tried.generation_id)
+
     def answer(self) -> ProxyAnswer:
         """Status, headers and body to give back, as soon as they are known."""
+        self.meter.admit()
         # A stream begins after some silent seconds whatever OpenRouter will say, because some clients give up after
         # five. A plain answer's status can't be taken back: it begins only with white space that OpenRouter sent.
         seconds, keepalive = self.proxy.first_byte_timeout, self.proxy.keepalive
@@ -162,6 +183,7 @@ class _Call:
 
     def _pieces(self, known: UpstreamTry, exchange: Exchange) -> Iterator[bytes]:
         """A body that is not whole yet, as it comes."""
+        self.meter.answered(known.generation_id)  # if only its first bytes have told it
         self.relay = relay = AnswerRelay(
             exchange,
             model=self.chat.model,
@@ -234,32 +256,63 @@ class _Call:
     # ── finished
 
     def finish(self, outcome: str, status: int) -> None:
-        """End the exchange upstream, at once if it was not whole, and log the request. Only the first call counts."""
+        """End the exchange, at once if it was not whole; keep accounts, and log. Only the first call counts."""
         if self.finished:
             return
         self.finished = True
         last = self.tries.current
+        result = self._result(last) if last else None
         self.tries.end()
-        usage = (self.relay.usage if self.relay else last.usage if last else None) or {}
         if self.relay and self.relay.refusal and last and not last.refusal:  # after content: the key has done its work
             note_refusal(self.request.request_id, last.key, self.relay.refusal)
         known = last.known if last else None
+        first_byte_ms = None if known is None else (known - self.begun) * 1000
+        total_ms = (time.monotonic() - self.begun) * 1000
+        self.meter.finish(
+            result,
+            http_status=status,
+            outcome=outcome,
+            first_byte_ms=None if first_byte_ms is None else round(first_byte_ms),
+            total_ms=round(total_ms),
+        )
+        usage = (result and result.usage) or {}
+        events = last.events.count if last and last.events else 0
+        self.request.admission.release(_tokens(usage) or events or None)
         event(
             log,
             "proxied",
             request_id=self.request.request_id,
             user_id=self.request.caller.user_id,
-            model=self.chat.model if MODEL_NAME.fullmatch(self.chat.model) else None,
+            model=self.model_name or None,
             stream=self.chat.stream,
             status=status,
             outcome=outcome,
             tries=self.tries.log,
             key=last.key.name if last else None,
-            first_byte_ms=None if known is None else round((known - self.begun) * 1000, 1),
-            total_ms=round((time.monotonic() - self.begun) * 1000, 1),
+            first_byte_ms=None if first_byte_ms is None else round(first_byte_ms, 1),
+            total_ms=round(total_ms, 1),
             prompt_tokens=usage.get("prompt_tokens"),
             completion_tokens=usage.get("completion_tokens"),
-            cost_usd=usage.get("cost"),
+            cost_usd=usd(cost_of(usage.get("cost"))),
+        )
+
+    def _result(self, tried: UpstreamTry) -> TryResult:
+        """What a try means for its cost."""
+        usage, events = tried.usage, 0
+        if tried.events:
+            usage, events = tried.events.usage, tried.events.count
+        elif self.relay:
+            usage = self.relay.usage
+        estimate_nano = 0
+        if tried.refusal is None and (usage is None or cost_of(usage.get("cost")) is None):
+            estimate_nano = self.proxy.prices.estimate_nano(self.chat.model, len(self.request.body), events)
+        return TryResult(
+            generation_id=tried.generation_id,
+            usage=usage,
+            streamed=tried.form is Form.STREAM,
+            refused=tried.form is Form.REFUSAL,
+            sent=tried.kind != "unreachable",
+            estimate_nano=estimate_nano,
         )
 
 
@@ -278,6 +331,12 @@ class _Body:
     def close(self) -> None:
         self._pieces.close()  # type: ignore[attr-defined]
         self._call.finish("client_gone", 200)
+
+
+def _tokens(usage: dict[str, Any]) -> int | None:
+    """How many tokens a call used, in both directions; None if OpenRouter did not say."""
+    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    return sum(count for count in counts if isinstance(count, int) and count > 0) or None
 
 
 def _refusal_body(refusal: Refusal) -> bytes:

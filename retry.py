@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from api_key_manager import ApiKeyManager
+from api_key_manager import ApiKeyManager, own_key_is_spent
 from errors import AppError, UpstreamFailed, UpstreamTimeout
 from key_choice import PoolKey
 from logs import event
-from openrouter_errors import Other, Refusal, Row, classify
+from openrouter_errors import Hits, Lasts, Other, Refusal, Row, classify
 from upstream_http import Exchange, NothingYet
 from upstream_try import Form, NoAnswer, UpstreamTry
+from users import UpstreamChoice
 
 log = logging.getLogger("proxy")
 
@@ -32,8 +33,9 @@ PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0
 class Tries:
     """The tries of one call. Every key picked is told how it went, if that became known, and released once.
 
-    send: sends the call with a key. stream: whether a stream was asked for. seconds: until the first content. free,
-    sticky: for `ApiKeyManager.pick`.
+    send: sends the call with a key. head_came: told of each try when its head is here. try_over: told of each try that
+    is followed by another, before it is closed. stream: whether a stream was asked for. seconds: until the first
+    content. free, sticky, owner: for `ApiKeyManager.pick`.
     """
 
     def __init__(
@@ -46,8 +48,11 @@ class Tries:
         idle_timeout: float,
         free: bool,
         sticky: str | None,
+        owner: int | None,
         request_id: str,
         client_is_gone: Callable[[], bool],
+        head_came: Callable[[UpstreamTry], None],
+        try_over: Callable[[UpstreamTry], None],
     ) -> None:
         self.current: UpstreamTry | None = None
         self.log: list[dict[str, Any]] = []
@@ -59,8 +64,12 @@ class Tries:
         self._idle_timeout = idle_timeout
         self._free = free
         self._sticky = sticky
+        self._owner = owner
+        self._choice = None if owner is None else pool.choice_of(owner)  # one for all tries of the call
         self._request_id = request_id
         self._client_is_gone = client_is_gone
+        self._head_came = head_came
+        self._try_over = try_over
         self._tried: list[PoolKey] = []
         self._lost = 0
         self._pause_until = 0.0
@@ -113,11 +122,13 @@ class Tries:
 
     def _start(self, key: PoolKey) -> UpstreamTry:
         self._tried.append(key)
-        self.current = UpstreamTry(key, self._idle_timeout)
+        self.current = UpstreamTry(key, self._idle_timeout, self._head_came)
         return self.current
 
     def _pick(self, tried: tuple[PoolKey, ...] = (), other: Other = Other.KEY) -> PoolKey:
-        return self._pool.pick(tried, other=other, free=self._free, sticky=self._sticky)
+        return self._pool.pick(
+            tried, other=other, free=self._free, sticky=self._sticky, owner=self._owner, choice=self._choice
+        )
 
     def _pause(self, until: float) -> None:
         """The rest of a back-off. Raises NothingYet if it is longer than the caller can wait."""
@@ -149,19 +160,24 @@ class Tries:
         if row.other is Other.NONE:
             return False
         servers_fault = refusal.status >= 500 or refusal.status == 408
-        return self._again(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault)
+        again = self._again(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault)
+        is_spent = row.hits is Hits.KEY and row.lasts in {Lasts.RESET, Lasts.RELOAD}
+        if not again and is_spent and self._choice is UpstreamChoice.DEDICATED_ONLY:
+            raise own_key_is_spent()
+        return again
 
     def _again(self, other: Other, *, pause: bool, any_key: bool) -> bool:
         """End this try and make ready for the next one; False if there is no try, time, key or client left.
 
-        any_key: the key was not at fault, so if there is no other, the same may do.
+        any_key: the key was not at fault, so if there is no other, the same may do; a user's own is the first choice.
         """
         count = len(self._tried)
         pause_until = time.monotonic() + (_pause_seconds(count) if pause else 0.0)
         if count >= MAX_TRIES or pause_until >= self._deadline or self._client_is_gone():
             return False
+        tried = tuple(key for key in self._tried if key.owner_id is None or not any_key)
         try:
-            key = self._pick(tuple(self._tried), other)
+            key = self._pick(tried, other)
         except AppError:
             if not any_key:
                 return False
@@ -169,6 +185,8 @@ class Tries:
                 key = self._pick()
             except AppError:
                 return False
+        if self.current:
+            self._try_over(self.current)
         self.end()
         self._pause_until = pause_until
         self._start(key)

@@ -23,7 +23,10 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else sa.DateTime())
 
     def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+        if value is None:
+            return None
+        # Nearly all are in UTC, and to convert these to it would be a third of an insert's time.
+        return (value if value.tzinfo is UTC else value.astimezone(UTC)).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value else None
@@ -232,5 +235,17 @@ usage_checks = sa.Table(
     sa.Column("our_total_nano", sa.BigInteger, nullable=False),
     sa.Column("usage_nano", sa.BigInteger),
     sa.Column("checked_at", UtcDateTime, nullable=False),
+    **_table_options,
+)
+
+# Whose turn it is to delete old rows of the ledger, and how far that has come.
+log_retention = sa.Table(
+    "log_retention",
+    metadata,
+    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("owner", _ascii(32)),
+    sa.Column("lease_until", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("deleted_before", UtcDateTime),
     **_table_options,
 )

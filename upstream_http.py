@@ -257,6 +257,26 @@ class UpstreamHttp:
                 raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
             return Exchange(connection)
 
+    def get(self, path: str, headers: bytes, seconds: float, max_bytes: int) -> tuple[int, bytes]:
+        """A whole small answer: its status and body. headers: lines, with what authorizes if anything must.
+
+        Raises UpstreamError, NothingYet if it is not whole after `seconds` or has more than `max_bytes`.
+        """
+        until = time.monotonic() + seconds
+        head = self.request_line("GET", path) + b"Accept: application/json\r\nAccept-Encoding: identity\r\n" + headers
+        exchange = self.send(head, b"")
+        try:
+            exchange.wait_head(seconds)
+            body = bytearray()
+            while len(body) <= max_bytes and (left := until - time.monotonic()) > 0:
+                piece = exchange.read(left)
+                if not piece:
+                    return exchange.status, bytes(body)
+                body += piece
+            raise NothingYet
+        finally:
+            exchange.close()
+
     def _idle_connection(self) -> _Connection | None:
         while True:
             try:

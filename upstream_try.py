@@ -11,12 +11,14 @@ Until there is content nothing has to go to the client but signs of life, so eve
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from typing import Any
 
+import answer_usage
 import json_text
 from answer_relay import MAX_PLAIN_LOOKED_AT, broken
 from errors import UpstreamFailed
@@ -27,6 +29,8 @@ from upstream_http import ConnectFailed, ConnectionLost, Exchange, NothingYet
 
 MAX_REFUSAL_BYTES = 1024 * 1024
 REFUSAL_SECONDS = 5.0
+GENERATION_ID = re.compile(rb'"id"\s*:\s*"(gen-[A-Za-z0-9_-]{1,60})"')
+MAX_ID_BYTES = 16 * 1024
 
 
 class NoAnswer(Exception):
@@ -56,9 +60,11 @@ class UpstreamTry:
     may see them; the exchange has the rest, unless `is_whole`. refusal: OpenRouter's, by its status or in the place of
     content. events: reads the rest of a stream, if it is one. kind: in a word how it went, for the log; the caller sets
     it where it knows better.
+
+    head_came: told once the head is here, before anything waits for the rest.
     """
 
-    def __init__(self, key: PoolKey, idle_timeout: float) -> None:
+    def __init__(self, key: PoolKey, idle_timeout: float, head_came: Callable[[UpstreamTry], None]) -> None:
         self.key = key
         self.form: Form | None = None
         self.held = b""
@@ -73,6 +79,7 @@ class UpstreamTry:
         self.has_content = False
         self._exchange: Exchange | None = None
         self._idle_timeout = idle_timeout
+        self._head_came = head_came
         self._read: Callable[[float, float], None] | None = None
         self._read_until = 0.0
         self._blank_bytes = 0
@@ -89,6 +96,16 @@ class UpstreamTry:
     def status(self) -> int | None:
         """OpenRouter's status, once it is here."""
         return (self._exchange and self._exchange.status) or None
+
+    @property
+    def generation_id(self) -> str | None:
+        """OpenRouter's name for the answer: from its header, else out of its first bytes."""
+        if self._exchange is None:
+            return None
+        if name := self._exchange.headers.get("x-generation-id"):
+            return name
+        found = GENERATION_ID.search(self.held[:MAX_ID_BYTES])
+        return found.group(1).decode("ascii") if found else None
 
     def close(self) -> None:
         """End the exchange, if there is one; at once if its answer was not whole."""
@@ -117,6 +134,7 @@ class UpstreamTry:
                 self._exchange = send(self.key)
             if self._read is None:
                 self.exchange.wait_head(max(until - time.monotonic(), 0.001))
+                self._head_came(self)
                 self._read = self._reader(self.exchange)
             self._read(until, until_if_blank)
         except ConnectFailed as error:
@@ -213,7 +231,8 @@ class UpstreamTry:
             payload = json_text.parse(self.held)
             if not isinstance(payload, dict):
                 return
-            self.usage = payload.get("usage") if isinstance(payload.get("usage"), dict) else None
+            if isinstance(usage := payload.get("usage"), dict):
+                self.usage = answer_usage.exact(self.held, usage)
             if has_error:
                 self.refusal = refusal_in(payload)
                 shown = told(payload)

@@ -18,12 +18,18 @@ from config import Config
 from crypto import Envelopes
 from db import Database, database_url
 from key_choice import PoolKey
+from model_prices import ModelPrices
 from openrouter_proxy import OpenRouterProxy, ProxyAnswer
 from pool_keys import KeySource, PoolKeys
 from proxy_request import ProxyRequest
+from quota_slices import QuotaSlices
+from quotas import Quotas
+from rate_limits import UNLIMITED, Admission
 from tests.gateway import wait_for
 from tests.scripted_upstream import ScriptedUpstream
 from upstream_http import UpstreamHttp
+from usage_journal import UsageJournal
+from usage_meter import UsageMeter
 
 EVENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -99,8 +105,12 @@ def make_proxy(
         pool.reload()
         pools.append(pool)
         http = UpstreamHttp(config.openrouter_api_url, 1)
-        closing.extend([db, http])
-        return OpenRouterProxy(pool, http, config)
+        journal = UsageJournal(tmp_path / "journal", f"process-{next(numbers)}")
+        journal.check()
+        journal.open()
+        meter = UsageMeter(journal, QuotaSlices(db, journal.process_id, Quotas(db, clock, config), clock))
+        closing.extend([db, http, journal])
+        return OpenRouterProxy(pool, http, meter, ModelPrices(http, tmp_path), config)
 
     yield make
     for one in closing:
@@ -114,11 +124,12 @@ def request(
     client_is_gone: Callable[[], bool] = lambda: False,
     headers: bytes = b"",
     user_id: int = 1,
+    admission: Admission = UNLIMITED,
     **fields: Any,
 ) -> ProxyRequest:
     """Somebody's call."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
-    return ProxyRequest("r" * 32, Caller(user_id, "s", 9e9), body, headers, client_is_gone)
+    return ProxyRequest(f"{next(numbers):032x}", Caller(user_id, "s", 9e9), body, headers, client_is_gone, admission)
 
 
 def whole(answer: ProxyAnswer) -> bytes:

@@ -27,7 +27,8 @@ class DatabaseServer:
             install = [installer, *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
         else:
             install = [program, *options, "--initialize-insecure"]
-        subprocess.run(install, check=True, capture_output=True)
+        installed = subprocess.run(install, check=False, capture_output=True, text=True)
+        assert installed.returncode == 0, installed.stdout + installed.stderr
         self._command = [
             program,
             *options,

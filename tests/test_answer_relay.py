@@ -1,6 +1,7 @@
 """Bodies on their way down: usage from the tail of long ones, comments only when due, ends as they are."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_usage_of_a_long_body_is_read_from_its_tail(relay, filler):
         JSON_CHUNKED, *(chunked(body[i : i + 300_000], end=False) for i in range(9, len(body), 300_000)), b"0\r\n\r\n"
     )
     assert b"".join(it.plain(body[:9])) == body
-    assert it.usage == USAGE
+    assert it.usage == USAGE | {"cost": Decimal("0.000007")}
     assert outcomes == ["complete"]
 
 
@@ -148,6 +149,8 @@ def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finish
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_what_breaks_after_done_was_whole(relay):
-    it, _ = relay(SSE, chunked(b"data: {}\n\ndata: [DONE]\n\n", end=False), CLOSE)
+@pytest.mark.parametrize("end", [CLOSE, 5.0])
+def test_what_breaks_after_done_was_whole(relay, end):
+    it, outcomes = relay(SSE, chunked(b"data: {}\n\ndata: [DONE]\n\n", end=False), end, idle_timeout=0.2)
     assert b"".join(it.stream(EventStream(), b"")) == b"data: {}\n\ndata: [DONE]\n\n"
+    assert outcomes == ["complete"]

@@ -159,7 +159,7 @@ def test_processes_that_upgrade_together_all_succeed(empty_database_url):
     assert database.is_current()
     assert database.schema_differences() == []
     with database.reading() as tx:
-        assert [row.value for row in tx.execute(sa.select(revisions))] == [1, 1, 1]
+        assert [row.value for row in tx.execute(sa.select(revisions))] == [1, 1, 1, 1]
     database.close()
 
 
@@ -382,7 +382,7 @@ def test_work_that_met_a_deadlock_is_done_again(mysql_url):
     assert crossing(database, times=1) == 3
     with database.reading() as tx:
         values = tx.execute(sa.select(revisions.c.name, revisions.c.value)).all()
-    assert dict(map(tuple, values)) == {"users": 3, "api_keys": 3, "user_sessions": 1}
+    assert dict(map(tuple, values)) == {"users": 3, "api_keys": 3, "user_sessions": 1, "quotas": 1}
     database.close()
 
 
@@ -559,3 +559,22 @@ def test_nothing_but_this_module_knows_the_drivers():
     door = re.compile(r"^\s*(import|from) (mysql|pymysql|sqlite3)\b", re.MULTILINE)
     sources = [path for path in [*ROOT.glob("*.py"), *ROOT.glob("routes/*.py")] if door.search(path.read_text())]
     assert sources == [Path(ROOT / "db.py")]
+
+
+def test_many_rows_are_inserted_with_every_kind_of_value(db):
+    columns = {"name": "x", "owner": None, "epoch": 2**62, "lease_until": NOON, "deployment_hash": None}
+    rows = [columns | {"deletions_held_until": None, "name": f"name-{n}"} for n in range(1000)]
+    rows[0]["deployment_hash"] = "plain ' \\ \" %s :x"
+    for row in rows[1:]:
+        row["deployment_hash"] = None
+    db.transact(lambda tx: db_module.insert_rows(tx, tables.rotator, rows))
+    with db.reading() as tx:
+        found = tx.execute(sa.select(tables.rotator).where(tables.rotator.c.name.like("name-%"))).mappings().all()
+    assert sorted(map(dict, found), key=str) == sorted(rows, key=str)
+    flags = {"period": "h", "user_id": 1, "start": NOON, "client_key_id": 0, "pool_key_id": 0, "model": "a/b"}
+    sums = dict.fromkeys(("requests", "errors", "prompt_tokens", "completion_tokens", "cost_nano", "unknown"), True)
+    with pytest.raises(Duplicate):
+        db.transact(lambda tx: db_module.insert_rows(tx, tables.usage_rollups, [flags | sums] * 2))
+    db.transact(lambda tx: db_module.insert_rows(tx, tables.usage_rollups, [flags | sums]))
+    with db.reading() as tx:
+        assert tx.scalar(sa.select(tables.usage_rollups.c.requests)) == 1

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -55,7 +56,7 @@ def test_what_comes_out_is_the_same_for_every_cut(places, line_end):
     out, events = pass_through(*cut(stream, places))
     assert out == whole
     assert events.done
-    assert events.usage == {"cost": 7.1e-05}
+    assert events.usage == {"cost": Decimal("0.000071")}
 
 
 def test_each_whole_event_goes_on_at_once():
@@ -74,7 +75,7 @@ def test_a_cut_event_waits_for_its_end_so_that_we_stay_at_a_border():
 @pytest.mark.parametrize("usage", [USAGE_NEW, USAGE_OLD])
 def test_usage_is_found_in_both_shapes(usage):
     _, events = pass_through(CONTENT, usage, DONE)
-    assert events.usage == {"cost": 7.1e-05}
+    assert events.usage == {"cost": Decimal("0.000071")}
 
 
 def test_usage_null_in_every_chunk_is_not_usage():

@@ -15,8 +15,9 @@ import requests
 from config import Config
 from db import Database, database_url
 from gateway_processes import SILENT_IS_DEAD, GatewayProcess, ProcessReport, forget_dead, reports
-from tests.conftest import ENCRYPTION_KEY, SECRET_KEY, MovableClock
+from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import Gateway, wait_for
+from tests.movable_clock import MovableClock
 from tests.sandbox.conftest import Running
 
 

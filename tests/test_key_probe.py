@@ -14,8 +14,8 @@ from key_choice import PoolKey
 from key_probe import KEYS_AT_ONCE, KeyProbe
 from openrouter_errors import Refusal, classify
 from pool_keys import KeyRow, KeySource, PoolKeys
-from tests.conftest import MovableClock
 from tests.gateway import wait_for
+from tests.movable_clock import MovableClock
 from tests.sandbox.conftest import Running
 from tests.scripted_upstream import CLOSE, RESET, ScriptedUpstream, json_answer
 from upstream_http import UpstreamHttp

@@ -28,7 +28,9 @@ def test_dollars_become_nano_dollars_exactly(dollars, amount):
     assert nano(dollars) == amount
 
 
-@pytest.mark.parametrize("dollars", [True, "x", "", [], {}, "NaN", "Infinity", "-Infinity", 1e30, float(MAX_NANO)])
+@pytest.mark.parametrize(
+    "dollars", [True, "x", "", [], {}, "NaN", "Infinity", "-Infinity", 1e30, float(MAX_NANO), "1e999990"]
+)
 def test_what_is_no_amount_of_money_is_refused(dollars):
     with pytest.raises((ValueError, ArithmeticError)):
         nano(dollars)

@@ -12,6 +12,7 @@ import pytest
 from auth import Caller
 from errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
 from proxy_request import ProxyRequest
+from rate_limits import UNLIMITED
 from tests.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
 from tests.gateway import wait_for
 from tests.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, chunked, json_answer
@@ -23,7 +24,11 @@ from upstream_http import ConnectionLost
 def test_the_body_goes_up_byte_for_byte_under_our_headers_only(make_proxy, upstream):
     upstream.play("m", json_answer("200 OK", WHOLE))
     body = b' {"model": "m",\n "x":1.50, "big":123456789012345678901,"messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}] } '
-    whole(make_proxy().forward(ProxyRequest("r", Caller(1, "s", 9e9), body, b"X-Session-Id: 7\r\n", lambda: False)))
+    whole(
+        make_proxy().forward(
+            ProxyRequest("r", Caller(1, "s", 9e9), body, b"X-Session-Id: 7\r\n", lambda: False, UNLIMITED)
+        )
+    )
     [received] = upstream.received
     assert received.body == body
     headers = received.headers()

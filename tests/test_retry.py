@@ -3,17 +3,19 @@
 import json
 import logging
 import threading
+from datetime import UTC, datetime
 
 import pytest
 
 import retry
 from api_key_manager import ApiKeyManager
-from errors import AppError, UpstreamFailed, UpstreamTimeout
+from errors import AppError, PaymentRequired, UpstreamFailed, UpstreamTimeout
 from openrouter_errors import Other
 from retry import MAX_PAUSE_SECONDS, MAX_TRIES, PAUSE_SECONDS
 from tests.data_plane import DONE, EVENT, KEEPALIVE, WHOLE, finished, last_event, request, whole
 from tests.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, chunked, json_answer
 from tests.test_upstream_try import COMMENT, ERROR, HTML, ROLE
+from users import UpstreamChoice
 
 
 def refusal(status, message="x", **metadata):
@@ -174,7 +176,7 @@ def test_the_pool_is_asked_for_what_may_do_better(make_proxy, upstream):
     proxy = make_proxy(sticky_keys="user")
     whole(proxy.forward(request(model="a/b:free", user_id=7)))
     first, second, third = proxy.pool.asked
-    assert first == {"tried": (), "other": Other.KEY, "free": True, "sticky": "7"}
+    assert first == {"tried": (), "other": Other.KEY, "free": True, "sticky": "7", "owner": 7, "choice": None}
     assert [len(one["tried"]) for one in (second, third)] == [1, 2]
     assert second["other"] is Other.KEY
     assert third["sticky"] == "7"
@@ -376,3 +378,67 @@ def test_the_log_says_how_the_only_try_went(make_proxy, upstream, caplog, steps,
 
 def test_the_pool_that_is_watched_here_is_the_real_one(make_proxy):
     assert isinstance(make_proxy().pool, ApiKeyManager)
+
+
+# ── with a key of the user's own
+
+
+def with_own_key(make_proxy, choice, keys=2):
+    """A proxy at which user 1 has a key of their own, `own`, and has chosen."""
+    proxy = make_proxy(keys=keys)
+    pool = proxy.pool
+    row_id = pool._store.intend("own", datetime(2027, 1, 1, tzinfo=UTC), None, None, 1)
+    pool._store.store(row_id, "sk-or-v1-" + "f" * 64)
+    pool._store.switch(row_id, datetime(2026, 1, 1, tzinfo=UTC), None)
+    pool._choice_of = lambda user_id: choice if user_id == 1 else UpstreamChoice.DEDICATED_FIRST
+    pool.reload()
+    return proxy
+
+
+def used(proxy):
+    """The kinds of keys that calls got, in turn."""
+    return ["own" if name == "own" else "shared" for what, name in proxy.pool.told if what == "picked"]
+
+
+KEYS_FAULTS = {
+    "refused": BOTH["key refused"],
+    "limited": BOTH["limited"],
+    "spent": (json_answer("403 Forbidden", refusal(403, "Key limit exceeded (monthly limit).")),),
+    "cap too small": (json_answer("402 Payment Required", refusal(402, "x", limit_source="openrouter_key_limit")),),
+}
+
+
+@pytest.mark.parametrize("name", KEYS_FAULTS)
+@pytest.mark.parametrize("choice", UpstreamChoice)
+def test_tries_keep_to_what_the_user_has_chosen(make_proxy, upstream, name, choice):
+    upstream.play_in_turn("m", KEYS_FAULTS[name], GOOD_PLAIN)
+    proxy = with_own_key(make_proxy, choice, keys=1)
+    if choice is not UpstreamChoice.DEDICATED_ONLY:
+        assert whole(proxy.forward(request())) == WHOLE
+        turns = ["own", "shared"]
+        assert used(proxy) == (turns if choice is UpstreamChoice.DEDICATED_FIRST else turns[::-1])
+        return
+    if name == "limited":
+        assert proxy.forward(request()).status == 429
+    else:
+        with pytest.raises(UpstreamFailed if name == "refused" else PaymentRequired) as raised:
+            proxy.forward(request())
+        assert ("your own OpenRouter key" in raised.value.message) == (name != "refused")
+    assert used(proxy) == ["own"]
+
+
+@pytest.mark.parametrize("name", ["500", "reset", "closed without an answer"])
+def test_a_fault_that_is_not_the_keys_is_no_reason_to_let_others_pay(make_proxy, upstream, name):
+    for choice, expected in ((UpstreamChoice.DEDICATED_FIRST, "own"), (UpstreamChoice.DEDICATED_ONLY, "own")):
+        upstream.play_in_turn("m", BOTH[name], GOOD_PLAIN)
+        proxy = with_own_key(make_proxy, choice)
+        assert whole(proxy.forward(request())) == WHOLE
+        assert used(proxy) == [expected] * 2
+
+
+def test_another_user_never_gets_it(make_proxy, upstream):
+    upstream.play("m", *BOTH["500"])
+    proxy = with_own_key(make_proxy, UpstreamChoice.DEDICATED_FIRST)
+    for user_id in (2, 3):
+        proxy.forward(request(user_id=user_id))
+    assert set(used(proxy)) == {"shared"}

@@ -238,6 +238,47 @@ def test_no_server_is_a_failed_connection_in_which_nothing_was_sent(client):
         send(client(f"http://127.0.0.1:{free_port()}/api/v1"))
 
 
+# ── small answers as a whole
+
+
+def get(http, seconds=5):
+    return http.get("/key", b"X-Test: 1\r\n", seconds, 100)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "307 Temporary Redirect", "404 Not Found", "500 Oops"])
+def test_a_small_answer_is_read_whole_and_its_connection_used_again(http, upstream, status):
+    upstream.play("", json_answer(status, b"x" * 100))
+    for _ in range(2):
+        assert get(http) == (int(status[:3]), b"x" * 100)
+    assert len(http._idle) == 1
+    assert upstream._connections == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        ([JSON_CHUNKED + chunked(b"x" * 101, end=False), 60.0], NothingYet),
+        ([60.0], NothingYet),
+        ([JSON_CHUNKED, 60.0], NothingYet),
+        ([JSON_CHUNKED, *[chunked(b"x", end=False), 0.02] * 100], NothingYet),
+        ([JSON_CHUNKED + chunked(b"x", end=False), CLOSE], ConnectionLost),
+        ([RESET], ConnectionLost),
+        ([b"nonsense", CLOSE], ConnectionLost),
+    ],
+)
+def test_what_is_too_long_or_too_slow_or_broken_is_no_answer(http, upstream, steps, error):
+    upstream.play("", *steps)
+    with pytest.raises(error):
+        get(http, 0.3)
+    assert not http._idle
+
+
+def test_a_whole_answer_that_is_too_long_is_no_answer_either(http, upstream):
+    upstream.play("", json_answer("200 OK", b"x" * 101))
+    with pytest.raises(NothingYet):
+        get(http)
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")

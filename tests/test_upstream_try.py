@@ -2,6 +2,7 @@
 
 import math
 import time
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
@@ -28,9 +29,9 @@ def make_try():
     http = UpstreamHttp(upstream.url, 1)
     tries = []
 
-    def make(*steps, idle_timeout=2.0):
+    def make(*steps, idle_timeout=2.0, head_came=lambda _: None):
         upstream.play("m", *steps)
-        one = UpstreamTry(SimpleNamespace(name="key-0"), idle_timeout)
+        one = UpstreamTry(SimpleNamespace(name="key-0"), idle_timeout, head_came)
         tries.append(one)
 
         def advance(seconds=5.0, blank_seconds=5.0):
@@ -48,6 +49,17 @@ def make_try():
         one.close()
     http.close()
     upstream.close()
+
+
+@pytest.mark.parametrize("head", [SSE, JSON_CHUNKED, GZIP])
+def test_the_answers_name_is_told_once_before_anything_waits_for_the_rest(make_try, head):
+    told = []
+    named = head.replace(b"\r\n\r\n", b"\r\nX-Generation-Id: gen-7\r\n\r\n")
+    _, advance = make_try(named, 5.0, head_came=lambda tried: told.append((tried.generation_id, tried.known)))
+    for _ in range(2):
+        with pytest.raises(NothingYet):
+            advance(0.2, 0.2)
+    assert told == [("gen-7", None)]
 
 
 # ── streams
@@ -115,7 +127,8 @@ def test_what_ends_without_content_is_no_answer(make_try, steps, kind):
 def test_no_connection_is_no_answer(make_try):
     http = UpstreamHttp("http://127.0.0.1:1", 1)
     with pytest.raises(NoAnswer) as failure:
-        UpstreamTry(SimpleNamespace(name="k"), 1).advance(lambda _key: http.send(b"", b""), math.inf, math.inf)
+        one = UpstreamTry(SimpleNamespace(name="k"), 1, lambda _: None)
+        one.advance(lambda _key: http.send(b"", b""), math.inf, math.inf)
     assert failure.value.kind == "unreachable"
 
 
@@ -153,7 +166,7 @@ def test_a_small_body_is_whole_at_once(make_try):
     one, advance = make_try(JSON_CHUNKED, chunked(WHOLE[:7], end=False), 0.05, chunked(WHOLE[7:]))
     advance()
     assert (one.form, one.held, one.is_whole) == (Form.PLAIN, WHOLE, True)
-    assert one.usage["cost"] == 0.000007
+    assert one.usage["cost"] == Decimal("0.000007")
 
 
 def test_a_long_body_is_not_held_to_its_end(make_try):

@@ -10,6 +10,7 @@ down_revision = "0002"
 OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_unicode_ci"}
 TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql")
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+REVISIONS = sa.table("revisions", sa.column("name", sa.String), sa.column("value", sa.BigInteger))
 
 
 def ascii_text(length):
@@ -103,10 +104,22 @@ def upgrade():
         sa.Column("checked_at", TIME, nullable=False),
         **OPTIONS,
     )
+    op.bulk_insert(REVISIONS, [{"name": "quotas", "value": 1}])
+    log_retention = op.create_table(
+        "log_retention",
+        sa.Column("name", ascii_text(64), primary_key=True),
+        sa.Column("owner", ascii_text(32)),
+        sa.Column("lease_until", TIME),
+        sa.Column("finished_at", TIME),
+        sa.Column("deleted_before", TIME),
+        **OPTIONS,
+    )
+    op.bulk_insert(log_retention, [{"name": "usage_ledger"}])
 
 
 def downgrade():
-    for name in ("usage_checks", "usage_rollups", "quota_slices", "quotas", "usage_ledger"):
+    op.execute(REVISIONS.delete().where(REVISIONS.c.name == "quotas"))
+    for name in ("log_retention", "usage_checks", "usage_rollups", "quota_slices", "quotas", "usage_ledger"):
         op.drop_table(name)
     op.drop_index("ix_api_keys_owner_id", "api_keys")
     op.drop_column("api_keys", "owner_id")

@@ -1,0 +1,123 @@
+"""In steady state the database is asked by the clock, not by calls: its own log of statements says so."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.billing import Billing, user_of
+from tests.gateway import Gateway, wait_for
+from tests.mariadb import DatabaseServer
+from tests.sandbox.conftest import Running
+
+CONNECTIONS = 4
+FEW, MANY = 200, 2000
+PER_SECOND = 100  # of all background threads together, when each of their rounds finds something: about half of it
+
+
+@dataclass
+class Statements:
+    """What the database was asked, by kind: numbers and texts left out. seconds: in which time."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+class Watched:
+    """A gateway whose statements the database server writes down."""
+
+    def __init__(self, server: DatabaseServer, billing: Billing, gateway: Gateway) -> None:
+        self.server = server
+        self.billing = billing
+        self.gateway = gateway
+
+    @contextmanager
+    def counting(self) -> Iterator[Statements]:
+        """The statements of the gateway until the end of the block."""
+        said, begun = Statements(), time.monotonic()
+        self.server.execute("TRUNCATE mysql.general_log")
+        yield said
+        said.seconds = time.monotonic() - begun
+        mine = "user_host LIKE 'gateway[%' AND command_type IN ('Query', 'Execute')"
+        for [text] in self.server.execute(
+            f"SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE {mine}"
+        ):
+            said.kinds[kind_of(str(text))] += 1
+
+    def call(self, token: str, count: int) -> None:
+        """So many calls, plain and streamed, over a few connections that stay open."""
+        bodies = [chat(stream) for stream in (False, True)]
+
+        def some(_: int) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
+            for number in range(count // CONNECTIONS):
+                headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+                connection.request("POST", "/v1/chat/completions", bodies[number % 2], headers)
+                answer = connection.getresponse()
+                assert (answer.status, bool(answer.read())) == (200, True)
+            connection.close()
+
+        with ThreadPoolExecutor(CONNECTIONS) as callers:
+            list(callers.map(some, range(CONNECTIONS)))
+
+
+def chat(stream: bool) -> bytes:
+    messages = [{"role": "user", "content": "Hi"}]
+    document = {"model": "openai/gpt-4o-mini", "max_tokens": 20, "stream": stream, "messages": messages}
+    return json.dumps(document).encode()
+
+
+def kind_of(statement: str) -> str:
+    """A statement without its values; lists of any length are alike."""
+    bare = re.sub(r"'(?:[^'\\]|\\.)*'|\b\d[\d.]*\b|NULL|true|false", "?", statement)
+    return re.sub(r"[?(),\s]*\?[?(),\s]*", " ? ", bare)[:200]
+
+
+@pytest.fixture(scope="module")
+def watched(
+    start: Callable[..., Gateway], stand_in: Running, tmp_path_factory: pytest.TempPathFactory, mariadb: DatabaseServer
+) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("statements")
+    url = mariadb.new_database()
+    mariadb.execute("CREATE USER gateway@'127.0.0.1'")
+    mariadb.execute("GRANT ALL ON *.* TO gateway@'127.0.0.1'")
+    mariadb.execute("SET GLOBAL log_output = 'TABLE'")
+    mariadb.execute("SET GLOBAL general_log = ON")
+    billing = Billing(start, stand_in, url.replace("root@", "gateway@"), folder)
+    billing.fault("stream?pace_ms=0")
+    gateway = billing.gateway(SERVER_THREADS=16)
+    yield Watched(mariadb, billing, gateway)
+    mariadb.execute("SET GLOBAL general_log = OFF")
+    mariadb.execute("DROP USER gateway@'127.0.0.1'")
+    billing.close()
+    gateway.stop()
+
+
+def test_a_request_that_asks_the_database_is_seen_to_do_so(watched):
+    with watched.counting() as said:
+        for _ in range(20):
+            assert watched.gateway.post("/api/auth/refresh", {"refresh_token": "0" * 40}).status_code == 401
+    assert [count for kind, count in said.kinds.items() if kind.startswith("UPDATE user_sessions ")] == [20]
+
+
+@pytest.mark.parametrize("has_quota", [False, True], ids=["without quota", "with quota"])
+def test_ten_times_the_calls_ask_the_database_no_more_often(watched, has_quota):
+    token = watched.gateway.new_user()
+    if has_quota:
+        watched.billing.set_quota(user_of(token), 10**9)
+        wait_for(lambda: watched.call(token, 4) or watched.billing.slices_of(user_of(token)))
+    watched.call(token, FEW)
+    for count in (FEW, MANY):
+        with watched.counting() as said:
+            watched.call(token, count)
+        assert [kind for kind, times in said.kinds.items() if times >= MANY / 2] == []
+        assert said.kinds.total() <= PER_SECOND * (said.seconds + 1)
