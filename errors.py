@@ -4,7 +4,8 @@
     ├── BadRequest 400        ├── Forbidden 403        ├── PayloadTooLarge 413
     │   └── UsernameTaken     ├── NotFound 404         ├── UnsupportedMedia 415
     ├── Unauthorized 401      ├── MethodNotAllowed 405 ├── TooManyRequests 429
-    ├── PaymentRequired 402   └── RequestTimeout 408   └── ServiceFault 500
+    ├── PaymentRequired 402   ├── RequestTimeout 408   └── ServiceFault 500
+    │   └── QuotaExceeded     └── Conflict 409
     └── UpstreamFailed 502, UpstreamTimeout 504, Busy 503
 
 The body holds what the SDKs of OpenAI and OpenRouter read (`error.code` an integer, `error.message`,
@@ -102,6 +103,12 @@ class PaymentRequired(AppError):
         super().__init__(message, {"x-should-retry": "false"})
 
 
+class QuotaExceeded(PaymentRequired):
+    """What the caller may spend is spent: waiting helps only when the quota recovers."""
+
+    type = "quota_exceeded"
+
+
 class Forbidden(AppError):
     status, type = 403, "permission_denied"
 
@@ -118,6 +125,10 @@ class RequestTimeout(AppError):
     status, type = 408, "request_timeout"
 
 
+class Conflict(AppError):
+    status, type = 409, "conflict"
+
+
 class PayloadTooLarge(AppError):
     status, type = 413, "payload_too_large"
 
@@ -131,8 +142,8 @@ class TooManyRequests(AppError):
 
     status, type = 429, "rate_limit_exceeded"
 
-    def __init__(self, message: str, retry_after_seconds: int) -> None:
-        super().__init__(message, {"Retry-After": str(retry_after_seconds)})
+    def __init__(self, message: str, retry_after_seconds: int, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, {"Retry-After": str(retry_after_seconds), **(headers or {})})
 
 
 class ServiceFault(AppError):
