@@ -41,11 +41,12 @@ HOW_TO_DERIVE = "send base64url(Argon2id(...)) cut to 64 characters, as GET /api
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request, as a verified token says. expires_at: seconds since 1970."""
+    """Who sent a request, as a verified token says. expires_at: seconds since 1970; client_key_id: if one was used."""
 
     user_id: int
     session_id: str
     expires_at: float
+    client_key_id: int | None = None
 
 
 class Auth:

@@ -72,6 +72,10 @@ worker_connections = threads + IDLE_CONNECTIONS
 keepalive = 75
 graceful_timeout = DRAIN_SECONDS
 http_parser = "python"
+# By itself gunicorn lets whoever connects from this machine set the path and the scheme by headers. Nobody may: not
+# forwarded_allow_ips = "" but these, because it trusts the peers of Unix sockets in any case.
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
 accesslog = errorlog = None
 # At DEBUG gunicorn logs every path, and people put secrets into paths.

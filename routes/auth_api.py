@@ -6,8 +6,9 @@ import logging
 
 from flask import Blueprint, Response, request
 
+from auth import check_username
 from logs import event
-from routes.http import answer, json_body, services
+from routes.http import answer, count_request, json_body, services
 from user_sessions import UserSession
 
 log = logging.getLogger("auth")
@@ -35,6 +36,7 @@ def kdf() -> Response:
 @routes.post("/register")
 def register() -> Response:
     """{username, derived_key} → 201."""
+    count_request("registrations")
     body = json_body()
     user_id = services().auth.register(body.get("username"), body.get("derived_key"))
     event(log, "registered", user_id=user_id)
@@ -43,15 +45,19 @@ def register() -> Response:
 
 @routes.post("/login")
 def login() -> Response:
-    """{username, derived_key} → tokens."""
+    """{username, derived_key} → tokens. Those refused for their number cost no Argon2 hash."""
+    count_request("log-ins")
     body = json_body()
-    session, token = services().auth.login(body.get("username"), body.get("derived_key"))
+    username = check_username(body.get("username"))
+    services().rate_limits.check_account(services().users.name_hash(username))
+    session, token = services().auth.login(username, body.get("derived_key"))
     return answer({"message": "Login successful", "token": token} | _tokens(session, token))
 
 
 @routes.post("/api/auth/refresh")
 def refresh() -> Response:
     """{refresh_token} → new tokens; the old refresh token is used up."""
+    count_request("refreshes")
     session, token = services().auth.refresh(json_body().get("refresh_token"))
     return answer(_tokens(session, token))
 

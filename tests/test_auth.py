@@ -26,8 +26,8 @@ from db import Database
 from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
 from tables import user_sessions as session_table
 from tables import users as user_table
-from tests.conftest import MovableClock
 from tests.gateway import new_derived_key
+from tests.movable_clock import MovableClock
 from user_sessions import UserSession, UserSessions
 from users import Users, UserState
 

@@ -1,0 +1,63 @@
+"""Which address a request comes from: the connection's, or what a trusted reverse proxy says of it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+CACHED_ADDRESSES = 10_000
+LONGEST_ADDRESS = 45  # characters; longer texts are not kept
+UNIX_SOCKET = "unix"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is to be known of one address. person: the address to count by."""
+
+    person: str
+    is_trusted: bool
+
+
+class ClientAddresses:
+    """Finds the client's address of a request. trusted: networks of reverse proxies, and "unix" for a Unix socket."""
+
+    def __init__(self, trusted: Iterable[str]) -> None:
+        trusted = set(trusted)
+        self._networks = [ipaddress.ip_network(text) for text in trusted - {UNIX_SOCKET}]
+        self._socket = _Known(UNIX_SOCKET, UNIX_SOCKET in trusted)
+        self._look_up = lru_cache(CACHED_ADDRESSES)(self._parse)
+
+    def of(self, environ: dict[str, Any]) -> str:
+        """The client's address: an IPv4 address, an IPv6 network of 64 bits, or "unix".
+
+        X-Forwarded-For counts only if the connection comes from a trusted proxy. It is read from the right, where the
+        nearest proxy has written: the first address that is no trusted proxy's is the client's. What stands further
+        left the client can have made up.
+        """
+        # Both servers leave REMOTE_ADDR without an address for Unix sockets.
+        known = self._look_up(environ.get("REMOTE_ADDR") or "") or self._socket
+        if known.is_trusted:
+            rest = environ.get("HTTP_X_FORWARDED_FOR", "")
+            while rest and known.is_trusted:
+                rest, _, text = rest.rpartition(",")
+                text = text.strip(" \t")
+                if len(text) > LONGEST_ADDRESS or not (further := self._look_up(text)):
+                    break
+                known = further
+        return known.person
+
+    def _parse(self, text: str) -> _Known | None:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return None
+        if isinstance(address, ipaddress.IPv6Address):
+            address = address.ipv4_mapped or address
+        is_trusted = any(address in network for network in self._networks)
+        if isinstance(address, ipaddress.IPv4Address):
+            return _Known(str(address), is_trusted)
+        # A household, or one machine at a hoster, has 2^64 of them to change between.
+        return _Known(str(ipaddress.ip_network((int(address) >> 64 << 64, 64))), is_trusted)
