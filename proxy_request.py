@@ -10,6 +10,7 @@ from typing import Any
 import json_text
 from auth import Caller
 from errors import BadRequest
+from rate_limits import Admission
 
 # Client headers that go up, by their WSGI names. Not among them: the response cache's (X-OpenRouter-Cache*), because
 # all users share our account and would read each other's cached answers.
@@ -26,18 +27,24 @@ FORWARDED = {
     )
 }
 HEADER_TEXT = re.compile(r"[\x20-\x7e]{1,1024}")
+# Far more than any model writes or answers with: what is larger would only be a way to spoil sums.
+MAX_TOKENS, MAX_CHOICES, MAX_MODELS = 10_000_000, 128, 32
 SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
-    """A verified caller's call. headers: upstream header lines, from `forwarded_headers`."""
+    """A verified caller's call.
+
+    headers: upstream header lines, from `forwarded_headers`. admission: released when the call is over.
+    """
 
     request_id: str
     caller: Caller
     body: bytes
     headers: bytes
     client_is_gone: Callable[[], bool]
+    admission: Admission
 
     def sticky_text(self, rule: str, chat: ChatBody) -> str | None:
         """What calls that should share a pool key have in common; None if any key will do.
@@ -68,11 +75,18 @@ def forwarded_headers(environ: dict[str, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ChatBody:
-    """What the gateway has to know of a chat-completions body."""
+    """What the gateway has to know of a chat-completions body.
+
+    max_tokens: at most so many tokens an answer; None if the client sets no bound. n: answers asked for. models: to
+    fall back to, in this order.
+    """
 
     model: str
     stream: bool
     session_id: str | None = None
+    max_tokens: int | None = None
+    n: int = 1
+    models: tuple[str, ...] = ()
 
 
 def read_body(body: bytes) -> ChatBody:
@@ -94,4 +108,26 @@ def read_body(body: bytes) -> ChatBody:
     ):
         raise BadRequest("`messages` must be a non-empty list of objects with `role` and `content`")
     session = request.get("session_id")
-    return ChatBody(model or "", stream or False, session if isinstance(session, str) and session else None)
+    session = session if isinstance(session, str) and session else None
+    older, newer = _whole(request, "max_tokens", MAX_TOKENS), _whole(request, "max_completion_tokens", MAX_TOKENS)
+    # Which of two bounds OpenRouter obeys is not documented; the larger is the safe one for what a call may cost.
+    bound = older if newer is None or (older is not None and older > newer) else newer
+    n = _whole(request, "n", MAX_CHOICES) or 1
+    return ChatBody(model or "", stream or False, session, bound, n, _models(request))
+
+
+def _whole(request: dict[str, Any], name: str, largest: int) -> int | None:
+    value = request.get(name)
+    # Not isinstance: true is an int to Python.
+    if value is None or (type(value) is int and 1 <= value <= largest):
+        return value
+    raise BadRequest(f"`{name}` must be a whole number from 1 to {largest}")
+
+
+def _models(request: dict[str, Any]) -> tuple[str, ...]:
+    models = request.get("models")
+    if models is None:
+        return ()
+    if not isinstance(models, list) or len(models) > MAX_MODELS or not all(isinstance(name, str) for name in models):
+        raise BadRequest(f"`models` must be a list of at most {MAX_MODELS} strings, the models to fall back to")
+    return tuple(models)

@@ -24,9 +24,18 @@ HELLO = b'"messages":[{"role":"user","content":"hi"}]'
         (b'{"session_id":"s-1",%s}' % HELLO, ChatBody("", False, "s-1")),
         (b'{"session_id":"",%s}' % HELLO, ChatBody("", False, None)),
         (b'{"session_id":{"odd":1},%s}' % HELLO, ChatBody("", False, None)),
+        (b'{"max_tokens":1,%s}' % HELLO, ChatBody("", False, None, 1)),
+        (b'{"max_completion_tokens":10000000,%s}' % HELLO, ChatBody("", False, None, 10_000_000)),
+        (b'{"max_tokens":7,"max_completion_tokens":9,%s}' % HELLO, ChatBody("", False, None, 9)),
+        (b'{"max_tokens":9,"max_completion_tokens":7,%s}' % HELLO, ChatBody("", False, None, 9)),
+        (b'{"max_tokens":9,"max_completion_tokens":null,%s}' % HELLO, ChatBody("", False, None, 9)),
+        (b'{"n":128,%s}' % HELLO, ChatBody("", False, None, None, 128)),
+        (b'{"models":["a/b","c"],%s}' % HELLO, ChatBody("", False, None, None, 1, ("a/b", "c"))),
+        (b'{"models":[],%s}' % HELLO, ChatBody("", False)),
+        (b'{"max_tokens":null,"n":null,"models":null,%s}' % HELLO, ChatBody("", False)),
     ],
 )
-def test_usable_bodies_tell_model_stream_and_session(body, expected):
+def test_usable_bodies_tell_what_the_gateway_must_know(body, expected):
     assert read_body(body) == expected
 
 
@@ -59,6 +68,36 @@ def test_usable_bodies_tell_model_stream_and_session(body, expected):
 def test_unusable_bodies_are_refused_with_what_is_wrong(body, word):
     with pytest.raises(BadRequest, match=word):
         read_body(body)
+
+
+ODD_NUMBERS = ["0", "-1", "1.0", "1e3", "true", "false", '"5"', "[5]", "{}", "2147483648", "1" + "0" * 400, "1e400"]
+ACCEPTED = {"max_tokens": "1 to 10000000", "max_completion_tokens": "1 to 10000000", "n": "1 to 128"}
+
+
+@pytest.mark.parametrize("number", [*ODD_NUMBERS, "9" * 5000, "NaN", "-Infinity"])
+@pytest.mark.parametrize("name", sorted(ACCEPTED))
+def test_odd_numbers_are_refused_with_what_is_accepted(name, number):
+    # Digits without end, and words, are no JSON.
+    expected = f"`{name}` must be a whole number from {ACCEPTED[name]}" if number in ODD_NUMBERS else "JSON"
+    with pytest.raises(BadRequest, match=expected):
+        read_body(b'{"%s":%s,%s}' % (name.encode(), number.encode(), HELLO))
+
+
+@pytest.mark.parametrize(("name", "largest"), [("max_tokens", 10**7), ("max_completion_tokens", 10**7), ("n", 128)])
+def test_the_largest_number_is_accepted_and_the_next_is_not(name, largest):
+    assert read_body(b'{"%s":%d,%s}' % (name.encode(), largest, HELLO))
+    with pytest.raises(BadRequest, match=name):
+        read_body(b'{"%s":%d,%s}' % (name.encode(), largest + 1, HELLO))
+
+
+@pytest.mark.parametrize("models", ['"a/b"', "7", "{}", "[7]", '["a",null]', '[["a"]]', "true", str(["a"] * 33)])
+def test_odd_lists_of_models_are_refused_with_what_is_accepted(models):
+    with pytest.raises(BadRequest, match="`models` must be a list of at most 32 strings"):
+        read_body(b'{"models":%s,%s}' % (models.replace("'", '"').encode(), HELLO))
+
+
+def test_as_many_models_as_the_list_may_have_are_accepted():
+    assert len(read_body(b'{"models":[%s],%s}' % (b",".join([b'"a"'] * 32), HELLO)).models) == 32
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
