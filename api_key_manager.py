@@ -1,4 +1,7 @@
-"""The pool in memory: every process's copy of the usable OpenRouter keys, and which of them the next call gets."""
+"""The pool in memory: every process's copy of the usable OpenRouter keys, and which of them the next call gets.
+
+A call gets one of the keys that all users share, or its user's own where users have such keys (dedicated_keys.py).
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,25 @@ import math
 import random
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from typing import Any
 
 from clock import Clock
-from crypto import SealBroken
+from dedicated_keys import DedicatedKeys
 from errors import AppError, Busy, PaymentRequired, TooManyRequests
-from key_choice import Choice, PoolKey, Ring, Trial
+from key_choice import Choice, PoolKey, Ring, Trial, load
 from key_health import MAX_OTHER_ASK_SECONDS, MAX_SUSPECT_ASK_SECONDS, Account, Breaker, Outage
 from logs import event
 from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, Row, rest_seconds
 from pool_keys import KeyRow, PoolKeys
+from users import UpstreamChoice
 
 log = logging.getLogger("pool")
 
-# A key is not picked in its last minutes: an answer that it has begun should end before OpenRouter refuses it.
-EXPIRY_MARGIN = timedelta(minutes=10)
 RANDOM_TRIES = 8
+NEXT_PASS_SECONDS = 30  # until the rotation has most likely made a key that is missing
+REPORTED_AT_REST = 1000  # users' own keys: one report must not grow with the number of users
 SUSPECT = frozenset(row.name for row in ROWS if row.lasts is Lasts.CONFIRMED)
 SPENT = frozenset(row.name for row in ROWS if row.lasts is Lasts.RESET and row.hits is Hits.KEY)
 FOUND_OUT = next(row for row in ROWS if row.id == "401b")
@@ -34,14 +38,23 @@ class ApiKeyManager:
     """This process's copy of the keys in use.
 
     max_in_flight: how many calls one key may carry at once in this process; 0 for any number.
+    choice_of: what a user has chosen; None where users have no keys of their own.
     """
 
-    def __init__(self, store: PoolKeys, clock: Clock, max_in_flight: int = 0) -> None:
+    def __init__(
+        self,
+        store: PoolKeys,
+        clock: Clock,
+        max_in_flight: int = 0,
+        choice_of: Callable[[int], UpstreamChoice] | None = None,
+    ) -> None:
         self._store = store
+        self._choice_of = choice_of
         self._clock = clock
         self._monotonic = clock.monotonic
         self._max_in_flight = max_in_flight or math.inf
         self._lock = threading.Lock()
+        self._dedicated = DedicatedKeys(store, clock, self._lock, self._set_account)
         self._keys: tuple[PoolKey, ...] = ()
         self._leaving: list[PoolKey] = []
         self._accounts: dict[str, Account] = {}
@@ -53,18 +66,67 @@ class ApiKeyManager:
 
     # ── one call
 
+    def choice_of(self, user_id: int) -> UpstreamChoice | None:
+        """What this user has chosen; None where users have no keys of their own."""
+        return self._choice_of(user_id) if self._choice_of else None
+
     def pick(
-        self, tried: Collection[PoolKey] = (), other: Other = Other.KEY, free: bool = False, sticky: str | None = None
+        self,
+        tried: Collection[PoolKey] = (),
+        other: Other = Other.KEY,
+        free: bool = False,
+        sticky: str | None = None,
+        owner: int | None = None,
+        choice: UpstreamChoice | None = None,
     ) -> PoolKey:
-        """A key at random that is not among `tried`, by what its limit has left.
+        """A shared key, or the owner's own, that is not among `tried`.
 
         The caller gives it back with `release`, once, after `refused` or `succeeded`. Raises Busy, TooManyRequests or
-        PaymentRequired.
+        PaymentRequired. Of the shared keys, one at random, by what its limit has left.
 
         other: KEY for any other key than those tried, ACCOUNT for one of another account.
         free: True if the call is for a model that costs nothing: free models have limits of their own.
-        sticky: calls with the same text get the same key while that is usable.
+        sticky: calls with the same text get the same shared key while that is usable.
+        owner, choice: whose call it is, and what `choice_of` says; shared keys only without a choice.
         """
+        if owner is None or choice is None:
+            return self._pick_shared(tried, other, free, sticky)
+        if choice is UpstreamChoice.SHARED_FIRST:
+            try:
+                return self._pick_shared(tried, other, free, sticky)
+            except AppError as error:
+                try:
+                    return self._pick_own(owner, tried, other, free)
+                except AppError:
+                    raise error from None
+        try:
+            return self._pick_own(owner, tried, other, free)
+        except AppError:
+            if choice is UpstreamChoice.DEDICATED_ONLY:
+                raise
+        return self._pick_shared(tried, other, free, sticky)
+
+    def _pick_own(self, owner: int, tried: Collection[PoolKey], other: Other, free: bool) -> PoolKey:
+        now = self._monotonic()
+        key = self._dedicated.find(owner)
+        if key is None or key.expires_at <= self._clock.timestamp():
+            raise Busy("Your own OpenRouter key is being made; try again shortly", NEXT_PASS_SECONDS)
+        accounts = {one.account for one in tried} if other is Other.ACCOUNT else ()
+        if key not in tried and key.account not in accounts and (taken := self._take(key, free, now)):
+            return taken
+        shut = [breaker for breaker in key.breakers(free) if not breaker.lets(now)]
+        if not shut:
+            raise TooManyRequests("Your own OpenRouter key has too many calls to carry; try again shortly", 1)
+        longest = max(shut, key=lambda breaker: breaker.until)
+        if longest is key.rest and longest.reason in SPENT:
+            raise own_key_is_spent()
+        if longest.status == 402:
+            raise PaymentRequired("The service has run out of OpenRouter credit; its operator has to add some")
+        back_at = longest.until if longest.until < math.inf else key.questions.at
+        wait = math.ceil(min(max(back_at - now, 1), 60))
+        raise TooManyRequests("Your own OpenRouter key is resting; try again shortly", wait)
+
+    def _pick_shared(self, tried: Collection[PoolKey], other: Other, free: bool, sticky: str | None) -> PoolKey:
         now = self._monotonic()
         choice = self._choices[free]
         if choice is None or now >= choice.stale_at:
@@ -198,12 +260,14 @@ class ApiKeyManager:
         now, was_on = self._monotonic(), self._outage.is_on
         if key.rest.until > now and key.rest.reason in SUSPECT:
             return  # a call from before: no news
-        self._outage.refused(key.id, len(self._keys), now)
+        # What happens to users' own keys says little about all keys: an operator may have deleted some of many.
+        if key.owner_id is None:
+            self._outage.refused(key.id, len(self._keys), now)
         if not self._outage.is_on:
             self._open(key.rest, trial, math.inf, row, status)
             key.questions.begin(now, key.rest.failures)
         elif not was_on:
-            for suspect in self._keys:
+            for suspect in (*self._keys, *self._dedicated.all()):
                 if suspect.rest.reason in SUSPECT:
                     suspect.rest.close()
         if self._outage.is_on and key.questions.at == math.inf:
@@ -229,8 +293,9 @@ class ApiKeyManager:
             if self._outage.is_on:  # seen to be over without a call, too
                 self._outage.look(len(self._keys), now)
                 self._note_outage(was_on=True)
-        due = [key for key in self._keys if key.questions.at <= now]
-        return sorted(due, key=lambda key: (not key.rest.until, key.questions.at))[:count]
+        due = [key for key in (*self._keys, *self._dedicated.all()) if key.questions.at <= now]
+        # The shared ones first: one question too many costs them more than one user.
+        return sorted(due, key=lambda key: (key.owner_id is not None, not key.rest.until, key.questions.at))[:count]
 
     def confirmed(self, key: PoolKey, remaining_nano: int | None) -> None:
         """GET /key accepts the key: a suspect is tried at once, a spent limit only if it has something left."""
@@ -271,12 +336,17 @@ class ApiKeyManager:
     # ── what others see
 
     def usable_count(self) -> int:
-        """How many keys `pick` chooses from."""
+        """How many shared keys `pick` chooses from."""
         return len(self._choose(False, self._monotonic()).keys)
 
     def known_count(self) -> int:
-        """How many keys there are that have not expired, resting ones included."""
+        """How many shared keys there are that have not expired, resting ones included."""
         return self._choose(False, self._monotonic()).known
+
+    def own_key_rests(self, key_id: int, owner: int) -> bool:
+        """True if this process knows that calls of the owner can't have their own key now."""
+        key, now = self._dedicated.known(owner), self._monotonic()
+        return key is not None and key.id == key_id and not all(one.lets(now) for one in key.breakers(False))
 
     def report(self) -> dict[str, dict[str, Any]]:
         """By row id, each key that carries calls or is not well.
@@ -287,7 +357,10 @@ class ApiKeyManager:
         with self._lock:
             self._leaving = [key for key in self._leaving if key.in_flight]
             keys = *self._keys, *self._leaving
-        told = (key for key in keys if key.in_flight or key.rest.until or key.account.rest.until)
+        told = [key for key in keys if key.in_flight or key.rest.until or key.account.rest.until]
+        own = self._dedicated.all()
+        told += [key for key in own if key.in_flight]
+        told += [key for key in own if key.rest.until and not key.in_flight][:REPORTED_AT_REST]
         return {str(key.id): self._told(key) for key in told}
 
     def _told(self, key: PoolKey) -> dict[str, Any]:
@@ -310,17 +383,15 @@ class ApiKeyManager:
         """Copy the keys in use into memory; a key that stays keeps its health and its calls."""
         rows = self._store.in_use()
         old = {key.id: key for key in (*self._leaving, *self._keys)}
-        texts = self._store.texts([row.id for row in rows if row.id not in old])
-        found = [(row, old.get(row.id) or _pool_key(row, texts.get(row.id))) for row in rows]
-        keys = tuple(key for _, key in found if key)
+        found = load(self._store, rows, old)
+        keys = tuple(key for _, key in found)
+        own, gone = self._dedicated.reload(old)
         with self._lock:
-            ids = {row.account_id for row in rows if row.account_id}
-            self._accounts = {account_id: self._accounts.get(account_id) or Account() for account_id in ids}
+            old |= {key.id: key for key in gone}
             for key in old.values():
                 key.is_in_pool = False
-            for row, loaded in found:
-                if loaded:
-                    self._update(loaded, row)
+            for row, key in (*found, *own):
+                self._update(key, row)
             self._leaving = [key for key in old.values() if not key.is_in_pool and key.in_flight]
             if keys != self._keys:  # else the same object: the ring knows by it that it is still good
                 self._keys = keys
@@ -328,10 +399,13 @@ class ApiKeyManager:
 
     def _update(self, key: PoolKey, row: KeyRow) -> None:
         key.is_in_pool, key.is_low, key.remaining_nano = True, False, row.remaining_nano
+        self._set_account(key, row)
+        key.account.is_low = False
+
+    def _set_account(self, key: PoolKey, row: KeyRow) -> None:
         if row.account_id != key.account_id:
             key.account_id = row.account_id
-            key.account = self._accounts[row.account_id] if row.account_id else Account()
-        key.account.is_low = False
+            key.account = self._accounts.setdefault(row.account_id, Account()) if row.account_id else Account()
 
     def write_counts(self) -> None:
         """Add the uses since the last call to the rows. A crash may lose some seconds of them: they only inform."""
@@ -347,13 +421,9 @@ class ApiKeyManager:
             raise
 
 
-def _pool_key(row: KeyRow, text: str | SealBroken | None) -> PoolKey | None:
-    if not isinstance(text, str):
-        # Left alone in the database: the fault may be this process's keys, and a damaged row is evidence.
-        event(log, "pool_key_unreadable", logging.ERROR, key=row.name, reason=str(text))
-        return None
-    expires_at = (row.expires_at - EXPIRY_MARGIN).timestamp() if row.expires_at else math.inf
-    key = PoolKey(row.id, row.name, text, expires_at)
-    if row.account_id:
-        key.questions.end()  # what there is to ask of a healthy key is known
-    return key
+def own_key_is_spent() -> PaymentRequired:
+    """What a user is told whose calls may be carried by their own key only, which can't pay for them."""
+    return PaymentRequired(
+        "What your own OpenRouter key may still spend does not pay for this request. GET /api/upstream says how much "
+        'that is; PUT /api/upstream with {"choice": "dedicated_first"} lets the shared keys step in'
+    )

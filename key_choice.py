@@ -1,4 +1,4 @@
-"""The keys that may be picked, arranged so that a pick costs the same among ten and among ten thousand.
+"""The keys that may be picked, as rows make them, arranged so that a pick costs the same among ten and ten thousand.
 
 A table of cumulative weights for picks at random, and a ring of hashes for picks that stay with one key.
 """
@@ -6,14 +6,22 @@ A table of cumulative weights for picks at random, and a ring of hashes for pick
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import random
 import struct
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 
 from key_health import Account, Breaker, Questions
+from logs import event
+from pool_keys import KeyRow, PoolKeys
 
+log = logging.getLogger("pool")
+
+# A key is not picked in its last minutes: an answer that it has begun should end before OpenRouter refuses it.
+EXPIRY_MARGIN = timedelta(minutes=10)
 # The share of a key whose limit is nearly spent, of the share of the fullest: none starves.
 MIN_WEIGHT = 0.05
 # The share of one that was too small for a request, until the next reload.
@@ -29,7 +37,8 @@ class PoolKey:
     """A decrypted key in memory. The pool's lock guards what changes.
 
     expires_at: seconds since 1970. remaining_nano: what its limit has left in nano-dollars; None for no limit.
-    is_low: its limit was too small for a request. is_in_pool: False once it has left, while calls go on.
+    is_low: its limit was too small for a request. is_in_pool: False once it has left, while calls go on. owner_id: the
+    only user whose calls it carries; None for everybody's.
     """
 
     __slots__ = (
@@ -42,14 +51,16 @@ class PoolKey:
         "is_in_pool",
         "is_low",
         "name",
+        "owner_id",
         "questions",
         "remaining_nano",
         "rest",
     )
 
-    def __init__(self, row_id: int, name: str, text: str, expires_at: float) -> None:
+    def __init__(self, row_id: int, name: str, text: str, expires_at: float, owner_id: int | None = None) -> None:
         self.id = row_id
         self.name = name
+        self.owner_id = owner_id
         self.authorization = f"Authorization: Bearer {text}\r\n".encode("ascii")
         self.expires_at = expires_at
         self.remaining_nano: int | None = None
@@ -82,6 +93,25 @@ class PoolKey:
         return f"<PoolKey {self.id}>"
 
 
+def load(store: PoolKeys, rows: Sequence[KeyRow], known: Mapping[int, PoolKey]) -> list[tuple[KeyRow, PoolKey]]:
+    """The keys of these rows, but for those whose text is damaged; `known` ones, by row id, stay the same objects."""
+    texts = store.texts([row.id for row in rows if row.id not in known])
+    found: list[tuple[KeyRow, PoolKey]] = []
+    for row in rows:
+        key, text = known.get(row.id), texts.get(row.id)
+        if key is None and isinstance(text, str):
+            expires_at = (row.expires_at - EXPIRY_MARGIN).timestamp() if row.expires_at else math.inf
+            key = PoolKey(row.id, row.name, text, expires_at, row.owner_id)
+            key.remaining_nano = row.remaining_nano
+            if row.account_id:
+                key.questions.end()  # what there is to ask of a healthy key is known
+        if key:
+            found.append((row, key))
+        else:  # left alone in the database: the fault may be this process's keys, and a damaged row is evidence
+            event(log, "pool_key_unreadable", logging.ERROR, key=row.name, reason=str(text))
+    return found
+
+
 class Trial(PoolKey):
     """A key in the hands of the one call that tries whether it, or its account, works again."""
 
@@ -90,6 +120,7 @@ class Trial(PoolKey):
     def __init__(self, key: PoolKey, breakers_held: list[Breaker]) -> None:  # shares all else with the key
         self.key = key
         self.id, self.name, self.authorization, self.account = key.id, key.name, key.authorization, key.account
+        self.owner_id = key.owner_id
         self.breakers_held = breakers_held
 
 

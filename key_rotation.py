@@ -1,11 +1,14 @@
 """The background service that keeps the pool full of fresh OpenRouter keys: mint, switch, drain, disable, delete.
 
+With DEDICATED_KEYS it also keeps a key of their own for each active user.
+
     python key_rotation.py              for ever, a pass a minute
     python key_rotation.py --once       one pass, then exit: 0 if the pool is full
     python key_rotation.py --dry-run    what a pass would do
     python key_rotation.py --now NAME   renew this key at once
     python key_rotation.py --status     what the pool holds; exits with 0 if it is full
     python key_rotation.py --claim      make a copied database this deployment's own
+    python key_rotation.py --check-usage   compare what we counted with what OpenRouter says, as every day
 
 Only this program has the management key. Each pass compares the rows with OpenRouter's list of keys (rotation_plan.py)
 and does what is missing, step by step. A crash between any two steps leaves something that the next pass finds. What
@@ -17,11 +20,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
@@ -35,23 +36,25 @@ import sealed_secrets
 from clock import Clock
 from config import Config
 from config_sources import ConfigError
-from crypto import Envelopes, SealBroken, new_id, sha256_hex
+from crypto import Envelopes, SealBroken
 from db import Database, DatabaseClock, DatabaseError
 from errors import AppError
 from logs import event
 from management_api import ManagementApi, ManagementError
 from money import nano
-from pool_keys import KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys
-from remote_keys import KeyAccount, RemoteKey
+from pool_keys import ANYBODYS, SHARED, KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys, Whose
+from remote_keys import RemoteKey
 from rotation_lease import LeaseLost, RotationLease, WrongDeployment
-from rotation_plan import Do, Situation, Step, Timing, plan
+from rotation_plan import MAX_DEDICATED, Dedicated, Do, Situation, Step, Timing, plan
+from rotation_steps import RotationSteps
 from services import CannotStart, open_database
 from terminal import show
+from usage_check import UsageCheck
 
 log = logging.getLogger("rotation")
 
 PASS_SECONDS = 60.0
-OUR_NAME = re.compile(r"[0-9a-f]{32}")  # after the prefix: new_id()
+
 MAX_FAILED_STEPS = 3  # of a pass: then OpenRouter is not well, and the next pass tidies up
 
 
@@ -79,19 +82,7 @@ class KeyRotation:
         self.keys = PoolKeys(db, envelopes, clock, self._lease.guard)
         self._unguarded = PoolKeys(db, envelopes, clock)
         self._prefix = f"gw/{settings.deployment_id}/"
-        self._do: dict[Do, Callable[[Step], None]] = {
-            Do.TAKE_IN: self._take_in,
-            Do.ABANDON: self._abandon,
-            Do.SWEEP: self._sweep,
-            Do.CHECK_MISSING: self._check_missing,
-            Do.QUARANTINE: self._quarantine,
-            Do.FORGET: self._forget,
-            Do.ACTIVATE: self._activate,
-            Do.DRAIN: self._drain,
-            Do.DISABLE: self._disable,
-            Do.DELETE: self._delete,
-            Do.MINT: self._mint,
-        }
+        self._steps = RotationSteps(self.keys, api, self._lease, settings, clock, self._timing, self._prefix)
 
     def run_once(self) -> bool:
         """One pass, unless another process is rotating. True if the pool is full afterwards.
@@ -103,8 +94,9 @@ class KeyRotation:
             event(log, "another_process_rotates")
             return self.is_full()
         try:
-            situation = self.situation()
+            situation = self.situation(self._lease.renew)
             self._note_limits(situation)
+            self._note_usage(situation)
             steps = plan(situation)
             self._run(steps)
             if any(step.do is Do.CHECK_MISSING for step in steps):  # what turned out to be dead is replaced at once
@@ -134,21 +126,22 @@ class KeyRotation:
             self._lease.release()
 
     def is_full(self) -> bool:
-        """True if as many keys are usable as POOL_SIZE asks for."""
-        return len(self._situation([]).usable) >= self._settings.pool_size
+        """True if as many shared keys are usable as POOL_SIZE asks for."""
+        return len(self._situation([], SHARED).usable) >= self._settings.pool_size
 
-    def situation(self) -> Situation:
-        """The rows and OpenRouter's list, as they are now.
+    def situation(self, meanwhile: Callable[[], object] = lambda: None) -> Situation:
+        """The rows and OpenRouter's list, as they are now. meanwhile: called now and then while that is long.
 
         Raises ManagementError, WrongDeployment, and SealBroken if it is not a row that is damaged but our key is old.
         """
         self._lease.check_deployment()
-        return self._situation(self._api.list_keys())
+        return self._situation(self._api.list_keys(meanwhile))
 
-    def _situation(self, remote: Sequence[RemoteKey]) -> Situation:
+    def _situation(self, remote: Sequence[RemoteKey], whose: Whose = ANYBODYS) -> Situation:
         # The list came first: a key that it has and the rows have not is not one that was just being minted.
         now = self._clock.now()
-        rows = self.keys.rows()
+        dedicated = self._dedicated()  # before the rows: who has got a key since then is seen to have it
+        rows = self.keys.rows(whose)
         with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
         texts = self.keys.texts(with_text)
         unreadable = {row_id for row_id, text in texts.items() if isinstance(text, SealBroken)}
@@ -171,6 +164,18 @@ class KeyRotation:
             pool_size=self._settings.pool_size,
             renew_after=timedelta(hours=self._settings.key_rotation_interval_hours),
             timing=self._timing,
+            dedicated=dedicated,
+        )
+
+    def _dedicated(self) -> Dedicated:
+        settings = self._settings
+        is_on = settings.dedicated_keys == "on"
+        return Dedicated(
+            lacking=self.keys.lacking(MAX_DEDICATED) if is_on else (),
+            withdrawn=self.keys.owners(only_inactive=is_on),
+            limit_nano=nano(settings.dedicated_key_limit_usd) or 0,
+            limit_reset=settings.dedicated_key_limit_reset,
+            renew_after=timedelta(days=settings.dedicated_key_lifetime_days) * 2 / 3,
         )
 
     def _note_limits(self, at: Situation) -> None:
@@ -178,6 +183,11 @@ class KeyRotation:
         limits = {row.id: (key.limit_nano, key.remaining_nano) for row, key in listed if key}
         known = {row.id: (row.limit_nano, row.remaining_nano) for row in at.rows}
         self.keys.set_limits({row_id: limit for row_id, limit in limits.items() if limit != known[row_id]})
+
+    def _note_usage(self, at: Situation) -> None:
+        """Before any step disables or deletes a key: of one that is gone OpenRouter's list says nothing."""
+        listed = [(row, at.listed(row)) for row in at.rows]
+        self.keys.set_usage({row.id: key.usage_nano for row, key in listed if key and key.usage_nano != row.usage_nano})
 
     def _run(self, steps: list[Step]) -> None:
         failed: list[ManagementError] = []
@@ -187,7 +197,7 @@ class KeyRotation:
                 continue
             try:
                 self._lease.renew()
-                self._do[step.do](step)
+                self._steps.execute(step)
             except ManagementError as error:
                 event(log, "step_failed", logging.WARNING, step=step.do, key=step.key_name, reason=str(error))
                 failed.append(error)
@@ -201,128 +211,17 @@ class KeyRotation:
         if failed:
             raise failed[0]
 
-    # ── what must not be there
-
-    def _take_in(self, step: Step) -> None:
-        """A key with our name that no row knows. It stops working now; deleting it waits until people have looked."""
-        key = step.known_key
-        if step.row is None:
-            self._lease.hold_deletions(self._clock.now() + self._timing.hold_deletions)
-            self.keys.take_in_unknown(self._row_name(key), key.hash)
-            held_hours = self._timing.hold_deletions / timedelta(hours=1)
-            fields = {"key": key.name, "deletions_held_hours": held_hours}
-            event(log, "unknown_key_found", logging.ERROR, **fields)
-        self._api.disable(key.hash)
-        event(log, "unknown_key_disabled", logging.WARNING, key=key.name)
-
-    def _row_name(self, key: RemoteKey) -> str:
-        # Whoever made the key could give it any name; the hash always fits a row.
-        ours = OUR_NAME.fullmatch(key.name.removeprefix(self._prefix))
-        return key.name if ours and key.name not in {row.name for row in self.keys.rows()} else self._prefix + key.hash
-
-    def _abandon(self, step: Step) -> None:
-        """An intent without a stored key: its create was lost. The text is nobody's, so the key has to go."""
-        row = step.known_row
-        if step.remote:
-            self._api.delete(step.remote.hash)
-        self.keys.move(row.id, KeyState.ABANDONED)
-        event(log, "key_abandoned", key=row.name, existed=step.remote is not None)
-
-    def _sweep(self, step: Step) -> None:
-        self._api.delete(step.known_key.hash)
-        event(log, "key_swept", logging.WARNING, key=step.known_key.name)
-
-    def _check_missing(self, step: Step) -> None:
-        """A key that is not in OpenRouter's list is dead only if OpenRouter refuses the key itself, too."""
-        row = step.known_row
-        if self._api.ask(self.keys.text(row.id)):
-            return
-        if row.state is KeyState.DRAINING:
-            self._finish(row)
-        else:
-            self.keys.move(row.id, KeyState.DEAD)
-            event(log, "key_dead", logging.WARNING, key=row.name)
-
-    def _quarantine(self, step: Step) -> None:
-        """The ciphertext stays as evidence; the key stays at OpenRouter until it expires."""
-        self.keys.move(step.known_row.id, KeyState.QUARANTINED)
-        event(log, "key_quarantined", logging.ERROR, key=step.known_row.name, reason="its text is damaged")
-
-    # ── out of use
-
-    def _drain(self, step: Step) -> None:
-        self.keys.drain(step.known_row.id, self._clock.now() + self._timing.drain_grace)
-        event(log, "key_draining", key=step.known_row.name)
-
-    def _disable(self, step: Step) -> None:
-        row, key = step.known_row, step.known_key
-        self._api.disable(key.hash)
-        self.keys.move(row.id, KeyState.DISABLED, usage_nano=key.usage_nano)
-        event(log, "key_disabled", key=row.name)
-
-    def _delete(self, step: Step) -> None:
-        row, key = step.known_row, step.known_key
-        self._api.delete(key.hash)
-        self._finish(row)
-
-    def _forget(self, step: Step) -> None:
-        self._finish(step.known_row)
-
-    def _finish(self, row: KeyRow) -> None:
-        self.keys.move(row.id, KeyState.DELETED)
-        event(log, "key_deleted", key=row.name)
-
-    # ── into use
-
-    def _mint(self, step: Step) -> None:
-        limit, reset = self._settings.key_limit_usd, self._settings.key_limit_reset
-        expires_at = self._clock.now() + timedelta(hours=self._settings.key_lifetime_hours)
-        name = self._prefix + new_id()
-        limit_nano = nano(limit)
-        row_id = self.keys.intend(name, expires_at, limit_nano, step.row.id if step.row else None)
-        text = self._api.create(name, limit, None if reset == "none" else reset, expires_at)
-        self.keys.store(row_id, text)
-        event(log, "key_minted", key=name, expires_at=expires_at.isoformat(timespec="seconds"))
-        for pause in self._timing.confirm_pauses_seconds:
-            if told := self._api.ask(text):
-                self._switch(row_id, name, limit_nano, told)
-                return
-            time.sleep(pause)
-        raise ManagementError("GET /key with a key just minted", 401)
-
-    def _activate(self, step: Step) -> None:
-        """Go on with a stored key. One that is still refused after minutes is given up."""
-        row = step.known_row
-        told = self._api.ask(self.keys.text(row.id))
-        if told:
-            self._switch(row.id, row.name, row.limit_nano, told)
-        elif row.created_at <= self._clock.now() - self._timing.intent_min_age:
-            self._give_up(row.id, row.name, "OpenRouter refuses it")
-
-    def _switch(self, row_id: int, name: str, limit_nano: int | None, told: KeyAccount) -> None:
-        if told.limit_nano != limit_nano:
-            self._give_up(row_id, name, "its limit is not the one asked for")
-            raise ManagementError("POST /keys", reason="the new key's limit is not the one asked for")
-        self.keys.switch(row_id, self._clock.now() + self._timing.drain_grace, told.account_id)
-        event(log, "key_active", key=name)
-
-    def _give_up(self, row_id: int, name: str, reason: str) -> None:
-        """Never used, and so deleted at once: by the hash of the text that the row holds."""
-        self._lease.renew()  # else another process may have found it good in the meantime
-        self._api.delete(sha256_hex(self.keys.text(row_id)))
-        self.keys.move(row_id, KeyState.ABANDONED)
-        event(log, "key_refused", logging.WARNING, key=name, reason=reason)
-
 
 def pool_status(keys: PoolKeys) -> list[dict[str, object]]:
-    """One line a state: how many keys, and when the first of them expires."""
+    """One line a state: how many keys, how many of them are users' own, and when the first of them expires."""
     rows = keys.rows()
     lines: list[dict[str, object]] = []
     for state in KeyState:
         of_state = [row for row in rows if row.state is state]
+        dedicated = sum(row.owner_id is not None for row in of_state)
         expiries = [row.expires_at for row in of_state if row.expires_at]
         first = min(expiries).isoformat(timespec="seconds") if expiries else None
-        lines.append({"state": state.value, "keys": len(of_state), "first_expires_at": first})
+        lines.append({"state": state.value, "keys": len(of_state), "dedicated": dedicated, "first_expires_at": first})
     return lines
 
 
@@ -333,8 +232,8 @@ def show_progress(steps: Sequence[Step]) -> Iterable[Step]:
     return track(steps, "Rotating", transient=True, console=Console(stderr=True))
 
 
-def run_for_ever(rotation: KeyRotation) -> None:
-    """A pass a minute until SIGTERM or SIGINT, which let the running pass finish."""
+def run_for_ever(rotation: KeyRotation, usage_check: UsageCheck) -> None:
+    """A pass a minute, and the daily check in between, until SIGTERM or SIGINT, which let the running pass finish."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -345,6 +244,8 @@ def run_for_ever(rotation: KeyRotation) -> None:
             event(log, "pass_failed", logging.ERROR, reason=_first_line(error))
         except Exception:  # this service must outlive any single fault
             log.exception("background_fault")
+        if not stopping.is_set():
+            usage_check.run_if_due()
         stopping.wait(PASS_SECONDS)
 
 
@@ -360,6 +261,7 @@ def _arguments() -> argparse.Namespace:
     how.add_argument("--now", metavar="NAME", help="renew the key of this name in one pass and exit")
     how.add_argument("--status", action="store_true", help="print what the pool holds and exit: 0 if it is full")
     how.add_argument("--claim", action="store_true", help="make a copied database this deployment's own and exit")
+    how.add_argument("--check-usage", action="store_true", help="compare our sums with OpenRouter's: 0 if they agree")
     return parser.parse_args()
 
 
@@ -379,22 +281,24 @@ def main() -> int:
         return 1
     management_key = settings.openrouter_provision_key
     api = ManagementApi(settings.openrouter_api_url, management_key.get_secret_value() if management_key else "")
-    rotation = KeyRotation(db, envelopes, api, settings, DatabaseClock(db), progress=show_progress)
+    clock = DatabaseClock(db)
+    rotation = KeyRotation(db, envelopes, api, settings, clock, progress=show_progress)
+    usage_check = UsageCheck(db, rotation.keys, api, RotationLease(db, clock, settings.deployment_id), clock)
     try:
-        return _run(arguments, rotation)
+        return _run(arguments, rotation, usage_check)
     except (ManagementError, DatabaseError, LeaseLost, WrongDeployment, SealBroken, AppError) as error:
         sys.stderr.write(f"{_first_line(error)}\n")
         return 1
 
 
-def _run(arguments: argparse.Namespace, rotation: KeyRotation) -> int:
+def _run(arguments: argparse.Namespace, rotation: KeyRotation, usage_check: UsageCheck) -> int:
     if arguments.status:
         show(pool_status(rotation.keys), "Key pool")
         return 0 if rotation.is_full() else 1
     if arguments.dry_run:
         steps = plan(rotation.situation())
         show(
-            [{"step": step.do.value, "key": step.key_name or None} for step in steps],
+            [{"step": step.do.value, "key": step.key_name or None, "owner": step.whose} for step in steps],
             "The next pass would",
             empty="nothing to do",
         )
@@ -406,11 +310,12 @@ def _run(arguments: argparse.Namespace, rotation: KeyRotation) -> int:
             empty="nothing to do",
         )
         return 0
-    if arguments.now:
-        return 0 if rotation.renew(arguments.now) else 1
-    if arguments.once:
-        return 0 if rotation.run_once() else 1
-    run_for_ever(rotation)
+    if arguments.check_usage:
+        return 0 if usage_check.run_and_show() else 1
+    if arguments.now or arguments.once:
+        is_full = rotation.renew(arguments.now) if arguments.now else rotation.run_once()
+        return 0 if is_full else 1
+    run_for_ever(rotation, usage_check)
     return 0
 
 

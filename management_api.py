@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import date, datetime
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import requests
 
 from config import OPENROUTER_KEY
 from crypto import sha256_hex
+from money import nano
 from remote_keys import KeyAccount, RemoteKey, key_account, remote_key
 
 API_TIMEOUT_SECONDS = 30.0
+PAGES_AT_ONCE = 20
 
 
 class ManagementError(Exception):
@@ -24,7 +28,7 @@ class ManagementError(Exception):
 
 
 class ManagementApi:
-    """Create, list, disable, delete. Every method raises ManagementError."""
+    """Create, list, limit, disable, delete, compare. Every method raises ManagementError."""
 
     def __init__(self, base_url: str, management_key: str) -> None:
         self._base_url = base_url
@@ -49,15 +53,21 @@ class ManagementApi:
             raise ManagementError("POST /keys", reason="the key's hash is not its SHA-256")
         return text
 
-    def list_keys(self) -> list[RemoteKey]:
-        """All keys of the account, disabled ones too, page by page until one is empty."""
+    def list_keys(self, meanwhile: Callable[[], object] = lambda: None) -> list[RemoteKey]:
+        """All keys of the account, disabled ones too, page by page until one is empty.
+
+        meanwhile: called now and then, for a list so long that it takes minutes.
+        """
         found: dict[str, RemoteKey] = {}
-        offset = 0
+        offset = pages = 0
         while page := self._page(offset):
             if page.keys() <= found.keys():  # or a server that ignores `offset` would keep us here for ever
                 raise ManagementError("GET /keys", reason="its pages do not end")
             found |= page
             offset += len(page)
+            pages += 1
+            if pages % PAGES_AT_ONCE == 0:
+                meanwhile()
         return list(found.values())
 
     def _page(self, offset: int) -> dict[str, RemoteKey]:
@@ -69,6 +79,10 @@ class ManagementApi:
             return {key.hash: key for key in map(remote_key, data)}
         except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
             raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
+
+    def set_limit(self, key_hash: str, limit_usd: float | None, limit_reset: str | None) -> None:
+        """Change what a key may spend in each period; what it has spent counts on."""
+        self._call("PATCH", f"/keys/{key_hash}", {"limit": limit_usd, "limit_reset": limit_reset})
 
     def disable(self, key_hash: str) -> None:
         """Stop a key from working; one that is gone counts as disabled."""
@@ -90,6 +104,17 @@ class ManagementApi:
             return key_account(told)
         except (TypeError, ValueError, AttributeError, ArithmeticError):
             raise ManagementError("GET /key", reason="the answer describes no key") from None
+
+    def activity_nano(self, day: date, key_hash: str) -> int | None:
+        """What a key spent on a UTC day that is over, in nano-dollars; None if OpenRouter lists nothing of that day."""
+        path = f"/activity?date={day.isoformat()}&api_key_hash={quote(key_hash, safe='')}"
+        data = self._call("GET", path).get("data")
+        try:
+            if not isinstance(data, list):
+                raise TypeError
+            return sum(_spent_on(day, row) for row in data) if data else None
+        except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
+            raise ManagementError("GET /activity", reason="the answer is no activity of that day") from None
 
     def _unless_gone(self, method: str, key_hash: str, body: object = None) -> None:
         try:
@@ -121,3 +146,12 @@ class ManagementApi:
         if not isinstance(answer, dict):
             raise ManagementError(what, reason="the answer is no JSON object")
         return answer
+
+
+def _spent_on(day: date, row: Any) -> int:
+    """The nano-dollars of a row of activity. Raises what reading something else raises."""
+    amount = nano(row["usage"])
+    # A server that ignores `date` tells of other days; adding them up would invent a difference.
+    if amount is None or amount < 0 or row["date"][:10] != day.isoformat():
+        raise ValueError
+    return amount

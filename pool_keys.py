@@ -12,7 +12,7 @@ and hash are what tells our keys from others'.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -26,9 +26,15 @@ from db import Database, Duplicate, Transaction, inserted_id
 from errors import NotFound
 from revisions import bump, current
 from tables import api_keys as table
+from tables import users
+from users import UserState
 
 T = TypeVar("T")
 MAX_NAME_CHARACTERS = 190
+# Whose keys: nobody's alone, anybody's; or a user's id.
+SHARED, ANYBODYS = "shared", "any"
+Whose = int | str
+ROWS_AT_ONCE = 1000  # ids in one statement: SQLite takes no more than 32,766
 
 
 class KeyState(StrEnum):
@@ -79,7 +85,10 @@ class MoveRefused(Exception):
 
 @dataclass(frozen=True)
 class KeyRow:
-    """A key as operators see it: everything but its text. Money in nano-dollars; None means no limit, or unknown."""
+    """A key as operators see it: everything but its text. Money in nano-dollars; None means no limit, or unknown.
+
+    owner_id: the user whose own key this is; None for the keys that all share.
+    """
 
     id: int
     name: str
@@ -100,10 +109,29 @@ class KeyRow:
     renew_at: datetime | None
     drain_until: datetime | None
     drain_revision: int | None
+    owner_id: int | None
 
 
 def _unguarded(_tx: Transaction) -> None:
     """Nothing to check."""
+
+
+def _owned_by(whose: Whose) -> sa.ColumnElement[bool]:
+    if whose == ANYBODYS:
+        return sa.true()
+    return table.c.owner_id.is_(None) if whose == SHARED else table.c.owner_id == whose
+
+
+def _columns() -> sa.Select[Any]:
+    return sa.select(*(table.c[name] for name in KeyRow.__dataclass_fields__))
+
+
+def _batches(ids: Collection[int]) -> Iterator[list[int]]:
+    ordered = sorted(ids)
+    yield from (ordered[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(ordered), ROWS_AT_ONCE))
+
+
+_IN_USE = sa.and_(table.c.state == KeyState.ACTIVE, table.c.enabled)
 
 
 class PoolKeys:
@@ -120,28 +148,63 @@ class PoolKeys:
         self._clock = clock
         self._guard = guard
 
-    def rows(self) -> list[KeyRow]:
-        """All keys, oldest first."""
-        return self._select(sa.true())
+    def rows(self, whose: Whose = ANYBODYS) -> list[KeyRow]:
+        """All keys of these owners, oldest first."""
+        return self._select(_columns().where(_owned_by(whose)).order_by(table.c.id))
+
+    def page(self, whose: Whose, with_gone: bool, begin: int, size: int | None) -> tuple[list[KeyRow], int]:
+        """A part of the keys, newest first, and how many there are in all. with_gone: those WITHOUT_TEXT too."""
+        wanted = _owned_by(whose)
+        if not with_gone:
+            wanted = sa.and_(wanted, table.c.state.not_in(WITHOUT_TEXT))
+        with self._db.reading() as tx:
+            total: int = tx.execute(sa.select(sa.func.count()).select_from(table).where(wanted)).scalar_one()
+        return self._select(_columns().where(wanted).order_by(table.c.id.desc()).limit(size).offset(begin)), total
 
     def in_use(self) -> list[KeyRow]:
-        """The keys that may be picked, oldest first."""
-        return self._select(sa.and_(table.c.state == KeyState.ACTIVE, table.c.enabled))
+        """The shared keys that may be picked, oldest first."""
+        return self._select(_columns().where(_IN_USE, table.c.owner_id.is_(None)).order_by(table.c.id))
 
-    def _select(self, wanted: sa.ColumnElement[bool]) -> list[KeyRow]:
-        columns = [table.c[name] for name in KeyRow.__dataclass_fields__]
+    def dedicated(self, owner_ids: Collection[int]) -> dict[int, KeyRow]:
+        """The key that each of these users may use alone; nothing for those who have none. Of two, the newer one."""
+        found: dict[int, KeyRow] = {}
+        for ids in _batches(owner_ids):
+            rows = self._select(_columns().where(_IN_USE, table.c.owner_id.in_(ids)).order_by(table.c.id))
+            found |= {row.owner_id: row for row in rows if row.owner_id is not None}
+        return found
+
+    def lacking(self, count: int) -> list[int]:
+        """Active users who have no key of their own, nor one on its way: so many of them, those with low ids first."""
+        on_its_way = KeyState.INTENT, KeyState.STORED, KeyState.ACTIVE
+        has_one = sa.exists().where(table.c.owner_id == users.c.id, table.c.state.in_(on_its_way))
+        wanted = sa.and_(users.c.state == UserState.ACTIVE, ~has_one)
         with self._db.reading() as tx:
-            rows = tx.execute(sa.select(*columns).where(wanted).order_by(table.c.id)).all()
-        return [
-            KeyRow(**{**row._asdict(), "state": KeyState(row.state), "source": KeySource(row.source)}) for row in rows
-        ]
+            return list(tx.scalars(sa.select(users.c.id).where(wanted).order_by(users.c.id).limit(count)))
+
+    def owners(self, only_inactive: bool) -> set[int]:
+        """Users who have a key of their own in use. only_inactive: those of them who may not call any more."""
+        query = sa.select(table.c.owner_id).where(table.c.owner_id.is_not(None), table.c.state == KeyState.ACTIVE)
+        if only_inactive:
+            is_active = sa.exists().where(users.c.id == table.c.owner_id, users.c.state == UserState.ACTIVE)
+            query = query.where(~is_active)
+        with self._db.reading() as tx:
+            return set(tx.scalars(query))
+
+    def _select(self, query: sa.Select[Any]) -> list[KeyRow]:
+        with self._db.reading() as tx:
+            rows = tx.execute(query).all()
+        # In the order of the columns: by name it would take three times as long, for thousands of rows at every reload.
+        return [KeyRow(row[0], row[1], KeyState(row[2]), KeySource(row[3]), *row[4:]) for row in rows]
 
     def texts(self, row_ids: Collection[int]) -> dict[int, str | SealBroken]:
         """The texts of these keys, each checked against its hash at OpenRouter, or why it does not open."""
-        columns = table.c.id, table.c.api_key, table.c.api_key_hash
-        with self._db.reading() as tx:
-            rows = tx.execute(sa.select(*columns).where(table.c.id.in_(row_ids))).all() if row_ids else []
-        return {row.id: self._open(row) for row in rows}
+        query = sa.select(table.c.id, table.c.api_key, table.c.api_key_hash)
+        found: dict[int, str | SealBroken] = {}
+        for ids in _batches(row_ids):
+            with self._db.reading() as tx:
+                rows = tx.execute(query.where(table.c.id.in_(ids))).all()
+            found |= {row.id: self._open(row) for row in rows}
+        return found
 
     def text(self, row_id: int) -> str:
         """One key's text. Raises SealBroken."""
@@ -175,17 +238,24 @@ class PoolKeys:
         except Duplicate:
             raise KeyAlreadyKnown(name) from None
 
-    def intend(self, name: str, expires_at: datetime, limit_nano: int | None, replaces_id: int | None) -> int:
+    def intend(
+        self,
+        name: str,
+        expires_at: datetime,
+        limit_nano: int | None,
+        replaces_id: int | None,
+        owner_id: int | None = None,
+    ) -> int:
         """Write down that a key of this name is about to be created at OpenRouter; returns the row's id."""
         values: dict[str, object] = {"expires_at": expires_at, "limit_nano": limit_nano, "replaces_id": replaces_id}
-        values |= {"state": KeyState.INTENT, "source": KeySource.MINTED}
+        values |= {"state": KeyState.INTENT, "source": KeySource.MINTED, "owner_id": owner_id}
         return self._transact(lambda tx: self._insert(tx, name=name, **values))
 
-    def take_in_unknown(self, name: str, api_key_hash: str) -> int:
+    def take_in_unknown(self, name: str, api_key_hash: str, usage_nano: int | None = None) -> int:
         """Write down a key that has our name at OpenRouter but no row here: quarantined. Raises KeyAlreadyKnown."""
         values = {"state": KeyState.QUARANTINED, "source": KeySource.UNKNOWN, "api_key_hash": api_key_hash}
         try:
-            return self._transact(lambda tx: self._insert(tx, name=name, **values))
+            return self._transact(lambda tx: self._insert(tx, name=name, usage_nano=usage_nano, **values))
         except Duplicate:
             raise KeyAlreadyKnown(name) from None
 
@@ -235,16 +305,15 @@ class PoolKeys:
         values = {"state": KeyState.DRAINING, "drain_until": drain_until, "drain_revision": revision}
         return values | {"updated_at": self._clock.now()}
 
-    def move(self, row_id: int, state: KeyState, **values: object) -> None:
+    def move(self, row_id: int, state: KeyState) -> None:
         """Change a key's state; processes follow within two seconds. The text of a key that is over is overwritten.
 
         Raises MoveRefused unless the row is in one of the states BEFORE this one.
         """
-        if state in WITHOUT_TEXT:
-            values["api_key"] = None
+        gone: dict[str, object] = {"api_key": None} if state in WITHOUT_TEXT else {}
 
         def update(tx: Transaction) -> None:
-            self._move(tx, row_id, BEFORE[state], values | {"state": state})
+            self._move(tx, row_id, BEFORE[state], gone | {"state": state})
             bump(tx, table.name)
 
         self._transact(update)
@@ -302,6 +371,16 @@ class PoolKeys:
             bump(tx, table.name)
 
         if limits:
+            self._transact(update)
+
+    def set_usage(self, usages: Mapping[int, int]) -> None:
+        """Note what each row's key has spent in all, in nano-dollars; no process keeps that in memory."""
+
+        def update(tx: Transaction) -> None:
+            for row_id, usage in sorted(usages.items()):
+                tx.execute(table.update().where(table.c.id == row_id).values(usage_nano=usage))
+
+        if usages:
             self._transact(update)
 
     def set_account(self, row_id: int, account_id: str) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from api_key_manager import EXPIRY_MARGIN
 from db import Database
 from gateway_processes import ProcessReport, reports
+from key_choice import EXPIRY_MARGIN
 from money import usd
-from pool_keys import WITHOUT_TEXT, KeyRow, KeyState, PoolKeys
+from pool_keys import SHARED, KeyRow, KeyState, PoolKeys, Whose
 
 # A process that has not reported for this long may be gone: what it said about keys' health is not news any more.
 SILENT_AFTER = timedelta(seconds=30)
@@ -49,27 +49,40 @@ class KeyOverview:
             "last_used": _iso(row.last_used),
             "created_at": _iso(row.created_at),
             "source": row.source.value,
+            "owner_id": row.owner_id,
             "hash": (row.api_key_hash or "")[:12],
         }
 
 
 @dataclass(frozen=True)
 class PoolOverview:
-    """keys: newest first, without those that are over unless asked for. usable: how many keys calls may get."""
+    """keys: the part asked for, newest first; total: how many there are. usable: how many shared keys calls may get."""
 
     keys: list[KeyOverview]
+    total: int
     usable: int
     processes: list[dict[str, Any]]
 
 
-def pool_overview(keys: PoolKeys, db: Database, now: datetime, with_gone: bool = False) -> PoolOverview:
-    """The pool at this moment. with_gone: with the keys that were deleted, abandoned or found dead."""
+def pool_overview(
+    keys: PoolKeys,
+    db: Database,
+    now: datetime,
+    with_gone: bool = False,
+    whose: Whose = SHARED,
+    begin: int = 0,
+    size: int | None = None,
+) -> PoolOverview:
+    """The pool at this moment. with_gone: with the keys that were deleted, abandoned or found dead.
+
+    whose: by default without users' own keys, of which there may be thousands. begin, size: which part of the keys.
+    """
     processes = sorted(reports(db, now), key=lambda process: process.beat_at, reverse=True)
-    shown = [row for row in reversed(keys.rows()) if with_gone or row.state not in WITHOUT_TEXT]
-    overviews = [_merge(row, processes, now) for row in shown]
+    rows, total = keys.page(whose, with_gone, begin, size)
     return PoolOverview(
-        overviews,
-        sum(_is_usable(one, now) for one in overviews),
+        [_merge(row, processes, now) for row in rows],
+        total,
+        sum(_is_usable(_merge(row, processes, now), now) for row in keys.in_use()),
         [
             {
                 "id": process.id[:8],

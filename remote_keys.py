@@ -12,15 +12,20 @@ from money import nano
 
 @dataclass(frozen=True)
 class RemoteKey:
-    """A key as OpenRouter lists it. Money in nano-dollars; None means no limit."""
+    """A key as OpenRouter lists it. Money in nano-dollars; None means no limit, or unknown.
+
+    usage_today_nano: the part of its usage that belongs to the current UTC day.
+    """
 
     name: str
     hash: str
     disabled: bool
     created_at: datetime
     limit_nano: int | None
+    limit_reset: str | None
     remaining_nano: int | None
     usage_nano: int
+    usage_today_nano: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ def remote_key(told: Any) -> RemoteKey:
         disabled=bool(told["disabled"]),
         created_at=created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
         limit_nano=nano(told.get("limit")),
+        limit_reset=told.get("limit_reset"),
         remaining_nano=nano(told.get("limit_remaining")),
         usage_nano=nano(told.get("usage")) or 0,
+        usage_today_nano=nano(told.get("usage_daily")),
     )

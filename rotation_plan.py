@@ -14,22 +14,29 @@ Each step is safe to repeat and to interrupt: what it leaves behind, the next pa
     draining, time is over and no process uses it             disable
     disabled for an hour, or quarantined unknown for a day    delete
     fewer usable than POOL_SIZE, or one due for renewal       mint
+    user without a usable key of their own, or one is due     mint
+    user's key with another limit than it should have         limit
+
+What the shared keys need comes first; of what users' own keys need, a pass does some of each kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 
-from api_key_manager import EXPIRY_MARGIN
+from key_choice import EXPIRY_MARGIN
 from pool_keys import KeyRow, KeySource, KeyState
 from remote_keys import RemoteKey
 
 MAX_TAKEN_IN = 3  # unknown keys in one pass: if it is us who are wrong, people have time to notice
 MAX_PENDING = 3  # intents whose answer was lost: a create that never answers must not fill the account
+MAX_DEDICATED = 50  # steps of a kind for users' own keys in one pass: a million users must not keep the pool waiting
+MIN_LIMIT_NANO = 10_000_000  # a cent: what a limit of nothing means to OpenRouter, nobody knows
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Do(StrEnum):
     FORGET = "forget"
     ACTIVATE = "activate"
     DRAIN = "drain"
+    LIMIT = "limit"
     DISABLE = "disable"
     DELETE = "delete"
     MINT = "mint"
@@ -66,11 +74,21 @@ class Do(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do. row: for MINT, the key to replace; None for keys without a row. remote: as listed, if it is."""
+    """One thing to do. row: for MINT, the key to replace; None for keys without a row. remote: as listed, if it is.
+
+    owner_id, limit_nano: for MINT, whose own key it will be, and its limit.
+    """
 
     do: Do
     row: KeyRow | None = None
     remote: RemoteKey | None = None
+    owner_id: int | None = None
+    limit_nano: int | None = None
+
+    @property
+    def whose(self) -> int | None:
+        """The user whose own key this is about; None for what all share."""
+        return self.row.owner_id if self.row else self.owner_id
 
     @property
     def known_row(self) -> KeyRow:
@@ -94,10 +112,35 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Dedicated:
+    """What users' own keys should be like, and who gets and loses one; nobody gets one by default.
+
+    lacking: some users who should have a key, and have none in use nor on its way. withdrawn: users who have a key in
+    use and may not have one any more. limit_reset: daily, weekly, monthly or none.
+    """
+
+    lacking: Collection[int] = ()
+    withdrawn: Collection[int] = ()
+    limit_nano: int = 0
+    limit_reset: str = "none"
+    renew_after: timedelta = timedelta.max
+
+    def period_began(self, now: datetime) -> datetime:
+        """When OpenRouter began to count against the limit anew: at 00:00 UTC, of Mondays, of the first."""
+        today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.limit_reset == "weekly":
+            return today - timedelta(days=today.weekday())
+        if self.limit_reset == "monthly":
+            return today.replace(day=1)
+        return today if self.limit_reset == "daily" else datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
 class Situation:
     """What a pass knows when it begins.
 
     in_use: whether a process may still have calls on a draining key. unreadable: ids of rows with a damaged text.
+    pool_size, renew_after: of the keys that all users share.
     """
 
     now: datetime
@@ -110,6 +153,7 @@ class Situation:
     pool_size: int
     renew_after: timedelta
     timing: Timing
+    dedicated: Dedicated
 
     def ours(self, *states: KeyState) -> list[KeyRow]:
         """Rows of keys that this deployment minted, or found under its name, oldest first."""
@@ -131,7 +175,18 @@ class Situation:
 
     @cached_property
     def usable(self) -> list[KeyRow]:
-        """Rows that gateways can pick for some time yet, oldest first. Those that people brought count too."""
+        """Shared keys that gateways can pick for some time yet, oldest first. Those that people brought count too."""
+        return [row for row in self._usable if row.owner_id is None]
+
+    @cached_property
+    def own(self) -> dict[int, KeyRow]:
+        """By owner, the own key that gateways can pick for some time yet: the newest, if there are two."""
+        withdrawn = self.dedicated.withdrawn
+        owned = ((row.owner_id, row) for row in self._usable if row.owner_id not in withdrawn)
+        return {owner_id: row for owner_id, row in owned if owner_id is not None}
+
+    @cached_property
+    def _usable(self) -> list[KeyRow]:
         rows = [row for row in self.rows if row.state is KeyState.ACTIVE and row.enabled]
         rows = [row for row in rows if row.id not in self.unreadable]
         # Keys of other accounts are not listed.
@@ -142,7 +197,9 @@ class Situation:
         """True for a key minted by this deployment that was asked to be renewed, or is old enough."""
         if row.source is not KeySource.MINTED or not row.name.startswith(self.prefix):
             return False
-        return row.renew_at is not None or row.created_at <= self.now - self.renew_after
+        age = self.now - row.created_at
+        too_old = self.renew_after if row.owner_id is None else self.dedicated.renew_after
+        return row.renew_at is not None or age >= too_old
 
     @property
     def deletions_are_held(self) -> bool:
@@ -157,7 +214,17 @@ def plan(at: Situation) -> list[Step]:
     if at.deletions_are_held or any(step.do is Do.TAKE_IN for step in steps):
         # An intent whose key exists is deleted too.
         steps = [s for s in steps if s.do not in deleting and not (s.do is Do.ABANDON and s.remote)]
-    return [*steps, *_mints(at)]
+    shared = [step for step in steps if step.whose is None]
+    dedicated = [step for step in steps if step.whose is not None]
+    return [*shared, *_mints(at), *_some_of_each([*dedicated, *_limits(at), *_dedicated_mints(at)])]
+
+
+def _some_of_each(steps: Iterable[Step]) -> Iterator[Step]:
+    count: Counter[Do] = Counter()
+    for step in steps:
+        count[step.do] += 1
+        if count[step.do] <= MAX_DEDICATED:
+            yield step
 
 
 def unknown_keys(at: Situation) -> list[RemoteKey]:
@@ -219,13 +286,13 @@ def _stored(at: Situation) -> Iterator[Step]:
 
 
 def _surplus(at: Situation) -> Iterator[Step]:
-    """Active keys that nobody can use any more, and due ones without which the pool is still full."""
-    usable = {row.id for row in at.usable}
-    gone = surplus_due(at)
+    """Active keys that nobody can use or have any more, and due ones without which the pool is still full."""
+    needed = {row.id for row in (*at.usable, *at.own.values())} - {row.id for row in surplus_due(at)}
     for row in at.ours(KeyState.ACTIVE):
         key = at.listed(row)
-        over = row.id not in usable and (row.enabled or at.is_due(row))
-        if key and row.id not in at.unreadable and (key.disabled or over or row in gone):
+        # One that an operator has disabled stays until it is due.
+        over = row.id not in needed and (row.enabled or at.is_due(row) or row.owner_id in at.dedicated.withdrawn)
+        if key and row.id not in at.unreadable and (key.disabled or over):
             yield Step(Do.DRAIN, row, key)
 
 
@@ -247,7 +314,7 @@ def _drained(at: Situation) -> Iterator[Step]:
 
 
 def _mints(at: Situation) -> Iterator[Step]:
-    pending = at.ours(KeyState.INTENT, KeyState.STORED)
+    pending = [row for row in at.ours(KeyState.INTENT, KeyState.STORED) if row.owner_id is None]
     stored = [row for row in pending if row.state is KeyState.STORED]
     missing = at.pool_size - len(at.usable) - sum(row.replaces_id is None for row in stored)
     if len(pending) - len(stored) >= MAX_PENDING:
@@ -257,3 +324,41 @@ def _mints(at: Situation) -> Iterator[Step]:
         gone = surplus_due(at)
         due = [row for row in at.usable if at.is_due(row) and row not in gone]
         yield from (Step(Do.MINT, row) for row in due)
+
+
+def _dedicated_mints(at: Situation) -> Iterator[Step]:
+    """For users who have no usable key, and for keys that are due. While one is on its way, no other."""
+    if len(at.ours(KeyState.INTENT)) >= MAX_PENDING:
+        return
+    waiting = {row.owner_id for row in at.rows if row.state in {KeyState.INTENT, KeyState.STORED}}
+    holders = {row.owner_id for row in at.rows if row.state is KeyState.ACTIVE and row.owner_id is not None}
+    without = ({*at.dedicated.lacking} | holders) - at.own.keys() - {*at.dedicated.withdrawn} - waiting
+    wanted: list[tuple[int, KeyRow | None]] = [(owner_id, None) for owner_id in sorted(without)]
+    wanted += [(owner_id, row) for owner_id, row in at.own.items() if at.is_due(row) and owner_id not in waiting]
+    last = {row.owner_id: row for row in at.rows if row.state not in {KeyState.INTENT, KeyState.ABANDONED}}
+    for owner_id, row in wanted:
+        yield Step(Do.MINT, row, owner_id=owner_id, limit_nano=_first_limit_nano(at, last.get(owner_id)))
+
+
+def _first_limit_nano(at: Situation, last: KeyRow | None) -> int:
+    """A new key's limit: what the owner's last key had left, if it was there in this period; else all of it.
+
+    A key counts from nothing. With a whole limit again, each renewal would be a present.
+    """
+    began, whole = at.dedicated.period_began(at.now), at.dedicated.limit_nano
+    if last is None or max(last.created_at, last.last_used or last.created_at) < began:
+        return whole
+    key = at.listed(last)
+    known = (key.remaining_nano if key else None, last.remaining_nano, last.limit_nano)
+    left = next((nano for nano in known if nano is not None), whole)
+    return max(min(left, whole), MIN_LIMIT_NANO)
+
+
+def _limits(at: Situation) -> Iterator[Step]:
+    """Keys of earlier periods whose limit is what a predecessor had left, or a setting of before."""
+    began, wanted = at.dedicated.period_began(at.now), (at.dedicated.limit_nano, at.dedicated.limit_reset)
+    for row in at.own.values():
+        key = at.listed(row)
+        is_ours = row.source is KeySource.MINTED and row.name.startswith(at.prefix)
+        if key and is_ours and row.created_at < began and (key.limit_nano, key.limit_reset or "none") != wanted:
+            yield Step(Do.LIMIT, row, key)

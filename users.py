@@ -11,9 +11,17 @@ import sqlalchemy as sa
 from clock import Clock
 from crypto import keyed_name
 from db import Database, Duplicate, Transaction, inserted_id
-from errors import UsernameTaken
+from errors import NotFound, UsernameTaken
 from revisions import bump
 from tables import users as table
+
+
+class UpstreamChoice(StrEnum):
+    """Which OpenRouter keys carry a user's calls, where users have keys of their own."""
+
+    DEDICATED_FIRST = "dedicated_first"
+    SHARED_FIRST = "shared_first"
+    DEDICATED_ONLY = "dedicated_only"
 
 
 class UserState(StrEnum):
@@ -33,21 +41,27 @@ class User:
     state: UserState
     created_at: datetime
     last_login: datetime | None
+    upstream_choice: UpstreamChoice
 
 
 class Users:
-    """The accounts, and in memory which of them may not call."""
+    """The accounts, and in memory which of them may not call or have chosen otherwise than most."""
 
     def __init__(self, db: Database, username_key: bytes, clock: Clock) -> None:
         self._db = db
         self._username_key = username_key
         self._clock = clock
         self.restricted: dict[int, UserState] = {}
+        self._choices: dict[int, UpstreamChoice] = {}
+
+    def name_hash(self, username: str) -> str:
+        """The name as it is stored: 64 hex characters."""
+        return keyed_name(self._username_key, username)
 
     def create(self, username: str, key_hash: str) -> int:
         """Add an account and return its id. Raises UsernameTaken."""
         now = self._clock.now()
-        row: dict[str, object] = {"username_hash": keyed_name(self._username_key, username), "key_hash": key_hash}
+        row: dict[str, object] = {"username_hash": self.name_hash(username), "key_hash": key_hash}
         row |= {"state": UserState.ACTIVE, "created_at": now, "updated_at": now}
 
         def insert(tx: Transaction) -> int:
@@ -64,17 +78,27 @@ class Users:
 
     def find(self, username: str) -> User | None:
         """The account of this name."""
-        return self._find(table.c.username_hash == keyed_name(self._username_key, username))
+        return self._find(table.c.username_hash == self.name_hash(username))
 
     def find_by_id(self, user_id: int) -> User | None:
         """The account of this id."""
         return self._find(table.c.id == user_id)
 
+    def get(self, user_id: int) -> User:
+        """The account of this id. Raises NotFound."""
+        user = self.find_by_id(user_id)
+        if user is None:
+            raise NotFound("There is no such account any more")
+        return user
+
     def _find(self, condition: sa.ColumnElement[bool]) -> User | None:
-        columns = table.c.id, table.c.key_hash, table.c.state, table.c.created_at, table.c.last_login
+        columns = [table.c[name] for name in User.__dataclass_fields__]
         with self._db.reading() as tx:
             row = tx.execute(sa.select(*columns).where(condition)).first()
-        return User(row.id, row.key_hash, UserState(row.state), row.created_at, row.last_login) if row else None
+        if row is None:
+            return None
+        choice = UpstreamChoice(row.upstream_choice or UpstreamChoice.DEDICATED_FIRST)
+        return User(**{**row._asdict(), "state": UserState(row.state), "upstream_choice": choice})
 
     def logged_in(self, user_id: int, new_key_hash: str | None = None) -> None:
         """Note a login; with `new_key_hash`, store the key's hash made with today's parameters."""
@@ -85,7 +109,18 @@ class Users:
 
     def set_state(self, user_id: int, state: UserState) -> None:
         """Enable, disable or silence; in force in every process within two seconds."""
-        values = {"state": state, "updated_at": self._clock.now()}
+        self._change(user_id, {"state": state})
+
+    def upstream_choice(self, user_id: int) -> UpstreamChoice:
+        """Which keys carry this user's calls, as this process knows it."""
+        return self._choices.get(user_id, UpstreamChoice.DEDICATED_FIRST)
+
+    def set_upstream_choice(self, user_id: int, choice: UpstreamChoice) -> None:
+        """Choose which keys carry a user's calls; in force in every process within two seconds."""
+        self._change(user_id, {"upstream_choice": None if choice is UpstreamChoice.DEDICATED_FIRST else choice})
+
+    def _change(self, user_id: int, values: dict[str, object]) -> None:
+        values |= {"updated_at": self._clock.now()}
 
         def update(tx: Transaction) -> None:
             tx.execute(table.update().where(table.c.id == user_id).values(values))
@@ -94,7 +129,9 @@ class Users:
         self._db.transact(update)
 
     def reload(self) -> None:
-        """Copy into memory who may not call: few, where all users may be a million."""
+        """Copy into memory those who differ from most: few, where all users may be a million."""
+        differs = sa.or_(table.c.state != UserState.ACTIVE, table.c.upstream_choice.is_not(None))
         with self._db.reading() as tx:
-            rows = tx.execute(sa.select(table.c.id, table.c.state).where(table.c.state != UserState.ACTIVE)).all()
-        self.restricted = {row.id: UserState(row.state) for row in rows}
+            rows = tx.execute(sa.select(table.c.id, table.c.state, table.c.upstream_choice).where(differs)).all()
+        self.restricted = {row.id: UserState(row.state) for row in rows if row.state != UserState.ACTIVE}
+        self._choices = {row.id: UpstreamChoice(row.upstream_choice) for row in rows if row.upstream_choice}

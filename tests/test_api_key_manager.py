@@ -25,7 +25,7 @@ from key_health import Account
 from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, classify
 from pool_keys import KeySource, PoolKeys
 from tables import api_keys, revisions
-from tests.conftest import MovableClock
+from tests.movable_clock import MovableClock
 
 
 def key_text(number: int) -> str:

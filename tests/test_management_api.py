@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from crypto import sha256_hex
-from management_api import ManagementApi, ManagementError
+from management_api import PAGES_AT_ONCE, ManagementApi, ManagementError
 from tests.gateway import ROOT, environment
 from tests.sandbox.conftest import Running
 
@@ -67,6 +67,24 @@ def test_what_a_key_has_spent_is_told(api, stand_in):
     assert listed.remaining_nano == 5_000_000_000 - listed.usage_nano
 
 
+def test_what_a_key_spent_on_a_day_is_told_to_the_nano_dollar(api, stand_in):
+    day, other = date(2031, 3, 9), date(2031, 3, 8)
+    stand_in.set_time("2031-03-09T12:00:00")
+    try:
+        text, idle = api.create("ours", 5, None, LATER), api.create("idle", 5, None, LATER)
+        for model in ("openai/gpt-4o-mini", "anthropic/claude-sonnet-4.6"):
+            stand_in.chat(text, model)
+        today = next(key for key in api.list_keys() if key.name == "ours")
+        assert today.usage_today_nano == today.usage_nano == stand_in.spent(today.hash) > 0
+        stand_in.set_time("2031-03-10T12:00:00")
+        assert api.activity_nano(day, sha256_hex(text)) == stand_in.spent(today.hash)
+        assert api.activity_nano(other, sha256_hex(text)) is None
+        assert api.activity_nano(day, sha256_hex(idle)) is None
+        assert next(key for key in api.list_keys() if key.name == "ours").usage_today_nano == 0
+    finally:
+        stand_in.control("POST", "settings", clock_offset_seconds=0)
+
+
 def test_keys_of_one_account_have_one_account_id_which_is_not_the_accounts_own(api, stand_in, account):
     first, second = (api.ask(api.create(name, 1, None, LATER)) for name in ("a", "b"))
     foreign = api.ask(stand_in.new_key()["key"])
@@ -79,6 +97,35 @@ def test_all_pages_are_read_disabled_keys_too(api, stand_in, account):
     assert {key.hash for key in api.list_keys()} == set(made)
 
 
+def test_a_limit_is_changed_and_what_was_spent_counts_on(api, stand_in):
+    text = api.create("ours", 5, "daily", LATER)
+    stand_in.chat(text)
+    [before] = api.list_keys()
+    api.set_limit(before.hash, 0.5, "weekly")
+    [listed] = api.list_keys()
+    assert (listed.limit_nano, listed.limit_reset) == (500_000_000, "weekly")
+    assert listed.remaining_nano == 500_000_000 - before.usage_nano
+    api.set_limit(before.hash, None, None)
+    assert (api.list_keys()[0].limit_nano, api.list_keys()[0].limit_reset) == (None, None)
+
+
+def test_a_limit_of_a_key_that_is_gone_cannot_be_changed(api):
+    with pytest.raises(ManagementError, match="status 404"):
+        api.set_limit("0" * 64, 1, None)
+
+
+def test_who_reads_a_long_list_does_other_things_now_and_then(api, stand_in, account):
+    for number in range(45):
+        stand_in.new_key(account=account["id"], name=f"key {number}")
+    stand_in.control("POST", "settings", keys_on_a_page=1)
+    calls = []
+    try:
+        assert len(api.list_keys(lambda: calls.append(1))) == 45
+    finally:
+        stand_in.control("POST", "settings", keys_on_a_page=100)
+    assert len(calls) == 45 // PAGES_AT_ONCE
+
+
 def test_what_is_gone_counts_as_disabled_and_deleted(api):
     api.disable("0" * 64)
     api.delete("0" * 64)
@@ -87,8 +134,10 @@ def test_what_is_gone_counts_as_disabled_and_deleted(api):
 CALLS = {
     "create": ("POST", "/keys", lambda api: api.create("x", 1, None, LATER)),
     "list": ("GET", "/keys", lambda api: api.list_keys()),
+    "set_limit": ("PATCH", "/keys", lambda api: api.set_limit("0" * 64, 1, None)),
     "disable": ("PATCH", "/keys", lambda api: api.disable("0" * 64)),
     "delete": ("DELETE", "/keys", lambda api: api.delete("0" * 64)),
+    "activity": ("GET", "/activity", lambda api: api.activity_nano(date(2031, 3, 9), "0" * 64)),
     "ask": ("GET", "/key", lambda api: api.ask(TEXT)),
 }
 
@@ -114,7 +163,7 @@ def test_every_call_that_fails_says_how_without_any_secret(api, stand_in, accoun
 
 def test_a_refused_management_key_is_an_error_and_not_a_refused_key(stand_in):
     api = ManagementApi(stand_in.address, TEXT)
-    for call in ("create", "list", "disable", "delete"):
+    for call in ("create", "list", "disable", "delete", "activity"):
         with pytest.raises(ManagementError, match="status 401"):
             CALLS[call][2](api)
     assert api.ask(TEXT) is None
@@ -244,6 +293,23 @@ def test_times_are_aware_however_they_are_written(text):
 def test_what_describes_no_key_is_refused(told):
     with pytest.raises(ManagementError, match="describes no key"):
         Odd({"data": told}).ask(TEXT)
+
+
+ROW = {"date": "2031-03-09", "usage": 0.25, "model": "a/b"}
+ODD_ROWS = [7, None, {}, [], *[ROW | {"usage": odd} for odd in (None, "much", True, -1, 1e300, [])]]
+ODD_ROWS += [ROW | {"date": odd} for odd in ("2031-03-08", None, 20310309)]
+
+
+@pytest.mark.parametrize("data", [None, {}, "2031-03-09", 7, True, *([ROW, odd] for odd in ODD_ROWS)], ids=str)
+def test_what_is_no_activity_of_the_day_is_refused(data):
+    with pytest.raises(ManagementError, match="no activity of that day"):
+        Odd({"data": data}).activity_nano(date(2031, 3, 9), "0" * 64)
+
+
+def test_all_rows_of_the_day_are_added_up():
+    rows = [ROW, ROW | {"date": "2031-03-09 00:00:00", "usage": "0.000000001"}, ROW | {"usage": 0}]
+    assert Odd({"data": rows}).activity_nano(date(2031, 3, 9), "0" * 64) == 250_000_001
+    assert Odd({"data": []}).activity_nano(date(2031, 3, 9), "0" * 64) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', b"{", b"\xff", b"null", b'{"data": 1e999}'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,8 @@ from db import Database, database_url
 from errors import NotFound
 from pool_keys import BEFORE, WITHOUT_TEXT, KeyAlreadyKnown, KeyRow, KeySource, KeyState, MoveRefused, PoolKeys
 from tables import api_keys, revisions
-from tests.conftest import ENCRYPTION_KEY, MovableClock
+from tests.conftest import ENCRYPTION_KEY
+from tests.movable_clock import MovableClock
 
 STATES = list(KeyState)
 
@@ -112,6 +114,20 @@ def test_a_key_that_no_row_knew_is_taken_in_under_quarantine_once(pool, db):
     assert len(pool.rows()) == 1
 
 
+def test_what_keys_have_spent_is_noted_without_any_other_change(pool, db, clock):
+    first, second = minted(pool, clock), pool.take_in_unknown("stray", "a" * 64, 7)
+    before, seen = pool.rows(), revision(db)
+    clock.advance(hours=1)
+    pool.set_usage({first: 2**53 + 1})
+    pool.set_usage({})
+    assert [row.usage_nano for row in pool.rows()] == [2**53 + 1, 7]
+    assert [dataclasses.replace(row, usage_nano=None) for row in pool.rows()] == [
+        dataclasses.replace(row, usage_nano=None) for row in before
+    ]
+    assert revision(db) == seen
+    assert second == before[1].id
+
+
 # ── moves
 
 
@@ -134,9 +150,8 @@ def test_a_minted_key_goes_from_intent_to_deleted(pool, db, clock):
         assert revision(db) == before + 1
         assert pool.in_use() == []
         assert pool.text(row_id) == key_text(7)
-    pool.move(row_id, KeyState.DELETED, usage_nano=5)
+    pool.move(row_id, KeyState.DELETED)
     assert rows(db)[row_id]["api_key"] is None
-    assert pool.rows()[0].usage_nano == 5
     assert pool.rows()[0].api_key_hash == sha256_hex(key_text(7))
 
 

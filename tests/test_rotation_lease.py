@@ -16,8 +16,9 @@ from db import Database, database_url
 from pool_keys import KeySource, KeyState, PoolKeys
 from rotation_lease import LEASE, LeaseLost, RotationLease, WrongDeployment
 from tables import api_keys, rotator
-from tests.conftest import ENCRYPTION_KEY, MovableClock
+from tests.conftest import ENCRYPTION_KEY
 from tests.gateway import ROOT, environment, in_processes
+from tests.movable_clock import MovableClock
 
 TEXT = "sk-or-v1-" + "a" * 64
 

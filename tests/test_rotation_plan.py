@@ -10,16 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api_key_manager import EXPIRY_MARGIN
+from key_choice import EXPIRY_MARGIN
 from management_api import RemoteKey
 from pool_keys import BEFORE, KeyRow, KeySource, KeyState
-from rotation_plan import MAX_PENDING, MAX_TAKEN_IN, Do, Situation, Step, Timing, plan, unknown_keys
+from rotation_plan import (
+    MAX_DEDICATED,
+    MAX_PENDING,
+    MAX_TAKEN_IN,
+    MIN_LIMIT_NANO,
+    Dedicated,
+    Do,
+    Situation,
+    Step,
+    Timing,
+    plan,
+    unknown_keys,
+)
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PREFIX = "gw/ours/"
 TIMING = Timing()
 OVER = KeyState.ABANDONED, KeyState.DEAD, KeyState.DELETED
-GENTLE = {Do.TAKE_IN, Do.CHECK_MISSING, Do.QUARANTINE, Do.ACTIVATE, Do.MINT}  # what stops no key that we know
+GENTLE = {Do.TAKE_IN, Do.CHECK_MISSING, Do.QUARANTINE, Do.ACTIVATE, Do.LIMIT, Do.MINT}  # what stops no key that we know
 
 
 def row(number: int, state: KeyState = KeyState.ACTIVE, age_hours: float = 1, **fields: Any) -> KeyRow:
@@ -35,14 +47,15 @@ def row(number: int, state: KeyState = KeyState.ACTIVE, age_hours: float = 1, **
 def key(number: int, age_hours: float = 1, **fields: Any) -> RemoteKey:
     """The key of the row with this number, as OpenRouter lists it."""
     values: dict[str, Any] = {"name": f"{PREFIX}{number:032x}", "hash": f"hash {number}", "disabled": False}
-    values |= {"created_at": NOW - timedelta(hours=age_hours), "limit_nano": None, "remaining_nano": None}
+    values |= {"created_at": NOW - timedelta(hours=age_hours), "limit_nano": None}
+    values |= {"limit_reset": None, "remaining_nano": None}
     return RemoteKey(**values | {"usage_nano": 0} | fields)
 
 
 def situation(rows: list[KeyRow], remote: list[RemoteKey], **fields: Any) -> Situation:
     values: dict[str, Any] = {"in_use": lambda _: False, "unreadable": set(), "deletions_held_until": None}
     values |= {"prefix": PREFIX, "pool_size": 0, "renew_after": timedelta(hours=24), "timing": TIMING, "now": NOW}
-    return Situation(**values | {"rows": rows, "remote": remote} | fields)
+    return Situation(**values | {"dedicated": Dedicated(), "rows": rows, "remote": remote} | fields)
 
 
 def steps(rows: list[KeyRow], remote: list[RemoteKey], **fields: Any) -> list[tuple[Do, str]]:
@@ -245,6 +258,184 @@ def test_after_some_lost_answers_no_more_keys_are_asked_for():
     assert steps(rows, [], pool_size=9) == []
 
 
+# ── keys of users' own
+
+DOLLAR = 10**9
+OWN = Dedicated(limit_nano=5 * DOLLAR, limit_reset="monthly", renew_after=timedelta(days=60))
+MONTH_BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def own_row(number: int, owner: int, state: KeyState = KeyState.ACTIVE, age_hours: float = 1, **fields: Any) -> KeyRow:
+    return row(number, state, age_hours, **{"owner_id": owner, "expires_at": NOW + timedelta(days=30)} | fields)
+
+
+def own_key(number: int, age_hours: float = 1, **fields: Any) -> RemoteKey:
+    return key(number, age_hours, **{"limit_nano": 5 * DOLLAR, "limit_reset": "monthly"} | fields)
+
+
+def own_steps(rows: list[KeyRow], remote: list[RemoteKey], own: Dedicated = OWN, **fields: Any) -> list[Any]:
+    """What is planned, for which key, and for whom."""
+    planned = plan(situation(rows, remote, dedicated=own, **fields))
+    return [(step.do, step.key_name, step.whose) for step in planned]
+
+
+def lacking(*owners: int) -> Dedicated:
+    return dataclasses.replace(OWN, lacking=owners)
+
+
+def withdrawn(*owners: int) -> Dedicated:
+    return dataclasses.replace(OWN, withdrawn=owners)
+
+
+def test_users_without_a_key_get_one_after_the_shared_pool_has_what_it_needs():
+    planned = own_steps([], [], lacking(8, 7), pool_size=2)
+    assert planned == [(Do.MINT, "", None), (Do.MINT, "", None), (Do.MINT, "", 7), (Do.MINT, "", 8)]
+
+
+def test_a_users_key_is_none_of_the_shared_ones():
+    assert own_steps([own_row(1, 7)], [own_key(1)], pool_size=1) == [(Do.MINT, "", None)]
+    shared, own = row(1, age_hours=25), own_row(2, 7)
+    assert own_steps([shared, own], [key(1), own_key(2)], pool_size=1) == [(Do.MINT, name(1), None)]
+    assert situation([shared, own], [key(1), own_key(2)]).usable == [shared]
+
+
+def test_a_users_key_is_as_good_as_new_for_weeks_and_then_renewed_one_for_one():
+    for days, planned in ((59, []), (60, [(Do.MINT, name(1), 7)])):
+        assert own_steps([own_row(1, 7, age_hours=days * 24)], [own_key(1)]) == planned
+    assert own_steps([own_row(1, 7, renew_at=NOW)], [own_key(1)]) == [(Do.MINT, name(1), 7)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "remote"),
+    [({"expires_at": NOW + EXPIRY_MARGIN}, {}), ({}, {"disabled": True}), ({"enabled": False}, {})],
+    ids=str,
+)
+def test_a_users_key_that_cannot_be_used_is_replaced(changed, remote):
+    planned = own_steps([own_row(1, 7, **changed)], [own_key(1, **remote)])
+    drained = [] if changed.get("enabled") is False else [(Do.DRAIN, name(1), 7)]
+    assert planned == [*drained, (Do.MINT, "", 7)]
+
+
+def test_a_damaged_key_of_a_user_is_quarantined_and_replaced():
+    planned = own_steps([own_row(1, 7)], [own_key(1)], unreadable={1})
+    assert planned == [(Do.QUARANTINE, name(1), 7), (Do.MINT, "", 7)]
+
+
+@pytest.mark.parametrize("state", [KeyState.INTENT, KeyState.STORED])
+def test_while_a_users_key_is_on_its_way_no_other_is_made_for_them(state):
+    rows = [own_row(1, 7, renew_at=NOW), own_row(2, 7, state, 0.01)]
+    rows += [own_row(3, 9, expires_at=NOW), own_row(4, 9, state, 0.01)]
+    planned = own_steps(rows, [own_key(number) for number in range(1, 5)], lacking(8))
+    assert [whose for do, _, whose in planned if do is Do.MINT] == [8]
+
+
+def test_lost_answers_stop_the_minting_of_users_keys_before_that_of_shared_ones():
+    rows = [own_row(number, number, KeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
+    assert own_steps(rows, [], lacking(7), pool_size=1) == [(Do.MINT, "", None)]
+    rows = [row(number, KeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
+    assert own_steps(rows, [], lacking(7), pool_size=1) == []
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_who_may_have_no_key_any_more_loses_it_and_gets_no_other(enabled):
+    rows = [own_row(1, 7, enabled=enabled), own_row(2, 8, age_hours=70 * 24)]
+    assert own_steps(rows, [own_key(1), own_key(2)], withdrawn(7, 8)) == [
+        (Do.DRAIN, name(1), 7),
+        (Do.DRAIN, name(2), 8),
+    ]
+    draining = own_row(3, 7, KeyState.DRAINING, drain_until=NOW)
+    disabled = own_row(4, 7, KeyState.DISABLED)
+    planned = own_steps([draining, disabled], [own_key(3), own_key(4, disabled=True)], withdrawn(7))
+    assert planned == [(Do.DISABLE, name(3), 7), (Do.DELETE, name(4), 7)]
+
+
+def test_of_two_usable_keys_of_a_user_the_older_one_goes():
+    rows = [own_row(1, 7), own_row(2, 7), own_row(3, 8)]
+    at = situation(rows, [own_key(1), own_key(2), own_key(3)], dedicated=OWN)
+    assert at.own == {7: rows[1], 8: rows[2]}
+    assert [(step.do, step.row) for step in plan(at)] == [(Do.DRAIN, rows[0])]
+
+
+def test_of_many_users_a_pass_serves_some_in_every_way_and_the_shared_pool_first():
+    count = 3 * MAX_DEDICATED
+    rows = [own_row(number, number) for number in range(count)]
+    rows += [own_row(count + number, 0, KeyState.DISABLED) for number in range(count)]
+    remote = [own_key(number) for number in range(2 * count)]
+    own = dataclasses.replace(OWN, withdrawn=range(count), lacking=range(count, 2 * count))
+    planned = own_steps([*rows, row(9999, KeyState.DISABLED)], [*remote, key(9999)], own, pool_size=1)
+    assert planned[:2] == [(Do.DELETE, name(9999), None), (Do.MINT, "", None)]
+    kinds = [do for do, *_ in planned[2:]]
+    assert {do: kinds.count(do) for do in kinds} == dict.fromkeys((Do.DRAIN, Do.DELETE, Do.MINT), MAX_DEDICATED)
+
+
+def first_limit(*rows: KeyRow, remote: tuple[RemoteKey, ...] = (), reset: str = "monthly") -> int | None:
+    own = dataclasses.replace(OWN, limit_reset=reset, lacking=[7])
+    [mint] = [step for step in plan(situation(list(rows), list(remote), dedicated=own)) if step.do is Do.MINT]
+    return mint.limit_nano
+
+
+BEFORE_MONTH = (NOW - MONTH_BEGAN) / timedelta(hours=1) + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({"remaining_nano": 2 * DOLLAR}, 2 * DOLLAR),  # made in this period
+        ({"remaining_nano": 2 * DOLLAR, "age_hours": BEFORE_MONTH, "last_used": MONTH_BEGAN}, 2 * DOLLAR),
+        ({"remaining_nano": 2 * DOLLAR, "age_hours": BEFORE_MONTH}, 5 * DOLLAR),  # what it spent, it spent before
+        ({"remaining_nano": 0}, MIN_LIMIT_NANO),
+        ({"remaining_nano": 9 * DOLLAR}, 5 * DOLLAR),  # the setting was more once
+        ({"remaining_nano": None, "limit_nano": 3 * DOLLAR}, 3 * DOLLAR),  # nothing was ever told of it
+        ({"remaining_nano": None}, 5 * DOLLAR),
+    ],
+    ids=str,
+)
+def test_a_new_keys_first_limit_is_what_the_last_one_left_in_this_period(fields, limit):
+    assert first_limit(own_row(1, 7, **{"state": KeyState.DEAD} | fields)) == limit
+    lost = own_row(2, 7, KeyState.ABANDONED)
+    others = own_row(3, 8, KeyState.DEAD, remaining_nano=DOLLAR)
+    assert first_limit(own_row(1, 7, **{"state": KeyState.DEAD} | fields), lost, others) == limit
+
+
+def test_what_openrouter_lists_counts_more_than_what_was_noted_and_the_last_key_counts():
+    old = own_row(1, 7, KeyState.DEAD, remaining_nano=4 * DOLLAR)
+    due = own_row(2, 7, renew_at=NOW, remaining_nano=3 * DOLLAR)
+    assert first_limit(old, due, remote=(own_key(2, remaining_nano=DOLLAR),)) == DOLLAR
+
+
+@pytest.mark.parametrize(
+    ("reset", "began"),
+    [
+        ("daily", datetime(2026, 11, 21, tzinfo=UTC)),
+        ("weekly", datetime(2026, 11, 16, tzinfo=UTC)),
+        ("monthly", MONTH_BEGAN),
+        ("none", datetime(1, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_periods_begin_at_midnight_of_the_day_of_monday_and_of_the_first(reset, began):
+    assert Dedicated(limit_reset=reset).period_began(NOW) == began
+    assert Dedicated(limit_reset=reset).period_began(began if reset != "none" else NOW) == began
+
+
+@pytest.mark.parametrize(
+    ("age_hours", "remote", "reset", "planned"),
+    [
+        (BEFORE_MONTH, {"limit_nano": DOLLAR}, "monthly", True),
+        (BEFORE_MONTH, {"limit_reset": "daily"}, "monthly", True),
+        (BEFORE_MONTH, {}, "monthly", False),
+        (1, {"limit_nano": DOLLAR}, "monthly", False),  # what its predecessor had left
+        (BEFORE_MONTH, {"limit_nano": DOLLAR, "limit_reset": None}, "none", False),
+    ],
+    ids=str,
+)
+def test_from_its_second_period_on_a_key_has_the_limit_of_the_settings(age_hours, remote, reset, planned):
+    own = dataclasses.replace(OWN, limit_reset=reset)
+    found = own_steps([own_row(1, 7, age_hours=age_hours)], [own_key(1, **remote)], own)
+    assert found == ([(Do.LIMIT, name(1), 7)] if planned else [])
+    theirs = own_row(1, 7, age_hours=age_hours, name="gw/theirs/x")
+    assert own_steps([theirs], [own_key(1, **remote)], own) == []
+
+
 # ── deletions on hold
 
 
@@ -280,6 +471,9 @@ def hours_ago(most: int = 100) -> st.SearchStrategy[datetime]:
     return st.integers(0, most * 12).map(lambda fives: NOW - timedelta(minutes=5 * fives))
 
 
+USERS = (1, 2, 3)
+
+
 @st.composite
 def any_row(draw: st.DrawFn, number: int) -> KeyRow:
     state, source = draw(st.sampled_from(KeyState)), draw(st.sampled_from(KeySource))
@@ -289,6 +483,9 @@ def any_row(draw: st.DrawFn, number: int) -> KeyRow:
         state,
         name=draw(st.sampled_from([PREFIX, "gw/theirs/", ""])) + f"{number:032x}",
         source=source,
+        owner_id=draw(st.none() | st.sampled_from(USERS)) if source is KeySource.MINTED else None,
+        last_used=draw(st.none() | hours_ago()),
+        remaining_nano=draw(st.none() | st.integers(0, 9 * DOLLAR)),
         enabled=draw(st.booleans()),
         created_at=created_at,
         updated_at=draw(hours_ago(30)),
@@ -318,6 +515,13 @@ def any_situation(draw: st.DrawFn) -> Situation:
         unreadable=draw(ids) if draw(st.booleans()) else set(),
         deletions_held_until=draw(st.none() | st.just(NOW - timedelta(hours=1)) | st.just(NOW + timedelta(hours=1))),
         pool_size=draw(st.integers(0, 6)),
+        dedicated=Dedicated(
+            lacking=draw(st.sets(st.sampled_from(USERS))),
+            withdrawn=draw(st.sets(st.sampled_from(USERS))),
+            limit_nano=5 * DOLLAR,
+            limit_reset=draw(st.sampled_from(["daily", "weekly", "monthly", "none"])),
+            renew_after=timedelta(hours=draw(st.integers(24, 100))),
+        ),
     )
 
 
@@ -354,13 +558,27 @@ def test_a_key_in_use_is_never_stopped(at):
 @many
 @given(any_situation())
 def test_no_more_is_minted_than_is_missing_or_due(at):
-    mints = [step for step in plan(at) if step.do is Do.MINT]
+    mints = [step for step in plan(at) if step.do is Do.MINT and step.whose is None]
     new = [step for step in mints if step.row is None]
     assert len(new) <= max(at.pool_size - len(at.usable), 0)
     replaced = [step.row.id for step in mints if step.row]
     assert len(replaced) == len(set(replaced)) <= at.pool_size
     assert not new or not replaced
     assert all(step.row in at.usable for step in mints if step.row)
+
+
+@many
+@given(any_situation())
+def test_a_users_key_is_minted_once_for_who_may_have_one_within_the_limit(at):
+    mints = [step for step in plan(at) if step.do is Do.MINT and step.whose is not None]
+    owners = [step.whose for step in mints]
+    assert len(owners) == len(set(owners))
+    assert set(owners).isdisjoint(at.dedicated.withdrawn)
+    for step in mints:
+        assert MIN_LIMIT_NANO <= step.limit_nano <= at.dedicated.limit_nano
+        assert at.own.get(step.whose) is step.row
+        on_the_way = {KeyState.INTENT, KeyState.STORED}
+        assert not any(each.state in on_the_way and each.owner_id == step.whose for each in at.rows)
 
 
 @many
@@ -404,11 +622,16 @@ class Model:
         self.rows = {each.id: each for each in at.rows}
         self.remote = {each.hash: each for each in at.remote}
         self.held = at.deletions_held_until
+        self.active = {*at.dedicated.lacking} - {*at.dedicated.withdrawn}
         self.number = 1000
 
     def situation(self) -> Situation:
         fields = {"rows": list(self.rows.values()), "remote": list(self.remote.values()), "now": self.now}
         more = {"in_use": lambda _: False, "unreadable": set(), "deletions_held_until": self.held}
+        begun = KeyState.INTENT, KeyState.STORED, KeyState.ACTIVE
+        have = {each.owner_id for each in self.rows.values() if each.state in begun}
+        people = {"lacking": self.active - have, "withdrawn": set(USERS) - self.active}
+        more["dedicated"] = dataclasses.replace(self.at.dedicated, **people)
         return dataclasses.replace(self.at, **fields | more)
 
     def run(self) -> list[Step]:
@@ -452,6 +675,12 @@ class Model:
     def drain(self, step: Step) -> None:
         self.change(step.row, state=KeyState.DRAINING, drain_until=self.now + TIMING.drain_grace)
 
+    def limit(self, step: Step) -> None:
+        own = self.at.dedicated
+        reset = None if own.limit_reset == "none" else own.limit_reset
+        limited = {"limit_nano": own.limit_nano, "limit_reset": reset}
+        self.remote[step.remote.hash] = dataclasses.replace(step.remote, **limited)
+
     def disable(self, step: Step) -> None:
         self.stop(step.remote)
         self.change(step.row, state=KeyState.DISABLED)
@@ -480,7 +709,8 @@ class Model:
         self.number += 1
         new = row(self.number, KeyState.STORED, 0, replaces_id=step.row.id if step.row else None)
         new = dataclasses.replace(new, created_at=self.now, expires_at=self.now + timedelta(hours=72))
-        self.remote[new.api_key_hash] = key(self.number, created_at=self.now)
+        new = dataclasses.replace(new, owner_id=step.whose, limit_nano=step.limit_nano)
+        self.remote[new.api_key_hash] = key(self.number, created_at=self.now, limit_nano=step.limit_nano)
         self.switch(new)
 
 
@@ -504,7 +734,10 @@ def possible_situation(draw: st.DrawFn) -> Situation:
         states = POSSIBLE[each.source]
         state = each.state if each.state in states else states[0]
         fields = {"state": state, "api_key_hash": None if state is KeyState.INTENT else f"hash {each.id}"}
-        rows.append(dataclasses.replace(each, **fields, replaces_id=each.replaces_id if mine else None))
+        # What another deployment had begun is dead since this one claimed the database.
+        owner = None if not_ours(each.name) and state in {KeyState.INTENT, KeyState.STORED} else each.owner_id
+        fields |= {"owner_id": owner, "replaces_id": each.replaces_id if mine else None}
+        rows.append(dataclasses.replace(each, **fields))
     return dataclasses.replace(at, rows=rows, unreadable=set())
 
 
@@ -520,6 +753,7 @@ def test_passes_come_to_rest_with_a_full_pool_and_no_key_left_behind(at):
         raise AssertionError("it never rests")
     end = model.situation()
     assert len(end.usable) >= at.pool_size
+    assert set(end.own) == model.active
     ours = {each.hash for each in end.remote if not not_ours(each.name)}
     known = {each.api_key_hash for each in end.rows}
     assert ours <= known

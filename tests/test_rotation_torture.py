@@ -11,9 +11,19 @@ import pytest
 
 from tables import api_keys
 from tests.mariadb import DatabaseServer
-from tests.rotation_torture.schedules import CALLS, FAULTS, STEPS, Schedule, all_schedules, killed, others
+from tests.rotation_torture.schedules import (
+    CALLS,
+    DEDICATED_STEPS,
+    FAULTS,
+    STEPS,
+    Schedule,
+    all_schedules,
+    killed,
+    others,
+    with_dedicated,
+)
 from tests.rotation_torture.workers import memory_folder
-from tests.rotation_torture.world import PREFIX, Place
+from tests.rotation_torture.world import COMES, PREFIX, STAYS, Place
 
 CHUNKS, WANTED = 20, 300
 
@@ -23,7 +33,7 @@ def spread(schedules: list[Schedule], count: int) -> list[Schedule]:
     return [schedules[index * len(schedules) // count] for index in range(count)]
 
 
-SAMPLE = [*spread(list(others()), WANTED // 3), *spread(list(killed()), WANTED - WANTED // 3)]
+SAMPLE = [*spread(list(others()), 80), *spread(list(with_dedicated()), 60), *spread(list(killed()), WANTED - 140)]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +57,10 @@ def test_every_point_of_an_undisturbed_rotation_is_in_the_space(place):
     points = place.run(Schedule()).shared.point
     assert 100 < points <= STEPS
     assert {schedule.kills[0] for schedule in killed() if len(schedule.kills) == 1} >= set(range(1, points + 1))
+    points = place.run(Schedule(dedicated=True)).shared.point
+    assert DEDICATED_STEPS - 40 < points <= DEDICATED_STEPS
+    single = [schedule for schedule in with_dedicated() if len(schedule.kills) == 1 and schedule.holder == "none"]
+    assert {schedule.kills[0] for schedule in single} >= set(range(1, points + 1))
 
 
 @pytest.mark.parametrize("database", ["sqlite", "mariadb"])
@@ -117,10 +131,33 @@ def test_whoever_breaks_an_invariant_is_reported(place, damage, reported):
     assert {violation.split()[0] for violation in world.invariants.violations} == reported
 
 
+def give_to_another(world, row):
+    change_the_row(owner_id=COMES)(world, row)
+
+
+def take_away(world, row):
+    change_the_row(enabled=False)(world, row)
+
+
+@pytest.mark.parametrize("damage", [give_to_another, take_away], ids=["another's", "none"])
+def test_a_users_key_that_goes_to_another_or_is_missing_is_reported(place, damage):
+    world = place.run(Schedule(dedicated=True))
+    assert world.invariants.violations == []
+    assert {STAYS, COMES} == {row.owner_id for row in world.sample().rows.values() if row.state == "active"} - {None}
+    damage(world, world.sample().own(STAYS)[0])
+    world.look(complete=True)
+    assert {violation.split()[0] for violation in world.invariants.violations} == {"I12"}
+    picked = {None: {row.id for row in world.sample().own(COMES)}}
+    world.invariants.violations.clear()
+    world.invariants.look_at_picks(world.sample(), picked | {owner: {1} for owner in (STAYS, COMES)})
+    assert any("another's key" in violation for violation in world.invariants.violations)
+
+
 def test_the_sample_has_schedules_of_every_kind():
     assert len(SAMPLE) == len(set(SAMPLE)) >= WANTED
     kinds = Counter(part.partition("=")[0] for schedule in SAMPLE for part in schedule.address.split("/"))
     assert {"sqlite", "mariadb", "kills", "lost", "holder", "fault", "two", "stop", "cut", "restore"} <= set(kinds)
+    assert kinds["dedicated"] >= WANTED // 5
     faults = [schedule.fault.split(":") for schedule in SAMPLE if schedule.fault]
     assert {scenario for scenario, *_ in faults} == set(FAULTS)
     assert {call for _, call, *_ in faults} == set(CALLS)

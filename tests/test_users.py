@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from crypto import keyed_name
 from db import Database
-from errors import UsernameTaken
+from errors import NotFound, UsernameTaken
 from tables import revisions
 from tables import users as table
-from tests.conftest import MovableClock
-from users import Users, UserState
+from tests.movable_clock import MovableClock
+from users import UpstreamChoice, Users, UserState
 
 KEY = b"k" * 32
 OWNER, TEAMMATE, STRANGER = "owner@example.com", "teammate@example.com", "stranger@example.com"
@@ -47,7 +47,7 @@ def test_a_new_account_is_active_and_has_never_logged_in(users, clock):
 def test_a_name_is_stored_as_a_keyed_hash_only(db, users):
     users.create(OWNER, "hash")
     [row] = stored(db)
-    assert row["username_hash"] == keyed_name(KEY, OWNER)
+    assert row["username_hash"] == keyed_name(KEY, OWNER) == users.name_hash(OWNER)
     assert "owner" not in str(row)
 
 
@@ -119,6 +119,27 @@ def test_memory_holds_those_who_may_not_call_and_nobody_else(db, users):
     users.set_state(owner, UserState.ACTIVE)
     users.reload()
     assert users.restricted == {teammate: UserState.SILENCED}
+
+
+def test_memory_holds_the_choices_that_differ_and_no_others(db, users):
+    owner, teammate, stranger = (users.create(name, "hash") for name in (OWNER, TEAMMATE, STRANGER))
+    before = revision(db)
+    users.set_upstream_choice(owner, UpstreamChoice.DEDICATED_ONLY)
+    users.set_upstream_choice(teammate, UpstreamChoice.SHARED_FIRST)
+    assert revision(db) == before + 2
+    assert users.upstream_choice(owner) is UpstreamChoice.DEDICATED_FIRST
+    users.reload()
+    choices = [users.upstream_choice(user_id) for user_id in (owner, teammate, stranger)]
+    assert choices == [UpstreamChoice.DEDICATED_ONLY, UpstreamChoice.SHARED_FIRST, UpstreamChoice.DEDICATED_FIRST]
+    assert [users.get(user_id).upstream_choice for user_id in (owner, teammate, stranger)] == choices
+    assert users.restricted == {}
+    users.set_upstream_choice(owner, UpstreamChoice.DEDICATED_FIRST)
+    users.reload()
+    assert set(users._choices) == {teammate}
+    assert [row["upstream_choice"] for row in stored(db)] == [None, "shared_first", None]
+    assert users.get(teammate).state is UserState.ACTIVE
+    with pytest.raises(NotFound):
+        users.get(owner + teammate + stranger)
 
 
 def test_a_change_of_state_tells_every_process(db, users, clock):

@@ -11,6 +11,8 @@ I8   OpenRouter accepts every active key: no client's call fails for the rotatio
 I9   a key's text is nowhere in the database
 I10  one create for each key to be replaced, deletions of disabled keys only, and no write of a fallen leader
 I11  with an old copy of the database: no deletion for 24 hours, and at most three unknown keys disabled in a pass
+I12  a user's own key carries that user's calls only; at rest exactly the active users have one, and who keeps theirs
+     is never without
 """
 
 from __future__ import annotations
@@ -34,14 +36,31 @@ PASSING = {"intent", "stored", "draining", "disabled", "quarantined"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at everything. rows: by id; remote: our own keys by hash, others: all further keys of the account."""
+    """One look at everything. rows: by id; remote: our own keys by hash, others: all further keys of the account.
+
+    users: each one's state; nobody where users have no keys of their own.
+    """
 
     now: datetime
     rows: dict[int, Any]
     remote: dict[str, Any]
     others: dict[str, Any]
+    users: dict[int, str]
 
     def usable(self) -> list[Any]:
+        """The keys that all share."""
+        return self.own(None)
+
+    def own(self, owner_id: int | None) -> list[Any]:
+        """A user's own keys."""
+        return [row for row in self._usable() if row.owner_id == owner_id]
+
+    def unsettled(self) -> set[int]:
+        """Users who have too few keys or too many."""
+        wanted = {user_id: int(state == "active") for user_id, state in self.users.items()}
+        return {user_id for user_id, count in wanted.items() if len(self.own(user_id)) != count}
+
+    def _usable(self) -> list[Any]:
         active = [row for row in self.rows.values() if row.state == "active" and row.enabled]
         return [row for row in active if not self.remote.get(row.api_key_hash, {"disabled": True})["disabled"]]
 
@@ -66,6 +85,7 @@ class Invariants:
     texts: set[str] = field(default_factory=set)
     mishaps: list[datetime] = field(default_factory=list)
     full: bool = False
+    owned: set[int] = field(default_factory=set)  # users who have had a key of their own
     held_hash: str = ""  # the key of the running call
     held_until: datetime | None = None
     restored_at: datetime | None = None
@@ -135,9 +155,20 @@ class Invariants:
                     self.broken("I1", f"the key {at.remote[found]['name']} is nobody's after {passes} passes", at)
         if not self.restored_at:
             going = sum(row.state in {"draining", "disabled"} for row in at.rows.values())
-            allowed = self.pool_size + going + 1 + len(self.mishaps)
+            owners = {row.owner_id for row in at.rows.values() if row.state == "active"} - {None}
+            allowed = self.pool_size + len(owners) + going + 1 + len(self.mishaps)
             if len(at.remote) > allowed:
                 self.broken("I7", f"{len(at.remote)} keys at OpenRouter, {allowed} would be all right", at)
+
+    def look_at_picks(self, at: Sample, picked: dict[int | None, set[int]]) -> None:
+        """What gateways pick, by user; for nobody (None), what they pick of the shared keys."""
+        for user_id, row_ids in picked.items():
+            if any(at.rows[row_id].owner_id != user_id for row_id in row_ids):
+                self.broken("I12", f"calls of {user_id or 'anybody'} get another's key", at)
+        self.owned |= {user_id for user_id in at.users if len(at.own(user_id)) == 1}
+        for user_id in self.owned & at.users.keys():
+            if at.users[user_id] == "active" and not self.blind and not (at.own(user_id) and picked[user_id]):
+                self.broken("I12", f"user {user_id} is without their key", at)
 
     def _changes(self, old: Sample, at: Sample) -> None:
         if at.others != old.others:
@@ -167,6 +198,8 @@ class Invariants:
         if at.remote.keys() != living:
             extra, missing = at.remote.keys() - living, living - at.remote.keys()
             self.broken("I1", f"at rest {len(extra)} keys are nobody's and {len(missing)} rows have no key", at)
+        if at.unsettled():
+            self.broken("I12", f"at rest the users {at.unsettled()} have too few keys or too many", at)
         for text in self.texts:
             if text.removeprefix("sk-or-v1-").encode() in everything:
                 self.broken("I9", "the text of a key is in the database", at)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 STEPS = 140  # an undisturbed rotation of three keys has this many points, or a few less
+DEDICATED_STEPS = 200  # one in which users have keys of their own
 CREATES = (0, 1, 2, 3)  # which create after the pool was full loses its answer; 0 for none
 HOLDERS = ("none", "stream")
 STAGES = ("full", "minted", "disabled", "deleted")
@@ -21,13 +22,14 @@ class Schedule:
 
     kills: points at which the rotator kills itself, counted since the pool was first full.
     lost: this create is done by OpenRouter, and its answer lost.
-    holder: a gateway process that has a call on the oldest key: none, stream (of half an hour), or silent (it does not
-    even report any more).
+    holder: a gateway process that has a call on the oldest key: none, stream (of half an hour), silent (it does not
+    even report any more), or own (a stream on the key of the user who goes).
     fault: SCENARIO:CALL:FIRST:TIMES. two: two rotators in every tick; what is counted, is counted in the first.
     stop: POINT:SECONDS; there the rotator stops for so long, while another one takes over, and goes on then.
     cut: before:N or after:N; at its Nth COMMIT the connection to the database ends, before the server sees it or after.
     restore: OLD:NEW; at stage NEW the database is put back to what it was at stage OLD.
     clone: STAGE:refuse or STAGE:claim; then another deployment works on a copy of the database.
+    dedicated: some users have keys of their own; while the keys are due, one comes, one goes, and one stays.
     """
 
     database: str = "sqlite"
@@ -40,6 +42,7 @@ class Schedule:
     cut: str = ""
     restore: str = ""
     clone: str = ""
+    dedicated: bool = False
 
     @property
     def address(self) -> str:
@@ -61,8 +64,8 @@ class Schedule:
             values["kills"] = tuple(int(point) for point in str(values["kills"]).split(","))
         if "lost" in values:
             values["lost"] = int(str(values["lost"]))
-        if "two" in values:
-            values["two"] = values["two"] == "True"
+        for flag in {"two", "dedicated"} & set(values):
+            values[flag] = values[flag] == "True"
         return cls(database, **values)  # type: ignore[arg-type]
 
 
@@ -100,6 +103,26 @@ def others() -> Iterator[Schedule]:
     yield from (Schedule(clone=f"{stage}:{what}") for stage in STAGES for what in ("refuse", "claim"))
 
 
+def with_dedicated() -> Iterator[Schedule]:
+    """What can happen where users have keys of their own."""
+    yield Schedule(dedicated=True)
+    for point in range(1, DEDICATED_STEPS + 1):
+        yield Schedule("sqlite" if point % 10 else "mariadb", (point,), dedicated=True)
+    for point, lost in itertools.product(range(5, DEDICATED_STEPS, 15), range(1, 6)):
+        yield Schedule(kills=(point, point + 20), lost=lost, dedicated=True)
+    for scenario, call, first in itertools.product(FAULTS, CALLS, (1, 4)):
+        yield Schedule(fault=f"{scenario}:{call}:{first}:1", dedicated=True)
+    for point in range(1, DEDICATED_STEPS, 10):
+        yield Schedule(kills=(point,), holder="own", dedicated=True)
+        yield Schedule(kills=(point,), two=True, dedicated=True)
+        yield Schedule(stop=f"{point}:100", dedicated=True)
+    for when, number in itertools.product(("before", "after"), range(1, 120, 4)):
+        yield Schedule("mariadb", cut=f"{when}:{number}", dedicated=True)
+    for old, new in itertools.combinations(STAGES, 2):
+        yield Schedule(restore=f"{old}:{new}", dedicated=True)
+    yield from (Schedule(clone=f"{stage}:claim", dedicated=True) for stage in STAGES)
+
+
 def all_schedules() -> list[Schedule]:
     """The whole space, always in the same order."""
-    return [*others(), *killed()]
+    return [*others(), *with_dedicated(), *killed()]

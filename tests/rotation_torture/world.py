@@ -19,12 +19,15 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
+from api_key_manager import ApiKeyManager
 from config import Config
 from crypto import Envelopes
 from db import Database, database_url
+from errors import Busy
 from gateway_processes import GatewayProcess
 from key_rotation import KeyRotation
-from tables import api_keys, gateway_processes, metadata, revisions, rotator
+from pool_keys import PoolKeys
+from tables import api_keys, gateway_processes, metadata, revisions, rotator, users
 from tests.rotation_torture.commit_cutter import CommitCutter
 from tests.rotation_torture.invariants import MIN_AGE, PASSING, Invariants, Sample, born
 from tests.rotation_torture.rotator import (
@@ -43,6 +46,7 @@ from tests.rotation_torture.rotator import (
 )
 from tests.rotation_torture.schedules import STAGES, Schedule
 from tests.rotation_torture.stand_in import StandIn
+from users import UpstreamChoice, Users, UserState
 
 DEPLOYMENT, OTHER, CLONE = (f"{digit * 8}-2222-3333-4444-555555555555" for digit in "189")
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
@@ -52,6 +56,7 @@ DAY, HOUR, MINUTE = 86_400, 3_600, 60
 AFTER_A_KILL = 95  # the killed rotator's lease has to end
 STREAM, SILENCE = 30 * MINUTE, 2 * HOUR
 MAX_TICKS = 80
+STAYS, GOES, COMES = 1, 2, 3  # users with keys of their own
 SCHEDULES_PER_STAND_IN = 100  # it remembers every key, and looks through all of them
 
 
@@ -83,7 +88,7 @@ class Place:
         db = self._databases[kind]
 
         def empty(tx: sa.Connection) -> None:
-            for table in (api_keys, gateway_processes, rotator, revisions):
+            for table in (api_keys, gateway_processes, rotator, revisions, users):
                 tx.execute(table.delete())
             for table, rows in self._first_rows[kind].items():
                 tx.execute(table.insert(), rows)
@@ -134,7 +139,14 @@ class World:
         self.clock = SharedClock(self.shared)
         self.db = place.database(schedule.database)
         self.pool_size = 5 if schedule.restore else 3
-        self.settings = Config(deployment_id=DEPLOYMENT, pool_size=self.pool_size, encryption_key=ENCRYPTION_KEY)
+        self.settings = Config(
+            deployment_id=DEPLOYMENT,
+            pool_size=self.pool_size,
+            encryption_key=ENCRYPTION_KEY,
+            dedicated_keys="on" if schedule.dedicated else "off",
+            dedicated_key_lifetime_days=1.5,  # and so due after a day
+        )
+        self._make_users()
         self.stand_in = place.stand_in
         self._tell_the_time()
         made = self.stand_in.control("POST", "accounts")
@@ -147,8 +159,20 @@ class World:
         self.passes, self.kills, self._copied = 0, 0, False
         self._kills: list[int] = []
         self._call_ends = 0.0
-        self._may_make = 2 * self.pool_size + bool(schedule.lost)
+        self._may_make = 2 * self.pool_size + bool(schedule.lost) + 4 * schedule.dedicated
         self._rotator_db = self.db
+
+    def _make_users(self) -> None:
+        def make(tx: sa.Connection) -> None:
+            states = {STAYS: UserState.ACTIVE, GOES: UserState.ACTIVE, COMES: UserState.DISABLED}
+            for user_id, state in states.items():
+                row = {"id": user_id, "username_hash": str(user_id), "key_hash": "", "state": state}
+                tx.execute(
+                    users.insert().values(row | {"created_at": self.clock.now(), "updated_at": self.clock.now()})
+                )
+
+        if self.schedule.dedicated:
+            self.db.transact(make)
 
     def _tell_the_time(self) -> None:
         offset = self.shared.now - time.time()
@@ -162,6 +186,7 @@ class World:
     def sample(self) -> Sample:
         with self.db.reading() as tx:
             rows = {row.id: row for row in tx.execute(sa.select(api_keys).order_by(api_keys.c.id))}
+            people = {row.id: row.state for row in tx.execute(sa.select(users.c.id, users.c.state))}
         self.db.close()  # no connection may be open when the next process is forked
         remote: list[Any] = []
         path = "/api/v1/keys?include_disabled=true&include_expired=true&offset="
@@ -169,7 +194,22 @@ class World:
             remote += page
         own = {key["hash"]: key for key in remote if key["name"].startswith(PREFIX)}
         others = {key["hash"]: key for key in remote if key["hash"] not in own}
-        return Sample(self.clock.now(), rows, own, others)
+        return Sample(self.clock.now(), rows, own, others, people)
+
+    def _picked(self, at: Sample) -> dict[int | None, set[int]]:
+        """By user the row that a gateway picks for their calls alone, and for nobody (None) all that are shared."""
+        pool = ApiKeyManager(PoolKeys(self.db, self.invariants.envelopes, self.clock), self.clock)
+        pool.reload()
+        picked: dict[int | None, set[int]] = {
+            None: {pool.pick().id for _ in range(20)} if pool.usable_count() else set()
+        }
+        for user_id in at.users:
+            try:
+                picked[user_id] = {pool.pick(owner=user_id, choice=UpstreamChoice.DEDICATED_ONLY).id}
+            except Busy:
+                picked[user_id] = set()
+        self.db.close()
+        return picked
 
     def bytes_of_database(self) -> bytes:
         if self.schedule.database == "sqlite":
@@ -217,8 +257,14 @@ class World:
             through = self.place.url.replace(f":{url.port}/", f":{self._cutter.port}/")
             self._rotator_db = self.place.connected(through)
         shared.now += DAY + 1
-        oldest = min(self.sample().usable(), key=lambda row: row.id)
-        self._call_ends = shared.now + {"none": -1, "stream": STREAM, "silent": SILENCE - 1}[schedule.holder]
+        at = self.sample()
+        oldest = at.own(GOES)[0] if schedule.holder == "own" else min(at.usable(), key=lambda row: row.id)
+        if schedule.dedicated:
+            people = Users(self.db, b"", self.clock)
+            people.set_state(GOES, UserState.DISABLED)
+            people.set_state(COMES, UserState.ACTIVE)
+        lasts = {"none": -1, "stream": STREAM, "own": STREAM, "silent": SILENCE - 1}[schedule.holder]
+        self._call_ends = shared.now + lasts
         if schedule.holder != "none":
             self._calls = {str(oldest.id): {"in_flight": 1}}
             self.invariants.held_hash = oldest.api_key_hash
@@ -249,7 +295,7 @@ class World:
             at = self.look(ended_well)
             if ended_well:
                 stage = self._special(stage, at)
-            if self.shared.now < self._call_ends and self.schedule.holder == "stream":
+            if self.shared.now < self._call_ends and self.schedule.holder in {"stream", "own"}:
                 self._beat()
             if (moment := self._next(at, ended_well)) is None:
                 break
@@ -350,6 +396,8 @@ class World:
         """Check the invariants."""
         at = self.sample()
         self.invariants.look(at, complete)
+        if self.schedule.dedicated:
+            self.invariants.look_at_picks(at, self._picked(at))
         return at
 
     def _beat(self) -> None:
@@ -373,7 +421,7 @@ class World:
             return now + AFTER_A_KILL
         moments = [self._due(row) for row in at.rows.values() if row.state in PASSING]
         moments += [self._from(born(at.remote[found]), MIN_AGE.seconds, self._deletions) for found in at.orphans()]
-        if len(at.usable()) < self.pool_size or self.invariants.blind:
+        if len(at.usable()) < self.pool_size or self.invariants.blind or at.unsettled():
             moments.append(now)
         if not moments:
             return None
@@ -429,7 +477,8 @@ class World:
         names = {row.name for row in at.rows.values()}
         self.invariants.restored_at = at.now
         self.invariants.unknown = {key["hash"] for key in at.remote.values() if key["name"] not in names}
-        self.invariants.blind = 2  # one pass finds the dead keys, the next one fills the pool
+        # One pass finds the dead keys, the next one fills the pool; of the unknown ones three are taken in in each.
+        self.invariants.blind = max(2, -(-len(self.invariants.unknown) // 3))
         self.invariants.forget_the_past()
 
     def _clone(self, what: str) -> None:
