@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 WORKERS ?= 2
 
-.PHONY: help run test torture check lint fmt db lock bench
+.PHONY: help run test torture check lint fmt db lock bench bench-ledger
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,8 +27,9 @@ test: $(VENV)/dev ## Run the whole test suite on SQLite and MariaDB
 	@tests/install-servers
 	@$(PYTHON) -m pytest -n $(WORKERS)
 
-torture: $(VENV)/dev ## Kill the key rotation at every point, in every way (takes up to half an hour)
+torture: $(VENV)/dev ## Kill the key rotation at every point, and databases for long (takes up to half an hour)
 	@tests/install-servers
+	@$(PYTHON) -m pytest -m torture
 	@$(PYTHON) -m tests.rotation_torture
 
 lint: $(VENV)/dev ## Check format, lint and types
@@ -47,6 +48,10 @@ db: $(VENV)/runtime ## Bring the configured database to the newest schema
 
 bench: $(VENV)/dev ## Measure the gateway beside direct calls (takes some minutes)
 	@$(PYTHON) -m bench.gateway
+
+bench-ledger: $(VENV)/dev ## Measure the ledger and its log at ten million rows (takes half an hour and 15 GB of disk)
+	@tests/install-servers
+	@$(PYTHON) -m bench.ledger
 
 lock: $(VENV)/dev ## Rewrite requirements*.txt with current versions and hashes
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv

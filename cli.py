@@ -1,12 +1,12 @@
-"""Operator commands: `flask --app app db|keys|pool ...`. A terminal gets tables, a pipe JSON lines."""
+"""Operator commands: `flask --app app db|keys|pool|quota|logs|usage`. A terminal gets tables, a pipe JSON lines."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import click
 from flask import Flask, current_app
@@ -14,20 +14,27 @@ from flask.cli import AppGroup, with_appcontext
 from rich.progress import Progress
 
 import reencrypt
+import usage_checks
 from config import OPENROUTER_KEY
 from crypto import Envelopes, sha256_hex
 from db import DatabaseError
-from errors import AppError
+from errors import AppError, NotFound
 from logs import event
-from pool_keys import MAX_NAME_CHARACTERS, KeyAlreadyKnown, KeySource
+from pool_keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, KeyAlreadyKnown, KeySource, Whose
 from pool_overview import pool_overview
+from quota_terms import PERIODS, RECOVERIES
+from quotas import Quota, check_amount, check_subject
 from services import Services
 from terminal import show
+from usage_cli import logs_commands
 
 log = logging.getLogger("cli")
+T = TypeVar("T")
 
 db_commands = AppGroup("db", help="The database.")
 keys_commands = AppGroup("keys", help="The keys of ENCRYPTION_KEY.")
+quota_commands = AppGroup("quota", help="What users (user/<id>) and client keys (key/<id>) may spend.")
+usage_commands = AppGroup("usage", help="What was spent.")
 
 
 def register(app: Flask) -> None:
@@ -35,6 +42,9 @@ def register(app: Flask) -> None:
     app.cli.add_command(db_commands)
     app.cli.add_command(keys_commands)
     app.cli.add_command(pool_commands)
+    app.cli.add_command(logs_commands)
+    app.cli.add_command(quota_commands)
+    app.cli.add_command(usage_commands)
 
 
 def _services() -> Services:
@@ -101,20 +111,37 @@ def _show_survey(found: reencrypt.Survey) -> None:
         show(({"unreadable": line} for line in found.broken), "Values that do not open; restore them from a backup")
 
 
+@usage_commands.command("checks")
+@click.option("--count", default=100, type=click.IntRange(1, 10_000), help="How many of the newest; by default 100.")
+def show_usage_checks(count: int) -> None:
+    """Show the daily checks of our sums against OpenRouter's, newest first. docs/usage-check.md explains them."""
+    checks, _ = usage_checks.page(_services().db, 1, count)
+    show([check.to_dict() for check in checks], "Our sums and OpenRouter's")
+
+
 @click.group("pool", cls=AppGroup, invoke_without_command=True, help="The pool of OpenRouter keys; shows it.")
 @click.option("--all", "with_gone", is_flag=True, help="With the keys that were deleted, abandoned or found dead.")
+@click.option("--owner", default=SHARED, help=f"Whose keys: {SHARED} (the default), {ANYBODYS}, or a user's id.")
 @with_appcontext
 @click.pass_context
-def pool_commands(context: click.Context, with_gone: bool) -> None:
+def pool_commands(context: click.Context, with_gone: bool, owner: str) -> None:
     """Show the pool, newest key first."""
     if context.invoked_subcommand:
         return
-    services = _services()
-    found = pool_overview(services.keys, services.db, services.clock.now(), with_gone)
+    services, whose = _services(), _whose(owner)
+    found = pool_overview(services.keys, services.db, services.clock.now(), with_gone, whose)
     rows = [key.to_dict() for key in found.keys]
     if sys.stdout.isatty():
         rows = [_for_people(row) for row in rows]
     show(rows, f"Key pool: {found.usable} usable, {services.config.pool_size} wanted, {len(found.processes)} gateways")
+
+
+def _whose(owner: str) -> Whose:
+    if owner in {SHARED, ANYBODYS}:
+        return owner
+    if not (owner.isascii() and owner.isdigit() and len(owner) <= 18):
+        raise click.BadParameter(f"must be {SHARED}, {ANYBODYS}, or a user's id", param_hint="--owner")
+    return int(owner)
 
 
 def _for_people(row: Mapping[str, Any]) -> dict[str, object]:
@@ -129,6 +156,7 @@ def _for_people(row: Mapping[str, Any]) -> dict[str, object]:
         "used": row["used"],
         "in flight": row["in_flight"],
         "expires": row["expires_at"],
+        "owner": row["owner_id"],
     }
 
 
@@ -185,8 +213,71 @@ def rotate_key(name: str) -> None:
     show([{"name": name, "rotation": "requested"}], "Changed")
 
 
-def _change(change: Callable[[], None]) -> None:
+def _change(change: Callable[[], T]) -> T:
     try:
-        change()
+        return change()
     except AppError as error:
         raise click.ClickException(error.message) from None
+
+
+@quota_commands.command("list")
+@click.option("--page", default=1, type=click.IntRange(1), help="Which page, newest first.")
+@click.option("--page-size", default=100, type=click.IntRange(1, 10_000), help="Quotas on a page.")
+def list_quotas(page: int, page_size: int) -> None:
+    """Show the quotas that hold; users with the default are among them from their first call on."""
+    found, total = _services().quotas.page(page, page_size)
+    _show_quotas([(quota.subject, quota) for quota in found], f"Quotas: {total}")
+
+
+@quota_commands.command("show")
+@click.argument("subject")
+def show_quota(subject: str) -> None:
+    """Show one quota. Exits with 1 if there is none."""
+    found = _change(lambda: _services().quotas.find(_subject(subject)))
+    if not found:
+        raise click.ClickException(f"{subject} has no quota")
+    _show_quotas([(subject, found)], "Quota")
+
+
+@quota_commands.command("set")
+@click.argument("subject")
+@click.option("--limit", default="none", show_default=True, help="Dollars per period, or none.")
+@click.option("--soft", default="none", show_default=True, help="Dollars from which on answers carry a warning.")
+@click.option("--period", type=click.Choice(PERIODS), help="By default QUOTA_PERIOD.")
+@click.option("--recovery", type=click.Choice(RECOVERIES), help="By default QUOTA_RECOVERY.")
+def set_quota(subject: str, limit: str, soft: str, period: str | None, recovery: str | None) -> None:
+    """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
+    config = _services().config
+
+    def change() -> Quota:
+        limit_nano, soft_limit_nano = (
+            check_amount(name, None if text == "none" else text)
+            for name, text in (("--limit", limit), ("--soft", soft))
+        )
+        terms = period or config.quota_period, recovery or config.quota_recovery
+        return _services().quotas.set(_subject(subject), limit_nano, soft_limit_nano, *terms)
+
+    found = _change(change)
+    event(log, "quota_set", subject=subject)
+    _show_quotas([(subject, found)], "Set")
+
+
+@quota_commands.command("reset")
+@click.argument("subject")
+def reset_quota(subject: str) -> None:
+    """Put a user or a client key back to the default."""
+    found = _change(lambda: _services().quotas.reset(_subject(subject)))
+    event(log, "quota_reset", subject=subject)
+    _show_quotas([(subject, found)], "Reset")
+
+
+def _subject(subject: str) -> str:
+    kind, _, number = check_subject(subject).partition("/")
+    if kind == "user" and _services().users.find_by_id(int(number)) is None:
+        raise NotFound(f"There is no user {number}")
+    return subject
+
+
+def _show_quotas(found: Iterable[tuple[str, Quota | None]], title: str) -> None:
+    rows = [{"subject": subject, **(quota.to_dict() if quota else {"limit_usd": None})} for subject, quota in found]
+    show(rows, title)

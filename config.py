@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,6 +48,7 @@ def _is_weak_password(text: str) -> bool:
 
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class Config(BaseModel):
@@ -75,7 +77,9 @@ class Config(BaseModel):
     server_threads: int = Field(1100, ge=8, le=20000, description="requests that one worker holds open at once")
     flask_debug: bool = Field(False, description="log at DEBUG; refused in production")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
-    data_dir: Path = Field(Path("data"), description="SQLite file and generated secrets; relative to the project")
+    data_dir: Path = Field(
+        Path("data"), description="SQLite file, journal of calls, generated secrets; relative to the project"
+    )
     db_host: str | None = Field(None, description="MySQL or MariaDB host; without it, SQLite in DATA_DIR")
     db_port: int = Field(3306, ge=1, le=65535, description="port of DB_HOST")
     db_user: str = Field("root", description="user at DB_HOST")
@@ -85,7 +89,7 @@ class Config(BaseModel):
         None, description="instead of DB_*: mysql://, mysql+pymysql://, mariadb:// or sqlite:///path"
     )
     redis_url: SecretStr | None = Field(
-        None, description="shared rate limits of several replicas (nothing reads it yet)"
+        None, description="counts the rate limits of several replicas together; without it each process counts alone"
     )
     app_hostname: str = Field("https://myapp.com", description="sent to OpenRouter as HTTP-Referer")
     app_title: str = Field("MyApp", max_length=200, description="sent to OpenRouter as X-Title and X-OpenRouter-Title")
@@ -110,6 +114,18 @@ class Config(BaseModel):
     )
     key_lifetime_hours: float = Field(72, ge=2, le=24 * 365, description="a minted key expires after this")
     key_rotation_interval_hours: float = Field(24, gt=0, le=24 * 90, description="a minted key is renewed after this")
+    dedicated_keys: Literal["off", "on"] = Field(
+        "off", description="whether key_rotation.py mints each active user an OpenRouter key of their own"
+    )
+    dedicated_key_limit_usd: float = Field(
+        5, ge=0.01, le=1_000_000, description="what such a key may spend per DEDICATED_KEY_LIMIT_RESET"
+    )
+    dedicated_key_limit_reset: Literal["daily", "weekly", "monthly", "none"] = Field(
+        "monthly", description="when OpenRouter resets that limit"
+    )
+    dedicated_key_lifetime_days: float = Field(
+        90, ge=1, le=365, description="such a key expires after this; it is renewed after two thirds of it"
+    )
     key_max_in_flight: int = Field(
         0, ge=0, le=100_000, description="calls that one OpenRouter key carries at once; 0 for any number"
     )
@@ -121,6 +137,48 @@ class Config(BaseModel):
     keepalive_seconds: Seconds = Field(4, description="silence in a stream after which the client gets a comment")
     sticky_keys: Literal["off", "session", "user"] = Field(
         "off", description="calls that keep to one pool key: those of a session (session_id) or of a user"
+    )
+    rate_limit_user_rpm: Limit = Field(0, description="model calls a minute of one user; 0 for any number")
+    rate_limit_user_tpm: Limit = Field(0, description="tokens a minute of one user; 0 for any number")
+    rate_limit_user_concurrent: Limit = Field(
+        0, description="model calls of one user at once, in each process; 0 for any number"
+    )
+    rate_limit_key_rpm: Limit = Field(0, description="model calls a minute with one client key; 0 for any number")
+    rate_limit_key_tpm: Limit = Field(0, description="tokens a minute with one client key; 0 for any number")
+    rate_limit_key_concurrent: Limit = Field(
+        0, description="model calls with one client key at once, in each process; 0 for any number"
+    )
+    rate_limit_address_rpm: Limit = Field(0, description="model calls a minute from one address; 0 for any number")
+    rate_limit_address_concurrent: Limit = Field(
+        0, description="model calls from one address at once, in each process; 0 for any number"
+    )
+    login_rate_limit_per_minute: Limit = Field(
+        5, description="log-ins a minute from one address, and as many registrations and refreshes; 0 for any number"
+    )
+    login_rate_limit_account_per_minute: Limit = Field(
+        10, description="log-ins a minute to one account, from anywhere; 0 for any number"
+    )
+    admin_rate_limit_per_minute: Limit = Field(
+        120, description="requests a minute to /admin from one address; 0 for any number"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+        (), description="networks whose X-Forwarded-For is believed, separated by commas; `unix` for a Unix socket"
+    )
+    quota_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = Field(
+        None,
+        description="what each user may spend per QUOTA_PERIOD, unless a quota of their own is set; `none` for any",
+    )
+    quota_soft_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = Field(
+        None, description="from here on a user's answers carry a warning; `none` for no warning"
+    )
+    quota_period: Literal["day", "week", "month", "none"] = Field(
+        "month", description="the time for which QUOTA_USD is; `none` for all time"
+    )
+    quota_recovery: Literal["reset", "steady"] = Field(
+        "reset", description="how a quota recovers: all at once when the period ends, or steadily all the time"
+    )
+    log_retention_days: int = Field(
+        90, ge=0, le=36_500, description="how long the request log keeps a call; 0 for ever. Statistics stay"
     )
     max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="largest request body")
 
@@ -195,8 +253,23 @@ class Config(BaseModel):
     @check("redis_url", mode="after")
     @classmethod
     def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+        try:
+            parts = urlsplit(value.get_secret_value()) if value else None
+            _ = parts and parts.port
+        except ValueError:  # its text can hold the password
+            raise ValueError("is not a URL; write %23, %2F, %3F, %40 for # / ? @ in the password") from None
+        if parts and parts.scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @check("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                _ = text == "unix" or ipaddress.ip_network(text)
+            except ValueError:
+                raise ValueError("must hold networks like 10.0.0.0/8, addresses, or `unix`") from None
         return value
 
     @check("app_hostname", "openrouter_api_url", mode="after")
@@ -226,6 +299,21 @@ class Config(BaseModel):
         for key in value if isinstance(value, tuple) else filter(None, [value]):
             if not OPENROUTER_KEY.fullmatch(key.get_secret_value()):
                 raise ValueError("does not look like an OpenRouter key (sk-or-v1-...)")
+        return value
+
+    @check("quota_soft_usd", mode="after")
+    @classmethod
+    def _below_the_quota(cls, value: float | None, info: ValidationInfo) -> float | None:
+        limit = info.data.get("quota_usd")
+        if value is not None and limit is not None and value > limit:
+            raise ValueError("must not be above QUOTA_USD: no call would ever get that far")
+        return value
+
+    @check("quota_recovery", mode="after")
+    @classmethod
+    def _steady(cls, value: str, info: ValidationInfo) -> str:
+        if value == "steady" and (info.data.get("quota_usd") is None or info.data.get("quota_period") == "none"):
+            raise ValueError("can be steady only with QUOTA_USD and a QUOTA_PERIOD other than none")
         return value
 
     @check("key_rotation_interval_hours", mode="after")

@@ -55,8 +55,9 @@ def _read(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]
                 problems.append(f"{variable}_FILE: {path} is empty")
         if value.strip():
             values[name] = value
-    if values.get("key_limit_usd", "").strip().lower() == "none":
-        values["key_limit_usd"] = None  # type: ignore[assignment]
+    for name in ("key_limit_usd", "quota_usd", "quota_soft_usd"):
+        if values.get(name, "").strip().lower() == "none":
+            values[name] = None  # type: ignore[assignment]
     return values, problems
 
 

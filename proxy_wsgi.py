@@ -51,22 +51,27 @@ class ProxyDoor:
         self._stranger_bodies = threading.BoundedSemaphore(max(1, services.config.server_threads // 4))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if not self._services.started:
-            self._services.start()  # in the process that serves: threads do not survive a fork
         request_id = environ[REQUEST_ID] = new_request_id()
         current_request_id.set(request_id)
+        headers: Headers = [("X-Request-Id", request_id), *COMMON_HEADERS]
         try:
+            if not self._services.started:
+                self._services.start()  # in the process that serves: threads do not survive a fork
             if environ["PATH_INFO"] not in PATHS:
                 self._take_body(environ)
                 return self._flask_wsgi(environ, start_response)
-            answer = self._answer(environ, request_id)
+            answer = self._answer(environ, request_id, headers)
         except AppError as error:
             answer = _error_answer(error)
         except Exception:
             log.exception("unexpected_error")
             answer = _error_answer(ServiceFault())
         status = STATUS_LINES.get(answer.status) or f"{answer.status} Unknown"
-        start_response(status, [*answer.headers, ("X-Request-Id", request_id), *COMMON_HEADERS])
+        try:
+            start_response(status, [*answer.headers, *headers])
+        except BaseException:
+            _close(answer.body)  # the server won't, and the call would never be over
+            raise
         return answer.body
 
     def _take_body(self, environ: Environ) -> None:
@@ -87,15 +92,23 @@ class ProxyDoor:
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
 
-    def _answer(self, environ: Environ, request_id: str) -> ProxyAnswer:
+    def _answer(self, environ: Environ, request_id: str, more_headers: Headers) -> ProxyAnswer:
+        """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
         # Who calls comes first: a stranger's body is not even read.
         caller = self._services.auth.authenticate(environ.get("HTTP_AUTHORIZATION"))
-        headers = forwarded_headers(environ)
-        body = _read_body(environ, self._max_body_bytes)
-        request = ProxyRequest(request_id, caller, body, headers, _client_watch(environ))
-        return self._services.proxy.forward(request)
+        admission = self._services.rate_limits.admit(caller, self._services.addresses.of(environ))
+        more_headers += admission.headers
+        more_headers += self._services.quota_slices.headers(caller)
+        try:
+            headers = forwarded_headers(environ)
+            body = _read_body(environ, self._max_body_bytes)
+            request = ProxyRequest(request_id, caller, body, headers, _client_watch(environ), admission)
+            return self._services.proxy.forward(request)
+        except BaseException:
+            admission.release(None)
+            raise
 
 
 def _read_body(environ: Environ, limit: int) -> bytes:
@@ -120,6 +133,11 @@ def _read(stream: Any, size: int) -> bytes:
     except Exception:  # noqa: BLE001 - each server has its own kinds; that the client's bytes were bad is common to them
         raise BadRequest("The body could not be read: it broke off, or its chunks are malformed") from None
     return body
+
+
+def _close(body: Iterable[bytes]) -> None:
+    if close := getattr(body, "close", None):
+        close()
 
 
 def _error_answer(error: AppError) -> ProxyAnswer:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,17 +16,30 @@ from multiprocessing.util import Finalize
 import sealed_secrets
 from api_key_manager import ApiKeyManager
 from auth import Auth
+from client_address import ClientAddresses
 from clock import Clock
 from config import Config
+from cost_lookup import CostLookup
 from crypto import Envelopes, KeyHasher, SealBroken, sha256_hex
 from db import Database, DatabaseClock, DatabaseError, UnknownSchema, database_url
 from gateway_processes import GatewayProcess
 from key_probe import KeyProbe
+from log_retention import LogRetention
 from logs import event, redact
+from model_prices import ModelPrices
 from openrouter_proxy import OpenRouterProxy
 from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
+from quota_slices import QuotaSlices
+from quotas import Quotas
+from rate_limits import RateLimits
 from revisions import RevisionWatcher
 from upstream_http import UpstreamHttp
+from usage_drain import UsageDrain
+from usage_journal import UsageJournal
+from usage_ledger import UsageLedger
+from usage_log import UsageLog
+from usage_meter import UsageMeter
+from usage_stats import UsageStats
 from user_sessions import UserSessions
 from users import Users
 
@@ -34,7 +47,8 @@ log = logging.getLogger("services")
 
 WATCH_SECONDS = 1.0
 REPORT_EVERY = 5  # watches
-STOP_SECONDS = 3.0  # for the background thread to end; longer only if the database hangs
+WRITERS = {"keep-fresh", "usage-drain"}
+STOP_SECONDS = 3.0  # for each of them to end; longer only if the database hangs
 
 
 @dataclass
@@ -49,34 +63,60 @@ class Services:
     keys: PoolKeys
     pool: ApiKeyManager
     auth: Auth
+    addresses: ClientAddresses
+    rate_limits: RateLimits
     proxy: OpenRouterProxy
     watcher: RevisionWatcher
     process: GatewayProcess
+    journal: UsageJournal
+    ledger: UsageLedger
+    drain: UsageDrain
+    quotas: Quotas
+    quota_slices: QuotaSlices
+    prices: ModelPrices
+    usage: UsageStats
+    usage_log: UsageLog
+    retention: LogRetention
     probe: KeyProbe
+    costs: CostLookup
     started: bool = False
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
         """Fill the copies in memory and keep them fresh. Calls after the first do nothing."""
         with self._start_lock:
             if self.started:
                 return
+            self.journal.open()
             self.watcher.check()
             with suppress(DatabaseError):  # the watcher has said so; the next report comes in seconds
                 self.report()  # before the first call, so that the rotation counts with this process
-            self._thread = threading.Thread(target=self._keep_fresh, name="keep-fresh", daemon=True)
-            self._thread.start()
-            threading.Thread(target=self.probe.run, args=(self._stopping,), name="key-probe", daemon=True).start()
+                self.quota_slices.top_up()
+            self.rate_limits.start(self._stopping)
+            for name, run in self.background().items():
+                self._threads.append(threading.Thread(target=run, args=(self._stopping,), name=name, daemon=True))
+                self._threads[-1].start()
             # atexit is not run in a worker that granian has forked; multiprocessing's finalizers run in both.
             Finalize(None, self.stop, exitpriority=0)
             self.started = True
 
-    def _keep_fresh(self) -> None:
+    def background(self) -> dict[str, Callable[[threading.Event], None]]:
+        """What runs in a thread of its own, by the thread's name."""
+        return {
+            "keep-fresh": self._keep_fresh,
+            "key-probe": self.probe.run,
+            "usage-drain": self.drain.run,
+            "cost-lookup": self.costs.run,
+            "model-prices": self.prices.run,
+            "log-retention": self.retention.run,
+        }
+
+    def _keep_fresh(self, stopping: threading.Event) -> None:
         turn = 0
         server = multiprocessing.parent_process()  # granian's; gunicorn watches its workers' parent itself
-        while not self._stopping.wait(WATCH_SECONDS):
+        while not stopping.wait(WATCH_SECONDS):
             if server and not server.is_alive():
                 event(log, "server_lost", logging.ERROR)
                 os.kill(os.getpid(), signal.SIGTERM)  # an orphaned worker would hold the port against its successor
@@ -100,13 +140,19 @@ class Services:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        if self._thread:  # or a report that it has just begun would come after our leave
-            self._thread.join(STOP_SECONDS)
+        for thread in self._threads:
+            if thread.name in WRITERS:  # or what it has just begun to write would come after our last words
+                thread.join(STOP_SECONDS)
         try:
             self.pool.write_counts()
-            self.process.leave()
         except DatabaseError as error:
             event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
+        try:
+            if self.started:
+                self.drain.finish()
+            self.process.leave()
+        except (DatabaseError, OSError) as error:
+            event(log, "journal_left_behind", logging.WARNING, error=type(error).__name__)
 
 
 class CannotStart(Exception):
@@ -152,29 +198,60 @@ def build(config: Config) -> Services:
     users = Users(db, sealed_secrets.username_key(db, envelopes, clock.now()), clock)
     sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
     keys = PoolKeys(db, envelopes, clock)
-    # Each worker counts for itself: together they keep to the setting, unless it is smaller than their number.
-    key_max_in_flight = config.key_max_in_flight and max(1, config.key_max_in_flight // config.server_workers)
-    pool = ApiKeyManager(keys, clock, max_in_flight=key_max_in_flight)
     import_keys(keys, config)
+    choice_of = users.upstream_choice if config.dedicated_keys == "on" else None
+    pool = ApiKeyManager(keys, clock, _each_worker(config.key_max_in_flight, config), choice_of)
+    hasher = KeyHasher(permits=_each_worker(len(os.sched_getaffinity(0)), config))
+    auth = Auth(users, sessions, hasher, config.secret_key.get_secret_value(), access_life, clock)
 
-    hasher = KeyHasher(permits=max(1, len(os.sched_getaffinity(0)) // config.server_workers))
-    auth = Auth(
-        users=users,
-        sessions=sessions,
-        hasher=hasher,
-        secret_key=config.secret_key.get_secret_value(),
-        access_life=access_life,
-        clock=clock,
-    )
     upstream = UpstreamHttp(config.openrouter_api_url, config.upstream_connect_timeout_seconds)
-    proxy = OpenRouterProxy(pool, upstream, config)
+    database_clock = DatabaseClock(db)
+    process = GatewayProcess(db, database_clock)
+    journal = UsageJournal(config.data_dir / "journal", process.id)
+    journal.check()
+    quotas = Quotas(db, database_clock, config)
+    quota_slices = QuotaSlices(db, process.id, quotas, database_clock)
+    ledger = UsageLedger(db, clock)
+    drain = UsageDrain(db, journal, ledger, quota_slices)
+    prices = ModelPrices(upstream, config.data_dir)
+    proxy = OpenRouterProxy(pool, upstream, UsageMeter(journal, quota_slices), prices, config)
 
     watcher = RevisionWatcher(db)
     watcher.watch("users", users.reload)
     watcher.watch("user_sessions", sessions.reload)
     watcher.watch("api_keys", pool.reload)
-    process, probe = GatewayProcess(db, DatabaseClock(db)), KeyProbe(pool, keys, upstream)
-    return Services(config, clock, db, users, sessions, keys, pool, auth, proxy, watcher, process, probe)
+    watcher.watch("quotas", quota_slices.reload)
+    return Services(
+        config=config,
+        clock=clock,
+        db=db,
+        users=users,
+        sessions=sessions,
+        keys=keys,
+        pool=pool,
+        auth=auth,
+        addresses=ClientAddresses(config.trusted_proxies),
+        rate_limits=RateLimits(config, clock),
+        proxy=proxy,
+        watcher=watcher,
+        process=process,
+        journal=journal,
+        ledger=ledger,
+        drain=drain,
+        quotas=quotas,
+        quota_slices=quota_slices,
+        prices=prices,
+        usage=UsageStats(db, clock),
+        usage_log=UsageLog(db, clock),
+        retention=LogRetention(db, database_clock, config.log_retention_days),
+        probe=KeyProbe(pool, keys, upstream),
+        costs=CostLookup(db, ledger, keys, upstream, clock),
+    )
+
+
+def _each_worker(amount: int, config: Config) -> int:
+    """A worker's share: each counts for itself. Together they keep to the amount, unless it is less than they are."""
+    return amount and max(1, amount // config.server_workers)
 
 
 def import_keys(keys: PoolKeys, config: Config) -> None:

@@ -105,6 +105,9 @@ class Bench:
             DATA_DIR=self.folder,
             OPENROUTER_API_URL=f"http://127.0.0.1:{self.stand_in.port}/api/v1",
             OPENROUTER_API_KEYS=",".join(self.pool_keys),
+            # The load comes from one address and knows one account.
+            LOGIN_RATE_LIMIT_PER_MINUTE=0,
+            LOGIN_RATE_LIMIT_ACCOUNT_PER_MINUTE=0,
             **settings,
         )
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from flask import Flask
 
-from routes import admin_api, auth_api, health_api, http
+from routes import (
+    admin_api,
+    admin_check_api,
+    admin_quota_api,
+    admin_usage_api,
+    auth_api,
+    health_api,
+    http,
+    quota_api,
+    upstream_api,
+    usage_api,
+)
 
 
 def register_all(app: Flask) -> None:
@@ -12,4 +23,10 @@ def register_all(app: Flask) -> None:
     http.register(app)
     app.register_blueprint(auth_api.routes)
     app.register_blueprint(health_api.routes)
+    app.register_blueprint(quota_api.routes)
     app.register_blueprint(admin_api.routes)
+    app.register_blueprint(admin_usage_api.routes)
+    app.register_blueprint(usage_api.routes)
+    app.register_blueprint(admin_quota_api.routes)
+    app.register_blueprint(admin_check_api.routes)
+    app.register_blueprint(upstream_api.routes)

@@ -6,46 +6,49 @@ import logging
 
 from flask import Blueprint, Response, request
 
-from crypto import same
-from errors import BadRequest, Forbidden, Unauthorized
+from errors import BadRequest
 from logs import event
-from pool_keys import MAX_NAME_CHARACTERS
+from pool_keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, Whose
 from pool_overview import pool_overview
-from routes.http import answer, json_body, services
+from routes.http import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE,
+    MAX_PAGE_SIZE,
+    answer,
+    check_operator,
+    json_body,
+    number,
+    services,
+)
 
 log = logging.getLogger("admin")
 routes = Blueprint("admin_api", __name__, url_prefix="/admin")
 
-DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
-MAX_PAGE = 1_000_000
-
 
 @routes.before_request
-def check_operator() -> None:
-    """Let only the operator in. Raises Forbidden, Unauthorized."""
-    token = services().config.admin_token
-    if not token or not token.get_secret_value():
-        raise Forbidden("Administration is switched off here: its operator has to set ADMIN_TOKEN")
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not same(given, token.get_secret_value()):
-        event(log, "admin_refused", logging.WARNING)
-        raise Unauthorized("This is for the operator: send `Authorization: Bearer <ADMIN_TOKEN>`")
+def check() -> None:
+    """Let only the operator in. Raises TooManyRequests, Forbidden, Unauthorized."""
+    check_operator()
 
 
 @routes.get("/pool")
 def pool() -> Response:
-    """?page=1&page_size=20&all=false → the keys without their texts, newest first, and the processes that use them."""
+    """?page=1&page_size=20&all=false&owner=shared → the keys without their texts, newest first, and the processes.
+
+    owner: `shared`, `any`, or the id of the user whose own keys are wanted.
+    """
     with_gone = request.args.get("all", "false")
     if with_gone not in {"true", "false"}:
         raise BadRequest("all must be true or false")
-    page = _number("page", 1, MAX_PAGE)
-    page_size = _number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-    found = pool_overview(services().keys, services().db, services().clock.now(), with_gone == "true")
+    page = number("page", 1, MAX_PAGE)
+    page_size = number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     begin = (page - 1) * page_size
+    now, is_with_gone = services().clock.now(), with_gone == "true"
+    found = pool_overview(services().keys, services().db, now, is_with_gone, _owner(), begin, page_size)
     return answer(
         {
-            "items": [key.to_dict() for key in found.keys[begin : begin + page_size]],
-            "total": len(found.keys),
+            "items": [key.to_dict() for key in found.keys],
+            "total": found.total,
             "page": page,
             "page_size": page_size,
             "usable": found.usable,
@@ -90,8 +93,10 @@ def _name() -> str:
     return name
 
 
-def _number(name: str, default: int, largest: int) -> int:
-    text = request.args.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= largest):
-        raise BadRequest(f"{name} must be a whole number from 1 to {largest}")
+def _owner() -> Whose:
+    text = request.args.get("owner", SHARED)
+    if text in {SHARED, ANYBODYS}:
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise BadRequest(f"owner must be {SHARED}, {ANYBODYS}, or a user's id")
     return int(text)

@@ -9,27 +9,41 @@ import orjson
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from crypto import same
 from db import DatabaseError
 from errors import (
     AppError,
     BadRequest,
     Busy,
+    Forbidden,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
     ServiceFault,
+    Unauthorized,
     UnsupportedMedia,
 )
+from logs import event
 from proxy_wsgi import COMMON_HEADERS, MAX_JSON_BYTES, REQUEST_ID
+from rate_limits import Door
 from services import Services
 
 log = logging.getLogger("http")
+admin_log = logging.getLogger("admin")
+
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
+MAX_PAGE = 1_000_000
 
 
 def services() -> Services:
     """The running application's services."""
     found: Services = current_app.extensions["services"]
     return found
+
+
+def count_request(door: Door) -> None:
+    """Count this request among those of its address at this door. Raises TooManyRequests."""
+    services().rate_limits.check_address(door, services().addresses.of(request.environ))
 
 
 def json_body() -> dict[str, Any]:
@@ -43,6 +57,26 @@ def json_body() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object")
     return body
+
+
+def check_operator() -> None:
+    """Let only the operator in. Raises TooManyRequests, Forbidden, Unauthorized."""
+    count_request("admin requests")  # first: so that nobody tries many tokens
+    token = services().config.admin_token
+    if not token or not token.get_secret_value():
+        raise Forbidden("Administration is switched off here: its operator has to set ADMIN_TOKEN")
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not same(given, token.get_secret_value()):
+        event(admin_log, "admin_refused", logging.WARNING)
+        raise Unauthorized("This is for the operator: send `Authorization: Bearer <ADMIN_TOKEN>`")
+
+
+def number(name: str, default: int, largest: int) -> int:
+    """A query parameter that counts from 1. Raises BadRequest."""
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and 1 <= int(text) <= largest):
+        raise BadRequest(f"{name} must be a whole number from 1 to {largest}")
+    return int(text)
 
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:

@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import config
-from clock import Clock
 from crypto import Envelopes
 from db import Database, database_url
 from tests.data_plane import make_proxy, upstream  # noqa: F401 - fixtures of several files
 from tests.gateway import Gateway, start_gateway
 from tests.mariadb import DatabaseServer
+from tests.movable_clock import MovableClock
+from tests.redis_server import RedisServer
+from tests.rotor import account, new_rotor, one, rotor  # noqa: F401 - fixtures of several files
 from tests.sandbox.conftest import Running, stand_in, start_stand_in  # noqa: F401 - fixtures for every folder
+
+pytest.register_assert_rewrite("tests.money_world")  # its assertions show what they compare
 
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
 SECRET_KEY = "jW4vT9mQ2xK7pR8sY3nB6cF1gH5dL0aZ-for-tests"
 # What no log of the whole run may hold: keys, tokens, hashes, ciphertexts, the tests' usernames and questions.
 PRIVATE = re.compile(r"sk-or-v1-[0-9a-f]{8}|eyJ[\w-]{10,}\.|\$argon2|gAAAA[\w-]{20}|@example\.com|Hello")
-
-
-class MovableClock(Clock):
-    """A clock that tests set forward; it never moves by itself."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
-
-    def timestamp(self) -> float:
-        return self.time.timestamp()
-
-    def monotonic(self) -> float:
-        return self.time.timestamp()
-
-    def advance(self, **delta: float) -> None:
-        self.time += timedelta(**delta)
 
 
 @pytest.fixture
@@ -61,6 +46,24 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer
     yield server
     if server.process.poll() is None:
         server.stop()
+
+
+@pytest.fixture
+def quick_switches() -> Iterator[None]:
+    """Threads that interrupt each other as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that a test may kill."""
+    server = RedisServer(tmp_path)
+    yield server
+    server.client.close()
+    server.kill()
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
@@ -103,8 +106,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ga
 @pytest.fixture(scope="session")
 def pool_keys(stand_in: Running) -> list[dict[str, str]]:  # noqa: F811 - the fixture of that name
     """Keys of one account at the stand-in, for the pool of the shared gateways."""
-    account = stand_in.new_account(balance=1000)["id"]
-    return [stand_in.new_key(account=account) for _ in range(3)]
+    account_id = stand_in.new_account(balance=1000)["id"]
+    return [stand_in.new_key(account=account_id) for _ in range(3)]
 
 
 @pytest.fixture(scope="session", params=["granian", "gunicorn"])

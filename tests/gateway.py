@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,14 @@ import requests
 
 ROOT = Path(__file__).parents[1]
 JSON = {"Content-Type": "application/json"}
+# A string with parameters, as structured fields write them (RFC 9651).
+RATE_LIMIT = r'"[a-z-]+"(?:;[a-z]+=(?:\d+|"[a-z-]+"))+'
+# All users of the tests come from one address.
+ANY_NUMBER = {
+    "LOGIN_RATE_LIMIT_PER_MINUTE": 0,
+    "LOGIN_RATE_LIMIT_ACCOUNT_PER_MINUTE": 0,
+    "ADMIN_RATE_LIMIT_PER_MINUTE": 0,
+}
 
 
 def free_port() -> int:
@@ -120,6 +129,17 @@ def refusal_of(answer: requests.Response) -> str:
     return message
 
 
+def rate_limits_in(field: str) -> dict[str, dict[str, int | str]]:
+    """A RateLimit header, parsed: names and their parameters."""
+    assert re.fullmatch(rf"{RATE_LIMIT}(?:, {RATE_LIMIT})*", field), field
+    parsed: dict[str, dict[str, int | str]] = {}
+    for item in field.split(", "):
+        name, *parameters = item.split(";")
+        pairs = (parameter.split("=") for parameter in parameters)
+        parsed[name.strip('"')] = {key: int(value) if value.isdigit() else value.strip('"') for key, value in pairs}
+    return parsed
+
+
 def check_headers(answer: requests.Response) -> None:
     """Assert the headers that every answer has."""
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
@@ -161,7 +181,7 @@ def body_of(answer: bytes) -> bytes:
 def start_gateway(log_file: Path, **settings: object) -> Gateway:
     """Start `python app.py` and wait until it answers. The caller stops it."""
     port = free_port()
-    env = environment(PORT=port, **settings)
+    env = environment(PORT=port, **ANY_NUMBER | settings)
     with log_file.open("wb") as log:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
     gateway = Gateway(process, port, log_file, env)
@@ -179,6 +199,23 @@ def start_gateway(log_file: Path, **settings: object) -> Gateway:
         gateway.stop(signal.SIGKILL)
         raise
     return gateway
+
+
+def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
+    """What so many threads return that begin in one instant."""
+    start, results = threading.Barrier(count), []
+
+    def run() -> None:
+        start.wait()
+        results.append(work())
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == count
+    return results
 
 
 def in_processes(count: int, prepare: str, race: str, *arguments: str, **settings: object) -> list[str]:

@@ -10,18 +10,20 @@ ROOT = Path(__file__).parents[1]
 
 # Top imports bottom, never the other way. Modules on one line may import those that stand further to the left.
 LAYERS = [
-    "errors clock logs config config_sources money json_text crypto openrouter_errors upstream_http event_stream remote_keys management_api terminal",
+    "errors clock logs config config_sources money quota_terms json_text answer_usage crypto openrouter_errors upstream_http event_stream remote_keys management_api client_address window_counters terminal",
     "tables db",
-    "revisions sealed_secrets users user_sessions pool_keys gateway_processes",
-    "key_health key_choice api_key_manager key_probe pool_overview",
-    "auth reencrypt proxy_request answer_relay upstream_try retry openrouter_proxy",
-    "services rotation_lease rotation_plan",
+    "revisions sealed_secrets users user_sessions pool_keys gateway_processes quotas usage_checks",
+    "key_health key_choice dedicated_keys api_key_manager key_probe pool_overview",
+    "usage_rollups usage_ledger usage_journal usage_stats usage_log usage_export log_retention",
+    "auth leased_quota quota_slices reencrypt rate_limits usage_meter proxy_request model_prices answer_relay upstream_try retry openrouter_proxy",
+    "usage_drain cost_lookup",
+    "services rotation_lease rotation_plan rotation_steps usage_check",
     "key_rotation proxy_wsgi routes",
-    "cli app",
+    "usage_cli cli app",
 ]
 ORDER = [name for line in LAYERS for name in line.split()]
 DOORS = {  # packages that only these modules may know
-    "flask": {"app", "cli", "routes"},
+    "flask": {"app", "cli", "usage_cli", "routes"},
     "werkzeug": {"routes"},
     "cryptography": {"crypto"},
     "argon2": {"crypto"},
@@ -32,10 +34,12 @@ DOORS = {  # packages that only these modules may know
     "sqlite3": {"db"},
     "httptools": {"upstream_http"},
     "requests": {"management_api"},
+    "limits": {"window_counters"},
+    "redis": {"window_counters"},
     "dotenv": {"config_sources"},
     "pydantic": {"config", "config_sources"},
-    "rich": {"cli", "key_rotation", "terminal"},
-    "click": {"cli"},
+    "rich": {"cli", "usage_cli", "key_rotation", "terminal"},
+    "click": {"cli", "usage_cli"},
     # Finding out whether a client has gone, and whether a port is free, are not connections.
     "socket": {"upstream_http", "proxy_wsgi", "app"},
     "ssl": {"upstream_http"},
@@ -51,8 +55,15 @@ SQL = {
     "user_sessions",
     "pool_keys",
     "gateway_processes",
+    "quotas",
+    "usage_checks",
     "rotation_lease",
     "reencrypt",
+    "usage_rollups",
+    "usage_ledger",
+    "usage_stats",
+    "usage_log",
+    "log_retention",
 }
 MAX_LINES, MAX_FUNCTION_LINES = 450, 60
 SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("routes/*.py")])

@@ -18,16 +18,18 @@ import pytest
 from click.testing import Result
 from cryptography.fernet import Fernet
 
+import usage_checks
 from app import create_app
 from clock import Clock
 from config import Config
 from crypto import sha256_hex
 from gateway_processes import GatewayProcess
-from pool_keys import KeyState
+from pool_keys import KeySource, KeyState
 from services import Services, build
 from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.gateway import ROOT, environment
+from tests.gateway import ROOT, environment, new_derived_key
+from usage_checks import Check
 
 KEY, OTHER_KEY = "sk-or-v1-" + "a1b2" * 16, "sk-or-v1-" + "c3d4" * 16
 NEW_ENCRYPTION_KEY = Fernet.generate_key().decode()
@@ -51,6 +53,22 @@ def command(services: Services) -> Command:
 def lines(result: Result) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_daily_checks_are_shown_newest_first(command, services):
+    services.keys.add(KEY, "mine", KeySource.OPERATOR)
+    assert lines(command("usage", "checks")) == []
+    for day in (1, 2, 3):
+        midnight = datetime(2026, 11, day, tzinfo=UTC)
+        found = Check(midnight, 1, "mine", KeySource.OPERATOR, 10**9, None if day == 3 else 10**9, 0, None, midnight)
+        usage_checks.note(services.db, found, lambda _tx: None)
+    shown = lines(command("usage", "checks", "--count", "2"))
+    assert [(line["day"], line["key"], line["verdict"]) for line in shown] == [
+        ("2026-11-03", "mine", "not known yet"),
+        ("2026-11-02", "mine", "equal"),
+    ]
+    assert len(lines(command("usage", "checks"))) == 3
+    assert command("usage", "checks", "--count", "0").exit_code == 2
 
 
 def refusal(result: Result) -> str:
@@ -84,6 +102,7 @@ def test_a_key_from_standard_input_is_added_and_shown_without_its_text(command, 
         "expires_at": None,
         "last_used": None,
         "source": "operator",
+        "owner_id": None,
         "hash": sha256_hex(KEY)[:12],
     }
     assert "sk-or" not in added.output + shown.output
@@ -237,7 +256,52 @@ def test_an_upgrade_of_what_is_current_changes_nothing(command, services):
     assert services.db.is_current()
 
 
-@pytest.mark.parametrize("words", [[], ["pool"], ["db"], ["keys"], ["pool", "add"]])
+# ── quotas
+
+
+def test_a_quota_is_set_shown_listed_and_reset(command, services):
+    subject = f"user/{services.auth.register('owner', new_derived_key())}"
+    words = ["--limit", "2.5", "--soft", "0.1", "--period", "week", "--recovery", "steady"]
+    [given] = lines(command("quota", "set", subject, *words))
+    assert given == {
+        "subject": subject,
+        "limit_usd": 2.5,
+        "soft_limit_usd": 0.1,
+        "spent_usd": 0.0,
+        "reserved_usd": 0.0,
+        "remaining_usd": 2.5,
+        "period": "week",
+        "recovery": "steady",
+        "resets_at": None,
+        "soft_limit_passed": False,
+    }
+    assert lines(command("quota", "show", subject)) == lines(command("quota", "list")) == [given]
+    lines(command("quota", "set", "key/7", "--limit", "1"))
+    assert [line["subject"] for line in lines(command("quota", "list"))] == ["key/7", subject]
+    assert [line["subject"] for line in lines(command("quota", "list", "--page", "2", "--page-size", "1"))] == [subject]
+    assert lines(command("quota", "reset", subject)) == [{"subject": subject, "limit_usd": None}]
+    assert refusal(command("quota", "show", subject)) == f"Error: {subject} has no quota\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["set", "user/999999", "--limit", "1"], "There is no user 999999"),
+        (["show", "user/999999"], "There is no user 999999"),
+        (["reset", "user/999999"], "There is no user 999999"),
+        (["set", "group/1"], "user/<id> or key/<id>"),
+        (["set", "key/7", "--limit", "-1"], "--limit must be an amount of dollars from 0 to 1000000000, or none"),
+        (["set", "key/7", "--limit", "1e30"], "--limit must be"),
+        (["set", "key/7", "--soft", "nan"], "--soft must be"),
+        (["set", "key/7", "--limit", "1", "--soft", "2"], "soft limit must not be above"),
+    ],
+)
+def test_a_quota_that_makes_no_sense_is_refused(command, services, words, told):
+    assert told in refusal(command("quota", *words))
+    assert lines(command("quota", "list")) == []
+
+
+@pytest.mark.parametrize("words", [[], ["pool"], ["db"], ["keys"], ["pool", "add"], ["quota"], ["quota", "set"]])
 def test_every_command_says_what_it_is_for(command, words):
     shown = command(*words, "--help")
     assert shown.exit_code == 0
@@ -320,7 +384,31 @@ def test_a_person_sees_the_pool_as_a_table(empty_database_url):
     assert "Key pool: 0 usable, 5 wanted, 1 gateways" in shown
     [line] = [line for line in shown.splitlines() if "yours" in line]
     cells = [cell.strip() for cell in line.split("│")[1:-1]]
-    assert cells == ["mine [/and] yours", "active, not enabled", "resting 429a", "", "$10.00", "$2.50", "0", "7", ""]
+    assert cells == [
+        "mine [/and] yours",
+        "active, not enabled",
+        "resting 429a",
+        "",
+        "$10.00",
+        "$2.50",
+        "0",
+        "7",
+        "",
+        "",
+    ]
+
+
+def test_users_own_keys_are_shown_to_who_asks_for_them(command, services):
+    assert lines(command("pool", "add", stdin=KEY))
+    row_id = services.keys.intend("own", datetime(2027, 1, 1, tzinfo=UTC), None, None, 17)
+    services.keys.store(row_id, OTHER_KEY)
+    assert [line["owner_id"] for line in lines(command("pool"))] == [None]
+    assert [line["owner_id"] for line in lines(command("pool", "--owner", "any"))] == [17, None]
+    assert [line["name"] for line in lines(command("pool", "--owner", "17"))] == ["own"]
+    assert lines(command("pool", "--owner", "18", "--all")) == []
+    refused = command("pool", "--owner", "me")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "must be shared, any, or a user's id" in refused.stderr
 
 
 def test_a_person_sees_how_far_the_sealing_is(empty_database_url):

@@ -436,6 +436,26 @@ def test_the_limit_of_a_key_may_be_none(tmp_path, text, value):
     assert config_sources.load({"KEY_LIMIT_USD": text, "DATA_DIR": str(tmp_path)}).key_limit_usd == value
 
 
+@pytest.mark.parametrize("name", ["QUOTA_USD", "QUOTA_SOFT_USD"])
+@pytest.mark.parametrize(("text", "value"), [("none", None), (" NONE ", None), ("0", 0.0), ("2.5", 2.5)])
+def test_a_quota_may_be_none(tmp_path, name, text, value):
+    assert getattr(config_sources.load({name: text, "DATA_DIR": str(tmp_path)}), name.lower()) == value
+
+
+@pytest.mark.parametrize("name", ["QUOTA_USD", "QUOTA_SOFT_USD"])
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e10", "ten"])
+def test_a_quota_that_is_no_amount_is_refused(name, text):
+    assert fault(**{name: text}).startswith(f"{name}: ")
+
+
+def test_quotas_that_make_no_sense_are_refused():
+    assert faults(QUOTA_USD="5", QUOTA_SOFT_USD="5", QUOTA_PERIOD="week", QUOTA_RECOVERY="steady") == []
+    assert fault(QUOTA_USD="5", QUOTA_SOFT_USD="6").startswith("QUOTA_SOFT_USD: must not be above QUOTA_USD")
+    assert fault(QUOTA_PERIOD="year").startswith("QUOTA_PERIOD: ")
+    assert fault(QUOTA_RECOVERY="steady").startswith("QUOTA_RECOVERY: can be steady only with QUOTA_USD")
+    assert fault(QUOTA_USD="5", QUOTA_PERIOD="none", QUOTA_RECOVERY="steady").startswith("QUOTA_RECOVERY: ")
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "ten"])
 def test_a_limit_that_is_no_amount_is_refused(text):
     assert fault(KEY_LIMIT_USD=text).startswith("KEY_LIMIT_USD: ")
@@ -462,6 +482,21 @@ def test_keys_must_be_renewed_at_least_an_hour_before_they_expire():
 
 
 @pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("DEDICATED_KEYS", "on", "yes"),
+        ("DEDICATED_KEY_LIMIT_USD", "0.01", "0"),
+        ("DEDICATED_KEY_LIMIT_USD", "0.5", "none"),
+        ("DEDICATED_KEY_LIMIT_RESET", "none", "hourly"),
+        ("DEDICATED_KEY_LIFETIME_DAYS", "1", "0.5"),
+    ],
+)
+def test_users_own_keys_have_a_limit_and_a_life(name, good, bad):
+    assert faults(**{name: good}) == []
+    assert fault(**{name: bad}).startswith(name)
+
+
+@pytest.mark.parametrize(
     "name", ["JWT_EXPIRATION_HOURS", "REFRESH_TOKEN_DAYS", "KEEPALIVE_SECONDS", "POOL_SIZE", "PORT"]
 )
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e30", "", "seven", "0x10"])
@@ -474,3 +509,33 @@ def test_a_database_that_is_set_by_halves_or_twice_is_refused():
     halved = config_sources.problems({"DB_PASSWORD": "a-good-one-4711", "DB_NAME": "x"})
     assert [line.partition(":")[0] for line in twice + halved] == ["DATABASE_URL", "DATABASE_URL"]
     assert "SQLite" in halved[0]
+
+
+# ── rate limits
+
+
+@pytest.mark.parametrize("value", ["10.0.0.1/8", "10.0.0.0/33", "proxy.example.com", "10.0.0.0/8;fd00::/8", "UNIX"])
+def test_what_is_no_network_is_refused_with_what_is_accepted(value):
+    assert (
+        fault(TRUSTED_PROXIES=f"10.0.0.0/8, {value}")
+        == "TRUSTED_PROXIES: must hold networks like 10.0.0.0/8, addresses, or `unix`"
+    )
+
+
+def test_trusted_proxies_are_networks_addresses_and_the_unix_socket():
+    settings = config_sources.load({"TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8 192.0.2.7, unix"})
+    assert settings.trusted_proxies == ("10.0.0.0/8", "fd00::/8", "192.0.2.7", "unix")
+    assert config.Config().trusted_proxies == ()
+
+
+@pytest.mark.parametrize("name", [name.upper() for name in config.Config.model_fields if "rate_limit" in name])
+def test_a_limit_is_a_whole_number_and_never_negative(name):
+    for value in ("-1", "1.5", "many", "1000000001"):
+        assert name in fault(**{name: value})
+    assert faults(**{name: "0"}) == faults(**{name: "1000000000"}) == []
+
+
+def test_the_port_of_redis_is_a_number_and_the_complaint_does_not_quote_the_password():
+    complaint = fault(REDIS_URL="redis://:kZ4#pw9!@cache:63x/0")
+    assert "REDIS_URL: is not a URL" in complaint
+    assert "pw9" not in complaint

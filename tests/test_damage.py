@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
-import db as db_module
+import tables
 from clock import Clock
 from crypto import Envelopes
-from db import Database
+from db import Database, Transaction
 from pool_keys import KeySource, PoolKeys
 from sealed_secrets import username_key
 from tables import api_keys
@@ -65,7 +65,7 @@ def ciphertexts(db: Database) -> dict[int, str]:
 
 
 def overwrite(db: Database, changed: dict[int, str]) -> None:
-    def write(tx: db_module.Transaction) -> None:
+    def write(tx: Transaction) -> None:
         for row, sealed in changed.items():
             tx.execute(api_keys.update().where(api_keys.c.id == row).values(api_key=sealed))
 
@@ -76,8 +76,7 @@ def everything(db: Database) -> dict[str, list[tuple[object, ...]]]:
     """All rows of all tables."""
     with db.reading() as tx:
         return {
-            name: list(map(tuple, tx.execute(sa.select(table)).all()))
-            for name, table in db_module.metadata.tables.items()
+            name: list(map(tuple, tx.execute(sa.select(table)).all())) for name, table in tables.metadata.tables.items()
         }
 
 

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
-import db as db_module
+import tables
 from clock import Clock
 from crypto import Envelopes, SealBroken
-from db import Database
+from db import Database, Transaction
 from pool_keys import KeySource, PoolKeys
 from reencrypt import BATCH_ROWS, SEALED, KeyUse, count_sealed, reencrypt, survey
 from sealed_secrets import username_key
@@ -41,7 +41,7 @@ def fill(db: Database) -> Fill:
         ]
         like_the_first = sa.select(*columns).where(api_keys.c.id == 1)
 
-        def write(tx: db_module.Transaction) -> None:
+        def write(tx: Transaction) -> None:
             values = tx.execute(like_the_first).one()._asdict()
             more = [
                 {"id": number, "name": f"key {number}", "api_key": sealed_by_old(number), **values}
@@ -121,7 +121,7 @@ def test_only_the_ciphertext_changes(db, fill):
         with db.reading() as tx:
             return [
                 *map(tuple, tx.execute(sa.select(*columns)).all()),
-                *map(tuple, tx.execute(sa.select(db_module.revisions)).all()),
+                *map(tuple, tx.execute(sa.select(tables.revisions)).all()),
             ]
 
     before = others()
@@ -217,7 +217,7 @@ def test_no_sealed_column_is_forgotten(db, fill):
     fill(1)
     holding = set()
     with db.reading() as tx:
-        for table in db_module.metadata.tables.values():
+        for table in tables.metadata.tables.values():
             for row in tx.execute(sa.select(table)).all():
                 holding |= {
                     (table.name, name) for name, value in row._asdict().items() if str(value).startswith("gAAAA")

@@ -14,12 +14,14 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
+from auth import Caller
 from config import Config
 from crypto import sha256_hex
 from db import Database, database_url
-from errors import Forbidden, TooManyRequests, Unauthorized
+from errors import Forbidden, QuotaExceeded, TooManyRequests, Unauthorized
 from gateway_processes import ProcessReport, reports
 from pool_keys import KeySource, KeyState
+from proxy_request import ChatBody
 from services import CannotStart, Services, build, import_keys, open_database
 from tables import sealed_secrets, user_sessions
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
@@ -32,9 +34,9 @@ Build = Callable[..., Services]
 
 
 @pytest.fixture
-def settings(empty_database_url: str) -> dict[str, Any]:
+def settings(empty_database_url: str, tmp_path: Path) -> dict[str, Any]:
     secrets = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY}
-    return {"database_url": empty_database_url, "openrouter_api_url": NOBODY, **secrets}
+    return {"database_url": empty_database_url, "data_dir": tmp_path, "openrouter_api_url": NOBODY, **secrets}
 
 
 @pytest.fixture
@@ -148,12 +150,14 @@ def test_what_keeps_it_from_starting_is_told_in_one_line_without_secrets(tmp_pat
     assert "geheim12" not in line
 
 
-def test_a_server_database_needs_no_folder(mariadb, tmp_path):
-    """The file system may then be read-only."""
-    settings = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY, "data_dir": tmp_path / "data"}
-    services = build(Config(database_url=mariadb.new_database(), **settings))
-    services.db.close()
-    assert list(tmp_path.iterdir()) == []
+def test_a_gateway_needs_a_folder_for_its_journal_and_the_rotation_needs_none(mariadb, tmp_path):
+    (tmp_path / "file").touch()
+    settings = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY, "data_dir": tmp_path / "file" / "data"}
+    config = Config(database_url=mariadb.new_database(), **settings)
+    open_database(config)[0].close()
+    with pytest.raises(CannotStart, match="DATA_DIR can't be used"):
+        build(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_folder_of_the_sqlite_file_is_for_its_owner_only(tmp_path):
@@ -216,16 +220,17 @@ def test_no_key_of_the_environment_is_logged(new, caplog):
 # ── keeping fresh
 
 
-def test_a_start_fills_memory_before_it_returns_and_begins_two_threads(new):
+def test_a_start_fills_memory_before_it_returns_and_begins_its_threads_once(new):
     services = new(openrouter_api_keys=KEYS[0])
     assert services.pool.known_count() == 0
-    before = threading.active_count()
+    before = set(threading.enumerate())
     services.start()
     services.start()
     assert services.pool.known_count() == 1
-    assert threading.active_count() == before + 2
+    begun = set(threading.enumerate()) - before
+    assert sorted(thread.name for thread in begun) == sorted(services.background())
     services.stop()
-    wait_for(lambda: threading.active_count() == before)
+    wait_for(lambda: not begun & set(threading.enumerate()))
 
 
 def test_a_change_in_one_process_is_in_force_in_another_within_two_seconds(new):
@@ -288,6 +293,21 @@ def test_a_process_that_has_ended_leaves_no_report_behind(new):
     assert [each.id for each in reported(services)] == [other.process.id]
 
 
+def test_a_quota_that_another_process_sets_is_in_force_within_two_seconds(new):
+    services, other = new(quota_usd=5), new(quota_usd=5)
+    services.start()
+    services.quota_slices.top_up()
+    owner, stranger = Caller(1, "session", 2e9), Caller(2, "session", 2e9)
+    services.quota_slices.reserve(owner, 10**9)
+    begun = time.monotonic()
+    other.quotas.set("user/1", 10**9, None, "month", "reset")
+    wait_for(lambda: dict(services.quota_slices.headers(owner))["X-Quota-Limit"] == "1")
+    assert time.monotonic() - begun < 2 + 5, "with five seconds for a machine that is busy"
+    with pytest.raises(QuotaExceeded):
+        services.quota_slices.reserve(owner, 1)
+    services.quota_slices.reserve(stranger, 10**9)
+
+
 def test_a_report_that_has_begun_at_the_end_comes_before_the_leave(new):
     services = new()
     begun, ending = threading.Event(), threading.Event()
@@ -325,6 +345,17 @@ def test_keys_are_asked_about_in_the_background(new, stand_in):
     services.start()
     wait_for(lambda: services.keys.rows()[0].account_id)
     wait_for(lambda: services.pool.to_ask(1) == [] and services.pool.usable_count() == 1)
+
+
+def test_prices_are_learned_in_the_background_and_kept_for_the_next_start(new, stand_in):
+    chat, first = ChatBody("openai/gpt-4o-mini", False, None, 1000), new(openrouter_api_url=stand_in.address)
+    assert first.prices.most_nano(chat, 0) == 25_000_000
+    first.start()
+    wait_for(lambda: first.prices.most_nano(chat, 0) == 600_000)
+    wait_for((first.config.data_dir / "model_prices.json").exists)
+    second = new()
+    second.start()
+    wait_for(lambda: second.prices.most_nano(chat, 0) == 600_000)
 
 
 @pytest.mark.parametrize(("setting", "workers", "each"), [(0, 4, 0), (8, 1, 8), (9, 4, 2), (3, 4, 1)])

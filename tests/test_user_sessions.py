@@ -16,8 +16,8 @@ from db import Database
 from errors import Unauthorized
 from tables import revisions
 from tables import user_sessions as table
-from tests.conftest import MovableClock
 from tests.gateway import in_processes
+from tests.movable_clock import MovableClock
 from user_sessions import UserSession, UserSessions
 from users import Users
 

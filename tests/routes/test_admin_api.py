@@ -21,7 +21,7 @@ from tests.gateway import Gateway, check_headers, refusal_of, wait_for
 
 ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 FIELDS = {"name", "state", "enabled", "health", "reason", "until", "limit_usd", "remaining_usd", "used", "in_flight"}
-FIELDS |= {"expires_at", "last_used", "created_at", "source", "hash"}
+FIELDS |= {"expires_at", "last_used", "created_at", "source", "owner_id", "hash"}
 CHANGES = ["/admin/pool/enable", "/admin/pool/disable", "/admin/pool/rotate"]
 
 

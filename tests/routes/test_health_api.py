@@ -21,6 +21,8 @@ def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
     assert answer.json() == {
         "status": "ok",
         "database": {"status": "ok", "kind": "sqlite"},
+        "ledger": {"status": "ok", "behind_seconds": 0},
+        "cache": {"status": "off"},
         "pool": {"status": "ok", "usable": keys, "known": keys},
     }
     check_headers(answer)
@@ -39,6 +41,8 @@ def test_a_gateway_without_keys_is_unavailable_until_it_gets_one(start, stand_in
     assert answer.json() == {
         "status": "unavailable",
         "database": {"status": "ok", "kind": "sqlite"},
+        "ledger": {"status": "ok", "behind_seconds": 0},
+        "cache": {"status": "off"},
         "pool": {"status": "empty", "usable": 0, "known": 0},
     }
     check_headers(answer)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import db as db_module
+import tables
 from config import Config
 from db import Database, database_url
 from tests.gateway import JSON, Gateway, check_headers, new_derived_key, read_all, refusal_of
@@ -35,7 +35,7 @@ def rows(gateway: Gateway) -> dict[str, int]:
     db = Database(database_url(Config(data_dir=gateway.settings["DATA_DIR"])))
     with db.reading() as tx:
         count = sa.select(sa.func.count())
-        found = {name: tx.scalar(count.select_from(table)) for name, table in db_module.metadata.tables.items()}
+        found = {name: tx.scalar(count.select_from(table)) for name, table in tables.metadata.tables.items()}
     db.close()
     return found
 
