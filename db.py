@@ -23,7 +23,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from clock import Clock
 from config import ROOT, Config
-from tables import metadata
+from tables import UtcDateTime, metadata
 
 log = logging.getLogger("db")
 T = TypeVar("T")
@@ -252,10 +252,15 @@ def insert_rows(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, An
     as long to write the statement as the server takes to run it.
     """
     names = table.c.keys()
-    values = [tuple(_plain(row[name]) for name in names) for row in rows]
+    values = [list(map(row.__getitem__, names)) for row in rows]
+    for place, column in enumerate(table.c):
+        if isinstance(column.type, UtcDateTime | sa.Boolean):
+            for row_values in values:
+                row_values[place] = _plain(row_values[place])
     if tx.dialect.name == "sqlite":  # its driver takes them as they are, which is what SQLAlchemy would make of them
         marks = ", ".join("?" * len(names))
-        tx.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
+        insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 - our own names
+        tx.exec_driver_sql(insert, [*map(tuple, values)])
     else:
         tx.execute(_json_insert(table), {"rows": orjson.dumps(values).decode()})
 
