@@ -244,11 +244,11 @@ class Money:
         silent.drain()
         self.bury(number, cost, which)
         self.clock.advance(seconds=RECLAIM.total_seconds() + 1)
-        for process in self.alive:
-            if process is not silent:
-                process.beat()
-                if which % 2:
-                    process.slices.reclaim_expired()
+        others = [process for process in self.alive if process is not silent]
+        for process in others:  # before any of them looks: they were not silent meanwhile
+            process.beat()
+        for process in others if which % 2 else ():
+            process.slices.reclaim_expired()
         with pytest.raises(Busy):
             silent.slices.reserve(caller(), 1)
         self.end(number, cost, which)
