@@ -525,7 +525,7 @@ def any_situation(draw: st.DrawFn) -> Situation:
     )
 
 
-many = settings(max_examples=600, deadline=None)
+many = settings(max_examples=250, deadline=None)
 
 
 @many
