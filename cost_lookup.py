@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 import json_text
+from background import repeat
 from clock import Clock
-from db import Database, DatabaseError
+from db import Database
 from gateway_processes import reports
 from logs import event
 from pool_keys import PoolKeys
@@ -47,13 +48,7 @@ class CostLookup:
     def run(self, stopping: threading.Event) -> None:
         """Look into what is due until told to stop."""
         with ThreadPoolExecutor(AT_ONCE, "cost-lookup") as askers:
-            while not stopping.wait(ROUND_SECONDS):
-                try:
-                    self.run_once(askers)
-                except DatabaseError:
-                    pass  # the watcher says so; rows stay claimed for some minutes at most
-                except Exception:  # this thread must outlive any single fault
-                    log.exception("background_fault")
+            repeat(lambda: self.run_once(askers), ROUND_SECONDS, stopping)
 
     def run_once(self, askers: ThreadPoolExecutor) -> int:
         """Look into the rows that are due; returns how many there were. Raises DatabaseError."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 
 import json_text
 from api_key_manager import ApiKeyManager
-from db import DatabaseError
+from background import repeat
 from key_choice import PoolKey
 from pool_keys import PoolKeys
 from remote_keys import KeyAccount, key_account
 from upstream_http import NothingYet, UpstreamError, UpstreamHttp
-
-log = logging.getLogger("pool")
 
 # At most this many questions in a row, then a pause: a few a second, however large the pool is.
 KEYS_AT_ONCE = 2
@@ -38,13 +35,7 @@ class KeyProbe:
 
     def run(self, stopping: threading.Event) -> None:
         """Ask until told to stop."""
-        while not stopping.wait(PAUSE_SECONDS):
-            try:
-                self.run_once()
-            except DatabaseError:
-                pass  # the watcher says so; what was learned is in memory
-            except Exception:  # this thread must outlive any single fault
-                log.exception("background_fault")
+        repeat(self.run_once, PAUSE_SECONDS, stopping)
 
     def run_once(self) -> None:
         """Ask about the keys whose turn it is. Raises DatabaseError if what they told can't be written."""

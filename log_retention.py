@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from background import repeat
 from clock import Clock
 from crypto import new_id
-from db import Database, DatabaseError, Transaction
+from db import Database, Transaction
 from logs import event
 from tables import log_retention as table
 from tables import usage_ledger as ledger
@@ -50,13 +51,7 @@ class LogRetention:
 
     def run(self, stopping: threading.Event) -> None:
         """Look whether a run is due until told to stop."""
-        while not stopping.wait(CHECK_SECONDS):
-            try:
-                self.run_once(stopping)
-            except DatabaseError:
-                pass  # the watcher says so; what is deleted stays deleted
-            except Exception:  # this thread must outlive any single fault
-                log.exception("background_fault")
+        repeat(lambda: self.run_once(stopping), CHECK_SECONDS, stopping)
 
     def run_once(self, stopping: threading.Event) -> bool:
         """Delete what is old, if a run is due and no other process is at it. True if it came to its end."""

@@ -102,6 +102,14 @@ class Move:
     through: int = 0
     back: int = 0
 
+    def __add__(self, other: Move) -> Move:
+        return Move(
+            self.opened + other.opened,
+            self.closed + other.closed,
+            self.through + other.through,
+            self.back + other.back,
+        )
+
 
 # ── for the ledger
 

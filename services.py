@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from multiprocessing.util import Finalize
 import sealed_secrets
 from api_key_manager import ApiKeyManager
 from auth import Auth
+from background import repeat
 from client_address import ClientAddresses
 from clock import Clock
 from config import Config
@@ -114,21 +116,18 @@ class Services:
         }
 
     def _keep_fresh(self, stopping: threading.Event) -> None:
-        turn = 0
+        turns = itertools.count(1)
         server = multiprocessing.parent_process()  # granian's; gunicorn watches its workers' parent itself
-        while not stopping.wait(WATCH_SECONDS):
+
+        def freshen() -> None:
             if server and not server.is_alive():
                 event(log, "server_lost", logging.ERROR)
                 os.kill(os.getpid(), signal.SIGTERM)  # an orphaned worker would hold the port against its successor
-            turn += 1
-            try:
-                self.watcher.check()
-                if turn % REPORT_EVERY == 0:
-                    self.report()
-            except DatabaseError:
-                pass  # the watcher has said so; the counts wait in memory
-            except Exception:  # this thread must outlive any single fault
-                log.exception("background_fault")
+            self.watcher.check()
+            if next(turns) % REPORT_EVERY == 0:
+                self.report()
+
+        repeat(freshen, WATCH_SECONDS, stopping)
 
     def report(self) -> None:
         """Write down what this process has counted, and which keys carry its calls. Raises DatabaseError."""

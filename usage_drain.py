@@ -13,7 +13,8 @@ from pathlib import Path
 
 import gateway_processes
 import usage_journal
-from db import Database, DatabaseError
+from background import repeat
+from db import Database
 from logs import event
 from quota_slices import QuotaSlices
 from usage_journal import UsageJournal
@@ -43,13 +44,7 @@ class UsageDrain:
 
     def run(self, stopping: threading.Event) -> None:
         """Go on until told to stop."""
-        while not stopping.wait(ROUND_SECONDS):
-            try:
-                self.run_once()
-            except DatabaseError:
-                pass  # the watcher says so; the journal waits
-            except Exception:  # this thread must outlive any single fault
-                log.exception("background_fault")
+        repeat(self.run_once, ROUND_SECONDS, stopping)
 
     @property
     def behind_seconds(self) -> int:

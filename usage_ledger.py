@@ -269,7 +269,7 @@ class _Effects:
             move = self._move(before, after)
             for quota_id in quota_ids:
                 place = after["process_id"], quota_id
-                self.moves[place] = _sum(self.moves.get(place, Move()), move)
+                self.moves[place] = self.moves.get(place, Move()) + move
         if cost:
             for subject in _subjects(after):
                 self.spent.append((subject, after["created_at"], cost))
@@ -293,15 +293,6 @@ class _Effects:
         if not was_open or is_open:
             return Move()
         return Move(closed=reserved, back=max(reserved - cost, 0) if self._from_journal else 0)
-
-
-def _sum(one: Move, other: Move) -> Move:
-    return Move(
-        opened=one.opened + other.opened,
-        closed=one.closed + other.closed,
-        through=one.through + other.through,
-        back=one.back + other.back,
-    )
 
 
 def _counted(row: Row | None, name: str) -> int:

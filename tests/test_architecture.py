@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Top imports bottom, never the other way. Modules on one line may import those that stand further to the left.
 LAYERS = [
     "errors clock logs config config_sources money quota_terms json_text answer_usage crypto openrouter_errors upstream_http event_stream remote_keys management_api client_address window_counters terminal",
-    "tables db",
+    "tables db background",
     "revisions sealed_secrets users user_sessions pool_keys gateway_processes quotas usage_checks",
     "key_health key_choice dedicated_keys api_key_manager key_probe pool_overview",
     "usage_rollups usage_ledger usage_journal usage_stats usage_log usage_export log_retention",

@@ -228,4 +228,4 @@ def test_it_runs_in_a_thread_until_told_to_stop_and_outlives_faults(make, stand_
     stopping.set()
     thread.join(10)
     assert not thread.is_alive()
-    assert [record.getMessage() for record in caplog.records if record.name == "pool"] == ["background_fault"]
+    assert [record.getMessage() for record in caplog.records if record.name == "services"] == ["background_fault"]
