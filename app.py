@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import sys
+import threading
 from typing import Any, NoReturn
 
 from flask import Flask
@@ -114,7 +117,7 @@ def granian_command(settings: config.Config) -> list[str]:
         "log-level": "error",
     }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    return ["granian", *flags, "--no-ws", "--respawn-failed-workers", "app:app"]
+    return ["granian_server", *flags, "--no-ws", "--respawn-failed-workers", "app:app"]
 
 
 def _suit_interpreter_to_many_threads() -> None:
@@ -124,9 +127,27 @@ def _suit_interpreter_to_many_threads() -> None:
     gc.freeze()  # what exists by now stays: to look through it again and again would stop all streams for some 70 ms
 
 
+def _end_with_the_server() -> None:
+    """End this worker of granian's when its parent is gone: an orphan would hold the port against its successor.
+
+    gunicorn's workers look after this themselves.
+    """
+    server = multiprocessing.parent_process()
+    if not server:
+        return
+
+    def watch() -> None:
+        server.join()
+        logs.event(log, "server_lost", logging.ERROR)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="server-watch", daemon=True).start()
+
+
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
+    _end_with_the_server()
     globals()["app"] = create_app(start())
     _suit_interpreter_to_many_threads()
     return globals()["app"]

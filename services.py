@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -117,12 +115,8 @@ class Services:
 
     def _keep_fresh(self, stopping: threading.Event) -> None:
         turns = itertools.count(1)
-        server = multiprocessing.parent_process()  # granian's; gunicorn watches its workers' parent itself
 
         def freshen() -> None:
-            if server and not server.is_alive():
-                event(log, "server_lost", logging.ERROR)
-                os.kill(os.getpid(), signal.SIGTERM)  # an orphaned worker would hold the port against its successor
             self.watcher.check()
             if next(turns) % REPORT_EVERY == 0:
                 self.report()

@@ -19,7 +19,7 @@ LAYERS = [
     "usage_drain cost_lookup",
     "services rotation_lease rotation_plan rotation_steps usage_check",
     "key_rotation proxy_wsgi routes",
-    "usage_cli cli app",
+    "usage_cli cli app granian_server",
 ]
 ORDER = [name for line in LAYERS for name in line.split()]
 DOORS = {  # packages that only these modules may know

@@ -89,12 +89,17 @@ def children_of(gateway):
     return psutil.Process(gateway.process.pid).children(recursive=True)
 
 
+def workers_of(gateway):
+    return [child for child in children_of(gateway) if "app:app" in child.cmdline()]
+
+
 def test_granians_worker_ends_when_its_parent_was_killed(upstream, start, tmp_path):
     upstream.play("m", json_answer("200 OK", b"{}"))
-    gateway = start(OPENROUTER_API_URL=upstream.url, DATA_DIR=tmp_path / "data", SERVER_THREADS=16)
-    assert gateway.post("/register", {}).status_code == 400  # the worker has begun to serve
-    workers = children_of(gateway)
-    assert workers
+    settings = {"DATA_DIR": tmp_path / "data", "SERVER_THREADS": 16, "SERVER_WORKERS": 2}
+    gateway = start(OPENROUTER_API_URL=upstream.url, **settings)
+    assert gateway.post("/register", {}).status_code == 400  # one worker has begun to serve, maybe no other
+    wait_for(lambda: len(workers_of(gateway)) == 2)
+    workers = workers_of(gateway)
     gateway.stop(signal.SIGKILL)
     _gone, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive, "an orphaned worker would hold the port against its successor"
