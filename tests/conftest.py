@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,9 @@ def db(request: pytest.FixtureRequest, empty_database_url: str, migrated_file: P
     database.close()
 
 
-@pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
-    """Start gateways that end with the tests: start(OPENROUTER_API_URL=..., SERVER="gunicorn")."""
+@contextmanager
+def started_gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+    """A function that starts gateways, which end when this does."""
     started: list[Gateway] = []
 
     def begin(**settings: Any) -> Gateway:
@@ -111,10 +112,26 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ga
 
     yield begin
     for gateway in started:
-        gateway.stop()
+        if gateway.process.poll() is None:
+            gateway.process.terminate()
     for gateway in started:
+        gateway.stop()
         found = PRIVATE.search(gateway.log())
         assert not found, f"a gateway's log holds {found.group(0)[:20]!r}..."
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+    """Start gateways that end with the module's tests: start(OPENROUTER_API_URL=..., SERVER="gunicorn")."""
+    with started_gateways(tmp_path_factory) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="session")
+def start_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+    """Start gateways that all tests share."""
+    with started_gateways(tmp_path_factory) as begin:
+        yield begin
 
 
 @pytest.fixture(scope="session")
@@ -127,12 +144,12 @@ def pool_keys(stand_in: Running) -> list[dict[str, str]]:  # noqa: F811 - the fi
 @pytest.fixture(scope="session", params=["granian", "gunicorn"])
 def gateway(
     request: pytest.FixtureRequest,
-    start: Callable[..., Gateway],
+    start_for_all: Callable[..., Gateway],
     stand_in: Running,  # noqa: F811
     pool_keys: list[dict[str, str]],
 ) -> Gateway:
     """A gateway in front of the stand-in, shared by the tests of a process, once under each server."""
-    return start(
+    return start_for_all(
         SERVER=request.param,
         SERVER_THREADS=64,
         OPENROUTER_API_URL=stand_in.address,
