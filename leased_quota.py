@@ -36,6 +36,7 @@ class LeasedQuota:
         self.refused_until = 0.0
         self.refused_nano = 0  # the call that was refused; smaller ones may ask
         self.is_leased = False  # the database may have a row of it
+        self.has_row = False  # it has one for certain
 
     def know(self, quota: Quota) -> None:
         """Take over what was read of the quota."""
