@@ -11,16 +11,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import json_text
 from background import repeat
 from clock import Clock
 from db import Database
 from gateway_processes import reports
+from generation_records import GenerationRecords
 from logs import event
-from pool_keys import PoolKeys
-from upstream_http import NothingYet, UpstreamError, UpstreamHttp
+from upstream_http import NothingYet, UpstreamError
 from usage_ledger import ASK_AFTER, Row, State, UsageLedger
 from usage_meter import cost_of, tokens_of
 
@@ -31,18 +30,15 @@ ROWS_A_ROUND = 64
 AT_ONCE = 8
 CLAIM = timedelta(minutes=2)  # longer than all questions of a round take
 GRACE = timedelta(minutes=5)  # for a living process's journal, before its call is given up
-ANSWER_SECONDS = 10.0
-MAX_ANSWER_BYTES = 64 * 1024
 
 
 class CostLookup:
     """Runs in a thread of its own, in every gateway; a row is claimed, so each is asked for once."""
 
-    def __init__(self, db: Database, ledger: UsageLedger, keys: PoolKeys, upstream: UpstreamHttp, clock: Clock) -> None:
+    def __init__(self, db: Database, ledger: UsageLedger, records: GenerationRecords, clock: Clock) -> None:
         self._db = db
         self._ledger = ledger
-        self._keys = keys
-        self._upstream = upstream
+        self._records = records
         self._clock = clock
 
     def run(self, stopping: threading.Event) -> None:
@@ -96,24 +92,11 @@ class CostLookup:
 
     def _ask(self, generation_id: str, pool_key_id: int) -> dict[str, Any] | None:
         """What OpenRouter has noted of a generation; None if it does not say yet."""
-        path = f"/generation?id={quote(generation_id, safe='')}"
-        for text in self._texts(pool_key_id):
-            authorization = f"Authorization: Bearer {text}\r\n".encode("ascii")
-            try:
-                status, body = self._upstream.get(path, authorization, ANSWER_SECONDS, MAX_ANSWER_BYTES)
-            except (UpstreamError, NothingYet):
-                return None
-            if status == 200:
-                return _facts(body)
-            if status not in {401, 403, 404}:
-                return None  # OpenRouter is not well; another key would not change that
-        return None
-
-    def _texts(self, pool_key_id: int) -> list[str]:
-        """The key that made the call; once it is gone, or not enough, others of the pool, which share its account."""
-        others = [row.id for row in self._keys.in_use() if row.id != pool_key_id][:1]
-        found = self._keys.texts([pool_key_id, *others])
-        return [text for row_id in (pool_key_id, *others) if isinstance(text := found.get(row_id), str)]
+        try:
+            status, body = self._records.ask(generation_id, pool_key_id)
+        except (UpstreamError, NothingYet):
+            return None
+        return _facts(body) if status == 200 else None
 
 
 def _facts(body: bytes) -> dict[str, Any] | None:

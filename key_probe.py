@@ -8,7 +8,8 @@ import time
 import json_text
 from api_key_manager import ApiKeyManager
 from background import repeat
-from key_choice import PoolKey
+from crypto import SealBroken
+from key_choice import PoolKey, authorization_of
 from pool_keys import PoolKeys
 from remote_keys import KeyAccount, key_account
 from upstream_http import NothingYet, UpstreamError, UpstreamHttp
@@ -40,7 +41,7 @@ class KeyProbe:
     def run_once(self) -> None:
         """Ask about the keys whose turn it is. Raises DatabaseError if what they told can't be written."""
         for key in self._pool.to_ask(KEYS_AT_ONCE):
-            status, told = self._ask(key)
+            status, told = self._ask(key.authorization)
             if status == 401:
                 self._pool.denied(key)
             elif told is None:
@@ -67,10 +68,23 @@ class KeyProbe:
         self._limits = {}
         self._write_at = time.monotonic() + WRITE_SECONDS
 
-    def _ask(self, key: PoolKey) -> tuple[int, KeyAccount | None]:
+    def statuses(self) -> dict[str, int | None]:
+        """What OpenRouter answers now to each shared key that may be picked, by name; for operators.
+
+        200 if all is well, 0 for no answer, None for a key that ENCRYPTION_KEY does not open. Raises DatabaseError.
+        """
+        rows = self._store.in_use()
+        texts = self._store.texts([row.id for row in rows])
+        found: dict[str, int | None] = {}
+        for row in rows:
+            text = texts[row.id]
+            found[row.name] = None if isinstance(text, SealBroken) else self._ask(authorization_of(text))[0]
+        return found
+
+    def _ask(self, authorization: bytes) -> tuple[int, KeyAccount | None]:
         """The answer's status, 0 for none, and what a 200 tells."""
         try:
-            status, body = self._upstream.get("/key", key.authorization, ANSWER_SECONDS, MAX_ANSWER_BYTES)
+            status, body = self._upstream.get("/key", authorization, ANSWER_SECONDS, MAX_ANSWER_BYTES)
             if status != 200:
                 return status, None
             document = json_text.parse(body)

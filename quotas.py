@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from clock import Clock
 from config import Config
-from db import Database, Transaction, inserted_id
+from db import Database, Transaction, inserted_id, utc_now
 from errors import BadRequest
 from gateway_processes import beaten_at
 from money import MAX_NANO, NANO, nano, usd
@@ -33,6 +33,7 @@ from tables import quotas as table
 
 SUBJECT = re.compile(r"(user|key)/[1-9][0-9]{0,17}")
 MAX_LIMIT_NANO = 10**9 * NANO
+NO_TERMS = QuotaTerms(None, None, "none", "reset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +262,13 @@ def _quota(row: Any) -> Quota:
 # ── for operators and users
 
 
+def put(tx: Transaction, subject: str, terms: QuotaTerms | None) -> None:
+    """Give a client key a quota of its own, or none, in the transaction that changes the key."""
+    bump(tx, table.name)
+    if terms or tx.scalar(sa.select(table.c.id).where(table.c.subject == subject)):
+        _set(tx, subject, terms or NO_TERMS, utc_now(tx), is_default=terms is None)
+
+
 class Quotas:
     """The quotas' terms. A subject is `user/<id>` or `key/<client key id>`.
 
@@ -287,21 +295,29 @@ class Quotas:
     def reset(self, subject: str) -> Quota | None:
         """Back to the default, in force everywhere within two seconds; returns what find does. Raises BadRequest."""
         if self._read([table.c.subject == check_subject(subject)]):
-            self._change(subject, self.default_of(subject) or QuotaTerms(None, None, "none", "reset"), is_default=True)
+            self._change(subject, self.default_of(subject) or NO_TERMS, is_default=True)
         return self.find(subject)
 
     def find(self, subject: str) -> Quota | None:
         """A subject's quota as of now; None if it has none. Raises BadRequest if it is no subject."""
-        found = self._read([table.c.subject == check_subject(subject)])
-        default, at = self.default_of(subject), self._clock.now()
-        if found and (not found[0].is_default or found[0].terms == default):
-            return found[0].rolled(at)
+        return self.find_all([check_subject(subject)]).get(subject)
+
+    def find_all(self, subjects: Collection[str]) -> dict[str, Quota]:
+        """These subjects' quotas as of now; who has none is left out."""
+        rows = {quota.subject: quota for quota in self._read([table.c.subject.in_(subjects)])}
+        at = self._clock.now()
+        found = {subject: self._as_of(at, subject, rows.get(subject)) for subject in subjects}
+        return {subject: quota for subject, quota in found.items() if quota}
+
+    def _as_of(self, at: datetime, subject: str, row: Quota | None) -> Quota | None:
+        default = self.default_of(subject)
+        if row and (not row.is_default or row.terms == default):
+            return row.rolled(at)
         if default is None:
             return None
         with self._db.reading() as tx:
             window_start, spent_nano = _spent_before(tx, subject, default, at)
-        reserved_nano = found[0].reserved_nano if found else 0
-        return Quota(None, subject, default, True, window_start, spent_nano, reserved_nano)
+        return Quota(None, subject, default, True, window_start, spent_nano, row.reserved_nano if row else 0)
 
     def page(self, page: int, page_size: int) -> tuple[list[Quota], int]:
         """One page of the quotas that hold, newest first, and how many there are. page: from 1.
@@ -318,10 +334,11 @@ class Quotas:
 
     # ── for slices
 
-    def own(self) -> dict[str, Quota]:
-        """All quotas that were set, by subject, as of now."""
+    def own(self, subjects: Collection[str] | None = None) -> dict[str, Quota]:
+        """The quotas that were set, by subject, as of now: all of them, or those of these subjects."""
         at = self._clock.now()
-        return {quota.subject: quota.rolled(at) for quota in self._read([sa.not_(table.c.is_default)])}
+        wanted = [sa.not_(table.c.is_default)] + ([] if subjects is None else [table.c.subject.in_(subjects)])
+        return {quota.subject: quota.rolled(at) for quota in self._read(wanted)}
 
     def read(self, quota_ids: Collection[int]) -> dict[int, Quota]:
         """These quotas by id, as of now."""

@@ -137,6 +137,17 @@ class UsageLedger:
             rows = [dict(row) for row in tx.execute(query).mappings()]
         return [row for row in rows if self._postpone(row, now + claimed_for)]
 
+    def find_pool_key(self, generation_id: str, user_id: int, client_key_id: int | None = None) -> int | None:
+        """The pool key that made a generation of this user's; None if it is somebody else's, or was not made here.
+
+        client_key_id: only if it was made with this key.
+        """
+        columns = table.c.user_id, table.c.client_key_id, table.c.pool_key_id
+        with self._db.reading() as tx:
+            row = tx.execute(sa.select(*columns).where(table.c.generation_id == generation_id)).one_or_none()
+        is_own = row and row.user_id == user_id and client_key_id in {None, row.client_key_id}
+        return row.pool_key_id if row and is_own else None
+
     def _postpone(self, row: Row, until: datetime) -> bool:
         """True if nobody else has touched the row's time since it was read."""
         seen = sa.and_(
@@ -282,7 +293,7 @@ class _Effects:
             cost_nano=cost,
             unknown=_is_unknown(after) - _is_unknown(before),
         )
-        whose = usage_rollups.Key(*(after[name] for name in usage_rollups.Key._fields))
+        whose = usage_rollups.key_of(after)
         self.sums[whose] = self.sums.get(whose, Sums()) + sums
 
     def _move(self, before: Row | None, after: Row) -> Move:

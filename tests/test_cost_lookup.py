@@ -17,6 +17,7 @@ from cost_lookup import AT_ONCE, GRACE, ROWS_A_ROUND, CostLookup
 from crypto import Envelopes
 from db import Database
 from gateway_processes import GatewayProcess
+from generation_records import GenerationRecords
 from pool_keys import KeySource, PoolKeys
 from tests.conftest import MovableClock
 from tests.sandbox.conftest import Running
@@ -80,7 +81,8 @@ def asker(db: Database, clock: MovableClock, envelopes: Envelopes, stand_in: Run
     key_ids = [pool.add(key["key"], f"key-{n}", KeySource.OPERATOR) for n, key in enumerate(keys)]
     upstream = UpstreamHttp(stand_in.address, 5)
     ledger = UsageLedger(db, clock)
-    yield Asker(db, clock, stand_in, keys, key_ids, ledger, CostLookup(db, ledger, pool, upstream, clock), upstream)
+    lookup = CostLookup(db, ledger, GenerationRecords(pool, upstream), clock)
+    yield Asker(db, clock, stand_in, keys, key_ids, ledger, lookup, upstream)
     upstream.close()
     stand_in.control("DELETE", "faults")
     stand_in.control("POST", "settings", generation_same_key_only=False, duplicate_generation_ids=False)
@@ -255,7 +257,7 @@ def told(db: Database, clock: MovableClock, envelopes: Envelopes) -> Iterator[An
     http = UpstreamHttp(upstream.url, 1)
     pool, ledger = PoolKeys(db, envelopes, clock), UsageLedger(db, clock)
     pool.add(f"sk-or-v1-{'a' * 64}", "key", KeySource.OPERATOR)
-    lookup = CostLookup(db, ledger, pool, http, clock)
+    lookup = CostLookup(db, ledger, GenerationRecords(pool, http), clock)
 
     def ask(answer: bytes) -> dict[str, Any]:
         upstream.play("", json_answer("200 OK", answer))

@@ -14,6 +14,7 @@ from key_choice import PoolKey
 from key_probe import KEYS_AT_ONCE, KeyProbe
 from openrouter_errors import Refusal, classify
 from pool_keys import KeyRow, KeySource, PoolKeys
+from tables import api_keys
 from tests.gateway import wait_for
 from tests.movable_clock import MovableClock
 from tests.sandbox.conftest import Running
@@ -229,3 +230,21 @@ def test_it_runs_in_a_thread_until_told_to_stop_and_outlives_faults(make, stand_
     thread.join(10)
     assert not thread.is_alive()
     assert [record.getMessage() for record in caplog.records if record.name == "services"] == ["background_fault"]
+
+
+def test_an_operator_learns_at_once_what_becomes_of_each_key(make, stand_in):
+    account = stand_in.new_account(balance=10)["id"]
+    first, second = (stand_in.new_key(account=account)["key"] for _ in range(2))
+    unknown = "sk-or-v1-" + "0f" * 32
+    pool = make(stand_in.address, first, unknown, second)
+    damaged = pool.rows()[2].id
+    pool.db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == damaged).values(api_key="gAAAA")))
+    pool.store.set_enabled("key 0", True)
+    assert pool.probe.statuses() == {"key 0": 200, "key 1": 401, "key 2": None}
+    pool.store.set_enabled("key 0", False)
+    assert set(pool.probe.statuses()) == {"key 1", "key 2"}
+
+
+def test_an_operator_learns_that_nobody_answers(make):
+    pool = make("http://127.0.0.1:9", "sk-or-v1-" + "0f" * 32)
+    assert pool.probe.statuses() == {"key 0": 0}
