@@ -28,9 +28,10 @@ from tables import UtcDateTime, metadata
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0003"  # the newest file in migrations/versions
+SCHEMA_VERSION = "0004"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
+NO_CONNECTION = range(2000, 3000)  # the errors of clients: nobody there, no such host, connection lost
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
 SQLITE_WAIT_SECONDS = 5  # for another process to finish writing
 MIGRATION_LOCK = "openrouter_proxy_migrations"
@@ -44,6 +45,10 @@ BadValue = DataError
 
 
 JSON_NUMBERS = (sa.Integer, sa.Boolean)  # BigInteger and SmallInteger are Integers
+
+
+class NotAnswering(DatabaseError):
+    """The database was away when this process started, and has not been looked at since."""
 
 
 class UnknownSchema(Exception):
@@ -144,10 +149,17 @@ class Database:
         self.kind = "sqlite" if url.drivername.startswith("sqlite") else "mysql"
         self._url = url
         self._engine = _sqlite_engine(url) if self.kind == "sqlite" else _mysql_engine(url, timeout_seconds)
+        self.is_shut = False
+        """True: every use raises NotAnswering, so that nothing is written before it is known whose database it is."""
+
+    def another(self) -> Database:
+        """The same database, open, with connections of its own."""
+        return Database(self._url)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A transaction that only reads; on SQLite it does not wait for writers."""
+        self._check_open()
         with self._engine.connect().execution_options(reading=True) as connection, connection.begin():
             yield connection
 
@@ -156,6 +168,7 @@ class Database:
 
         work: must have no effect outside the database, because it may run more than once.
         """
+        self._check_open()
         for tries_left in (2, 1, 0):
             try:
                 with self._engine.begin() as tx:
@@ -165,6 +178,10 @@ class Database:
                     raise
                 time.sleep(0.02 * (3 - tries_left))
         raise AssertionError("unreachable")
+
+    def _check_open(self) -> None:
+        if self.is_shut:
+            raise NotAnswering("the database has not answered yet")
 
     def has_table(self, name: str) -> bool:
         """True if the table exists: False before the first migration."""
@@ -223,6 +240,14 @@ class Database:
     def close(self) -> None:
         """Close all pooled connections."""
         self._engine.dispose()
+
+
+def is_away(error: DatabaseError) -> bool:
+    """True if there was no connection to the database, or it was lost; False for what it refuses."""
+    if isinstance(error, NotAnswering):
+        return True
+    number = _errno(error) if isinstance(error, DBAPIError) else None
+    return number is not None and (number in GONE or number in NO_CONNECTION)
 
 
 def utc_now(tx: Transaction) -> datetime:

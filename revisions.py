@@ -12,11 +12,14 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from clock import Clock
 from db import Database, DatabaseError, Transaction
 from logs import event
 from tables import revisions as table
 
 log = logging.getLogger("revisions")
+
+WARN_SECONDS = 60.0
 
 
 def bump(tx: Transaction, name: str) -> None:
@@ -33,8 +36,10 @@ def current(tx: Transaction, name: str) -> int:
 class RevisionWatcher:
     """Keeps this process's copies fresh. Call `watch` for each copy, then `check` once a second."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
+        self._monotonic = clock.monotonic
+        self._warn_at = 0.0
         self._reloads: dict[str, Callable[[], None]] = {}
         self._seen: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -48,8 +53,13 @@ class RevisionWatcher:
         """The revision of this process's copy of `name`; 0 before the first check."""
         return self._seen.get(name, 0)
 
+    @property
+    def is_complete(self) -> bool:
+        """True once every copy has been loaded."""
+        return self._seen.keys() >= self._reloads.keys()
+
     def check(self) -> None:
-        """Reload what has changed. With the database away the copies stay in use and the log says so once.
+        """Reload what has changed. With the database away the copies stay in use, and the log says so once a minute.
 
         A fault of one copy does not keep the others from being reloaded; it is raised after them.
         """
@@ -69,8 +79,9 @@ class RevisionWatcher:
                         except Exception as fault:  # noqa: BLE001 - raised below
                             faults.append(fault)
             except DatabaseError as error:
-                if self.database_is_up:
+                if self.database_is_up or self._monotonic() >= self._warn_at:
                     event(log, "database_unreachable", logging.WARNING, error=type(error).__name__)
+                    self._warn_at = self._monotonic() + WARN_SECONDS
                 self.database_is_up = False
                 return
             if not self.database_is_up:

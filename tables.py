@@ -59,6 +59,8 @@ users = sa.Table(
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("last_login", UtcDateTime),
     sa.Column("upstream_choice", _ascii(16)),
+    sa.Column("role", _ascii(16), nullable=False, server_default="user"),
+    sa.Column("trust_level", sa.SmallInteger, nullable=False, server_default="0"),
     **_table_options,
 )
 
@@ -99,6 +101,86 @@ api_keys = sa.Table(
     sa.Column("drain_until", UtcDateTime),
     sa.Column("drain_revision", sa.BigInteger),
     sa.Column("owner_id", sa.BigInteger, index=True),
+    **_table_options,
+)
+
+# What clients authenticate with instead of a log-in. Lists are JSON; null stands for all. `revision` is that of the
+# change: processes read only what changed since.
+client_keys = sa.Table(
+    "client_keys",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="client_keys_user"), nullable=False, index=True),
+    sa.Column("key_hash", _ascii(64), nullable=False, unique=True),
+    sa.Column("key_hint", _ascii(16), nullable=False),
+    sa.Column("name", sa.String(190), nullable=False),
+    sa.Column("description", sa.String(1000), nullable=False),
+    sa.Column("scopes", sa.Text),
+    sa.Column("models", sa.Text),
+    sa.Column("upstreams", sa.Text),
+    sa.Column("rpm", sa.Integer),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("last_used", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+    sa.Column("revision", sa.BigInteger, nullable=False, index=True),
+    **_table_options,
+)
+
+# What reads usage, and can do nothing else.
+api_tokens = sa.Table(
+    "api_tokens",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="api_tokens_user"), nullable=False, index=True),
+    sa.Column("token_hash", _ascii(64), nullable=False, unique=True),
+    sa.Column("token_hint", _ascii(16), nullable=False),
+    sa.Column("name", sa.String(190), nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("last_used", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+    sa.Column("revision", sa.BigInteger, nullable=False, index=True),
+    **_table_options,
+)
+
+# OpenAI-compatible services besides the pool of OpenRouter keys. model_prefixes and prices are JSON objects.
+upstreams = sa.Table(
+    "upstreams",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("name", _ascii(64), nullable=False, unique=True),
+    sa.Column("base_url", sa.String(1000), nullable=False),
+    sa.Column("api_key", sa.Text),
+    sa.Column("api_key_hint", _ascii(8)),
+    sa.Column("connect_timeout_seconds", sa.Integer, nullable=False),
+    sa.Column("timeout_seconds", sa.Integer, nullable=False),
+    sa.Column("idle_timeout_seconds", sa.Integer, nullable=False),
+    sa.Column("is_default", sa.Boolean(name="upstreams_is_default"), nullable=False),
+    sa.Column("is_active", sa.Boolean(name="upstreams_is_active"), nullable=False),
+    sa.Column("model_prefixes", sa.Text, nullable=False),
+    sa.Column("prices", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    **_table_options,
+)
+
+# Who changed what. user_id: whom it concerns. Details are a JSON object without secrets.
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", _ascii(64), nullable=False),
+    sa.Column("action", _ascii(64), nullable=False),
+    sa.Column("subject", sa.String(255), nullable=False),
+    sa.Column("user_id", sa.BigInteger),
+    sa.Column("address", _ascii(64)),
+    sa.Column("request_id", _ascii(32)),
+    sa.Column("details", sa.Text, nullable=False),
+    sa.Index("audit_log_user", "user_id", "id"),
+    sa.Index("audit_log_action", "action", "id"),
     **_table_options,
 )
 
@@ -173,6 +255,7 @@ usage_ledger = sa.Table(
     sa.Column("settled_at", UtcDateTime),
     sa.Column("next_check_at", UtcDateTime, index=True),
     sa.Column("checks", sa.SmallInteger, nullable=False),
+    sa.Column("upstream_id", sa.BigInteger),
     sa.Index("usage_ledger_user", "user_id", "request_id"),
     sa.Index("usage_ledger_model", "model", "request_id"),
     sa.Index("usage_ledger_pool_key", "pool_key_id", "request_id"),
@@ -206,7 +289,8 @@ quota_slices = sa.Table(
 )
 
 # Sums of the ledger by hour (h) and day (d). Each is kept twice: by user and client key, and for everybody, where
-# user_id and client_key_id are 0; so neither question has to add up the rows of all users.
+# user_id and client_key_id are 0; so neither question has to add up the rows of all users. pool_key_id is below 0 for
+# other upstreams: their number, negative.
 usage_rollups = sa.Table(
     "usage_rollups",
     metadata,

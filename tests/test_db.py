@@ -159,7 +159,7 @@ def test_processes_that_upgrade_together_all_succeed(empty_database_url):
     assert database.is_current()
     assert database.schema_differences() == []
     with database.reading() as tx:
-        assert [row.value for row in tx.execute(sa.select(revisions))] == [1, 1, 1, 1]
+        assert {row.value for row in tx.execute(sa.select(revisions))} == {1}
     database.close()
 
 
@@ -382,7 +382,7 @@ def test_work_that_met_a_deadlock_is_done_again(mysql_url):
     assert crossing(database, times=1) == 3
     with database.reading() as tx:
         values = tx.execute(sa.select(revisions.c.name, revisions.c.value)).all()
-    assert dict(map(tuple, values)) == {"users": 3, "api_keys": 3, "user_sessions": 1, "quotas": 1}
+    assert {name: value for name, value in values if value != 1} == {"users": 3, "api_keys": 3}
     database.close()
 
 
