@@ -8,13 +8,15 @@ cut, stalled or client_gone.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import answer_usage
 from errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
-from event_stream import KEEPALIVE, EventStream, error_event
+from event_stream import KEEPALIVE, EventStream
+from model_api import ModelApi
 from openrouter_errors import Refusal
 from upstream_http import ConnectionLost, Exchange, NothingYet
 
@@ -58,6 +60,7 @@ class AnswerRelay:
         self,
         exchange: Exchange,
         *,
+        api: ModelApi,
         model: str,
         idle_timeout: float,
         keepalive: float,
@@ -67,6 +70,7 @@ class AnswerRelay:
         self.usage: dict[str, Any] | None = None
         self.refusal: Refusal | None = None
         self._exchange = exchange
+        self._api = api
         self._model = model
         self._idle_timeout = idle_timeout
         self._keepalive = keepalive
@@ -100,13 +104,15 @@ class AnswerRelay:
             self._ended(outcome)
         if failure and not events.done:
             generation = self._exchange.headers.get("x-generation-id")
-            yield (b"" if events.at_border else b"\n\n") + error_event(failure, generation, self._model)
+            yield (b"" if events.at_border else b"\n\n") + self._api.error_event(
+                failure, generation, self._model, events.count
+            )
         elif rest := events.finish():
             yield rest
 
     def _events(self, events: EventStream) -> Iterator[bytes]:
         """Until the upstream's end. Raises ConnectionLost, and NothingYet when no data came for too long."""
-        silence = Silence(self._keepalive)
+        silence, pings = Silence(self._keepalive), self._api.pings
         last_data = silence.last_sent
         while True:
             try:
@@ -123,25 +129,28 @@ class AnswerRelay:
             if passed := events.feed(data):
                 yield passed
                 silence.last_sent = time.monotonic()
-                if b"data:" in passed or not events.at_border:
+                if (b"data:" in passed and not (pings and _all_match(pings, passed))) or not events.at_border:
                     last_data = silence.last_sent
                     continue
-            # Comments are a sign of life of OpenRouter's edge only: the model behind it may have died long ago.
+            # Comments and pings are signs of life of OpenRouter's edge only: the model may have died long ago.
             if time.monotonic() - last_data >= self._idle_timeout:
                 raise NothingYet
-        if not (self._exchange.delimited or events.done or events.refusal):
+        may_end_so = self._exchange.delimited and (events.is_unread or not self._api.must_end)
+        if not (may_end_so or events.done or events.refusal):
             raise ConnectionLost("the upstream closed the connection, which alone is no end")
 
     def plain(self, begin: bytes) -> Iterator[bytes]:
         """A long JSON text as it comes. What breaks off does so for the client too: half a JSON text is none."""
-        outcome, tail = "client_gone", b""
+        # Usage stands at the end, or before all data: those of many embeddings are long.
+        outcome, head, tail = "client_gone", begin[:USAGE_TAIL_BYTES], b""
         try:
             piece = begin
             while piece:
                 tail = (tail + piece)[-USAGE_TAIL_BYTES:]
                 yield piece
                 piece = self._exchange.read(self._idle_timeout)
-            self.usage = answer_usage.in_tail(tail)
+            if self._api.reads_tail and (usage := answer_usage.in_tail(tail) or answer_usage.in_tail(head)):
+                self.usage = self._api.with_usage(None, usage)
             outcome = "complete"
         except (NothingYet, ConnectionLost) as error:
             outcome = "stalled" if isinstance(error, NothingYet) else "cut"
@@ -165,8 +174,12 @@ class AnswerRelay:
             self._ended(outcome)
 
 
+def _all_match(pings: re.Pattern[bytes], passed: bytes) -> bool:
+    return len(pings.findall(passed)) == passed.count(b"data:")
+
+
 def broken(error: NothingYet | ConnectionLost) -> AppError:
     """What a client is told of an answer that did not come to its end."""
     if isinstance(error, NothingYet):
-        return UpstreamTimeout("OpenRouter fell silent within its answer")
-    return UpstreamFailed("OpenRouter's answer broke off")
+        return UpstreamTimeout("The upstream fell silent within its answer")
+    return UpstreamFailed("The upstream's answer broke off")

@@ -17,6 +17,7 @@ from typing import Any
 
 import json_text
 from errors import AppError, PayloadTooLarge, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
+from logs import redact
 
 Json = dict[str, Any]
 
@@ -37,9 +38,32 @@ METADATA_ALLOWED = (
 ERROR_ALLOWED = ("code", "message", "type", "param", "error_type", "availability")
 # Keys and their labels, account ids, and links to our account's pages, wherever a message has them.
 ACCOUNT_TEXT = re.compile(
-    r"sk-or-[A-Za-z0-9_.-]+|\b(?:user|org)_[A-Za-z0-9]{8,}|https?://(?:[a-z]+\.)?openrouter\.ai/(?:settings|keys|workspaces)\S*"
+    r"sk-or-[A-Za-z0-9_.-]+|\bsk-[A-Za-z0-9_.*-]{8,}|\b(?:user_|org[_-]|proj_)[A-Za-z0-9]{8,}"
+    r"|https?://(?:[a-z]+\.)?openrouter\.ai/(?:settings|keys|workspaces)\S*"
 )
 
+
+# Where errors name themselves by words alone. Others, and `server_error`, count as 500.
+WORDS = {
+    400: "context_length_exceeded max_tokens_exceeded token_limit_exceeded string_too_long invalid_request"
+    " invalid_prompt invalid_request_error invalid_image image_too_large image_too_small unsupported_image_format"
+    " image_download_failed"
+    " invalid_image_format invalid_base64_image invalid_image_url image_parse_error invalid_image_mode"
+    " image_file_too_large unsupported_image_media_type empty_image_file failed_to_download_image"
+    " image_content_policy_violation bio_policy data_residency_mismatch",
+    401: "authentication authentication_error",
+    402: "payment_required billing_error",
+    403: "permission_denied content_policy_violation refusal permission_error",
+    404: "not_found image_not_found image_file_not_found not_found_error",
+    412: "precondition_failed",
+    413: "payload_too_large request_too_large",
+    422: "unprocessable",
+    429: "rate_limit_exceeded rate_limit_error",
+    502: "provider_unavailable",
+    503: "provider_overloaded overloaded_error",
+    504: "timeout timeout_error",
+}
+STATUS_OF_WORD = {word: status for status, words in WORDS.items() for word in words.split()}
 
 MAX_ASKED_SECONDS = 3600.0
 MAX_PERIOD = timedelta(days=32)
@@ -69,7 +93,14 @@ class Refusal:
     @property
     def metadata(self) -> Json:
         metadata = self.error.get("metadata")
+        if metadata is None and self.payload and "object" not in self.payload:  # an answer's own would be the client's
+            metadata = self.payload.get("metadata")  # the formats Messages and Responses have it beside `error`
         return metadata if isinstance(metadata, dict) else {}
+
+    @property
+    def error_type(self) -> str:
+        """The word of OpenRouter's list, if it is said."""
+        return str(self.metadata.get("error_type") or self.error.get("error_type") or "")
 
     @property
     def limit_source(self) -> str:
@@ -151,25 +182,27 @@ def _only(status: int) -> range:
 
 def _not_your_key(_refusal: Refusal) -> AppError:
     # Never a 401: the client would take its own key for bad.
-    return UpstreamFailed("OpenRouter refused the service's credentials; try again, and tell the operator if it lasts")
+    return UpstreamFailed(
+        "The upstream refused the service's credentials; try again, and tell the operator if it lasts"
+    )
 
 
 def _no_credit(_refusal: Refusal) -> AppError:
-    return PaymentRequired("The service has run out of OpenRouter credit for this request")
+    return PaymentRequired("The service has run out of credit for this request")
 
 
 def _in_flight(refusal: Refusal) -> AppError:
-    return TooManyRequests("Too much is in flight at OpenRouter; try again shortly", _seconds(refusal, 5))
+    return TooManyRequests("Too much is in flight upstream; try again shortly", _seconds(refusal, 5))
 
 
 def _edge(refusal: Refusal) -> AppError:
     if refusal.status == 429:
-        return TooManyRequests("OpenRouter is limiting requests; try again shortly", _seconds(refusal, 5))
+        return TooManyRequests("The upstream is limiting requests; try again shortly", _seconds(refusal, 5))
     if refusal.status == 413:
-        return PayloadTooLarge("The body is larger than OpenRouter takes")
+        return PayloadTooLarge("The body is larger than the upstream takes")
     if refusal.status in {408, 504, 522, 524}:
-        return UpstreamTimeout("OpenRouter did not answer in time")
-    return UpstreamFailed(f"OpenRouter could not be reached: its edge answered {refusal.status}")
+        return UpstreamTimeout("The upstream did not answer in time")
+    return UpstreamFailed(f"The upstream could not be reached: its edge answered {refusal.status}")
 
 
 def _seconds(refusal: Refusal, default: int) -> int:
@@ -225,7 +258,7 @@ def _end_of_period(message: str, now: datetime) -> datetime | None:
 
 
 def _of_type(*error_types: str) -> Callable[[Refusal], bool]:
-    return lambda refusal: refusal.metadata.get("error_type") in error_types
+    return lambda refusal: refusal.error_type in error_types
 
 
 def _is_moderation(refusal: Refusal) -> bool:
@@ -242,6 +275,10 @@ def _is_edge(refusal: Refusal) -> bool:
 
 def _is_providers(refusal: Refusal) -> bool:
     return refusal.is_providers
+
+
+def _has_no_quota(refusal: Refusal) -> bool:
+    return "insufficient_quota" in {refusal.error.get("code"), refusal.error.get("type")}  # OpenAI's way to say 402
 
 
 def _weighs_too_much(refusal: Refusal) -> bool:
@@ -291,6 +328,7 @@ ROWS = (
         F, RESET, 60, Other.ACCOUNT),
     Row("429b", "free-per-day", _only(429), _limited_by("openrouter_free_tier", "free-models-per-day"),
         F, RESET, 3600, Other.ACCOUNT),
+    Row("429e", "insufficient-quota", _only(429), _has_no_quota, A, SECONDS, 60, Other.ACCOUNT, _no_credit),
     Row("429d", "limited", _only(429), _always, K, SECONDS, 5, Other.KEY),
     Row("499", "cancelled", _only(499), _always),
     Row("503-routing", "routing", _only(503), _says("routing requirements")),
@@ -314,6 +352,11 @@ def refusal_in(payload: Json) -> Refusal | None:
         error = {"message": str(error)}
     code = error.get("code")
     return Refusal(code if isinstance(code, int) and 400 <= code < 600 else 500, payload | {"error": error})
+
+
+def status_of_word(word: object) -> int | None:
+    """The HTTP status that a word for an error stands for: OpenRouter's types, Anthropic's, or OpenAI's codes."""
+    return STATUS_OF_WORD.get(word) if isinstance(word, str) else None
 
 
 def _error_of_choice(choices: Any) -> Any:
@@ -342,7 +385,9 @@ def clean(payload: Json) -> Json:
     """
     cleaned = {name: value for name, value in payload.items() if name != "user_id"}
     if "error" in payload:
-        cleaned["error"] = _clean_error(payload["error"])
+        cleaned["error"] = clean_error(payload["error"])
+        if "object" not in payload and isinstance(payload.get("metadata"), dict):
+            cleaned["metadata"] = _clean_metadata(payload["metadata"])
     if isinstance(payload.get("choices"), list):
         cleaned["choices"] = [_clean_choice(choice) for choice in payload["choices"]]
     return cleaned
@@ -350,21 +395,23 @@ def clean(payload: Json) -> Json:
 
 def _clean_choice(choice: Any) -> Any:
     if isinstance(choice, dict) and "error" in choice:
-        return choice | {"error": _clean_error(choice["error"])}
+        return choice | {"error": clean_error(choice["error"])}
     return choice
 
 
-def _clean_error(error: Any) -> Any:
+def clean_error(error: Any) -> Any:
+    """An error by itself, without what identifies our account or repeats a prompt."""
     if not isinstance(error, dict):
         return _clean_text(error)
     cleaned = {name: _clean_text(error[name]) for name in error if name in ERROR_ALLOWED}
-    if isinstance(error.get("metadata"), dict):
-        metadata = error["metadata"]
-        cleaned["metadata"] = {name: _clean_text(metadata[name]) for name in metadata if name in METADATA_ALLOWED}
-        # OpenRouter's Python SDK refuses a `metadata` without `error_type`.
-        if not cleaned["metadata"]:
-            del cleaned["metadata"]
+    # OpenRouter's Python SDK refuses a `metadata` without `error_type`.
+    if isinstance(error.get("metadata"), dict) and (metadata := _clean_metadata(error["metadata"])):
+        cleaned["metadata"] = metadata
     return cleaned
+
+
+def _clean_metadata(metadata: Json) -> Json:
+    return {name: _clean_text(metadata[name]) for name in metadata if name in METADATA_ALLOWED}
 
 
 def _clean_text(value: Any) -> Any:
@@ -376,5 +423,5 @@ def _clean_text(value: Any) -> Any:
 
 
 def hide_account(text: str) -> str:
-    """The text without keys, account ids and links to our account."""
-    return ACCOUNT_TEXT.sub("***", text)
+    """The text without keys, account ids and links to our account, nor any other secret that this process knows."""
+    return redact(ACCOUNT_TEXT.sub("***", text))

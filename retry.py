@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from api_key_manager import ApiKeyManager, own_key_is_spent
+from api_key_manager import own_key_is_spent
+from destinations import Keys
 from errors import AppError, UpstreamFailed, UpstreamTimeout
 from key_choice import PoolKey
 from logs import event
+from model_api import ModelApi
 from openrouter_errors import Hits, Lasts, Other, Refusal, Row, classify
 from upstream_http import Exchange, NothingYet
 from upstream_try import Form, NoAnswer, UpstreamTry
@@ -40,9 +42,10 @@ class Tries:
 
     def __init__(
         self,
-        pool: ApiKeyManager,
+        keys: Keys,
         send: Callable[[PoolKey], Exchange],
         *,
+        api: ModelApi,
         stream: bool,
         seconds: float,
         idle_timeout: float,
@@ -57,15 +60,16 @@ class Tries:
         self.current: UpstreamTry | None = None
         self.log: list[dict[str, Any]] = []
         """Of each try that is over: key, status, kind, ms."""
+        self._api = api
         self._form = Form.STREAM if stream else Form.PLAIN
-        self._pool = pool
+        self._keys = keys
         self._send = send
         self._deadline = time.monotonic() + seconds
         self._idle_timeout = idle_timeout
         self._free = free
         self._sticky = sticky
         self._owner = owner
-        self._choice = None if owner is None else pool.choice_of(owner)  # one for all tries of the call
+        self._choice = None if owner is None else keys.choice_of(owner)  # one for all tries of the call
         self._request_id = request_id
         self._client_is_gone = client_is_gone
         self._head_came = head_came
@@ -96,7 +100,7 @@ class Tries:
                 continue
             if current.refusal is None:
                 current.kind = "answered"
-                self._pool.succeeded(current.key)
+                self._keys.succeeded(current.key)
                 return current
             if not self._again_after_refusal(current, current.refusal):
                 return current
@@ -116,17 +120,17 @@ class Tries:
         if current is None:
             return
         current.close()
-        self._pool.release(current.key)
+        self._keys.release(current.key)
         ms = round(((current.known or time.monotonic()) - current.begun) * 1000, 1)
         self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, "ms": ms})
 
     def _start(self, key: PoolKey) -> UpstreamTry:
         self._tried.append(key)
-        self.current = UpstreamTry(key, self._idle_timeout, self._head_came)
+        self.current = UpstreamTry(self._api, key, self._idle_timeout, self._head_came)
         return self.current
 
     def _pick(self, tried: tuple[PoolKey, ...] = (), other: Other = Other.KEY) -> PoolKey:
-        return self._pool.pick(
+        return self._keys.pick(
             tried, other=other, free=self._free, sticky=self._sticky, owner=self._owner, choice=self._choice
         )
 
@@ -144,7 +148,7 @@ class Tries:
             return
         if current:
             current.kind = "timeout"
-        raise UpstreamTimeout("OpenRouter did not begin to answer in time")
+        raise UpstreamTimeout("The upstream did not begin to answer in time")
 
     def _again_without_answer(self, current: UpstreamTry, failure: NoAnswer) -> bool:
         current.kind = failure.kind
@@ -156,7 +160,7 @@ class Tries:
     def _again_after_refusal(self, current: UpstreamTry, refusal: Refusal) -> bool:
         row = note_refusal(self._request_id, current.key, refusal)
         current.kind = row.name
-        self._pool.refused(current.key, refusal, row)
+        self._keys.refused(current.key, refusal, row)
         if row.other is Other.NONE:
             return False
         servers_fault = refusal.status >= 500 or refusal.status == 408
@@ -208,5 +212,5 @@ def _pause_seconds(tries: int) -> float:
 
 def _in_our_words(failure: NoAnswer) -> AppError:
     if failure.kind in {"unreachable", "lost"}:
-        return UpstreamFailed("OpenRouter could not be reached; try again shortly")
-    return UpstreamFailed("OpenRouter sent nothing usable in answer; try again shortly")
+        return UpstreamFailed("The upstream could not be reached; try again shortly")
+    return UpstreamFailed("The upstream sent nothing usable in answer; try again shortly")

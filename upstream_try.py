@@ -22,14 +22,16 @@ import answer_usage
 import json_text
 from answer_relay import MAX_PLAIN_LOOKED_AT, broken
 from errors import UpstreamFailed
-from event_stream import MAX_HELD_BYTES, EventStream, Kind, events_in, kind_of
+from event_stream import EventStream, events_in
 from key_choice import PoolKey
-from openrouter_errors import Refusal, refusal_in, told
+from model_api import Kind, ModelApi
+from openrouter_errors import Refusal
 from upstream_http import ConnectFailed, ConnectionLost, Exchange, NothingYet
 
 MAX_REFUSAL_BYTES = 1024 * 1024
 REFUSAL_SECONDS = 5.0
-GENERATION_ID = re.compile(rb'"id"\s*:\s*"(gen-[A-Za-z0-9_-]{1,60})"')
+GENERATION_ID = re.compile(rb"gen-[A-Za-z0-9_-]{1,60}")
+FIRST_ID = re.compile(rb'"id"\s*:\s*"([^"]*)"')  # those that follow may be the client's own words
 MAX_ID_BYTES = 16 * 1024
 
 
@@ -64,7 +66,10 @@ class UpstreamTry:
     head_came: told once the head is here, before anything waits for the rest.
     """
 
-    def __init__(self, key: PoolKey, idle_timeout: float, head_came: Callable[[UpstreamTry], None]) -> None:
+    def __init__(
+        self, api: ModelApi, key: PoolKey, idle_timeout: float, head_came: Callable[[UpstreamTry], None]
+    ) -> None:
+        self.api = api
         self.key = key
         self.form: Form | None = None
         self.held = b""
@@ -104,8 +109,8 @@ class UpstreamTry:
             return None
         if name := self._exchange.headers.get("x-generation-id"):
             return name
-        found = GENERATION_ID.search(self.held[:MAX_ID_BYTES])
-        return found.group(1).decode("ascii") if found else None
+        found = FIRST_ID.search(self.held[:MAX_ID_BYTES])
+        return found.group(1).decode("ascii") if found and GENERATION_ID.fullmatch(found.group(1)) else None
 
     def close(self) -> None:
         """End the exchange, if there is one; at once if its answer was not whole."""
@@ -152,7 +157,7 @@ class UpstreamTry:
             self.form = Form.UNREAD
             return self._read_encoded
         if content_type.startswith("text/event-stream"):
-            self.form, self.events = Form.STREAM, EventStream()
+            self.form, self.events = Form.STREAM, EventStream(self.api)
             return partial(self._read_stream, self.events)
         if content_type.startswith("text/html"):
             raise NoAnswer("page", "the upstream answered with a web page")
@@ -179,7 +184,7 @@ class UpstreamTry:
         held = len(self.held)
         self.held += passed
         for event in events_in(passed):
-            kind = kind_of(event)
+            kind = self.api.kind_of(event)
             if kind is Kind.CONTENT:
                 self.has_content = True
                 return
@@ -191,7 +196,7 @@ class UpstreamTry:
             self._only_comments = self._only_comments and kind is Kind.COMMENT
             if self._only_comments:
                 self._blank_bytes = held
-        self.has_content = not events.at_border or len(self.held) > MAX_HELD_BYTES  # no more can be held
+        self.has_content = not events.at_border or len(self.held) > self.api.max_held_bytes  # no more can be held
 
     def _read_plain(self, until: float, until_if_blank: float) -> None:
         while True:
@@ -208,7 +213,7 @@ class UpstreamTry:
                 break
             self.held += piece
             self._read_until = time.monotonic() + self._idle_timeout
-            self.has_content = self.has_content or not self.held.isspace() or len(self.held) > MAX_HELD_BYTES
+            self.has_content = self.has_content or not self.held.isspace() or len(self.held) > self.api.max_held_bytes
             self._blank_bytes = 0 if self.has_content else len(self.held)
             if len(self.held) > MAX_PLAIN_LOOKED_AT:
                 return
@@ -231,15 +236,15 @@ class UpstreamTry:
             payload = json_text.parse(self.held)
             if not isinstance(payload, dict):
                 return
-            if isinstance(usage := payload.get("usage"), dict):
-                self.usage = answer_usage.exact(self.held, usage)
+            if (usage := self.api.usage_in(payload)) is not None:
+                self.usage = self.api.with_usage(None, answer_usage.exact(self.held, usage))
             if has_error:
-                self.refusal = refusal_in(payload)
-                shown = told(payload)
+                self.refusal = self.api.refusal_in(payload)
+                shown = self.api.told(payload)
                 self.held = self.held if shown == payload else json_text.write(shown)
         except json_text.BadJson:
             if has_error:
-                raise UpstreamFailed("OpenRouter reported an error that can't be passed on") from None
+                raise UpstreamFailed("The upstream reported an error that can't be passed on") from None
             if not self.exchange.delimited:  # its end was the connection's: what is no JSON text was cut
                 self.kind = "cut"
                 raise broken(ConnectionLost()) from None

@@ -12,6 +12,7 @@ found again by the call's generation id.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -30,11 +31,17 @@ MAX_TOKENS = 10**12  # of one answer; more is no number of tokens
 MAX_GENERATION_ID = 64
 
 
+def _unpriced(_usage: dict[str, Any]) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class TryResult:
-    """How a try ended. usage: OpenRouter's block, if one came. refused: OpenRouter said no before it did anything.
+    """How a try ended. usage: OpenRouter's block, with chat's names, if one came. streamed: it came in a stream.
+    refused: OpenRouter said no before it did anything. sent: False if nothing went out.
 
-    sent: False if nothing went out. events: of the stream, as far as they were passed on.
+    estimate: what the try probably cost, in nano-dollars; asked only if the upstream has not told the cost. priced:
+    what this usage costs, where that can be computed. is_final: nobody can be asked later, so that the estimate counts.
     """
 
     generation_id: str | None = None
@@ -42,7 +49,9 @@ class TryResult:
     streamed: bool = False
     refused: bool = False
     sent: bool = True
-    estimate_nano: int = 0
+    estimate: Callable[[], int | None] = int
+    priced: Callable[[dict[str, Any]], int | None] = _unpriced
+    is_final: bool = False
 
 
 class UsageMeter:
@@ -86,8 +95,10 @@ class CallMeter:
         """Reserve what the call may cost. Raises QuotaExceeded, Busy."""
         self._reserved = self._slices.reserve(self._caller, self._most_nano)
 
-    def dispatch(self, pool_key_id: int) -> None:
-        """Note that the call goes out now. Raises Busy if that can't be written down, QuotaExceeded for another try."""
+    def dispatch(self, pool_key_id: int | None, upstream_id: int | None = None) -> None:
+        """Note that the call goes out now, with a key of the pool or to another upstream; by id, below 0 if unstored.
+
+        Raises Busy if that can't be written down, QuotaExceeded for another try."""
         if self._reserved is None:
             self.admit()
         assert self._reserved is not None  # noqa: S101 - admit has just made it
@@ -96,7 +107,8 @@ class CallMeter:
             "request_id": self._request_id,
             "attempt": self._attempt + 1,
             "state": State.DISPATCHED,
-            "pool_key_id": pool_key_id,
+            "pool_key_id": _stored(pool_key_id),
+            "upstream_id": _stored(upstream_id),
             "user_quota_id": reserved.user_quota_id,
             "key_quota_id": reserved.key_quota_id,
             "reserved_nano": reserved.nano,
@@ -122,29 +134,35 @@ class CallMeter:
         if self._is_open:
             self._end_try(result, {})
 
-    def finish(self, result: TryResult | None, **ending: Any) -> None:
-        """The request is over. ending: http_status, outcome, first_byte_ms, total_ms."""
+    def finish(self, result: TryResult | None, **ending: Any) -> int | None:
+        """The request is over. Returns what its last try cost, in nano-dollars; None if that is not known by now.
+
+        ending: http_status, outcome, first_byte_ms, total_ms.
+        """
         ending["is_last"] = True
         if self._is_open:
-            self._end_try(result or TryResult(), ending)
-            return
+            return self._end_try(result or TryResult(), ending)
         if not self._attempt:  # it never went up
             ending |= self._about | {"state": State.VOID, "reserved_nano": 0, "estimate_nano": 0}
         self._append(ending)
         if self._reserved is not None:
             self._slices.give_back(self._reserved, self._reserved.nano)
             self._reserved = None
+        return None
 
-    def _end_try(self, result: TryResult, ending: Record) -> None:
-        """Note what became of a try. What its reservation did not use is free again, unless its cost is yet to come."""
+    def _end_try(self, result: TryResult, ending: Record) -> int | None:
+        """Note what became of a try; returns its cost, if that is known. What its reservation did not use is free
+        again, unless its cost is yet to come."""
         reserved, self._reserved, self._is_open = self._reserved, None, False
         generation_id = _usable(result.generation_id) or self._generation_id
-        facts = _settled(result) or {"state": _unsettled(result, generation_id), "estimate_nano": result.estimate_nano}
+        facts = _settled(result) or _unsettled(result, generation_id)
+        cost_nano: int | None = facts.get("cost_nano")
         if generation_id:
             facts["generation_id"] = generation_id
         # If it can't be written down the row keeps its reservation, and so does the slice in memory.
         if self._append(facts | ending) and reserved and reserved.nano and facts["state"] != State.PENDING:
-            self._slices.give_back(reserved, max(reserved.nano - (facts.get("cost_nano") or 0), 0))
+            self._slices.give_back(reserved, max(reserved.nano - (cost_nano or 0), 0))
+        return cost_nano
 
     def _append(self, facts: Record) -> bool:
         try:
@@ -155,28 +173,43 @@ class CallMeter:
         return True
 
 
+def _stored(row_id: int | None) -> int | None:
+    """What the ledger can name: None for what was never stored."""
+    return None if row_id is None or row_id < 0 else row_id
+
+
 def _usable(generation_id: str | None) -> str | None:
     """OpenRouter's name for an answer, if a column can hold it."""
     usable = generation_id and len(generation_id) <= MAX_GENERATION_ID and generation_id.isascii()
     return generation_id if usable else None
 
 
-def _unsettled(result: TryResult, generation_id: str | None) -> State:
-    if not result.sent:
-        return State.VOID
+def _unsettled(result: TryResult, generation_id: str | None) -> Record:
+    """The facts of a try whose cost was not told."""
+    estimate_nano = result.estimate()
+    facts: Record = {"state": State.UNKNOWN, "estimate_nano": estimate_nano or 0}
+    if not result.sent or (result.refused and not generation_id):
+        return facts | {"state": State.VOID}
     if generation_id:
-        return State.PENDING
-    return State.VOID if result.refused else State.UNKNOWN
+        return facts | {"state": State.PENDING}
+    if result.is_final and estimate_nano is not None:
+        return facts | {"state": State.ESTIMATED, "source": "estimate", "cost_nano": estimate_nano}
+    return facts
 
 
 def _settled(result: TryResult) -> Record | None:
-    """The facts of a usage block with a cost; None without one."""
-    cost_nano = cost_of((result.usage or {}).get("cost"))
-    if result.usage is None or cost_nano is None:
+    """The facts of a usage block with a cost, or with tokens that have a price; None without one."""
+    if result.usage is None:
+        return None
+    source = "stream" if result.streamed else "body"
+    cost_nano = cost_of(result.usage.get("cost"))
+    if cost_nano is None:
+        cost_nano, source = result.priced(result.usage), "priced"
+    if cost_nano is None:
         return None
     return {
         "state": State.SETTLED,
-        "source": "stream" if result.streamed else "body",
+        "source": source,
         "cost_nano": cost_nano,
         "prompt_tokens": tokens_of(result.usage.get("prompt_tokens")),
         "completion_tokens": tokens_of(result.usage.get("completion_tokens")),

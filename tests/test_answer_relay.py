@@ -6,7 +6,9 @@ from decimal import Decimal
 import pytest
 
 from answer_relay import MAX_PLAIN_LOOKED_AT, AnswerRelay, Silence, broken
-from event_stream import KEEPALIVE, MAX_HELD_BYTES, EventStream
+from event_stream import KEEPALIVE, EventStream
+from model_api import MAX_HELD_BYTES
+from model_apis import CHAT
 from tests.data_plane import DONE, EVENT
 from tests.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, ScriptedUpstream, chunked
 from upstream_http import ConnectionLost, NothingYet, UpstreamHttp
@@ -27,7 +29,13 @@ def relay():
         exchanges.append(exchange)
         exchange.wait_head(5)
         outcomes = []
-        settings = {"idle_timeout": 2, "keepalive": 1, "client_is_gone": lambda: False, "model": "m"} | settings
+        settings = {
+            "api": CHAT,
+            "idle_timeout": 2,
+            "keepalive": 1,
+            "client_is_gone": lambda: False,
+            "model": "m",
+        } | settings
         return AnswerRelay(exchange, ended=outcomes.append, **settings), outcomes
 
     yield make
@@ -61,7 +69,7 @@ def test_a_long_body_without_usage_has_none(relay):
 
 def test_closing_a_stream_reports_that_the_client_went(relay):
     it, outcomes = relay(SSE, chunked(EVENT, end=False), 5.0)
-    pieces = it.stream(EventStream(), b"begin")
+    pieces = it.stream(EventStream(CHAT), b"begin")
     assert (next(pieces), next(pieces)) == (b"begin", EVENT)
     pieces.close()
     assert outcomes == ["client_gone"]
@@ -83,7 +91,7 @@ SLOW_EVENTS = [step for _ in range(12) for step in (chunked(EVENT, end=False), 0
 
 def test_comments_alone_do_not_keep_a_stream_alive(relay):
     it, outcomes = relay(SSE, *COMMENTS, idle_timeout=0.5)
-    body = b"".join(it.stream(EventStream(), EVENT))
+    body = b"".join(it.stream(EventStream(CHAT), EVENT))
     assert body.startswith(EVENT + b": OPENROUTER PROCESSING\n\n")
     assert json.loads(body.rpartition(b"data: ")[2])["error"]["code"] == 504
     assert outcomes == ["stalled"]
@@ -92,13 +100,13 @@ def test_comments_alone_do_not_keep_a_stream_alive(relay):
 
 def test_events_and_the_pieces_of_a_long_one_do(relay):
     it, outcomes = relay(SSE, *SLOW_EVENTS, chunked(DONE), idle_timeout=0.5)
-    assert b"".join(it.stream(EventStream(), b"")) == EVENT * 12 + DONE
+    assert b"".join(it.stream(EventStream(CHAT), b"")) == EVENT * 12 + DONE
     assert outcomes == ["complete"]
     long = [b"data: " + b"x" * MAX_HELD_BYTES, *[b"x" * 100] * 12, b"\n\n"]
     it, outcomes = relay(
         SSE, *(step for piece in long for step in (chunked(piece, end=False), 0.1)), chunked(DONE), idle_timeout=0.5
     )
-    assert b"".join(it.stream(EventStream(), b"")) == b"".join(long) + DONE
+    assert b"".join(it.stream(EventStream(CHAT), b"")) == b"".join(long) + DONE
     assert outcomes == ["complete"]
 
 
@@ -108,7 +116,7 @@ UNDELIMITED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 @pytest.mark.parametrize("last", [b"", DONE])
 def test_the_connections_end_ends_a_stream_only_after_done(relay, last):
     it, outcomes = relay(UNDELIMITED, EVENT + last, CLOSE)
-    body = b"".join(it.stream(EventStream(), b""))
+    body = b"".join(it.stream(EventStream(CHAT), b""))
     if last:
         assert (body, outcomes) == (EVENT + DONE, ["complete"])
     else:
@@ -142,7 +150,7 @@ def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finish
         raise ZeroDivisionError
 
     it, outcomes = relay(SSE, chunked(b"data: {}\n\n", end=False), 5.0, client_is_gone=faulty)
-    out = b"".join(it.stream(EventStream(), b""))
+    out = b"".join(it.stream(EventStream(CHAT), b""))
     assert out.startswith(b"data: {}\n\n")
     assert json.loads(out.removeprefix(b"data: {}\n\n")[6:])["error"]["code"] == 500
     assert outcomes == ["broken"]
@@ -152,5 +160,5 @@ def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finish
 @pytest.mark.parametrize("end", [CLOSE, 5.0])
 def test_what_breaks_after_done_was_whole(relay, end):
     it, outcomes = relay(SSE, chunked(b"data: {}\n\ndata: [DONE]\n\n", end=False), end, idle_timeout=0.2)
-    assert b"".join(it.stream(EventStream(), b"")) == b"data: {}\n\ndata: [DONE]\n\n"
+    assert b"".join(it.stream(EventStream(CHAT), b"")) == b"data: {}\n\ndata: [DONE]\n\n"
     assert outcomes == ["complete"]

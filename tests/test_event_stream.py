@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from errors import UpstreamFailed
-from event_stream import MAX_HELD_BYTES, EventStream, Kind, error_event, events_in, kind_of, refusal_event
-from openrouter_errors import Refusal
+from event_stream import EventStream, events_in
+from model_api import MAX_HELD_BYTES
+from model_apis import CHAT
 
 CONTENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"h\xc3\xa9 \xf0\x9f\x91\x8b"},"finish_reason":null}]}\n\n'
 COMMENT = b": OPENROUTER PROCESSING\n\n"
@@ -25,7 +25,7 @@ ACCOUNT_ERROR = (
 
 
 def pass_through(*pieces: bytes) -> tuple[bytes, EventStream]:
-    events = EventStream()
+    events = EventStream(CHAT)
     out = b"".join(events.feed(piece) for piece in pieces)
     return out + events.finish(), events
 
@@ -60,13 +60,13 @@ def test_what_comes_out_is_the_same_for_every_cut(places, line_end):
 
 
 def test_each_whole_event_goes_on_at_once():
-    events = EventStream()
+    events = EventStream(CHAT)
     for event in (COMMENT, CONTENT, CONTENT, USAGE_NEW, DONE):
         assert events.feed(event) == event
 
 
 def test_a_cut_event_waits_for_its_end_so_that_we_stay_at_a_border():
-    events = EventStream()
+    events = EventStream(CHAT)
     assert events.feed(CONTENT + CONTENT[:20]) == CONTENT
     assert events.at_border
     assert events.feed(CONTENT[20:]) == CONTENT
@@ -154,7 +154,7 @@ def test_a_long_line_passes_in_pieces_and_the_next_event_is_read_again(end, size
 
 
 def test_a_line_of_a_hundred_megabytes_is_never_held():
-    events = EventStream()
+    events = EventStream(CHAT)
     events.feed(b"data: ")
     piece = b"x" * 65536
     passed = 0
@@ -177,36 +177,6 @@ def test_an_error_too_long_to_clean_is_replaced_by_our_words():
     assert json.loads(first[6:])["error"]["code"] == 502
     assert second == CONTENT
     assert events.refusal
-
-
-@pytest.mark.parametrize(
-    "event", [error_event(UpstreamFailed("Broke off"), "gen-7", "m"), error_event(UpstreamFailed("x"))]
-)
-def test_an_error_of_ours_has_the_full_shape_of_a_chunk(event):
-    assert event.startswith(b"data: ")
-    assert event.endswith(b"\n\n")
-    chunk = json.loads(event[6:])
-    assert {"id", "object", "created", "model", "choices", "error"} <= set(chunk)
-    assert chunk["error"]["code"] == 502
-    assert chunk["error"]["metadata"]["error_type"] == "provider_unavailable"
-    assert chunk["choices"][0]["finish_reason"] == "error"
-
-
-def test_a_refusal_in_a_stream_keeps_openrouters_error():
-    chunk = json.loads(
-        refusal_event(
-            Refusal(429, {"id": "gen-2", "error": {"code": 429, "message": "slow down"}, "user_id": "user_2"}), "m"
-        )[6:]
-    )
-    assert chunk["error"] == {"code": 429, "message": "slow down"}
-    assert (chunk["id"], chunk["model"]) == ("gen-2", "m")
-
-
-@pytest.mark.parametrize("payload", [{}, {"error": None}, {"error": "text"}, None])
-def test_a_refusal_of_an_odd_form_is_still_an_error_in_the_stream(payload):
-    chunk = json.loads(refusal_event(Refusal(418, payload))[6:])
-    assert chunk["error"]["code"] == 502
-    assert isinstance(chunk["error"]["message"], str)
 
 
 def test_an_error_about_our_key_is_told_in_our_words():
@@ -238,73 +208,6 @@ def test_an_error_nested_too_deeply_to_be_looked_at_is_replaced():
         out, _ = pass_through(deep)
         assert b"user_abc" not in out
         assert json.loads(out[6:])["error"]["code"] in {400, 502}
-
-
-def chunk(delta, **choice):
-    return (
-        b"data: " + json.dumps({"id": "gen-1", "choices": [{"index": 0, "delta": delta, **choice}]}).encode() + b"\n\n"
-    )
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        *(
-            chunk({"role": "assistant", field: value})
-            for field, value in {
-                "content": " ",
-                "reasoning": "hm",
-                "reasoning_details": [{}],
-                "tool_calls": [{"index": 0}],
-                "function_call": {"name": "f"},
-                "refusal": "no",
-                "audio": {"data": "x"},
-                "images": [{}],
-                "something_new": 1,
-            }.items()
-        ),
-        chunk({}, finish_reason="stop"),
-        chunk({}, message={"content": "x"}),
-        chunk({}, text="x"),
-        chunk("not an object"),
-        b'data: {"choices":[7]}\n\n',
-        b'data: {"choices":[],"usage":{"cost":1}}\n\n',
-        b'data: {"choices":"x"}\n\n',
-        b'data: {"object":"something new"}\n\n',
-        b"data: {not json\n\n",
-        b"data: 7\n\n",
-        b"event: x\n\n",
-        b"data: \n\n",
-    ],
-)
-@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-def test_what_says_anything_or_what_nobody_knows_is_content(event, line_end):
-    assert kind_of(event.replace(b"\n", line_end)) is Kind.CONTENT
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        chunk({"role": "assistant", "content": ""}, finish_reason=None, logprobs=None),
-        chunk({"role": "assistant", "content": None, "tool_calls": [], "reasoning_details": []}),
-        b'data: {"choices":[],"debug":{"echo_upstream_body":{}}}\n\n',
-        b'data: {"choices":[],"usage":null,"error":null}\r\n\r\n',
-        b": a comment\ndata: [DONE]\n\n",
-        DONE,
-    ],
-)
-def test_what_says_nothing_yet_is_empty(event):
-    assert kind_of(event) is Kind.EMPTY
-
-
-@pytest.mark.parametrize("event", [COMMENT, b": a\n: b\r\n\r\n", b"\n\n", b"\n"])
-def test_comments_and_blank_lines_are_no_data(event):
-    assert kind_of(event) is Kind.COMMENT
-
-
-@pytest.mark.parametrize("event", [CLEAN_ERROR, ACCOUNT_ERROR, chunk({"content": "x"}, error={"code": 500})])
-def test_errors_are_errors_even_beside_content(event):
-    assert kind_of(event) is Kind.ERROR
 
 
 @given(st.lists(blocks, max_size=8), line_ends)

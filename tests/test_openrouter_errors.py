@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from errors import ERROR_TYPES
 from openrouter_errors import (
     ROWS,
+    STATUS_OF_WORD,
     Hits,
     Lasts,
     Other,
@@ -20,6 +22,7 @@ from openrouter_errors import (
     refusal_in,
     rest_seconds,
     retry_after,
+    status_of_word,
     told,
 )
 from sandbox.openrouter_faults import ROWS as FAULTS
@@ -156,6 +159,14 @@ CASES = [
         SAME,
         429,
     ),
+    (
+        Refusal(429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}),
+        "429e",
+        ACCOUNT,
+        60,
+        ANY_ACCOUNT,
+        402,
+    ),
     (refusal(429, "Rate limit exceeded"), "429d", KEY, 5, ANY_KEY, 429),
     (refusal(429, "Rate limit exceeded", retry_after="40"), "429d", KEY, 40, ANY_KEY, 429),
     (edge(429), "429d-edge", NOTHING, 0, SAME, 429),
@@ -198,6 +209,7 @@ SAME_AS = {
     **dict.fromkeys(["404", "404-generation", "404-key"], "404a"),
     **dict.fromkeys(["520", "521", "522", "523", "502-html", "524-html"], "5xx-edge"),
     **dict.fromkeys(["500", "502", "504", "529"], "5xx-provider"),  # 500: a provider that echoes its request
+    "400-responses": "provider",
     "503": "5xx",
     "524": "5xx",
     "413-html": "edge",
@@ -399,3 +411,54 @@ def test_errors_about_our_account_are_told_in_our_words_wherever_they_stand():
 def test_how_long_a_client_is_asked_to_wait(header, in_body, expected):
     payload = {"error": {"code": 429, "message": "x", "metadata": {"retry_after_seconds": in_body}}}
     assert retry_after(Refusal(429, payload, header)) == expected
+
+
+# ── refusals in other formats' envelopes
+
+
+def anthropic(status, message="", error_type="api_error", **beside):
+    error = {"type": error_type, "message": message}
+    return Refusal(status, {"type": "error", "error": error, "request_id": None, **beside})
+
+
+@pytest.mark.parametrize(
+    ("found", "row"),
+    [
+        (anthropic(401, "User not found.", "authentication_error"), "401b"),
+        (anthropic(401, "invalid x-api-key", metadata={"provider_name": "Anthropic", "raw": "..."}), "401-provider"),
+        (anthropic(402, "Insufficient credits. Add more", "billing_error"), "402d"),
+        (anthropic(402, "...", "billing_error", metadata={"limit_source": "openrouter_in_flight_budget"}), "402a"),
+        (anthropic(403, "Key limit exceeded (total limit).", "permission_error"), "403c"),
+        (anthropic(403, "flagged", "permission_error", metadata={"reasons": ["x"]}), "403a"),
+        (anthropic(429, "...", "rate_limit_error", metadata={"limit_source": "upstream_provider_shared_pool"}), "429c"),
+        (anthropic(429, "Rate limit exceeded: free-models-per-min", "rate_limit_error"), "429a"),
+        (anthropic(529, "Overloaded", "overloaded_error"), "5xx"),
+        (Refusal(403, {"type": "error", "error": {"message": "no", "error_type": "refusal"}}), "403f"),
+    ],
+)
+def test_a_refusal_in_anthropics_envelope_is_the_same_as_any_other(found, row):
+    assert classify(found).id == row
+
+
+def test_the_metadata_of_an_answer_is_the_clients_own_and_says_nothing_of_a_refusal():
+    made_up = {"limit_source": "openrouter_in_flight_budget", "provider_name": "P"}
+    answer = {"object": "response", "status": "failed", "error": {"code": "x", "message": "m"}, "metadata": made_up}
+    assert Refusal(402, answer).metadata == {}
+    assert clean(answer) == answer
+
+
+def test_metadata_beside_the_error_is_cleaned_as_that_within_it_is():
+    body = {"error": {"message": "m"}, "metadata": {"raw": "PROMPT", "reason": "of user_2abcdefghij"}}
+    assert clean(body) == {"error": {"message": "m"}, "metadata": {"reason": "of ***"}}
+
+
+@pytest.mark.parametrize("word", [None, 7, [], {}, "", "server_error", "api_error", "something_new"])
+def test_words_that_say_nothing_have_no_status(word):
+    assert status_of_word(word) is None
+
+
+def test_each_of_openrouters_words_for_errors_has_its_status():
+    words = {word for status, word in ERROR_TYPES.items() if status < 500 and status not in {405, 408, 415}}
+    assert {word: STATUS_OF_WORD[word] for word in words} == {
+        word: status for status, word in ERROR_TYPES.items() if word in words and status not in {405, 408, 415}
+    }

@@ -9,7 +9,8 @@ import pytest
 
 from answer_relay import MAX_PLAIN_LOOKED_AT
 from errors import AppError
-from event_stream import MAX_HELD_BYTES
+from model_api import MAX_HELD_BYTES
+from model_apis import CHAT
 from tests.data_plane import DONE, EVENT, WHOLE
 from tests.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
 from upstream_http import NothingYet, UpstreamHttp
@@ -31,7 +32,7 @@ def make_try():
 
     def make(*steps, idle_timeout=2.0, head_came=lambda _: None):
         upstream.play("m", *steps)
-        one = UpstreamTry(SimpleNamespace(name="key-0"), idle_timeout, head_came)
+        one = UpstreamTry(CHAT, SimpleNamespace(name="key-0"), idle_timeout, head_came)
         tries.append(one)
 
         def advance(seconds=5.0, blank_seconds=5.0):
@@ -127,7 +128,7 @@ def test_what_ends_without_content_is_no_answer(make_try, steps, kind):
 def test_no_connection_is_no_answer(make_try):
     http = UpstreamHttp("http://127.0.0.1:1", 1)
     with pytest.raises(NoAnswer) as failure:
-        one = UpstreamTry(SimpleNamespace(name="k"), 1, lambda _: None)
+        one = UpstreamTry(CHAT, SimpleNamespace(name="k"), 1, lambda _: None)
         one.advance(lambda _key: http.send(b"", b""), math.inf, math.inf)
     assert failure.value.kind == "unreachable"
 

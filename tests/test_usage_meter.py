@@ -225,6 +225,7 @@ def test_a_call_is_written_down_before_it_goes_up_with_all_that_a_row_needs(offi
         "user_id": 1,
         "client_key_id": None,
         "pool_key_id": KEY,
+        "upstream_id": None,
         "model": "a/b",
         "is_stream": True,
         "key_quota_id": None,
@@ -376,13 +377,13 @@ def test_what_goes_up_is_in_the_journal_already(make_proxy, upstream):
     upstream.play("m", json_answer("200 OK", WHOLE))
     proxy = make_proxy()
     seen: list[bytes] = []
-    send = proxy.upstream.send
+    send = proxy.destinations.openrouter.http.send
 
     def watched(head: bytes, body: bytes) -> Any:
         seen.append(proxy.usage._journal._path.read_bytes())
         return send(head, body)
 
-    proxy.upstream.send = watched
+    proxy.destinations.openrouter.http.send = watched
     whole(proxy.forward(request()))
     assert b'"dispatched"' in seen[0]
 
@@ -429,7 +430,7 @@ def test_a_cost_that_is_none_is_asked_for(office, cost):
     meter = office.call()
     meter.admit()
     meter.dispatch(KEY)
-    finish(meter, TryResult("gen-1", {"cost": cost, "prompt_tokens": -5, "completion_tokens": "x"}, estimate_nano=9))
+    finish(meter, TryResult("gen-1", {"cost": cost, "prompt_tokens": -5, "completion_tokens": "x"}, estimate=lambda: 9))
     office.drain()
     [row] = office.rows()
     assert (row.state, row.cost_nano, row.estimate_nano, row.prompt_tokens) == ("pending", None, 9, None)
