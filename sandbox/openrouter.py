@@ -6,8 +6,8 @@ It prints one line of JSON when it listens, {"listening": "http://127.0.0.1:PORT
 (the key only if none was given), and stops on SIGTERM or SIGINT. A chat request chooses what happens to it by its
 model, `sandbox/<scenario>?<knob>=<value>&...`, or the control API chooses for it: POST /sandbox/faults {"scenario":
 "429c?retry_after=7", "key": HASH, "account": ID, "path": "/keys", "method": "POST", "times": 1, "delay_ms": 0,
-"after": false}. Without selectors a fault is for every chat; path "/" is for every request. "after" lets an endpoint
-other than chat do its work before its answer is replaced.
+"after": false}. Without a path a fault is for every call of a model; path "/" is for every request. "after" lets an
+endpoint other than those do its work before its answer is replaced.
 
     scenario                                    what the client sees
     400 .. 529, 401b, 402a, 429c, 502-html ..   that row of `openrouter_faults.ROWS`; 302 and 307 redirect
@@ -15,8 +15,10 @@ other than chat do its work before its answer is replaced.
     comments  mid-comments  endless-comments    `: OPENROUTER PROCESSING` before, among, or instead of further chunks
     one-byte  split-utf8  half-events  crlf     the same bytes cut at awkward places; other line ends
     utf8                                        words of multi-byte characters
+    tools                                       a call of the first tool, until its result is told
     old-usage  no-usage  no-done  no-finish     ends of a stream that differ from the regular one
     error-first  error-first-comments           200, then an error instead of the first chunk (whole: an error body)
+    error-opened                                the same after the events that open a stream of responses or messages
     error-mid  error-string-code  error-usage   an error after three chunks, in its forms;
     error-no-choices  error-split               error_after=N and error_code=429 change it
     reset  cut  stall                           three chunks, then a TCP reset, an end without last chunk, or silence
@@ -37,6 +39,11 @@ key) and /sandbox/generations (the last 50,000 answers: id, key_hash, cost_nano 
 POST /sandbox/keys; POST /sandbox/settings (pace_ms, chunks, comments, comment_ms, usage, generation_404s,
 generation_same_key_only, duplicate_generation_ids, keys_on_a_page, clock_offset_seconds). The clock's offset can end a
 UTC day, for limits that are reset then and for GET /activity, which shows days that are over.
+
+Models are called through POST /chat/completions, /completions, /responses, /messages and /embeddings; the scenarios are
+the same for all, as far as they make sense. Ids of the bodies of responses and messages are not those of generations:
+GET /generation takes what X-Generation-Id says. A tool that must be called is called, with arguments that fit its
+schema, and structured output fits its schema too.
 """
 
 import argparse
@@ -54,10 +61,14 @@ import orjson
 from sandbox import openrouter_keys as endpoints
 from sandbox.http_server import Exchange, Heads, Reply, listen
 from sandbox.openrouter_accounts import NANO, Account, Books, Key
-from sandbox.openrouter_chat import ChatCompletions
+from sandbox.openrouter_calls import Api, ModelCalls
+from sandbox.openrouter_chat import Chat, Completions
 from sandbox.openrouter_control import Control, FaultRule, RequestLog
+from sandbox.openrouter_embeddings import Embeddings
 from sandbox.openrouter_faults import ROWS, Refused, values_of
-from sandbox.openrouter_scenarios import Plan, on_the_wire, play_row, whole_body
+from sandbox.openrouter_messages import Messages
+from sandbox.openrouter_responses import Responses
+from sandbox.openrouter_scenarios import Plan, Scenario, on_the_wire, whole_body
 
 API = "/api/v1"
 SHARED_HEADERS = (
@@ -86,8 +97,16 @@ ROUTES: dict[str, dict[str, tuple[endpoints.Endpoint, str]]] = {
     "/generation": {"GET": (endpoints.get_generation, ANY_KEY)},
     "/models": {"GET": (endpoints.list_models, ANYONE)},
     "/models/count": {"GET": (endpoints.count_models, ANYONE)},
+    "/model/*": {"GET": (endpoints.get_model, ANYONE)},
+    "/embeddings/models": {"GET": (endpoints.list_embedding_models, ANYONE)},
 }
-CHAT = "/chat/completions"
+APIS: dict[str, Api] = {
+    "/chat/completions": Chat(),
+    "/completions": Completions(),
+    "/embeddings": Embeddings(),
+    "/responses": Responses(),
+    "/messages": Messages(),
+}
 DUPLICATE_ID = "gen-1790000000-" + "0" * 20
 
 
@@ -115,7 +134,7 @@ class StandIn:
         self._settings = endpoints.Settings(options.plan, options.generation_404s)
         self._log = RequestLog(options.log_length)
         self._control = Control(self.books, self._settings, self._log)
-        self._chat = ChatCompletions(self.books, self._heads, self._generation_id)
+        self._calls = ModelCalls(self.books, self._heads, self._generation_id)
         self.management_key = self._provision(options)
 
     def handle(self, exchange: Exchange) -> None:
@@ -133,26 +152,31 @@ class StandIn:
         if scheme.lower() == b"bearer" and secret:
             exchange.key_hash = hashlib.sha256(secret.strip()).hexdigest()
         rule = self._control.find_rule(exchange, path) if self._control.rules else None
+        api = APIS.get(path)
         if rule and rule.scenario.row and not rule.after:
-            play_row(exchange, self._heads, rule.scenario, self._values(exchange))
-        elif path == CHAT and exchange.method == "POST":
+            self._calls.play_row(api or APIS["/chat/completions"], exchange, rule.scenario, self._values(exchange))
+        elif api and exchange.method == "POST":
             try:
-                key = self._authenticate(exchange, ANY_KEY)
-                if key.is_management:
-                    raise Refused("401b")
-                self._chat.start(exchange, key, self._settings.defaults, rule.scenario if rule else None)
+                self._start(api, exchange, rule.scenario if rule else None)
             except Refused as refused:
-                self._send(exchange, ROWS[refused.label].reply(refused.values_given), rule)
+                self._send(exchange, api.refusal(ROWS[refused.label].reply(refused.values_given)), rule)
         else:
             reply = self._reply_of(exchange, lambda asked: self._call(asked, path))
             if rule and rule.scenario.row:
                 reply = ROWS[rule.scenario.row].reply(self._values(exchange))
             self._send(exchange, reply, rule)
 
+    def _start(self, api: Api, exchange: Exchange, forced: Scenario | None) -> None:
+        key = self._authenticate(exchange, ANY_KEY)
+        if key.is_management:
+            raise Refused("401b")
+        self._calls.start(api, exchange, key, self._settings.defaults, forced)
+
     def _call(self, exchange: Exchange, path: str) -> Reply:
-        pattern, rest = ("/keys/*", path[6:]) if path.startswith("/keys/") else (path, "")
+        _, first, rest = (path + "//").split("/", 2)
+        pattern, rest = (f"/{first}/*", rest[:-2]) if first in ("keys", "model") and rest != "/" else (path, "")
         methods = ROUTES.get(pattern)
-        if methods is None and path != CHAT:
+        if methods is None and path not in APIS:
             raise Refused("404")
         if methods is None or exchange.method not in methods:
             raise Refused("405")

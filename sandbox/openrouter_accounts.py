@@ -109,6 +109,7 @@ class Generation:
     completion_tokens: int
     cost_nano: int
     elapsed_ms: float
+    api_type: str = "completions"
     times_hidden: int = 0
 
 

@@ -1,125 +1,157 @@
-"""What the stand-in says: the words of an answer, and the JSON of completions, chunks, usage and errors around them."""
+"""What the stand-in says: the words of an answer, JSON that fits a schema, the arguments of a tool, and errors."""
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from sandbox.openrouter_accounts import dollar_text
-
 LONGEST_ECHO = 200
+DEEPEST_SAMPLE = 8
 FILLER_TEXT = "This is the stand-in for OpenRouter, and it counts its words one by one."
 MULTI_BYTE_TEXT = "Grüße 🌍 こんにちは 👩‍🚀 Ελλάδα ñandú 🇨🇳 čau €5 naïve"
-USAGE = (
-    b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost":%b,"is_byok":false,'
-    b'"prompt_tokens_details":{"cached_tokens":0,"cache_write_tokens":0,"audio_tokens":0,"video_tokens":0},'
-    b'"cost_details":{"upstream_inference_cost":%b,"upstream_inference_prompt_cost":%b,'
-    b'"upstream_inference_completions_cost":%b},'
-    b'"completion_tokens_details":{"reasoning_tokens":0,"image_tokens":0,"audio_tokens":0}}'
-)
-COMPLETION = (
-    b'{"id":"%b","object":"chat.completion","created":%d,"model":%b,"provider":"%b","system_fingerprint":null,'
-    b'"service_tier":null,"choices":[{"index":0,"finish_reason":"%b","native_finish_reason":"%b","logprobs":null,'
-    b'"message":%b}],"usage":%b}'
-)
-CHUNK_START = b'data: {"id":"%b","object":"chat.completion.chunk","created":%d,"model":%b,"provider":"%b",'
-CHUNK_DELTA = b'"choices":[{"index":0,"delta":'
-CHUNK_END = b',"finish_reason":null,"native_finish_reason":null}]}\n\n'
-EMPTY_CHOICE = (
-    b'"choices":[{"index":0,"delta":{"content":"","role":"assistant"},'
-    b'"finish_reason":"%b","native_finish_reason":"%b"}]'
-)
+SAMPLES_OF_FORMATS = {
+    "date-time": "2026-01-02T03:04:05Z",
+    "date": "2026-01-02",
+    "time": "03:04:05Z",
+    "email": "someone@example.com",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """An answer: as one message, or as deltas of one token each, which are made only for streams."""
+    """An answer in pieces of one token each. With a tool they are its arguments, and the first, empty, names it."""
 
-    tokens: int
-    deltas: Callable[[], list[bytes]]
-    message: bytes
-    finish_reason: bytes
+    pieces: tuple[str, ...]
+    finish_reason: str = "stop"  # stop | length | tool_calls
+    tool: str = ""
 
+    @property
+    def tokens(self) -> int:
+        return len(self.pieces)
 
-def spoken(words: list[str]) -> Words:
-    """Return an answer that says these words."""
-    return Words(len(words), lambda: deltas_of(words), message_of(" ".join(words)), b"stop")
-
-
-def deltas_of(words: list[str]) -> list[bytes]:
-    """Return one delta for each word, all but the first with the space before it."""
-    spaced = [word if at == 0 else " " + word for at, word in enumerate(words)]
-    return [b'{"content":%b,"role":"assistant"}' % orjson.dumps(word) for word in spaced]
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
 
-def message_of(text: str) -> bytes:
-    """Return the JSON of an assistant's message."""
-    return b'{"role":"assistant","content":%b,"refusal":null,"reasoning":null}' % orjson.dumps(text)
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that must be called, and the JSON schema of its arguments."""
+
+    name: str
+    schema: Any
+
+
+def spoken(text: str) -> Words:
+    """Return an answer that says this, word by word; all but the first have the space before them."""
+    first, *others = text.split(" ")
+    return Words((first, *(" " + word for word in others)))
 
 
 @functools.lru_cache(maxsize=64)
 def filler(count: int, multi_byte: bool) -> Words:
     """Return an answer of so many words."""
     text = MULTI_BYTE_TEXT if multi_byte else FILLER_TEXT
-    return spoken(list(itertools.islice(itertools.cycle(text.split(" ")), count)))
+    return spoken(" ".join(itertools.islice(itertools.cycle(text.split(" ")), count)))
 
 
-def echo(messages: list[Mapping[str, Any]]) -> Words:
+def echo(said: str) -> Words:
     """Return an answer that repeats what the user said last."""
-    said = next((text_of(message) for message in reversed(messages) if message["role"] == "user"), "")
     if len(said) > LONGEST_ECHO:
         said = said[:LONGEST_ECHO] + "…"
-    return spoken(f'This is the stand-in for OpenRouter speaking. You said: "{said}"'.split(" "))
+    return spoken(f'This is the stand-in for OpenRouter speaking. You said: "{said}"')
 
 
-def text_of(message: Mapping[str, Any]) -> str:
-    """Return the text of a message, whose content is text or a list of parts."""
-    content = message.get("content")
+def text_of(content: object) -> str:
+    """Return the text of a content, which is text or a list of parts."""
     if isinstance(content, list):
         parts = (part.get("text") for part in content if isinstance(part, dict))
         return " ".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
 
 
-def json_object(messages: list[Mapping[str, Any]]) -> Words:
-    """Return an answer that is a JSON object."""
-    said = text_of(messages[-1])[:LONGEST_ECHO]
-    return spoken(orjson.dumps({"stand_in": True, "you_said": said}).decode().split(" "))
+def json_object(said: str) -> Words:
+    """Return an answer that is some JSON object."""
+    return spoken(orjson.dumps({"stand_in": True, "you_said": said[:LONGEST_ECHO]}).decode())
 
 
-def tool_call(name: str) -> Words:
+def structured(schema: object) -> Words:
+    """Return an answer that is JSON as a schema wants it."""
+    return spoken(orjson.dumps(sample(schema)).decode())
+
+
+def tool_call(tool: Tool) -> Words:
     """Return an answer that calls a tool, its arguments in two pieces."""
-    quoted, arguments = orjson.dumps(name), ('{"query":', '"stand-in"}')
-    start = b'{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"call_sandbox","type":"function",'
-    more = b'{"role":"assistant","content":null,"tool_calls":[{"index":0,"function":{"arguments":%b}}]}'
-    deltas = [start + b'"function":{"name":%b,"arguments":""}}]}' % quoted]
-    deltas += [more % orjson.dumps(piece) for piece in arguments]
-    message = b'{"role":"assistant","content":null,"refusal":null,"reasoning":null,"tool_calls":[' + (
-        b'{"index":0,"id":"call_sandbox","type":"function","function":{"name":%b,"arguments":%b}}]}'
-        % (quoted, orjson.dumps("".join(arguments)))
-    )
-    return Words(len(deltas), lambda: deltas, message, b"tool_calls")
+    arguments = sample(tool.schema)
+    text = orjson.dumps(arguments if isinstance(arguments, dict) else {}).decode()
+    middle = len(text) // 2
+    return Words(("", text[:middle], text[middle:]), "tool_calls", tool.name)
+
+
+def sample(schema: object, root: object = None, depth: int = 0) -> Any:
+    """Return the smallest value that a JSON schema allows: of objects only what is required.
+
+    Understood are the parts of JSON Schema that providers take for structured output, and no patterns.
+    """
+    root = schema if root is None else root
+    if not isinstance(schema, Mapping) or depth > DEEPEST_SAMPLE:
+        return {}
+    for name in ("anyOf", "oneOf", "allOf", "enum"):
+        if isinstance(options := schema.get(name), list) and options:
+            return options[0] if name == "enum" else sample(options[0], root, depth + 1)
+    if isinstance(reference := schema.get("$ref"), str):
+        return sample(referred(root, reference), root, depth + 1)
+    return schema["const"] if "const" in schema else sample_of_type(schema, root, depth)
+
+
+def sample_of_type(schema: Mapping[str, Any], root: object, depth: int) -> Any:
+    """Return a value of the type, or the first of the types, that a schema names; an object if it names none."""
+    kind = schema.get("type")
+    if isinstance(kind, list) and kind:
+        kind = kind[0]
+    if kind == "array":
+        return [sample(schema.get("items"), root, depth + 1)] * max(1, min(5, number_in(schema, "minItems")))
+    if kind == "string":
+        text = SAMPLES_OF_FORMATS.get(str(schema.get("format")), "stand-in")
+        return text.ljust(number_in(schema, "minLength"), ".")
+    if kind in ("integer", "number"):
+        return number_in(schema, "minimum") if "minimum" in schema else 1
+    return {"boolean": True, "null": None}[kind] if kind in ("boolean", "null") else sample_object(schema, root, depth)
+
+
+def sample_object(schema: Mapping[str, Any], root: object, depth: int) -> dict[str, Any]:
+    """Return an object with the properties that its schema requires."""
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, Mapping) or not isinstance(required, list):
+        return {}
+    return {name: sample(properties.get(name), root, depth + 1) for name in required if isinstance(name, str)}
+
+
+def number_in(schema: Mapping[str, Any], name: str) -> int:
+    """Return a whole number of a schema, bounded, so that no schema makes a sample huge."""
+    value = schema.get(name)
+    return int(max(-1_000_000, min(value, 1000))) if isinstance(value, int | float) else 0
+
+
+def referred(root: object, reference: str) -> object:
+    """Return the part of a schema that a reference such as `#/$defs/Step` points at."""
+    found = root
+    for step in reference.removeprefix("#").strip("/").split("/"):
+        found = found.get(step) if isinstance(found, Mapping) and step else found
+    return found
 
 
 def shortened(words: Words, tokens: int) -> Words:
     """Return the answer cut off after so many tokens."""
-    deltas = words.deltas()[:tokens]
-    text = "".join(orjson.loads(delta).get("content") or "" for delta in deltas)
-    return Words(len(deltas), lambda: deltas, message_of(text), b"length")
+    return Words(words.pieces[:tokens], "length", words.tool)
 
 
-def usage_json(prompt_tokens: int, completion_tokens: int, prompt_nano: int, completion_nano: int) -> bytes:
-    """Return the usage block; the costs are those of all prompt and completion tokens together."""
-    cost = dollar_text(prompt_nano + completion_nano)
-    total = prompt_tokens + completion_tokens
-    parts = dollar_text(prompt_nano), dollar_text(completion_nano)
-    return USAGE % (prompt_tokens, completion_tokens, total, cost, cost, *parts)
-
-
-def error_json(code: str, metadata: bool = True) -> bytes:
+def error_of(code: str, metadata: bool = True) -> dict[str, Any]:
     """Return the error object of an answer that failed after its 200; the code is a number if it looks like one."""
     number = int(code) if code.isdecimal() else None
     error: dict[str, Any] = {
@@ -128,4 +160,4 @@ def error_json(code: str, metadata: bool = True) -> bytes:
     }
     if metadata:
         error["metadata"] = {"error_type": "rate_limit_exceeded" if number == 429 else "provider_unavailable"}
-    return orjson.dumps(error)
+    return error

@@ -22,6 +22,7 @@ from sandbox.openrouter_keys import (
 )
 from sandbox.openrouter_scenarios import Scenario, UnknownScenario, defaults_changed, parse_scenario
 
+MODEL_CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages")
 LARGEST_LOGGED_BODY = 65_536
 STREAM_KNOBS = ("pace_ms", "chunks", "comments", "comment_ms", "usage")
 COUNTS = ("generation_404s", "keys_on_a_page")
@@ -31,7 +32,9 @@ ACCOUNT_NUMBERS = ("free_per_minute", "free_per_day")
 
 @dataclass(slots=True)
 class FaultRule:
-    """A scenario that requests get without asking for it. An empty selector matches everything."""
+    """A scenario that requests get without asking for it. An empty selector matches everything; an empty path: calls
+    of models.
+    """
 
     scenario: Scenario
     text: str
@@ -46,7 +49,7 @@ class FaultRule:
     def matches(self, exchange: Exchange, path: str, account_id: str) -> bool:
         return (
             (self.times is None or self.used < self.times)
-            and path.startswith(self.path)
+            and (path.startswith(self.path) if self.path else path in MODEL_CALLS)
             and self.method in ("", exchange.method)
             and self.key in ("", exchange.key_hash)
             and self.account in ("", account_id)
@@ -158,7 +161,7 @@ class Control:
             key=str(wishes.get("key") or ""),
             account=str(wishes.get("account") or ""),
             method=str(wishes.get("method") or ""),
-            path=str(wishes.get("path") or "/chat/completions"),
+            path=str(wishes.get("path") or ""),
             times=None if times is None else non_negative("times", times),
             after=wishes.get("after") is True,
         )

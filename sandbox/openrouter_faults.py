@@ -27,6 +27,7 @@ class FaultRow:
     names_account: bool = False
     html: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    document: Mapping[str, Any] | None = None  # instead of one made of the message
 
     def reply(self, values: Mapping[str, str]) -> Reply:
         """Return the answer with its placeholders filled in."""
@@ -46,7 +47,9 @@ class FaultRow:
             return Reply(self.status, b"", headers, b"text/plain")
         return Reply(self.status, PLACEHOLDER.sub(filled, orjson.dumps(self._document())), headers)
 
-    def _document(self) -> dict[str, Any]:
+    def _document(self) -> Mapping[str, Any]:
+        if self.document is not None:
+            return self.document
         error: dict[str, Any] = {"message": self.message, "code": self.status}
         if self.metadata is not None:
             error["metadata"] = self.metadata
@@ -55,6 +58,7 @@ class FaultRow:
 
 DEFAULT_VALUES = {
     "MESSAGE": "Invalid request parameters",
+    "RAW": "[]",
     "MODEL": "openai/gpt-4o-mini",
     "KEY": "sk-or-v1-unknown",
     "ACCOUNT": "user_2sandbox0000000000000000000",
@@ -95,6 +99,15 @@ ROWS: dict[str, FaultRow] = {
         400,
         "This endpoint's maximum context length is 128000 tokens. However, you requested about 200000 tokens.",
         {"error_type": "context_length_exceeded", "provider_name": None},
+    ),
+    # What the validator of responses says has a code that is text, and metadata beside the error.
+    "400-responses": FaultRow(
+        400,
+        "",
+        document={
+            "error": {"code": "invalid_prompt", "message": "Invalid Responses API request"},
+            "metadata": {"raw": "$RAW"},
+        },
     ),
     # 401a: no usable header; 401b: unknown, deleted or expired key; 401c: disabled key.
     "401a": FaultRow(401, "Missing Authentication header"),

@@ -369,7 +369,20 @@ def list_models(call: Call) -> Reply:
     limit = whole_number("limit", query["limit"]) if "limit" in query else None
     if limit is not None and not 1 <= limit <= 1000:
         raise bad_request("limit: Invalid input: expected number from 1 to 1000")
-    return as_json(listed_models(whole_number("offset", query.get("offset") or "0"), limit))
+    output = query.get("output_modalities") or "text"
+    return as_json(listed_models(output, whole_number("offset", query.get("offset") or "0"), limit))
+
+
+def list_embedding_models(_: Call) -> Reply:
+    return as_json(listed_models("embeddings", 0, None))
+
+
+def get_model(call: Call) -> Reply:
+    """Return one model; the path says `model`, not `models`."""
+    model = MODELS.get(call.rest)
+    if model is None:
+        raise Refused("404")
+    return as_json({"data": model.listed()})
 
 
 def count_models(_: Call) -> Reply:
@@ -397,7 +410,7 @@ def generation_record(call: Call, generation: Generation) -> dict[str, Any]:
     cost = dollars(generation.cost_nano)
     return dict.fromkeys(UNUSED_IN_GENERATION) | {
         "id": generation.id,
-        "api_type": "completions",
+        "api_type": generation.api_type,
         "cancelled": generation.cancelled,
         "created_at": iso(generation.created),
         "data_region": "global",

@@ -8,6 +8,7 @@ from sandbox.openrouter_scenarios import MODEL_PREFIX
 
 VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
 DEFAULT_MODEL = "openai/gpt-4o-mini"
+DEFAULT_EMBEDDING_MODEL = "openai/text-embedding-3-small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Model:
     context_length: int
     max_completion_tokens: int
     tokenizer: str
+    output: str = "text"  # or embeddings
 
     @property
     def is_free(self) -> bool:
@@ -39,9 +41,9 @@ class Model:
             "description": f"{self.name}, as the stand-in for OpenRouter offers it.",
             "context_length": self.context_length,
             "architecture": {
-                "modality": "text->text",
+                "modality": f"text->{self.output}",
                 "input_modalities": ["text"],
-                "output_modalities": ["text"],
+                "output_modalities": [self.output],
                 "tokenizer": self.tokenizer,
                 "instruct_type": None,
             },
@@ -57,7 +59,15 @@ class Model:
                 "is_moderated": False,
             },
             "per_request_limits": None,
-            "supported_parameters": ["max_tokens", "response_format", "stop", "temperature", "tool_choice", "tools"],
+            "supported_parameters": [
+                "max_tokens",
+                "response_format",
+                "stop",
+                "structured_outputs",
+                "temperature",
+                "tool_choice",
+                "tools",
+            ],
             "default_parameters": {"temperature": None, "top_p": None, "frequency_penalty": None},
             "supported_voices": None,
             "expiration_date": None,
@@ -134,17 +144,30 @@ MODELS = {
             4096,
             "Llama3",
         ),
+        Model(
+            DEFAULT_EMBEDDING_MODEL,
+            DEFAULT_EMBEDDING_MODEL,
+            "OpenAI: Text Embedding 3 Small",
+            "OpenAI",
+            20,
+            0,
+            8192,
+            0,
+            "GPT",
+            "embeddings",
+        ),
         Model("sandbox/stream", "sandbox/stream", "Stand-in: scenarios", "Sandbox", 1000, 2000, 128_000, 4096, "Other"),
     )
 }
 
 
-def find_model(name: str) -> Model | None:
-    """Return the model with this name; the ways of routing that a suffix names do not change it."""
+def find_model(name: str, api: str = "chat") -> Model | None:
+    """Return the model with this name, if it serves the format; suffixes that name a way of routing do not count."""
     if name.startswith(MODEL_PREFIX):
         return MODELS["sandbox/stream"]
     author_and_slug, _, variant = name.partition(":")
-    return MODELS.get(author_and_slug if variant in VARIANTS else name)
+    found = MODELS.get(author_and_slug if variant in VARIANTS else name)
+    return found if found and (found.output == "embeddings") == (api == "embeddings") else None
 
 
 def is_known_without_variant(name: str) -> bool:
@@ -152,9 +175,9 @@ def is_known_without_variant(name: str) -> bool:
     return name.partition(":")[0] in {known.partition(":")[0] for known in MODELS}
 
 
-def listed_models(offset: int, limit: int | None) -> dict[str, Any]:
-    """Return the answer to `GET /models`, or one page of it."""
-    models = [model.listed() for model in MODELS.values()]
+def listed_models(output: str, offset: int, limit: int | None) -> dict[str, Any]:
+    """Return the answer to `GET /models`, or one page of it. output: `text`, `embeddings`, or `all`."""
+    models = [model.listed() for model in MODELS.values() if output in ("all", model.output)]
     end = len(models) if limit is None else offset + limit
     following = f"/api/v1/models?offset={end}&limit={limit}" if end < len(models) else None
     return {"data": models[offset:end], "links": {"next": following}, "total_count": len(models)}

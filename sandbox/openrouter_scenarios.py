@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sandbox.http_server import Ending, Exchange, Heads, Mark, Reply, Step, in_chunk
+from sandbox.http_server import Ending, Heads, Mark, Reply, Step, in_chunk
 from sandbox.openrouter_faults import ROWS
 
 MODEL_PREFIX = "sandbox/"
@@ -38,6 +38,7 @@ class Plan:
     # the body, whole or streamed
     chunks: int = 0  # words of the answer; 0 leaves it to the echo
     text: str = ""  # utf8: words made of multi-byte characters
+    tools: int = 0  # calls the first tool unless the last message is a tool's result
     ending: str = ""  # fin | reset | stall | comments: instead of the regular end
     empty: int = 0
     huge_bytes: int = 0
@@ -62,12 +63,14 @@ class Plan:
     half_ms: int = 0  # every event in two halves with this pause between
     error_shape: str = "full"  # full | null-finish | no-choices
     error_usage: int = 0
+    opened: int = 0  # before an error that comes first: the events that open a stream of responses or messages
     error_done: int = 0
     error_split_ms: int = 0
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "stream": {},
+    "tools": {"tools": 1},
     "comments": {"comments": 5},
     "mid-comments": {"comments": 2, "mid_comments": 1},
     "one-byte": {"one_byte": 1},
@@ -80,6 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "no-done": {"done": 0},
     "no-finish": {"finish": 0, "usage": "none", "done": 0},
     "error-first": {"error_after": 0},
+    "error-opened": {"error_after": 0, "opened": 1},
     "error-first-comments": {"error_after": 0, "comments": 3},
     "error-mid": {"error_after": 3},
     "error-string-code": {"error_after": 3, "error_code": "server_error"},
@@ -237,14 +241,6 @@ def on_the_wire(reply: Reply, plan: Plan, heads: Heads, body: Iterator[Step]) ->
     yield from body
     if plan.close or plan.framing != "chunked":
         yield Ending.CLOSE
-
-
-def play_row(exchange: Exchange, heads: Heads, scenario: Scenario, values: Mapping[str, str]) -> None:
-    """Answer a request with the row of the fault table that a scenario names."""
-    plan = scenario.plan
-    hint = {"RETRY_AFTER": plan.retry_after} if plan.retry_after else {}
-    reply = ROWS[scenario.row].reply({**values, **hint})
-    exchange.play(reply.status, on_the_wire(reply, plan, heads, whole_body(plan, reply.body)))
 
 
 def head_lines(reply: Reply, plan: Plan) -> bytes:

@@ -15,6 +15,8 @@ import pytest
 import requests
 from hypothesis import strategies
 
+from sandbox.openrouter_control import MODEL_CALLS
+
 JSON_VALUES = strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(),
     lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(strategies.text(), inner, max_size=3),
@@ -184,15 +186,21 @@ def test_bad_bodies_are_refused_with_400(stand_in, body):
     assert answer.json()["error"]["code"] == 400
 
 
-@hypothesis.settings(max_examples=60, deadline=None, database=None)
-@hypothesis.given(document=JSON_VALUES, field=strategies.sampled_from(["messages", "model", "tools", "name", "limit"]))
+FIELDS = ["messages", "input", "prompt", "model", "tools", "tool_choice", "text", "response_format", "name", "limit"]
+FIELDS += ["output_config", "system", "instructions", "dimensions", "max_tokens", "max_output_tokens"]
+
+
+@hypothesis.settings(max_examples=100, deadline=None, database=None)
+@hypothesis.given(document=JSON_VALUES, field=strategies.sampled_from(FIELDS))
 def test_no_document_makes_it_fail(stand_in, document, field):
     account = stand_in.new_account()
     key = stand_in.new_key(account=account["id"])["key"]
-    body = json.dumps({"messages": [{"role": "user", "content": "x"}], field: document})
-    for path, secret in (("/keys", account["management_key"]), ("/chat/completions", key)):
-        status = stand_in.call("POST", path, secret, data=body).status_code
-        assert 200 <= status < 500, (path, body)
+    made = stand_in.call("POST", "/keys", account["management_key"], data=json.dumps({field: document}))
+    assert 200 <= made.status_code < 500
+    asked = {"messages": [{"role": "user", "content": "x"}], "model": "openai/gpt-4o", field: document}
+    for path in MODEL_CALLS:
+        answer = stand_in.call("POST", path, key, data=json.dumps({"input": "x", "prompt": "x"} | asked))
+        assert 200 <= answer.status_code < 500, (path, asked)
 
 
 def test_what_is_not_http_is_refused(stand_in):

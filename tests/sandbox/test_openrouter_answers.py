@@ -1,4 +1,4 @@
-"""What the stand-in says: words, their deltas, and the JSON around them."""
+"""What the stand-in says: words in pieces, and JSON that fits what was asked for."""
 
 import json
 
@@ -6,54 +6,86 @@ import pytest
 
 from sandbox import openrouter_answers as answers
 
-
-def text_of(words):
-    return "".join(json.loads(delta)["content"] for delta in words.deltas())
+STEPS = {
+    "type": "object",
+    "properties": {
+        "steps": {"type": "array", "items": {"$ref": "#/$defs/Step"}},
+        "unit": {"enum": ["C", "F"]},
+        "answer": {"anyOf": [{"type": "number", "minimum": 3}, {"type": "null"}]},
+        "sure": {"type": ["boolean", "null"]},
+        "kind": {"const": "weather"},
+        "at": {"type": "string", "format": "date"},
+        "optional": {"type": "string"},
+    },
+    "required": ["steps", "unit", "answer", "sure", "kind", "at"],
+    "$defs": {"Step": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}},
+}
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "text"),
     [
-        answers.echo([{"role": "user", "content": 'say "hi" \\ 🌍'}]),
-        answers.filler(30, multi_byte=False),
-        answers.filler(12, multi_byte=True),
-        answers.json_object([{"role": "user", "content": "json please"}]),
-        answers.shortened(answers.filler(30, multi_byte=False), 4),
+        (answers.echo('say "hi" \\ 🌍'), 'This is the stand-in for OpenRouter speaking. You said: "say "hi" \\ 🌍"'),
+        (answers.filler(4, multi_byte=False), "This is the stand-in"),
+        (answers.filler(3, multi_byte=True), "Grüße 🌍 こんにちは"),
+        (answers.shortened(answers.filler(30, multi_byte=False), 4), "This is the stand-in"),
     ],
 )
-def test_deltas_add_up_to_the_message(words):
-    assert text_of(words) == json.loads(words.message)["content"]
-    assert len(words.deltas()) == words.tokens
+def test_pieces_add_up_to_the_text(words, text):
+    assert words.text == text
+    assert words.tokens == len(text.split(" "))
 
 
-def test_the_echo_repeats_the_last_user_message_cut_short():
-    messages = [{"role": "user", "content": [{"type": "text", "text": "x" * 500}]}, {"role": "assistant"}]
-    assert "x" * 200 + "…" in text_of(answers.echo(messages))
-    assert "x" * 201 not in text_of(answers.echo(messages))
+def test_the_echo_is_cut_short():
+    assert "x" * 200 + "…" in answers.echo("x" * 500).text
+    assert "x" * 201 not in answers.echo("x" * 500).text
+
+
+def test_the_text_of_a_content_is_that_of_its_parts():
+    assert answers.text_of([{"type": "text", "text": "a"}, {"image": 1}, 5, {"text": "b"}]) == "a b"
+    assert answers.text_of(None) == answers.text_of(5) == ""
 
 
 def test_a_json_object_is_one():
-    assert json.loads(text_of(answers.json_object([{"role": "user", "content": "hi"}]))) == {
-        "stand_in": True,
-        "you_said": "hi",
+    assert json.loads(answers.json_object("hi").text) == {"stand_in": True, "you_said": "hi"}
+
+
+def test_structured_output_has_what_the_schema_requires():
+    assert json.loads(answers.structured(STEPS).text) == {
+        "steps": [{"text": "stand-in"}],
+        "unit": "C",
+        "answer": 3,
+        "sure": True,
+        "kind": "weather",
+        "at": "2026-01-02",
     }
 
 
-def test_a_tool_call_has_arguments_that_are_json():
-    words = answers.tool_call("look_up")
-    pieces = [json.loads(delta)["tool_calls"][0]["function"] for delta in words.deltas()]
-    call = json.loads(words.message)["tool_calls"][0]["function"]
-    assert "".join(piece["arguments"] for piece in pieces) == call["arguments"]
-    assert json.loads(call["arguments"]) == {"query": "stand-in"}
-    assert pieces[0]["name"] == call["name"] == "look_up"
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        5,
+        {"$ref": "#"},
+        {"$ref": 5},
+        {"enum": []},
+        {"type": []},
+        {"type": "object", "required": ["a"], "properties": 5},
+        {"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#"}}},
+        {"type": "array", "minItems": 10**9, "items": {"type": "string", "minLength": 1e300}},
+    ],
+)
+def test_no_schema_makes_a_sample_fail_or_grow(schema):
+    assert len(answers.structured(schema).text) < 10_000
 
 
-def test_usage_names_the_cost_exactly():
-    usage = answers.usage_json(3, 7, 3, 70)
-    assert b'"cost":0.000000073,' in usage
-    assert json.loads(usage)["total_tokens"] == 10
+def test_a_tool_call_has_the_arguments_that_its_schema_requires():
+    words = answers.tool_call(answers.Tool("look_up", STEPS))
+    assert (words.tool, words.finish_reason, words.pieces[0]) == ("look_up", "tool_calls", "")
+    assert json.loads(words.text)["kind"] == "weather"
+    assert answers.tool_call(answers.Tool("no_arguments", None)).text == "{}"
 
 
 @pytest.mark.parametrize(("code", "shown"), [("429", 429), ("server_error", "server_error")])
 def test_error_codes_are_numbers_if_they_look_like_it(code, shown):
-    assert json.loads(answers.error_json(code))["code"] == shown
+    assert answers.error_of(code)["code"] == shown

@@ -78,6 +78,14 @@ def test_a_tool_that_must_be_called_is_called(stand_in, key, events_of, choice):
     assert last["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_the_scenario_of_tools_calls_one_until_its_result_is_told(stand_in, key):
+    question, result = {"role": "user", "content": "Hello"}, {"role": "tool", "tool_call_id": "1", "content": "sunny"}
+    for messages, reason in (([question], "tool_calls"), ([question, result], "stop")):
+        answer = stand_in.chat(key["key"], model="sandbox/tools", tools=ONE_TOOL, messages=messages).json()
+        assert answer["choices"][0]["finish_reason"] == reason
+    assert stand_in.chat(key["key"], model="sandbox/tools").json()["choices"][0]["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize("choice", ["auto", "none", {"function": {"name": []}}, {"function": 5}, 5])
 def test_other_tool_choices_get_text(stand_in, key, choice):
     answer = stand_in.chat(key["key"], tools=[*ONE_TOOL, 5, {"function": {"name": 5}}], tool_choice=choice)
@@ -137,10 +145,10 @@ def test_a_cancelled_stream_costs_what_was_produced(stand_in, key, wait_for):
     assert last_generation(stand_in, key)["cancelled"]
 
 
-def test_a_whole_answer_is_billed_even_if_nobody_waits_for_it(stand_in, key):
+def test_a_whole_answer_is_billed_even_if_nobody_waits_for_it(stand_in, key, wait_for):
     stand_in.open_chat(key["key"], "sandbox/slow-headers?chunks=9", stream=False).close()
     stand_in.logged(key["hash"], lambda entry: entry["client_closed_early"])
-    assert stand_in.spent(key["hash"]) == PRICE_OF_PROMPT + 9 * PRICE_OF_WORD
+    wait_for(lambda: stand_in.spent(key["hash"]) == PRICE_OF_PROMPT + 9 * PRICE_OF_WORD)
 
 
 @pytest.mark.parametrize("how", ["stall", "pause&break_ms=60000"])

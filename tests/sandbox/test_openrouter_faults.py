@@ -29,7 +29,7 @@ def test_every_row_is_answered_by_the_name_of_its_model(stand_in, key, label, st
         assert answer.headers["content-type"].startswith("text/html")
     elif row.status >= 400:
         assert answer.headers["content-type"] == "application/json"
-        assert answer.json()["error"]["code"] == row.status
+        assert answer.json()["error"]["code"] == (row.document["error"]["code"] if row.document else row.status)
         assert answer.json()["error"]["message"]
         assert ("user_id" in answer.json()) == row.names_account
 

@@ -33,10 +33,27 @@ def test_the_list_is_what_the_official_client_expects(stand_in):
 
 
 def test_pages_lead_through_the_whole_list():
-    first = listed_models(0, 3)
+    first = listed_models("text", 0, 3)
     assert len(first["data"]) == 3
     assert first["links"]["next"] == "/api/v1/models?offset=3&limit=3"
-    assert listed_models(3, 1000)["links"]["next"] is None
+    assert listed_models("text", 3, 1000)["links"]["next"] is None
+
+
+def test_models_of_embeddings_are_listed_for_who_asks(stand_in):
+    def listed(path):
+        return {model["id"] for model in stand_in.call("GET", path).json()["data"]}
+
+    embedding = "openai/text-embedding-3-small"
+    assert embedding not in listed("/models")
+    assert listed("/models?output_modalities=all") == listed("/models") | {embedding}
+    assert listed("/embeddings/models") == {embedding}
+    assert (find_model(embedding), find_model(embedding, "embeddings").id) == (None, embedding)
+
+
+def test_one_model_is_shown(stand_in):
+    assert stand_in.call("GET", "/model/openai/gpt-4o").json()["data"]["id"] == "openai/gpt-4o"
+    for path in ("/model/openai/none", "/models/openai/gpt-4o", "/model", "/model/"):
+        assert stand_in.call("GET", path).json() == {"error": {"message": "Not Found", "code": 404}}
 
 
 def test_unknown_models_are_refused_in_openrouters_words(stand_in):
