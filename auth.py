@@ -2,6 +2,7 @@
 
 A client sends a key derived from the password on its own device, never the password; the server hashes that key again.
 Access tokens are JSON web tokens (HS256) with one issuer and one decoder; verification raises, it never returns False.
+Client keys and API tokens are known by their prefix and looked up in memory by their hash.
 """
 
 from __future__ import annotations
@@ -10,13 +11,19 @@ import logging
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, NoReturn
 
 import jwt
 
+import api_tokens
+import client_keys
+from api_tokens import ApiToken
+from client_keys import ClientKey
 from clock import Clock
 from crypto import KeyHasher, WrongKey, new_id
-from errors import BadRequest, Forbidden, Unauthorized, UsernameTaken
+from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
+from hashed_secrets import HashedSecrets
 from logs import event
 from user_sessions import UserSession, UserSessions
 from users import Users, UserState
@@ -39,14 +46,45 @@ MIN_DIFFERENT_CHARACTERS = 20
 HOW_TO_DERIVE = "send base64url(Argon2id(...)) cut to 64 characters, as GET /api/auth/kdf describes"
 
 
-@dataclass(frozen=True)
+class Credential(StrEnum):
+    """What somebody proves with who they are."""
+
+    ACCESS_TOKEN = "access token"
+    CLIENT_KEY = "client key"
+    API_TOKEN = "API token"
+
+
+Credentials = frozenset[Credential]
+ACCESS_TOKEN = frozenset({Credential.ACCESS_TOKEN})
+FOR_CALLS = frozenset({Credential.ACCESS_TOKEN, Credential.CLIENT_KEY})
+FOR_READING = frozenset({Credential.ACCESS_TOKEN, Credential.API_TOKEN})
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request, as a verified token says. expires_at: seconds since 1970; client_key_id: if one was used."""
+    """Who sent a request, as a verified credential says.
+
+    session_id: that of an access token, else empty. expires_at: of the credential, seconds since 1970. client_key,
+    api_token: if one was used.
+    """
 
     user_id: int
     session_id: str
     expires_at: float
-    client_key_id: int | None = None
+    client_key: ClientKey | None = None
+    api_token: ApiToken | None = None
+
+    @property
+    def client_key_id(self) -> int | None:
+        """The id of the client key, if one was used."""
+        return self.client_key.id if self.client_key else None
+
+    @property
+    def credential(self) -> Credential:
+        """The kind of credential that was used."""
+        if self.client_key:
+            return Credential.CLIENT_KEY
+        return Credential.API_TOKEN if self.api_token else Credential.ACCESS_TOKEN
 
 
 class Auth:
@@ -60,7 +98,11 @@ class Auth:
         secret_key: str,
         access_life: timedelta,
         clock: Clock,
+        client_keys: HashedSecrets[ClientKey],
+        api_tokens: HashedSecrets[ApiToken],
     ) -> None:
+        self._client_keys = client_keys
+        self._api_tokens = api_tokens
         self._users = users
         self._sessions = sessions
         self._hasher = hasher
@@ -68,6 +110,10 @@ class Auth:
         self.access_life = access_life
         self._clock = clock
         self._verified: dict[str, Caller] = {}
+        self.is_informed = True
+        """False in a process that has not yet read from the database who may not call any more."""
+        self.trusts_uninformed = False
+        """Whether a signature is enough then; who has logged out or was disabled since is let in too."""
 
     def register(self, username: object, derived_key: object) -> int:
         """Create an account and return its id. Raises BadRequest with the reason, UsernameTaken, Busy."""
@@ -116,22 +162,45 @@ class Auth:
         self._sessions.reload()  # here at once
         event(log, "logout", user_id=caller.user_id)
 
-    def authenticate(self, authorization: str | None, may_call: bool = True) -> Caller:
-        """The caller whom an Authorization header proves. Raises Unauthorized; Forbidden if the user may not call.
+    def authenticate(
+        self, authorization: str | None, accepted: Credentials = ACCESS_TOKEN, may_call: bool = True
+    ) -> Caller:
+        """The caller whom an Authorization header proves. Raises Unauthorized; Busy if that can't be known now.
 
+        Forbidden is raised if the user may not call, or for a credential that is right but not accepted here.
         may_call: False for what a silenced user may still do.
         """
-        token = _bearer(authorization)
+        caller = self._caller(_bearer(authorization))
+        state = self._users.restricted.get(caller.user_id)
+        if state is UserState.DISABLED:  # first: that has ended the session too, and to log in again would not help
+            raise Forbidden("This account is disabled")
+        if caller.session_id in self._sessions.ended:
+            raise Unauthorized("The session has ended; log in again")
+        if state and may_call:
+            raise Forbidden("This account may not make calls at present")
+        if caller.credential not in accepted:
+            kinds = " or ".join(
+                f"an {kind}" if kind[0] in "aA" else f"a {kind}" for kind in Credential if kind in accepted
+            )
+            raise Forbidden(f"This takes {kinds}; what was sent is of another kind ({caller.credential})")
+        return caller
+
+    def _caller(self, token: str) -> Caller:
+        """Who holds this token, by its kind. Raises Unauthorized, Busy."""
+        is_stored = token.startswith((client_keys.PREFIX, api_tokens.PREFIX))
+        if not self.is_informed and (is_stored or not self.trusts_uninformed):
+            raise Busy("Accounts can't be looked up at present; try again shortly", retry_after_seconds=5)
+        if token.startswith(client_keys.PREFIX):
+            if key := self._client_keys.find(token):
+                return Caller(key.user_id, "", key.expires_at, client_key=key)
+            raise Unauthorized("The client key is unknown, revoked or expired")
+        if token.startswith(api_tokens.PREFIX):
+            if api_token := self._api_tokens.find(token):
+                return Caller(api_token.user_id, "", api_token.expires_at, api_token=api_token)
+            raise Unauthorized("The API token is unknown, revoked or expired")
         caller = self._verified.get(token) or self._verify(token)
         if caller.expires_at <= self._clock.timestamp():
             raise Unauthorized("The token has expired; log in again")
-        if caller.session_id in self._sessions.ended:
-            raise Unauthorized("The session has ended; log in again")
-        if state := self._users.restricted.get(caller.user_id):
-            if state is UserState.DISABLED:
-                raise Forbidden("This account is disabled")
-            if may_call:
-                raise Forbidden("This account may not make calls at present")
         return caller
 
     def _issue(self, session: UserSession) -> str:

@@ -23,6 +23,7 @@ from errors import AppError, Busy
 from gateway_processes import beaten_at
 from leased_quota import LeasedQuota, granted
 from logs import event
+from outage_credit import OutageCredit
 from quota_terms import QuotaTerms, dollars
 from quotas import Quota, Quotas
 
@@ -40,14 +41,19 @@ BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a call may cost, taken from the slices of these quotas; 0 and None where none has a limit."""
+    """What a call may cost, taken from the slices of these quotas; 0 and None where none has a limit.
+
+    credit_of: the user, if it was taken from what that one may spend while quotas are unknown.
+    """
 
     nano: int
     user_quota_id: int | None
     key_quota_id: int | None
+    credit_of: int | None = None
 
 
 UNLIMITED = Reservation(0, None, None)
+NO_CREDIT = OutageCredit(0)
 
 
 class QuotaSlices:
@@ -65,7 +71,13 @@ class QuotaSlices:
     counted here, and stays reserved until its slice was unused for some minutes.
     """
 
-    def __init__(self, db: Database, process_id: str, quotas: Quotas, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, process_id: str, quotas: Quotas, clock: Clock, credit: OutageCredit = NO_CREDIT
+    ) -> None:
+        """credit: for calls before anything is known of quotas."""
+        self._credit = credit
+        self.is_informed = True
+        """False as long as `reload` has not succeeded in this process; told by whoever calls it."""
         self._db = db
         self._process_id = process_id
         self._quotas = quotas
@@ -85,6 +97,9 @@ class QuotaSlices:
 
         Raises QuotaExceeded; Busy if the database has to be asked and does not answer.
         """
+        if not self.is_informed:
+            self._credit.reserve(caller.user_id, nano)
+            return Reservation(nano, None, None, caller.user_id)
         user, key = self._slices_of(caller)
         user_quota_id = self._admit(user, nano) if user and nano and user.is_limited else None
         try:
@@ -98,9 +113,11 @@ class QuotaSlices:
 
     def give_back(self, reservation: Reservation, nano: int) -> None:
         """Put back a part of a reservation that was not used: at the end of its call, or when it never went up."""
+        if reservation.credit_of is not None:
+            self._credit.give_back(reservation.credit_of, nano)
         for quota_id in (reservation.user_quota_id, reservation.key_quota_id):
-            # A slice that was forgotten has no row either: the ledger lets this part go back to the quota.
-            if nano and quota_id is not None and (found := self._by_id.get(quota_id)):
+            # Of a slice without a row, as after it was forgotten, the ledger lets this part go back to the quota.
+            if nano and quota_id is not None and (found := self._by_id.get(quota_id)) and found.has_row:
                 with found.lock:
                     found.nano += nano
                     found.used -= nano
@@ -208,6 +225,7 @@ class QuotaSlices:
         found.is_leased = True
         amount, quota = self._db.transact(lambda tx: rows.take(tx, self._process_id, quota_id, at, grant))
         self._know(found, quota)
+        found.has_row = found.has_row or amount > 0
         return amount
 
     # ── in the background

@@ -1,7 +1,7 @@
 """How often, how much and how much at once: what a user, a client key or an address may ask for in a minute.
 
-Requests and tokens are counted in windows of a minute (window_counters.py), for all replicas together if there is
-Redis. Calls at once are counted in each process by itself: nobody would take a dead replica's calls out of Redis.
+Requests and tokens are counted in windows of a minute or an hour (window_counters.py), for all replicas together if
+there is Redis. Calls at once are counted in each process by itself: nobody would take a dead replica's calls out of it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from auth import Caller
 from clock import Clock
 from config import Config
 from errors import TooManyRequests
-from window_counters import WINDOW_SECONDS, CacheStatus, WindowCounters
+from window_counters import HOUR, MINUTE, CacheStatus, WindowCounters
 
 Headers = list[tuple[str, str]]
 Door = Literal["log-ins", "registrations", "refreshes", "admin requests"]
@@ -25,9 +26,10 @@ Door = Literal["log-ins", "registrations", "refreshes", "admin requests"]
 class _Limit:
     """So much of something for each one of a kind. what: "requests", "tokens", "calls at once", ..."""
 
-    kind: Literal["address", "user", "key", "account"]
+    kind: Literal["address", "user", "key", "account", "token"]
     what: str
     amount: int
+    seconds: int = MINUTE
 
     @property
     def name(self) -> str:
@@ -40,13 +42,13 @@ class _Limit:
     @property
     def policy(self) -> str:
         """The limit as an item of RateLimit-Policy."""
-        rest = f"w={WINDOW_SECONDS}" if self.is_window else 'qu="concurrent-requests"'
+        rest = f"w={self.seconds}" if self.is_window else 'qu="concurrent-requests"'
         return f'"{self.name}";q={self.amount};{rest}'
 
     @property
     def message(self) -> str:
         """What a client is told that has used it up."""
-        per = " a minute" if self.is_window else ""
+        per = "" if not self.is_window else " a minute" if self.seconds == MINUTE else " an hour"
         return f"Too many {self.what}: this service allows {self.amount}{per} per {self.kind}"
 
 
@@ -106,6 +108,7 @@ class RateLimits:
             "admin requests": _Limit("address", "admin requests", config.admin_rate_limit_per_minute),
         }
         self._account = _Limit("account", "log-ins", config.login_rate_limit_account_per_minute)
+        self._api_token = _Limit("token", "requests", config.api_token_rate_limit_per_hour, HOUR)
         of_all = [
             _Limit("address", "requests", config.rate_limit_address_rpm),
             _Limit("user", "requests", config.rate_limit_user_rpm),
@@ -113,17 +116,24 @@ class RateLimits:
             _Limit("address", "calls at once", config.rate_limit_address_concurrent),
             _Limit("user", "calls at once", config.rate_limit_user_concurrent),
         ]
-        of_keys = [
-            _Limit("key", "requests", config.rate_limit_key_rpm),
-            _Limit("key", "tokens", config.rate_limit_key_tpm),
-            _Limit("key", "calls at once", config.rate_limit_key_concurrent),
-        ]
         self._without_key = _Plan(of_all)
-        self._with_key = _Plan([*of_all, *of_keys])
+        self._key_rpm = config.rate_limit_key_rpm
+
+        def with_key(rpm: int) -> _Plan:
+            tokens = _Limit("key", "tokens", config.rate_limit_key_tpm)
+            at_once = _Limit("key", "calls at once", config.rate_limit_key_concurrent)
+            return _Plan([*of_all, _Limit("key", "requests", rpm), tokens, at_once])
+
+        self._with_key = lru_cache(maxsize=1000)(with_key)
 
     @property
     def cache_status(self) -> CacheStatus:
         """Whether Redis counts; as far as known, without asking it."""
+        return self._counters.status
+
+    def check_cache(self) -> CacheStatus:
+        """Whether Redis counts, found out by asking it."""
+        self._counters.check()
         return self._counters.status
 
     def start(self, stopping: threading.Event) -> None:
@@ -138,7 +148,7 @@ class RateLimits:
         Every call counts as a request, a refused one too. Tokens are known afterwards: a call is let in while the
         window has any left.
         """
-        plan = self._without_key if caller.client_key_id is None else self._with_key
+        plan = self._plan_of(caller)
         if plan.is_empty:
             return UNLIMITED
         ids = {"address": address, "user": caller.user_id, "key": caller.client_key_id}
@@ -167,6 +177,11 @@ class RateLimits:
         if refused:
             raise TooManyRequests(refused.message, wait, dict(headers))
         return Admission(headers, self, running, token_counters)
+
+    def _plan_of(self, caller: Caller) -> _Plan:
+        if not caller.client_key:
+            return self._without_key
+        return self._with_key(caller.client_key.rpm or self._key_rpm)  # a limit of the key's own wins, higher or lower
 
     def _enter(
         self, plan: _Plan, ids: dict[str, object], states: list[str], may_enter: bool
@@ -202,7 +217,7 @@ class RateLimits:
             for counter in admission._token_counters:
                 self._counters.add(window, counter, tokens)
 
-    # ── log-ins and administration
+    # ── log-ins, administration, API tokens
 
     def check_address(self, door: Door, address: str) -> None:
         """Count a request at this door from this address. Raises TooManyRequests."""
@@ -216,10 +231,14 @@ class RateLimits:
         """
         self._count(self._account, username_hash)
 
+    def check_api_token(self, token_id: int) -> None:
+        """Count a request with an API token. Raises TooManyRequests."""
+        self._count(self._api_token, str(token_id))
+
     def _count(self, limit: _Limit, subject: str) -> None:
         if not limit.amount:
             return
-        window, ends_in = self._counters.window()
+        window, ends_in = self._counters.window(limit.seconds)
         left = limit.amount - self._counters.add(window, f"{limit.kind}/{subject}/{limit.what}")
         if left < 0:
             headers = {"RateLimit-Policy": limit.policy, "RateLimit": f'"{limit.name}";r=0;t={ends_in}'}

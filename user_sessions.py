@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -76,11 +76,23 @@ class UserSessions:
 
         self._db.transact(update)
 
+    def end_all(self, user_id: int) -> int:
+        """Log a user out everywhere, in every process within two seconds; returns how many sessions there were."""
+        return self._db.transact(lambda tx: end_all_of(tx, user_id, self._clock.now()))
+
     def reload(self) -> None:
         """Copy into memory which sessions have ended while their access tokens may still run."""
         since = self._clock.now() - self._access_life
         with self._db.reading() as tx:
             self.ended = frozenset(tx.scalars(sa.select(table.c.id).where(table.c.ended_at > since)))
+
+
+def end_all_of(tx: Transaction, user_id: int, now: datetime) -> int:
+    """End a user's open sessions, in the transaction that gives the reason; returns how many there were."""
+    open_ones = sa.and_(table.c.user_id == user_id, table.c.ended_at.is_(None), table.c.expires_at > now)
+    ended: int = tx.execute(table.update().where(open_ones).values(ended_at=now)).rowcount
+    bump(tx, "user_sessions")
+    return ended
 
 
 def _with_new_token(session: UserSession) -> tuple[UserSession, str]:

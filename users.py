@@ -1,19 +1,22 @@
-"""Accounts: create, find, disable. A username is stored only as a keyed hash."""
+"""Accounts: create, find, change. A username is stored only as a keyed hash."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
 from clock import Clock
-from crypto import keyed_name
-from db import Database, Duplicate, Transaction, inserted_id
-from errors import NotFound, UsernameTaken
+from crypto import keyed_name, new_id
+from db import Database, Duplicate, NotAnswering, Transaction, inserted_id
+from errors import Conflict, NotFound, UsernameTaken
 from revisions import bump
 from tables import users as table
+from user_sessions import end_all_of
 
 
 class UpstreamChoice(StrEnum):
@@ -32,6 +35,17 @@ class UserState(StrEnum):
     SILENCED = "silenced"
 
 
+class UserRole(StrEnum):
+    """admin: may use /admin too. service: an account of client keys without a person, to which nobody can log in."""
+
+    USER = "user"
+    ADMIN = "admin"
+    SERVICE = "service"
+
+
+MAX_TRUST_LEVEL = 4
+
+
 @dataclass(frozen=True)
 class User:
     """One account, without its name."""
@@ -42,20 +56,51 @@ class User:
     created_at: datetime
     last_login: datetime | None
     upstream_choice: UpstreamChoice
+    role: UserRole
+    trust_level: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What operators get to see of it."""
+        return {
+            "id": self.id,
+            "state": self.state.value,
+            "role": self.role.value,
+            "trust_level": self.trust_level,
+            "created_at": self.created_at.isoformat(timespec="seconds"),
+            "last_login": self.last_login.isoformat(timespec="seconds") if self.last_login else None,
+            "upstream_choice": self.upstream_choice.value,
+        }
+
+    def changed_from(self, before: User) -> dict[str, Any]:
+        """What an operator has changed, for the audit log: each new value, and the old one as `old_<name>`."""
+        names = [name for name in ("state", "role", "trust_level") if getattr(self, name) != getattr(before, name)]
+        old = {f"old_{name}": getattr(before, name) for name in names}
+        return {name: getattr(self, name) for name in names} | old
+
+
+COLUMNS = [table.c[name] for name in User.__dataclass_fields__]
 
 
 class Users:
-    """The accounts, and in memory which of them may not call or have chosen otherwise than most."""
+    """The accounts, and in memory which of them may not call, may administer, or have chosen otherwise than most."""
 
-    def __init__(self, db: Database, username_key: bytes, clock: Clock) -> None:
+    def __init__(self, db: Database, username_key: bytes | None, clock: Clock) -> None:
+        """username_key: None if it is told by `know_username_key`, before anybody can be looked for."""
         self._db = db
         self._username_key = username_key
         self._clock = clock
         self.restricted: dict[int, UserState] = {}
+        self.admins: frozenset[int] = frozenset()
         self._choices: dict[int, UpstreamChoice] = {}
 
+    def know_username_key(self, username_key: bytes) -> None:
+        """Learn the 32-byte key of username hashes."""
+        self._username_key = username_key
+
     def name_hash(self, username: str) -> str:
-        """The name as it is stored: 64 hex characters."""
+        """The name as it is stored: 64 hex characters. Raises NotAnswering before the key is known."""
+        if self._username_key is None:
+            raise NotAnswering("the database, which has the key of usernames, has not answered yet")
         return keyed_name(self._username_key, username)
 
     def create(self, username: str, key_hash: str) -> int:
@@ -92,13 +137,18 @@ class Users:
         return user
 
     def _find(self, condition: sa.ColumnElement[bool]) -> User | None:
-        columns = [table.c[name] for name in User.__dataclass_fields__]
         with self._db.reading() as tx:
-            row = tx.execute(sa.select(*columns).where(condition)).first()
-        if row is None:
-            return None
-        choice = UpstreamChoice(row.upstream_choice or UpstreamChoice.DEDICATED_FIRST)
-        return User(**{**row._asdict(), "state": UserState(row.state), "upstream_choice": choice})
+            row = tx.execute(sa.select(*COLUMNS).where(condition)).first()
+        return _user(row) if row else None
+
+    def page(self, page: int, page_size: int, wanted: Mapping[str, object]) -> tuple[list[User], int]:
+        """One page of accounts, newest first, and how many there are. wanted: values of columns, all of which hold."""
+        conditions = [table.c[name] == value for name, value in wanted.items()]
+        query = sa.select(*COLUMNS).where(*conditions).order_by(table.c.id.desc())
+        with self._db.reading() as tx:
+            total = tx.scalar(sa.select(sa.func.count()).select_from(table).where(*conditions)) or 0
+            rows = tx.execute(query.limit(page_size).offset((page - 1) * page_size)).all()
+        return [_user(row) for row in rows], total
 
     def logged_in(self, user_id: int, new_key_hash: str | None = None) -> None:
         """Note a login; with `new_key_hash`, store the key's hash made with today's parameters."""
@@ -108,8 +158,40 @@ class Users:
         self._db.transact(lambda tx: tx.execute(table.update().where(table.c.id == user_id).values(values)))
 
     def set_state(self, user_id: int, state: UserState) -> None:
-        """Enable, disable or silence; in force in every process within two seconds."""
-        self._change(user_id, {"state": state})
+        """Enable, disable or silence: as change does."""
+        self.change(user_id, state=state)
+
+    def change(
+        self,
+        user_id: int,
+        state: UserState | None = None,
+        role: UserRole | None = None,
+        trust_level: int | None = None,
+    ) -> tuple[User, User]:
+        """Change what is given, in force in every process within two seconds. Returns the user before and after.
+
+        Disabling ends all sessions. Raises NotFound; Conflict for the role of a service account, which stays.
+        """
+        given = {"state": state, "role": role, "trust_level": trust_level}
+        values = {name: value for name, value in given.items() if value is not None}
+
+        def update(tx: Transaction) -> tuple[User, User]:
+            row = tx.execute(sa.select(*COLUMNS).where(table.c.id == user_id).with_for_update()).first()
+            if row is None:
+                raise NotFound(f"There is no user {user_id}")
+            before = _user(row)
+            if role and UserRole.SERVICE in {role, before.role} and role is not before.role:
+                raise Conflict("Nobody can log in to a service account: none becomes one, and none becomes another")
+            after = replace(before, **values)  # type: ignore[arg-type]
+            if after != before:
+                now = self._clock.now()
+                tx.execute(table.update().where(table.c.id == user_id).values(**values, updated_at=now))
+                if after.state is UserState.DISABLED:
+                    end_all_of(tx, user_id, now)
+                bump(tx, "users")
+            return before, after
+
+        return self._db.transact(update)
 
     def upstream_choice(self, user_id: int) -> UpstreamChoice:
         """Which keys carry this user's calls, as this process knows it."""
@@ -130,8 +212,29 @@ class Users:
 
     def reload(self) -> None:
         """Copy into memory those who differ from most: few, where all users may be a million."""
-        differs = sa.or_(table.c.state != UserState.ACTIVE, table.c.upstream_choice.is_not(None))
+        differs = [table.c.state != UserState.ACTIVE, table.c.upstream_choice.is_not(None)]
+        differs.append(table.c.role == UserRole.ADMIN)
+        columns = table.c.id, table.c.state, table.c.upstream_choice, table.c.role
         with self._db.reading() as tx:
-            rows = tx.execute(sa.select(table.c.id, table.c.state, table.c.upstream_choice).where(differs)).all()
+            rows = tx.execute(sa.select(*columns).where(sa.or_(*differs))).all()
         self.restricted = {row.id: UserState(row.state) for row in rows if row.state != UserState.ACTIVE}
+        self.admins = frozenset(row.id for row in rows if row.role == UserRole.ADMIN and row.id not in self.restricted)
         self._choices = {row.id: UpstreamChoice(row.upstream_choice) for row in rows if row.upstream_choice}
+
+
+def is_user(tx: Transaction, user_id: int) -> bool:
+    """True if there is an account of this id."""
+    return tx.scalar(sa.select(table.c.id).where(table.c.id == user_id)) is not None
+
+
+def add_service_account(tx: Transaction, now: datetime) -> int:
+    """Add an account that nobody can log in to and return its id: no name hashes to its name, no key to its key."""
+    row: dict[str, object] = {"username_hash": f"service-{new_id()}", "key_hash": "none", "role": UserRole.SERVICE}
+    row |= {"state": UserState.ACTIVE, "created_at": now, "updated_at": now}
+    return inserted_id(tx.execute(table.insert().values(row)))
+
+
+def _user(row: sa.Row[Any]) -> User:
+    choice = UpstreamChoice(row.upstream_choice or UpstreamChoice.DEDICATED_FIRST)
+    named = {"state": UserState(row.state), "role": UserRole(row.role), "upstream_choice": choice}
+    return User(**row._asdict() | named)

@@ -1,8 +1,8 @@
-"""How often something happened in the current minute: counted in this process, or in Redis for all replicas.
+"""How often something happened in the current minute or hour: counted in this process, or in Redis for all replicas.
 
-Windows are the minutes of the clock, and a window's number is part of a counter's name. So its end is known without
-asking, and counting is one step. (A sliding window would forbid two full minutes' worth around a border, but one that
-was overrun, as token windows are, can then keep somebody out for more than a minute.)
+Windows are the minutes and hours of the clock, and a window's number is part of a counter's name. So its end is known
+without asking, and counting is one step. (A sliding window would forbid two full minutes' worth around a border, but
+one that was overrun, as token windows are, can then keep somebody out for more than a minute.)
 
 In Redis it is `limits` that counts. Its memory storage is not used: it starts a thread with nearly every count, which
 takes 0.2 ms, reads the clock by itself, and loses counts when threads meet at a new counter.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from limits.errors import StorageError
 from limits.storage import RedisStorage
@@ -23,39 +23,47 @@ from logs import event
 
 log = logging.getLogger("rate_limits")
 
-WINDOW_SECONDS = 60
+MINUTE, HOUR = 60, 3600  # seconds
 REDIS_TIMEOUT_SECONDS = 0.5  # what a call in flight can lose when Redis hangs; those after it don't ask
 CHECK_SECONDS = 1.0
 WARN_SECONDS = 60.0
 # Nothing but these counters is kept in Redis: one database of it (redis://host/1) for one installation.
-KEY_PREFIX = "openrouter-proxy/minute"
+KEY_PREFIX = "openrouter-proxy/window"
 
 CacheStatus = Literal["ok", "unreachable", "off"]
 
 
+class Window(NamedTuple):
+    """A minute or an hour, counted from 1970."""
+
+    seconds: int
+    number: int
+
+
 class _MemoryCounters:
-    """Counters of the last two windows. Bounded by what one process can be asked in two minutes."""
+    """Counters of the last two windows of each length. Bounded by what one process can be asked in them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._windows: dict[int, dict[str, int]] = {}
+        self._windows: dict[Window, dict[str, int]] = {}
 
-    def add(self, window: int, name: str, amount: int) -> int:
+    def add(self, window: Window, name: str, amount: int) -> int:
         with self._lock:
             counts = self._windows.get(window)
             if counts is None:
                 counts = self._windows[window] = {}
-                while len(self._windows) > 2:  # a thread may still be counting in the one before
-                    del self._windows[next(iter(self._windows))]
+                # A thread may still be counting in the one before.
+                for old in [known for known in self._windows if known.seconds == window.seconds][:-2]:
+                    del self._windows[old]
             count = counts[name] = counts.get(name, 0) + amount
             return count
 
-    def get(self, window: int, name: str) -> int:
+    def get(self, window: Window, name: str) -> int:
         return self._windows.get(window, {}).get(name, 0)
 
 
 class WindowCounters:
-    """Named counters that begin anew with each minute of the clock.
+    """Named counters that begin anew with each minute, or each hour, of the clock.
 
     redis_url: shared by all processes that name it. While Redis does not answer, each process counts for itself: the
     service neither stops nor stands open. `start` begins to use Redis, and to look after it.
@@ -74,25 +82,25 @@ class WindowCounters:
         """Whether Redis counts; as far as known, without asking it."""
         return "off" if self._redis is None else "ok" if self._redis_is_up else "unreachable"
 
-    def window(self) -> tuple[int, int]:
-        """The current window's number, and the whole seconds after which it is surely over (1 to 60)."""
-        number, passed = divmod(self._clock.timestamp(), WINDOW_SECONDS)
-        return int(number), math.ceil(WINDOW_SECONDS - passed)
+    def window(self, seconds: int = MINUTE) -> tuple[Window, int]:
+        """The current window of this length, and the whole seconds after which it is surely over, at least 1."""
+        number, passed = divmod(self._clock.timestamp(), seconds)
+        return Window(seconds, int(number)), math.ceil(seconds - passed)
 
-    def add(self, window: int, name: str, amount: int = 1) -> int:
+    def add(self, window: Window, name: str, amount: int = 1) -> int:
         """Count; returns the counter after that. Exact for any number of threads, and of processes with Redis."""
         if self._redis and self._redis_is_up:
             try:
-                return self._redis.incr(f"{window}/{name}", 2 * WINDOW_SECONDS, amount)
+                return self._redis.incr(_in_redis(window, name), 2 * window.seconds, amount)
             except StorageError as error:
                 self._lost(error)
         return self._memory.add(window, name, amount)
 
-    def get(self, window: int, name: str) -> int:
+    def get(self, window: Window, name: str) -> int:
         """The counter as it stands."""
         if self._redis and self._redis_is_up:
             try:
-                return self._redis.get(f"{window}/{name}")
+                return self._redis.get(_in_redis(window, name))
             except StorageError as error:
                 self._lost(error)
         return self._memory.get(window, name)
@@ -130,6 +138,10 @@ class WindowCounters:
             self._warned_at = now
         # The error's text can hold the address and user of REDIS_URL.
         event(log, "redis_unreachable", logging.WARNING, error=type(error.storage_error).__name__)
+
+
+def _in_redis(window: Window, name: str) -> str:
+    return f"{window.seconds}/{window.number}/{name}"
 
 
 def _connect(redis_url: str) -> RedisStorage:

@@ -48,10 +48,12 @@ class Memory(ApiKeyManager):
     def keys(self) -> tuple[PoolKey, ...]:
         return self._keys
 
-    def refuse(self, key: PoolKey | int, status: int, message: str = "", retry_after: str | None = None, **metadata):
-        """A call that began before now is refused."""
+    def refuse(
+        self, key: PoolKey | int, status: int, message: str = "", retry_after: str | None = None, word="", **metadata
+    ):
+        """A call that began before now is refused. word: the error's type, as OpenAI has them."""
         key = self._keys[key] if isinstance(key, int) else key
-        refusal = Refusal(status, {"error": {"message": message, "metadata": metadata}}, retry_after)
+        refusal = Refusal(status, {"error": {"message": message, "type": word, "metadata": metadata}}, retry_after)
         self.refused(key, refusal, classify(refusal))
 
     def call(
@@ -301,6 +303,7 @@ EXAMPLES = {
     "429a": (429, "free-models-per-min", {}),
     "429b": (429, "free-models-per-day", {}),
     "429d": (429, "Rate limit exceeded", {}),
+    "429e": (429, "You exceeded your current quota", {"word": "insufficient_quota"}),
 }
 
 

@@ -20,8 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import auth as module
-from auth import AUDIENCE, ISSUER, Auth, Caller
-from crypto import KeyHasher
+from api_tokens import ApiTokens
+from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, Auth, Caller, Credential
+from client_keys import ClientKeys
+from crypto import KeyHasher, sha256_hex
 from db import Database
 from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
 from tables import user_sessions as session_table
@@ -60,7 +62,9 @@ class House:
         self.db, self.clock, self.hasher = db, clock, hasher
         self.users = Users(db, b"k" * 32, clock)
         self.sessions = UserSessions(db, clock, LIFE, timedelta(days=7))
-        self.auth = Auth(self.users, self.sessions, self.hasher, SECRET_KEY, LIFE, clock)
+        self.client_keys, self.api_tokens = ClientKeys(db, clock, 50), ApiTokens(db, clock)
+        held = self.client_keys.live, self.api_tokens.live
+        self.auth = Auth(self.users, self.sessions, self.hasher, SECRET_KEY, LIFE, clock, *held)
 
     def person(self, name: str) -> tuple[str, str]:
         """Register somebody; returns their derived key and their Authorization header."""
@@ -323,8 +327,11 @@ def test_a_disabled_user_cannot_refresh_a_silenced_one_can(house):
     house.users.set_state(user_id, UserState.SILENCED)
     session, _ = house.auth.refresh(session.refresh_token)
     house.users.set_state(user_id, UserState.DISABLED)
-    with pytest.raises(Forbidden, match="disabled"):
+    with pytest.raises(Unauthorized, match="revoked"):  # disabling has ended the session
         house.auth.refresh(session.refresh_token)
+    between = house.sessions.start(user_id)  # by a log-in that was under way
+    with pytest.raises(Forbidden, match="disabled"):
+        house.auth.refresh(between.refresh_token)
 
 
 def test_after_logging_out_neither_token_of_the_session_works_and_others_do(house):
@@ -582,3 +589,84 @@ def test_the_word_bearer_may_be_written_in_any_case(door, claims, scheme):
 def test_no_header_whatever_is_a_fault(door, header):
     with pytest.raises(Unauthorized):
         door.auth.authenticate(header)
+
+
+# ── client keys and API tokens
+
+
+def with_secrets(house: House) -> dict[Credential, tuple[int, str]]:
+    """Somebody's user id and Authorization header, by the kind of what it holds."""
+    _, header = house.person(OWNER)
+    user_id = house.auth.authenticate(header).user_id
+    key = house.client_keys.create(user_id, {"name": "k"}, None)[1]
+    token = house.api_tokens.create(user_id, "t", None)[1]
+    texts = {Credential.ACCESS_TOKEN: header, Credential.CLIENT_KEY: f"Bearer {key}"}
+    return {kind: (user_id, text) for kind, text in (texts | {Credential.API_TOKEN: f"Bearer {token}"}).items()}
+
+
+@pytest.mark.parametrize("accepted", [ACCESS_TOKEN, FOR_CALLS, FOR_READING])
+def test_each_kind_of_credential_works_where_it_is_accepted_and_nowhere_else(house, accepted):
+    for kind, (user_id, header) in with_secrets(house).items():
+        if kind in accepted:
+            caller = house.auth.authenticate(header, accepted)
+            assert (caller.user_id, caller.credential) == (user_id, kind)
+            assert (caller.client_key_id is None) == (kind is not Credential.CLIENT_KEY)
+        else:
+            with pytest.raises(Forbidden, match=rf"This takes an access token.*of another kind \({kind}\)"):
+                house.auth.authenticate(header, accepted)
+
+
+def test_where_nothing_is_said_only_access_tokens_are_accepted(house):
+    for kind, (_, header) in with_secrets(house).items():
+        if kind is not Credential.ACCESS_TOKEN:
+            with pytest.raises(Forbidden):
+                house.auth.authenticate(header)
+
+
+@pytest.mark.parametrize("state", [UserState.SILENCED, UserState.DISABLED])
+def test_who_may_not_call_cannot_with_any_credential(house, state):
+    everything = ACCESS_TOKEN | FOR_CALLS | FOR_READING
+    held = with_secrets(house)
+    [user_id] = {user_id for user_id, _ in held.values()}
+    house.users.set_state(user_id, state)
+    house.users.reload()
+    for _, header in held.values():
+        with pytest.raises(Forbidden, match="This account"):
+            house.auth.authenticate(header, everything)
+        if state is UserState.SILENCED:
+            assert house.auth.authenticate(header, everything, may_call=False)
+    house.users.set_state(user_id, UserState.ACTIVE)
+    house.users.reload()
+    assert all(house.auth.authenticate(header, everything) for _, header in held.values())
+
+
+def test_an_unknown_a_revoked_and_an_expired_key_get_one_answer(house):
+    user_id = house.auth.authenticate(house.person(OWNER)[1]).user_id
+    revoked, revoked_text = house.client_keys.create(user_id, {"name": "k"}, None)
+    house.client_keys.revoke(revoked.id)
+    soon = house.clock.now() + timedelta(minutes=1)
+    expired_text = house.client_keys.create(user_id, {"name": "k", "expires_at": soon}, None)[1]
+    assert house.auth.authenticate(f"Bearer {expired_text}", FOR_CALLS)
+    house.clock.advance(minutes=1)
+    said = set()
+    for text in (revoked_text, expired_text, "sk-auto-", "sk-auto-' OR 1=1-- ", "sk-auto-" + "A" * 43):
+        with pytest.raises(Unauthorized) as raised:
+            house.auth.authenticate(f"Bearer {text}", FOR_CALLS)
+        said.add(raised.value.message)
+    assert said == {"The client key is unknown, revoked or expired"}
+    with pytest.raises(Unauthorized, match="The API token is unknown, revoked or expired"):
+        house.auth.authenticate("Bearer or_api_' OR 1=1-- ", FOR_READING)
+
+
+def test_a_key_is_no_api_token_and_no_hash_is_either(house):
+    held = with_secrets(house)
+    key = held[Credential.CLIENT_KEY][1].removeprefix("Bearer sk-auto-")
+    for text in (f"or_api_{key}", key, sha256_hex(f"sk-auto-{key}"), f"sk-auto-{sha256_hex(f'sk-auto-{key}')}"):
+        with pytest.raises(Unauthorized):
+            house.auth.authenticate(f"Bearer {text}", FOR_CALLS | FOR_READING)
+
+
+def test_logging_out_ends_no_key(house):
+    held = with_secrets(house)
+    house.auth.logout(house.auth.authenticate(held[Credential.ACCESS_TOKEN][1]))
+    assert house.auth.authenticate(held[Credential.CLIENT_KEY][1], FOR_CALLS)

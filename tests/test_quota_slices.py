@@ -129,6 +129,23 @@ def test_of_a_hundred_calls_at_once_in_two_processes_exactly_those_are_admitted_
     assert world.row("user/1").reserved_nano == 1000
 
 
+def test_what_an_old_call_did_not_use_is_not_there_twice_after_its_slice_was_reclaimed(world):
+    world.quotas.set("user/1", 1000, None, "day", "reset")
+    silent, other = world.process(), world.process()
+    call = silent.begin(100)
+    silent.drain()
+    world.clock.advance(seconds=RECLAIM.total_seconds() + 1)
+    other.beat()
+    other.slices.reclaim_expired()
+    silent.beat()
+    silent.slices.headers(caller())  # knows the quota again, and has nothing of it
+    silent.end(call, 1)
+    silent.drain()  # which gives the other 99 back to the quota
+    assert admitted(silent, 999)
+    assert not admitted(silent, 1)
+    world.check()
+
+
 # ── whatever happens, in whatever order
 
 

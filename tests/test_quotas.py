@@ -342,3 +342,14 @@ def test_a_quota_is_shown_in_dollars(world):
         "resets_at": "2026-11-22T00:00:00+00:00",
         "soft_limit_passed": True,
     }
+
+
+def test_several_quotas_are_found_at_once_and_who_has_none_is_left_out(world):
+    world.quotas.set("user/1", 10**9, None, "day", "reset")
+    world.quotas.set("key/2", 2 * 10**9, None, "day", "reset")
+    subjects = ["user/1", "key/2", "key/3"]
+    found = world.quotas.find_all(subjects)
+    assert found == {subject: quota for subject in subjects if (quota := world.quotas.find(subject))}
+    assert {"user/1", "key/2"} <= set(found)
+    assert "key/3" not in found
+    assert world.quotas.find_all([]) == {}

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from auth import Caller
+from client_keys import ClientKey
 from config import Config
 from errors import TooManyRequests
 from rate_limits import UNLIMITED, Admission, RateLimits
@@ -18,7 +19,7 @@ from tests.gateway import in_processes, in_threads, rate_limits_in, wait_for
 from tests.movable_clock import MovableClock
 
 OWNER, COLLEAGUE, STRANGER = (Caller(number, "s", 9e9) for number in (1, 2, 3))
-OWNERS_KEY, OWNERS_OTHER_KEY = (Caller(1, "s", 9e9, client_key_id=number) for number in (8, 9))
+OWNERS_KEY, OWNERS_OTHER_KEY = (Caller(1, "", 9e9, ClientKey(number, 1)) for number in (8, 9))
 HOME, ELSEWHERE = "192.0.2.7", "2001:db8:1:2::/64"
 
 
@@ -96,6 +97,40 @@ def test_a_refused_call_counts_for_the_other_limits_too(make):
     assert [is_let_in(limits) for _ in range(3)] == [True, False, False]
     assert not is_let_in(limits, COLLEAGUE)
     assert is_let_in(limits, STRANGER, ELSEWHERE)
+
+
+def with_rpm(rpm: int, number: int = 8) -> Caller:
+    return Caller(1, "", 9e9, ClientKey(number, 1, rpm=rpm))
+
+
+@pytest.mark.parametrize("usual", [0, 2, 5])
+def test_a_limit_of_the_keys_own_wins_over_that_of_the_settings(make, usual):
+    limits = make(rate_limit_key_rpm=usual)
+    caller = with_rpm(3)
+    assert [is_let_in(limits, caller) for _ in range(4)] == [True, True, True, False]
+    assert "allows 3 a minute per key" in refusal(limits, caller).message
+    assert [is_let_in(limits, OWNERS_OTHER_KEY) for _ in range(3)] == [True, True, usual != 2]
+
+
+def test_a_limit_that_is_changed_holds_for_the_next_call(make):
+    limits = make()
+    assert [is_let_in(limits, with_rpm(2)) for _ in range(3)] == [True, True, False]
+    assert is_let_in(limits, with_rpm(9))
+    assert is_let_in(limits, with_rpm(2, number=77))
+
+
+def test_an_api_token_has_an_hour(make, clock):
+    limits = make(api_token_rate_limit_per_hour=2)
+    for _ in range(2):
+        limits.check_api_token(7)
+        clock.advance(minutes=10)
+    with pytest.raises(TooManyRequests, match="allows 2 an hour per token") as raised:
+        limits.check_api_token(7)
+    assert raised.value.headers["Retry-After"] == str(40 * 60)
+    assert raised.value.headers["RateLimit-Policy"] == '"token-requests";q=2;w=3600'
+    limits.check_api_token(8)
+    clock.advance(minutes=40)
+    limits.check_api_token(7)
 
 
 # ── tokens a minute

@@ -86,7 +86,8 @@ def make_door(upstream: ScriptedUpstream, tmp_path: Path, clock: MovableClock) -
         config = Config(**secrets, **own, openrouter_api_keys=POOL_KEY, **settings)
         services, hasher = build(config), CountingHasher()
         life = timedelta(hours=1)
-        auth = Auth(services.users, services.sessions, hasher, SECRET_KEY, life, Clock())
+        held = services.client_keys.live, services.api_tokens.live
+        auth = Auth(services.users, services.sessions, hasher, SECRET_KEY, life, Clock(), *held)
         services = dataclasses.replace(services, auth=auth, rate_limits=RateLimits(config, clock))
         built.append(services)
         for account in (OWNER, COLLEAGUE):

@@ -200,3 +200,22 @@ def test_an_end_tells_every_process_and_a_refresh_none(db, sessions, session):
     assert revision() == before
     sessions.end(successor.id)
     assert revision() == before + 1
+
+
+def test_all_open_sessions_of_one_user_end_at_once_and_no_others(db, sessions, session, people, clock):
+    second, other = sessions.start(people[0]), sessions.start(people[1])
+    sessions.end(second.id)
+    third = sessions.start(people[0])
+    clock.advance(seconds=1)
+    assert sessions.end_all(people[0]) == 2
+    assert sessions.end_all(people[0]) == sessions.end_all(people[2]) == 0
+    sessions.reload()
+    assert sessions.ended == {session.id, second.id, third.id}
+    assert refused(sessions, session.refresh_token)
+    assert refused(sessions, third.refresh_token)
+    assert not refused(sessions, other.refresh_token)
+
+
+def test_a_session_that_has_run_out_is_not_counted_as_ended(sessions, session, people, clock):
+    clock.advance(days=8)
+    assert sessions.end_all(people[0]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from crypto import keyed_name
 from db import Database
-from errors import NotFound, UsernameTaken
+from errors import Conflict, NotFound, UsernameTaken
 from tables import revisions
 from tables import users as table
 from tests.movable_clock import MovableClock
-from users import UpstreamChoice, Users, UserState
+from user_sessions import UserSessions
+from users import UpstreamChoice, UserRole, Users, UserState
 
 KEY = b"k" * 32
 OWNER, TEAMMATE, STRANGER = "owner@example.com", "teammate@example.com", "stranger@example.com"
@@ -157,3 +159,90 @@ def test_a_login_tells_nobody(db, users):
     before = revision(db)
     users.logged_in(user_id)
     assert revision(db) == before
+
+
+def test_memory_holds_the_active_admins_and_nobody_else(db, users):
+    owner, teammate, stranger = (users.create(name, "hash") for name in (OWNER, TEAMMATE, STRANGER))
+    users.reload()
+    assert users.admins == set()
+    users.change(owner, role=UserRole.ADMIN)
+    users.change(teammate, role=UserRole.ADMIN)
+    users.change(stranger, trust_level=4)
+    assert users.admins == set()
+    users.reload()
+    assert users.admins == {owner, teammate}
+    for state in (UserState.SILENCED, UserState.DISABLED):
+        users.change(owner, state=state)
+        users.reload()
+        assert users.admins == {teammate}
+    users.change(owner, state=UserState.ACTIVE)
+    users.change(teammate, role=UserRole.USER)
+    users.reload()
+    assert users.admins == {owner}
+
+
+def test_a_change_returns_what_was_and_what_is_and_touches_nobody_else(db, users, clock):
+    owner, teammate = users.create(OWNER, "hash"), users.create(TEAMMATE, "hash")
+    before, stored_teammate, number = users.get(owner), stored(db)[1], revision(db)
+    clock.advance(hours=1)
+    was, now = users.change(owner, UserState.SILENCED, UserRole.ADMIN, 3)
+    assert was == before
+    assert now == users.get(owner)
+    assert (now.state, now.role, now.trust_level) == (UserState.SILENCED, UserRole.ADMIN, 3)
+    assert now.changed_from(was) == {
+        "state": "silenced",
+        "old_state": "active",
+        "role": "admin",
+        "old_role": "user",
+        "trust_level": 3,
+        "old_trust_level": 0,
+    }
+    assert (stored(db)[0]["updated_at"], stored(db)[1], revision(db)) == (clock.now(), stored_teammate, number + 1)
+    clock.advance(hours=1)
+    was, now = users.change(owner, role=UserRole.ADMIN, trust_level=3)
+    assert (was, now.changed_from(was)) == (now, {})
+    assert revision(db) == number + 1
+    with pytest.raises(NotFound):
+        users.change(owner + teammate, trust_level=1)
+
+
+def test_disabling_ends_the_sessions_of_this_user_and_silencing_none(db, users, clock):
+    sessions = UserSessions(db, clock, timedelta(hours=1), timedelta(days=7))
+    owner, teammate = users.create(OWNER, "hash"), users.create(TEAMMATE, "hash")
+    of_owner, _ = sessions.start(owner), sessions.start(teammate)
+    users.change(owner, state=UserState.SILENCED)
+    sessions.reload()
+    assert sessions.ended == set()
+    users.change(owner, state=UserState.DISABLED)
+    sessions.reload()
+    assert sessions.ended == {of_owner.id}
+
+
+def test_a_service_account_stays_one_and_nobody_becomes_one(db, users):
+    owner, service = users.create(OWNER, "hash"), users.create(TEAMMATE, "none")
+    db.transact(lambda tx: tx.execute(table.update().where(table.c.id == service).values(role=UserRole.SERVICE)))
+    for user_id, role in ((service, UserRole.ADMIN), (service, UserRole.USER), (owner, UserRole.SERVICE)):
+        with pytest.raises(Conflict):
+            users.change(user_id, UserState.SILENCED, role)
+    assert [row["role"] for row in stored(db)] == ["user", "service"]
+    assert {row["state"] for row in stored(db)} == {"active"}
+    users.change(service, UserState.DISABLED, UserRole.SERVICE)
+    assert users.get(service).state is UserState.DISABLED
+
+
+def test_pages_are_newest_first_and_filters_hold_together(users):
+    ids = [users.create(f"{number}", "hash") for number in range(5)]
+    users.change(ids[1], UserState.SILENCED, trust_level=2)
+    users.change(ids[3], UserState.SILENCED, UserRole.ADMIN)
+
+    def found(page: int, size: int, **wanted: object) -> tuple[list[int], int]:
+        items, total = users.page(page, size, wanted)
+        assert all(item == users.get(item.id) for item in items)
+        return [item.id for item in items], total
+
+    assert found(1, 2) == ([ids[4], ids[3]], 5)
+    assert found(3, 2) == ([ids[0]], 5)
+    assert found(4, 2) == ([], 5)
+    assert found(1, 20, state="silenced") == ([ids[3], ids[1]], 2)
+    assert found(1, 20, state="silenced", trust_level=0) == ([ids[3]], 1)
+    assert found(1, 20, role="admin", trust_level=2) == ([], 0)

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 from tests.gateway import in_processes, in_threads, wait_for
 from tests.movable_clock import MovableClock
 from tests.redis_server import PASSWORD
-from window_counters import WindowCounters
+from window_counters import HOUR, MINUTE, Window, WindowCounters
 
 DEAD = "redis://:secret-word@127.0.0.1:1/0"
+
+
+def minute(number: int) -> Window:
+    return Window(MINUTE, number)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -58,8 +62,22 @@ def test_every_minute_of_the_clock_counts_anew(counters, clock):
     assert ends_in == 1
     clock.advance(seconds=1)
     after, ends_in = counters.window()
-    assert (after, ends_in) == (before + 1, 60)
+    assert (after, ends_in) == (minute(before.number + 1), 60)
     assert counters.add(after, "user/1") == 1
+
+
+def test_hours_are_counted_beside_minutes_and_outlast_them(counters, clock):
+    hour, ends_in = counters.window(HOUR)
+    assert ends_in == 3600
+    assert [counters.add(hour, "token/1"), counters.add(counters.window()[0], "token/1")] == [1, 1]
+    for _ in range(59):
+        clock.advance(minutes=1)
+        assert counters.add(counters.window()[0], "token/1") == 1
+    assert counters.window(HOUR) == (hour, 60)
+    assert counters.add(hour, "token/1") == 2
+    clock.advance(minutes=1)
+    assert counters.window(HOUR) == (Window(HOUR, hour.number + 1), 3600)
+    assert counters.add(counters.window(HOUR)[0], "token/1") == 1
 
 
 @given(st.floats(0, 4e9))
@@ -70,14 +88,14 @@ def test_a_window_is_over_when_it_is_said_to_be_and_lasts_at_most_a_minute(now):
     window, ends_in = counters.window()
     assert 1 <= ends_in <= 60
     clock.advance(seconds=ends_in)
-    assert counters.window()[0] == window + 1
+    assert counters.window()[0] == minute(window.number + 1)
 
 
 def test_a_thread_that_comes_late_counts_in_its_own_window(counters):
-    assert counters.add(101, "user/1") == 1
-    assert counters.add(100, "user/1") == 1
-    assert counters.add(101, "user/1") == 2
-    assert counters.add(100, "user/1") == 2
+    assert counters.add(minute(101), "user/1") == 1
+    assert counters.add(minute(100), "user/1") == 1
+    assert counters.add(minute(101), "user/1") == 2
+    assert counters.add(minute(100), "user/1") == 2
 
 
 def test_a_clock_that_is_set_back_leaves_nobody_counted_for_ever(counters, clock):
@@ -91,8 +109,8 @@ def test_a_clock_that_is_set_back_leaves_nobody_counted_for_ever(counters, clock
 def test_memory_keeps_two_windows_and_no_more(clock):
     counters = WindowCounters(None, clock)
     for window in range(100):
-        counters.add(window, "user/1")
-    assert [window for window in range(100) if counters.get(window, "user/1")] == [98, 99]
+        counters.add(minute(window), "user/1")
+    assert [window for window in range(100) if counters.get(minute(window), "user/1")] == [98, 99]
 
 
 def test_threads_that_meet_at_a_new_counter_are_all_counted(counters, quick_switches):
@@ -104,7 +122,7 @@ def test_threads_that_meet_at_a_new_counter_are_all_counted(counters, quick_swit
 
 def test_no_count_is_lost_or_given_twice_in_memory(clock, quick_switches):
     counters = WindowCounters(None, clock)
-    found = in_threads(8, lambda: [counters.add(1, "user/1") for _ in range(20_000)])
+    found = in_threads(8, lambda: [counters.add(minute(1), "user/1") for _ in range(20_000)])
     assert sorted(itertools.chain(*found)) == list(range(1, 160_001))
 
 
@@ -112,9 +130,9 @@ def test_no_count_is_lost_or_given_twice_in_memory(clock, quick_switches):
 
 
 def test_processes_with_one_redis_count_together(redis_server):
-    prepare = "from clock import Clock; from window_counters import WindowCounters\n"
+    prepare = "from clock import Clock; from window_counters import Window, WindowCounters\n"
     prepare += "counters = WindowCounters(sys.argv[1], Clock()); counters.check(); assert counters.status == 'ok'"
-    race = "print(*[counters.add(7, 'user/1') for _ in range(300)])"
+    race = "print(*[counters.add(Window(60, 7), 'user/1') for _ in range(300)])"
     printed = in_processes(2, prepare, race, redis_server.url)
     assert sorted(int(word) for line in printed for word in line.split()) == list(range(1, 601))
 
@@ -123,7 +141,7 @@ def test_what_is_left_in_redis_goes_away_by_itself(redis_server, clock):
     counters = WindowCounters(redis_server.url, clock)
     counters.check()
     for number in range(3):
-        counters.add(number, "address/192.0.2.7")
+        counters.add(minute(number), "address/192.0.2.7")
     keys = redis_server.client.keys("*")
     assert len(keys) == 3
     assert all(key.startswith("openrouter-proxy/") and 60 <= redis_server.client.ttl(key) <= 120 for key in keys)
@@ -139,7 +157,7 @@ def test_counting_does_not_stop_while_redis_is_killed_and_comes_back(redis_serve
     def load() -> None:
         mine = 0
         while not over.is_set():
-            assert counters.add(1, "user/1") > 0
+            assert counters.add(minute(1), "user/1") > 0
             mine += 1
         counted.append(mine)
 
@@ -150,8 +168,8 @@ def test_counting_does_not_stop_while_redis_is_killed_and_comes_back(redis_serve
         for _ in range(2):
             redis_server.kill()
             wait_for(lambda: counters.status == "unreachable")
-            in_memory = counters.get(1, "user/1")
-            wait_for(lambda before=in_memory: counters.get(1, "user/1") > before)
+            in_memory = counters.get(minute(1), "user/1")
+            wait_for(lambda before=in_memory: counters.get(minute(1), "user/1") > before)
             redis_server.start()
             wait_for(lambda: counters.status == "ok")
             wait_for(lambda: redis_server.client.keys("*1/user/1"))
@@ -169,16 +187,16 @@ def test_counting_does_not_stop_while_redis_is_killed_and_comes_back(redis_serve
 def test_a_redis_that_hangs_holds_up_no_call_for_long(redis_server, clock):
     counters = WindowCounters(redis_server.url, clock)
     counters.check()
-    counters.add(1, "user/1", 5)
+    counters.add(minute(1), "user/1", 5)
     redis_server.send(signal.SIGSTOP)
     assert counters.status == "ok"  # nobody has asked, and this does not ask
-    assert counters.add(1, "user/1") == 1  # comes back, from memory
+    assert counters.add(minute(1), "user/1") == 1  # comes back, from memory
     assert counters.status == "unreachable"
-    assert [counters.add(1, "user/1") for _ in range(1000)] == list(range(2, 1002))
+    assert [counters.add(minute(1), "user/1") for _ in range(1000)] == list(range(2, 1002))
     redis_server.send(signal.SIGCONT)
     counters.check()
     assert counters.status == "ok"
-    assert counters.get(1, "user/1") in {5, 6}  # it may have done what it was asked, late
+    assert counters.get(minute(1), "user/1") in {5, 6}  # it may have done what it was asked, late
 
 
 def test_a_redis_that_refuses_is_as_good_as_none(redis_server, clock, caplog):
@@ -188,9 +206,9 @@ def test_a_redis_that_refuses_is_as_good_as_none(redis_server, clock, caplog):
     assert warnings(caplog) == ["redis_unreachable"]
     counters = WindowCounters(redis_server.url, clock)
     counters.check()
-    redis_server.client.set("openrouter-proxy/minute:1/user/1", "no number")
-    assert counters.add(1, "user/1") == 1
-    assert counters.get(1, "user/1") == 1
+    redis_server.client.set("openrouter-proxy/window:60/1/user/1", "no number")
+    assert counters.add(minute(1), "user/1") == 1
+    assert counters.get(minute(1), "user/1") == 1
 
 
 def test_a_dead_redis_is_reported_once_a_minute(clock, caplog):
@@ -210,7 +228,7 @@ def test_a_dead_redis_is_reported_once_a_minute(clock, caplog):
 def test_redis_is_used_only_once_it_has_answered(redis_server, clock):
     counters = WindowCounters(redis_server.url, clock)
     assert counters.status == "unreachable"
-    assert counters.add(1, "user/1") == 1
+    assert counters.add(minute(1), "user/1") == 1
     assert redis_server.client.keys("*") == []
 
 
