@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.billing import Billing, status_of, user_of
-from tests.gateway import Gateway, environment, read_all, run, wait_for
+from tests.gateway import Gateway, read_all, wait_for
 from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running
 
@@ -200,13 +200,10 @@ def test_a_dead_gateways_journal_waits_for_the_database(world):
     kill(gateway)
     left = journal(folder)
     assert left
-    # Without its database a gateway does not begin to serve; it touches nothing.
-    refused = run("app.py", **{name: value for name, value in gateway.settings.items() if name not in environment()})
-    assert refused.returncode == 1
-    assert "the database does not answer" in refused.stderr
+    following = world.billing.gateway(folder=folder)
+    assert world.ask(following, token) == 503
     assert journal(folder) == left
     world.server.start()
-    following = world.billing.gateway(folder=folder)
     wait_for(lambda: "journal_adopted" in following.log())
     world.check()
     assert following.stop() == 0

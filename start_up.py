@@ -1,0 +1,177 @@
+"""What a start does to the database: its key is checked, its schema brought up to date, the environment taken in.
+
+A gateway whose database is away at its start does the same as soon as it answers; until then it serves nobody, or from
+the environment alone (services.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import json_text
+import sealed_secrets
+from clock import Clock
+from config import Config
+from crypto import Envelopes, SealBroken, sha256_hex
+from db import Database, DatabaseError, UnknownSchema, database_url, is_away
+from errors import BadRequest, Conflict
+from logs import event, redact
+from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
+from upstreams import Upstream, Upstreams, UpstreamTerms, check_key
+from users import Users
+
+log = logging.getLogger("services")
+
+
+class CannotStart(Exception):
+    """Why the program can't start, in one line."""
+
+
+class DatabaseAway(CannotStart):
+    """There is no connection to the database; nothing else is known to be wrong."""
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Raise CannotStart for what can be wrong with the surroundings."""
+    try:
+        yield
+    except SealBroken as error:
+        raise CannotStart(f"{error}. Was it sealed with another ENCRYPTION_KEY? Nothing was written.") from None
+    except (UnknownSchema, TimeoutError) as error:
+        raise CannotStart(str(error)) from None
+    except OSError as error:
+        raise CannotStart(f"DATA_DIR can't be used ({error.strerror}: {error.filename})") from None
+    except DatabaseError as error:
+        reason = redact(str(error).partition("\n")[0])
+        kind = DatabaseAway if is_away(error) else CannotStart
+        raise kind(f"the database does not answer ({reason})") from None
+
+
+@told_in_one_line()
+def open_database(config: Config) -> tuple[Database, Envelopes]:
+    """The database at this version's schema, and what opens its ciphertexts.
+
+    Raises CannotStart; before anything is written if ENCRYPTION_KEY is not the one of this database.
+    """
+    db, envelopes = _connect(config)
+    _prepare(db, envelopes)
+    return db, envelopes
+
+
+@told_in_one_line()
+def open_if_there(config: Config) -> tuple[Database, Envelopes]:
+    """As open_database, but a database that is away comes shut."""
+    db, envelopes = _connect(config)
+    try:
+        _prepare(db, envelopes)
+    except DatabaseError as error:
+        if not is_away(error):
+            raise
+        db.is_shut = True
+    return db, envelopes
+
+
+def _connect(config: Config) -> tuple[Database, Envelopes]:
+    if database_url(config).drivername == "sqlite":
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Database(database_url(config)), Envelopes(config.encryption_keys)
+
+
+def _prepare(db: Database, envelopes: Envelopes) -> None:
+    sealed_secrets.check_canary(db, envelopes)
+    if not db.is_current():
+        db.upgrade()
+
+
+@dataclass
+class FirstSteps:
+    """What is to be done in an open database before this process works with it."""
+
+    config: Config
+    db: Database
+    envelopes: Envelopes
+    clock: Clock
+    users: Users
+    keys: PoolKeys
+    upstreams: Upstreams
+    are_done: bool = False
+
+    def begin(self) -> None:
+        """At the start: do them, or look whether what the environment says can be done later. Raises CannotStart."""
+        if self.db.is_shut:
+            listed_upstreams(self.upstreams, self.config)
+        else:
+            self.take()
+
+    @told_in_one_line()
+    def take(self) -> None:
+        """Do them; a shut database is opened first. What was done does no harm again. Raises CannotStart."""
+        if self.db.is_shut:
+            self._open()
+        self.users.know_username_key(sealed_secrets.username_key(self.db, self.envelopes, self.clock.now()))
+        import_keys(self.keys, self.config)
+        import_upstreams(self.upstreams, self.config)
+        self.are_done = True
+
+    def _open(self) -> None:
+        other = self.db.another()  # the shut one lets nobody in meanwhile, and be it for a migration of hours
+        try:
+            _prepare(other, self.envelopes)
+        finally:
+            other.close()
+        self.db.is_shut = False
+
+
+def import_keys(keys: PoolKeys, config: Config) -> None:
+    """Put the keys of OPENROUTER_API_KEYS into the pool; those that it has, or once had, are left as they are."""
+    known = {row.api_key_hash for row in keys.rows()} if config.openrouter_api_keys else set()
+    for secret in config.openrouter_api_keys:
+        text = secret.get_secret_value()
+        if sha256_hex(text) in known:
+            continue
+        try:
+            keys.add(text, f"env/{sha256_hex(text)[:12]}", KeySource.ENVIRONMENT)
+            event(log, "pool_key_imported", hash=sha256_hex(text)[:12])
+        except KeyAlreadyKnown:
+            pass  # another process was first
+
+
+def import_upstreams(upstreams: Upstreams, config: Config) -> None:
+    """Put the upstreams of UPSTREAMS into the database while it has none. Raises CannotStart."""
+    if not config.upstreams or upstreams.rows():
+        return
+    try:
+        count = upstreams.add_if_none(listed_upstreams(upstreams, config))
+    except Conflict as error:
+        raise CannotStart(f"UPSTREAMS: {error.message}") from None
+    if count:
+        event(log, "upstreams_imported", count=count)
+
+
+def listed_upstreams(upstreams: Upstreams, config: Config) -> list[tuple[UpstreamTerms, str | None]]:
+    """The upstreams of UPSTREAMS, checked, each with its key. Raises CannotStart."""
+    text = config.upstreams.get_secret_value() if config.upstreams else "[]"
+    checked = []
+    for number, item in enumerate(json_text.parse(text.encode()), 1):
+        try:
+            api_key = item.pop("api_key", None)
+            check_key(api_key)
+            checked.append((upstreams.check(item), api_key))
+        except BadRequest as error:
+            raise CannotStart(f"UPSTREAMS, item {number}: {error.message}") from None
+    return checked
+
+
+def unstored_upstreams(upstreams: Upstreams, config: Config, clock: Clock) -> tuple[list[Upstream], dict[int, Any]]:
+    """The upstreams of UPSTREAMS as rows, with ids below 0 because nobody has stored them, and their keys.
+
+    Raises CannotStart.
+    """
+    listed, now = listed_upstreams(upstreams, config), clock.now()
+    rows = [Upstream(-number, terms, None, now, now) for number, (terms, _) in enumerate(listed, 1)]
+    return rows, {row.id: api_key for row, (_, api_key) in zip(rows, listed, strict=True)}
