@@ -28,13 +28,18 @@ class ManagementError(Exception):
 
 
 class ManagementApi:
-    """Create, list, limit, disable, delete, compare. Every method raises ManagementError."""
+    """Create, list, limit, disable, delete, compare. Every method raises ManagementError.
 
-    def __init__(self, base_url: str, management_key: str) -> None:
+    proxy: the URL of an HTTP proxy; "" for none.
+    """
+
+    def __init__(self, base_url: str, management_key: str, proxy: str = "") -> None:
         self._base_url = base_url
         self._management_key = management_key
         self._session = requests.Session()
         self._session.trust_env = False  # a .netrc would replace the Authorization header
+        if proxy:
+            self._session.proxies = {"http": proxy, "https": proxy}
 
     def create(self, name: str, limit_usd: float | None, limit_reset: str | None, expires_at: datetime) -> str:
         """Mint a key and return its text, which OpenRouter shows only this once."""

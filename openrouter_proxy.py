@@ -13,30 +13,28 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import json_text
 from answer_relay import TICK_SECONDS, AnswerRelay, ClientGone, Silence
-from api_key_manager import ApiKeyManager
+from call_body import CallBody
 from config import Config
+from destinations import Destination, Destinations
 from errors import AppError, ServiceFault, UpstreamFailed
-from event_stream import KEEPALIVE, error_event, refusal_event
+from event_stream import KEEPALIVE
 from key_choice import PoolKey
 from logs import event
-from model_prices import ModelPrices
 from money import usd
-from openrouter_errors import Refusal, classify, clean, retry_after
-from proxy_request import ChatBody, ProxyRequest, read_body
+from openrouter_errors import Refusal, classify, retry_after
+from proxy_request import ProxyRequest
 from retry import Tries, note_refusal
-from upstream_http import Exchange, NothingYet, UpstreamHttp
+from upstream_http import Exchange, NothingYet
 from upstream_try import Form, UpstreamTry
-from usage_meter import TryResult, UsageMeter, cost_of
+from usage_meter import TryResult, UsageMeter
 
 log = logging.getLogger("proxy")
-
-PATH = "/chat/completions"
 
 # OpenRouter's headers that come down. Retry-After goes with refusals only.
 RETURNED = {"content-type": "Content-Type", "x-generation-id": "X-Generation-Id", "x-provider-name": "X-Provider-Name"}
@@ -46,6 +44,8 @@ EVENT_STREAM = [("Content-Type", "text/event-stream")]
 JSON = [("Content-Type", "application/json")]
 # What is logged as a model: OpenRouter's names all have a slash, which keys, tokens and most other texts have not.
 MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
+# Other upstreams' names need none; keys and tokens are longer, or begin like these.
+OTHER_MODEL_NAME = re.compile(MODEL_NAME.pattern + r"|(?!sk-|or_|eyJ)[A-Za-z0-9@~._:+-]{1,48}")
 
 Headers = list[tuple[str, str]]
 
@@ -60,34 +60,24 @@ class ProxyAnswer:
 
 
 class OpenRouterProxy:
-    """Forwards calls over the pool's keys."""
+    """Forwards calls to OpenRouter with the pool's keys, or to another upstream."""
 
-    def __init__(
-        self, pool: ApiKeyManager, upstream: UpstreamHttp, usage: UsageMeter, prices: ModelPrices, config: Config
-    ) -> None:
-        self.pool = pool
-        self.upstream = upstream
+    def __init__(self, destinations: Destinations, usage: UsageMeter, config: Config) -> None:
+        self.destinations = destinations
         self.usage = usage
-        self.prices = prices
-        self.first_byte_timeout = config.upstream_first_byte_timeout_seconds
-        self.idle_timeout = config.upstream_idle_timeout_seconds
         self.keepalive = config.keepalive_seconds
         self.sticky_keys = config.sticky_keys
-        lines = {
-            "Content-Type": "application/json",
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            "User-Agent": "openrouter-proxy",
-            "HTTP-Referer": config.app_hostname,
-            "X-Title": config.app_title,
-            "X-OpenRouter-Title": config.app_title,
-        }
-        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self.head = upstream.request_line("POST", PATH) + head.encode("ascii")
 
     def forward(self, request: ProxyRequest) -> ProxyAnswer:
         """Send one call upstream and answer with what comes back. Raises AppError for what we answer ourselves."""
-        call = _Call(self, request, read_body(request.body))
+        body = request.api.read(request.body)
+        if key := request.caller.client_key:
+            key.check_scope(request.api.name)
+        to = self.destinations.choose(request.upstream, body.model)
+        if key:
+            key.check_upstream(to.name)
+            key.check_model([*body.names, *body.others])
+        call = _Call(self, request, body, to)
         try:
             return call.answer()
         except AppError as error:
@@ -101,24 +91,29 @@ class OpenRouterProxy:
 class _Call:
     """One call on its way; the methods are its states."""
 
-    def __init__(self, proxy: OpenRouterProxy, request: ProxyRequest, chat: ChatBody) -> None:
+    def __init__(self, proxy: OpenRouterProxy, request: ProxyRequest, body: CallBody, to: Destination) -> None:
         self.proxy = proxy
         self.request = request
-        self.chat = chat
+        self.api = request.api
+        self.body = body
+        self.to = to
+        self.sent_body = to.body_for(body, request.body)
         self.begun = time.monotonic()
         self.relay: AnswerRelay | None = None
         self.finished = False
-        self.model_name = chat.model if MODEL_NAME.fullmatch(chat.model) else ""
-        most_nano = proxy.prices.most_nano(chat, len(request.body))
-        self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, chat.stream, most_nano)
+        is_name = MODEL_NAME if to.upstream_id is None else OTHER_MODEL_NAME
+        self.model_name = body.model if is_name.fullmatch(body.model) else ""
+        most_nano = to.prices.most_nano(body, len(request.body))
+        self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, most_nano)
         self.tries = Tries(
-            proxy.pool,
+            to.keys,
             self._send,
-            stream=chat.stream,
-            seconds=proxy.first_byte_timeout,
-            idle_timeout=proxy.idle_timeout,
-            free=chat.model.endswith(":free"),
-            sticky=request.sticky_text(proxy.sticky_keys, chat),
+            api=request.api,
+            stream=body.stream,
+            seconds=to.first_byte_timeout,
+            idle_timeout=to.idle_timeout,
+            free=body.model.endswith(":free"),
+            sticky=request.sticky_text(proxy.sticky_keys, body),
             owner=request.caller.user_id,
             request_id=request.request_id,
             client_is_gone=request.client_is_gone,
@@ -129,26 +124,29 @@ class _Call:
     # ── tried
 
     def _send(self, key: PoolKey) -> Exchange:
-        self.meter.dispatch(key.id)
-        head = b"%s%s%s" % (self.proxy.head, key.authorization, self.request.headers)
-        return self.proxy.upstream.send(head, self.request.body)
+        self.meter.dispatch(key.id if self.to.upstream_id is None else None, self.to.upstream_id)
+        return self.to.send(self.api, key, self.request.headers, self.sent_body)
 
     def _head_came(self, tried: UpstreamTry) -> None:
         """Note the answer's name, by which its cost is asked for should this process die before it is known."""
         if not tried.exchange.complete:  # what is whole is noted with its cost
-            self.meter.answered(tried.generation_id)
+            self.meter.answered(self._generation_id(tried))
+
+    def _generation_id(self, tried: UpstreamTry) -> str | None:
+        """OpenRouter's name for the answer. Other upstreams' names mean nothing to anybody that could be asked."""
+        return tried.generation_id if self.to.upstream_id is None else None
 
     def answer(self) -> ProxyAnswer:
         """Status, headers and body to give back, as soon as they are known."""
         self.meter.admit()
         # A stream begins after some silent seconds whatever OpenRouter will say, because some clients give up after
         # five. A plain answer's status can't be taken back: it begins only with white space that OpenRouter sent.
-        seconds, keepalive = self.proxy.first_byte_timeout, self.proxy.keepalive
+        seconds, keepalive = self.to.first_byte_timeout, self.proxy.keepalive
         while True:
             try:
-                return self._begin(self.tries.wait(min(seconds, keepalive) if self.chat.stream else seconds, keepalive))
+                return self._begin(self.tries.wait(min(seconds, keepalive) if self.body.stream else seconds, keepalive))
             except NothingYet:
-                if self.chat.stream:
+                if self.body.stream:
                     return ProxyAnswer(200, [*EVENT_STREAM, *STREAM_HEADERS], _Body(self, self._late()))
                 if self.tries.has_blank:
                     return ProxyAnswer(200, list(JSON), _Body(self, self._late()))
@@ -174,7 +172,7 @@ class _Call:
         row = classify(refusal)
         if row.answer:
             raise row.answer(refusal)
-        body = _refusal_body(refusal)
+        body = self.api.refusal_body(refusal, self.request.request_id)
         headers = [*JSON, ("Content-Length", str(len(body)))]
         if wait := retry_after(refusal):
             headers.append(("Retry-After", wait))
@@ -183,11 +181,12 @@ class _Call:
 
     def _pieces(self, known: UpstreamTry, exchange: Exchange) -> Iterator[bytes]:
         """A body that is not whole yet, as it comes."""
-        self.meter.answered(known.generation_id)  # if only its first bytes have told it
+        self.meter.answered(self._generation_id(known))  # if only its first bytes have told it
         self.relay = relay = AnswerRelay(
             exchange,
-            model=self.chat.model,
-            idle_timeout=self.proxy.idle_timeout,
+            api=self.api,
+            model=self.body.model,
+            idle_timeout=self.to.idle_timeout,
             keepalive=self.proxy.keepalive,
             client_is_gone=self.request.client_is_gone,
             ended=lambda outcome: self.finish(outcome, exchange.status),
@@ -230,13 +229,13 @@ class _Call:
                 silence.last_sent = time.monotonic()
             else:
                 # White space of ours in a plain answer would be one more thing that OpenRouter did not send.
-                yield silence.comment_if_due() if self.chat.stream else b""
+                yield silence.comment_if_due() if self.body.stream else b""
 
     def _late_pieces(self, known: UpstreamTry) -> Iterable[bytes]:
         if known.refusal and known.form is not Form.STREAM:
             return self._late_refusal(known.refusal)
-        if (known.form is Form.STREAM) != self.chat.stream or known.form is Form.UNREAD:
-            raise UpstreamFailed("OpenRouter's answer is of another kind than what was asked for")
+        if (known.form is Form.STREAM) != self.body.stream or known.form is Form.UNREAD:
+            raise UpstreamFailed("The upstream's answer is of another kind than what was asked for")
         if known.is_whole:
             self.finish("complete", known.exchange.status)
             return (known.held,)
@@ -247,11 +246,15 @@ class _Call:
         if row.answer:
             return self._late_error(row.answer(refusal), "refused")
         self.finish("refused", refusal.status)
-        return (refusal_event(refusal, self.chat.model) if self.chat.stream else _refusal_body(refusal),)
+        if self.body.stream:
+            return (self.api.refusal_event(refusal, self.body.model),)
+        return (self.api.refusal_body(refusal, self.request.request_id),)
 
     def _late_error(self, error: AppError, outcome: str) -> Iterable[bytes]:
         self.finish(outcome, error.status)
-        return (error_event(error, model=self.chat.model) if self.chat.stream else error.to_json(),)
+        if self.body.stream:
+            return (self.api.error_event(error, None, self.body.model, 0),)
+        return (self.api.error_body(error, self.request.request_id),)
 
     # ── finished
 
@@ -268,7 +271,7 @@ class _Call:
         known = last.known if last else None
         first_byte_ms = None if known is None else (known - self.begun) * 1000
         total_ms = (time.monotonic() - self.begun) * 1000
-        self.meter.finish(
+        cost_nano = self.meter.finish(
             result,
             http_status=status,
             outcome=outcome,
@@ -277,14 +280,16 @@ class _Call:
         )
         usage = (result and result.usage) or {}
         events = last.events.count if last and last.events else 0
-        self.request.admission.release(_tokens(usage) or events or None)
+        self.request.admission.release(_tokens(usage, events))
         event(
             log,
             "proxied",
             request_id=self.request.request_id,
             user_id=self.request.caller.user_id,
+            api=self.api.name,
+            upstream=self.to.name,
             model=self.model_name or None,
-            stream=self.chat.stream,
+            stream=self.body.stream,
             status=status,
             outcome=outcome,
             tries=self.tries.log,
@@ -293,7 +298,7 @@ class _Call:
             total_ms=round(total_ms, 1),
             prompt_tokens=usage.get("prompt_tokens"),
             completion_tokens=usage.get("completion_tokens"),
-            cost_usd=usd(cost_of(usage.get("cost"))),
+            cost_usd=usd(cost_nano),
         )
 
     def _result(self, tried: UpstreamTry) -> TryResult:
@@ -303,16 +308,19 @@ class _Call:
             usage, events = tried.events.usage, tried.events.count
         elif self.relay:
             usage = self.relay.usage
-        estimate_nano = 0
-        if tried.refusal is None and (usage is None or cost_of(usage.get("cost")) is None):
-            estimate_nano = self.proxy.prices.estimate_nano(self.chat.model, len(self.request.body), events)
+        prices, model = self.to.prices, self.body.model
+        estimate: Callable[[], int | None] = int  # a refusal is free
+        if tried.refusal is None:
+            estimate = partial(prices.estimate_nano, model, len(self.request.body), events)
         return TryResult(
-            generation_id=tried.generation_id,
+            generation_id=self._generation_id(tried),
             usage=usage,
+            priced=partial(prices.priced_nano, model),
+            is_final=self.to.upstream_id is not None and tried.status is not None,
             streamed=tried.form is Form.STREAM,
             refused=tried.form is Form.REFUSAL,
             sent=tried.kind != "unreachable",
-            estimate_nano=estimate_nano,
+            estimate=estimate,
         )
 
 
@@ -333,13 +341,12 @@ class _Body:
         self._call.finish("client_gone", 200)
 
 
-def _tokens(usage: dict[str, Any]) -> int | None:
-    """How many tokens a call used, in both directions; None if OpenRouter did not say."""
+def _tokens(usage: dict[str, Any], events: int) -> int | None:
+    """How many tokens a call used, in both directions; None if OpenRouter did not say, and nothing came.
+
+    Of a stream that broke off only the prompt's may be known; it has an event for each token, more or less.
+    """
     counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    if counts[1] is None:
+        counts[1] = events
     return sum(count for count in counts if isinstance(count, int) and count > 0) or None
-
-
-def _refusal_body(refusal: Refusal) -> bytes:
-    payload = refusal.payload or {}
-    cleaned = clean(payload)
-    return refusal.body if refusal.body and cleaned == payload else json_text.write(cleaned)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from crypto import Envelopes, SealBroken
 from db import Database, Transaction
 from logs import event
-from tables import api_keys, sealed_secrets
+from tables import api_keys, sealed_secrets, upstreams
 
 log = logging.getLogger("reencrypt")
 
@@ -27,6 +27,7 @@ BATCH_ROWS = 100  # a transaction's worth: a short lock, and little lost to a cr
 SEALED = (
     (sealed_secrets.c.name, sealed_secrets.c.value_encrypted),
     (api_keys.c.id, api_keys.c.api_key),
+    (upstreams.c.id, upstreams.c.api_key),
 )
 Column = sa.Column[Any]
 

@@ -2,7 +2,7 @@
 
 One thread per exchange and blocking sockets: nothing here is shared between threads but the stack of idle
 connections. llhttp (by httptools) parses. Redirects are never followed, nothing is decompressed, no proxy settings
-or .netrc are read.
+or .netrc are read from the environment; how a connection is made is the dial's to know (outbound.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections import deque
 from urllib.parse import urlsplit
 
 import httptools
+
+from outbound import CannotConnect, Dial, dial_directly
 
 RECEIVE_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 64 * 1024
@@ -219,9 +221,15 @@ class _Connection:
 
 
 class UpstreamHttp:
-    """Connections to one base URL such as https://openrouter.ai/api/v1."""
+    """Connections to one base URL such as https://openrouter.ai/api/v1. dial: makes them."""
 
-    def __init__(self, base_url: str, connect_timeout_seconds: float, send_timeout_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        connect_timeout_seconds: float,
+        send_timeout_seconds: float = 60.0,
+        dial: Dial = dial_directly,
+    ) -> None:
         parts = urlsplit(base_url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -230,6 +238,7 @@ class UpstreamHttp:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._connect_timeout_seconds = connect_timeout_seconds
         self._send_timeout_seconds = send_timeout_seconds
+        self._dial = dial
         self._idle: deque[_Connection] = deque()
 
     def request_line(self, method: str, path: str) -> bytes:
@@ -291,10 +300,12 @@ class UpstreamHttp:
     def _connect(self) -> _Connection:
         sock = None
         try:
-            sock = socket.create_connection((self._host, self._port), self._connect_timeout_seconds)
+            sock = self._dial(self._host, self._port, self._connect_timeout_seconds)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
                 sock = self._tls.wrap_socket(sock, server_hostname=self._host)
+        except CannotConnect as error:
+            raise ConnectFailed(str(error)) from None
         except OSError as error:
             if sock:
                 sock.close()

@@ -251,8 +251,11 @@ class _Round:
         return check.total_verdict is Verdict.DIFFERS and not is_told
 
     def _tell_unknown(self, day: datetime) -> None:
-        """Calls of which nobody can tell what they cost: once for each day, and loudly if there are many."""
-        of_day = [sums for (of, _), sums in self._sums.items() if of == day]
+        """Calls of which nobody can tell what they cost: once for each day, and loudly if there are many.
+
+        Those of other upstreams, some of which never tell, are no news.
+        """
+        of_day = [sums for (of, carrier), sums in self._sums.items() if of == day and carrier >= 0]
         requests, unknown = sum(sums.requests for sums in of_day), sum(sums.unknown for sums in of_day)
         if unknown * 1000 > requests * MAX_UNKNOWN_PER_THOUSAND:
             fields = {"day": f"{day:%Y-%m-%d}", "unknown": unknown, "requests": requests}

@@ -8,19 +8,11 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-from errors import BadRequest
 from usage_log import LogItem, columns
 
 MIMETYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 # A cell that begins like this is a formula to a spreadsheet, which runs it.
 FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
-
-
-def check_format(name: str | None) -> str:
-    """A format that there is. Raises BadRequest."""
-    if name not in MIMETYPES:
-        raise BadRequest(f"format must be {' or '.join(MIMETYPES)}")
-    return name
 
 
 def headers(name: str) -> dict[str, str]:

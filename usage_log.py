@@ -17,12 +17,13 @@ import sqlalchemy as sa
 from clock import Clock
 from db import Database, Transaction
 from money import usd
-from tables import api_keys, log_retention
+from tables import api_keys, log_retention, upstreams
 from tables import usage_ledger as ledger
 from tables import usage_rollups as rollups
+from upstreams import OPENROUTER
 from usage_ledger import NO_ERROR, State
 from usage_rollups import DAY, HOUR
-from usage_stats import UsageFilter
+from usage_stats import POOL, UsageFilter, shown_upstream
 
 # Of a request with several tries the log shows the state that leaves most open.
 STATES = [State.DISPATCHED, State.STREAMING, State.PENDING, State.UNKNOWN, State.ESTIMATED, State.SETTLED, State.VOID]
@@ -36,13 +37,17 @@ Range = tuple[datetime, datetime]
 
 @dataclass(frozen=True)
 class LogItem:
-    """One request. cost_nano and tokens: of all its tries, None while unknown; tries: calls upstream."""
+    """One request. cost_nano and tokens: of all its tries, None while unknown; tries: calls upstream.
+
+    upstream: where it went, `openrouter` for the pool; None if it never went up.
+    """
 
     request_id: str
     created_at: datetime
     user_id: int
     client_key_id: int | None
     model: str
+    upstream: str | None
     pool_key: str | None
     status: int | None
     outcome: str | None
@@ -257,7 +262,8 @@ def _index(asked: UsageFilter) -> str:
 def _is_indexed(asked: UsageFilter) -> bool:
     """True if all that is asked for stands in one index."""
     others = asked.user_id, asked.model, asked.pool_key_id
-    return asked.client_key_id is None and asked.is_error is None and sum(one is not None for one in others) <= 1
+    unindexed = asked.client_key_id, asked.is_error, asked.upstream_id
+    return all(one is None for one in unindexed) and sum(one is not None for one in others) <= 1
 
 
 def _select_ids(asked: UsageFilter, within: Range) -> sa.Select[Any]:
@@ -273,6 +279,9 @@ def _select_ids(asked: UsageFilter, within: Range) -> sa.Select[Any]:
         query = query.where(ledger.c.model == asked.model)
     if asked.pool_key_id is not None:
         query = query.where(ledger.c.pool_key_id == asked.pool_key_id)
+    if asked.upstream_id is not None:
+        is_pools = ledger.c.pool_key_id.is_not(None)
+        query = query.where(is_pools if asked.upstream_id == POOL else ledger.c.upstream_id == asked.upstream_id)
     if asked.is_error is not None:
         outcome = sa.func.coalesce(ledger.c.outcome, "")
         query = query.where(outcome.not_in(NO_ERROR) if asked.is_error else outcome.in_(NO_ERROR))
@@ -284,7 +293,9 @@ def _select_ids(asked: UsageFilter, within: Range) -> sa.Select[Any]:
 def _items(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
     """These requests with all their tries, in this order."""
     joined = ledger.outerjoin(api_keys, api_keys.c.id == ledger.c.pool_key_id)
-    query = sa.select(ledger, api_keys.c.name.label("pool_key")).select_from(joined)
+    joined = joined.outerjoin(upstreams, upstreams.c.id == ledger.c.upstream_id)
+    names = api_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream")
+    query = sa.select(ledger, *names).select_from(joined)
     tries: dict[str, list[sa.Row[Any]]] = {}
     query = query.where(ledger.c.request_id.in_(request_ids)).with_hint(ledger, "FORCE INDEX (PRIMARY)", "mysql")
     for row in tx.execute(query.order_by(ledger.c.attempt)):
@@ -301,6 +312,7 @@ def _item(tries: list[sa.Row[Any]]) -> LogItem:
         user_id=last.user_id,
         client_key_id=last.client_key_id,
         model=last.model,
+        upstream=_upstream(last),
         pool_key=last.pool_key,
         status=last.http_status,
         outcome=last.outcome,
@@ -314,6 +326,12 @@ def _item(tries: list[sa.Row[Any]]) -> LogItem:
         first_byte_ms=last.first_byte_ms,
         total_ms=last.total_ms,
     )
+
+
+def _upstream(row: sa.Row[Any]) -> str | None:
+    if row.upstream_id is not None:
+        return shown_upstream(row.upstream_id, row.upstream)
+    return None if row.pool_key_id is None else OPENROUTER
 
 
 def _sum(amounts: Iterable[int | None]) -> int | None:

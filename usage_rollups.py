@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -24,13 +24,24 @@ ROWS_AT_ONCE = 5000  # some 600 kB of JSON, of the 16 MB or more that a server t
 
 
 class Key(NamedTuple):
-    """What one change of a ledger row is counted under. created_at: the row's, aware."""
+    """What one change of a ledger row is counted under. created_at: the row's, aware.
+
+    pool_key_id: who carried the call: a pool key; another upstream as its number below zero; None for nobody. So one
+    column tells them apart, and sums of pool keys need no second one to leave out the rest.
+    """
 
     user_id: int
     client_key_id: int | None
     pool_key_id: int | None
     model: str
     created_at: datetime
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    """What a row of the ledger is counted under."""
+    upstream_id = row["upstream_id"]
+    carrier = row["pool_key_id"] if upstream_id is None else -upstream_id
+    return Key(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"])
 
 
 @dataclass(slots=True)

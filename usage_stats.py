@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +12,14 @@ import sqlalchemy as sa
 from clock import Clock
 from db import Database, Transaction
 from money import usd
-from tables import api_keys
+from tables import api_keys, upstreams
 from tables import usage_rollups as table
+from upstreams import OPENROUTER
 from usage_rollups import DAY, EVERYBODY, Sums
 
 DEFAULT_DAYS = 30
 DAY_LONG = timedelta(days=1)
+POOL = 0  # the number of the upstream that has no row: the pool of OpenRouter keys
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class UsageFilter:
     """Which calls are asked about; None leaves a question open.
 
     user_id: None for everybody. client_key_id: only together with a user, because everybody's sums don't tell keys.
-    start, end: aware, full hours; end is not included.
+    start, end: aware, full hours; end is not included. upstream_id: of another upstream than the pool, or POOL.
     """
 
     user_id: int | None = None
@@ -35,6 +37,7 @@ class UsageFilter:
     is_error: bool | None = None
     start: datetime | None = None
     end: datetime | None = None
+    upstream_id: int | None = None
 
     def sums_of(self, period: str) -> sa.ColumnElement[bool]:
         """The roll-ups that these calls are counted in; the time is the caller's to add."""
@@ -44,6 +47,9 @@ class UsageFilter:
             wanted.append(table.c.client_key_id == self.client_key_id)
         if self.pool_key_id is not None:
             wanted.append(table.c.pool_key_id == self.pool_key_id)
+        if self.upstream_id is not None:
+            carrier = table.c.pool_key_id
+            wanted.append(carrier > 0 if self.upstream_id == POOL else carrier == -self.upstream_id)
         if self.model is not None:
             wanted.append(table.c.model == self.model)
         return sa.and_(*wanted)
@@ -81,8 +87,11 @@ class UsageStats:
             if for_operator:
                 rows = self._grouped(tx, asked, table.c.pool_key_id)
                 names = _pool_key_names(tx, {row.pool_key_id for row in rows})
+                others = _upstream_names(tx)
                 found["by_pool_key"] = _by_cost(
-                    {"pool_key": names.get(row.pool_key_id)} | _shown(_sums(row)) for row in rows
+                    {"pool_key": names.get(row.pool_key_id), "upstream": _upstream(row.pool_key_id, others)}
+                    | _shown(_sums(row))
+                    for row in rows
                 )
         return found
 
@@ -91,6 +100,23 @@ class UsageStats:
         asked = self._with_days(asked)
         with self._db.reading() as tx:
             return self._by_client_key(tx, asked)
+
+    def spent_nano(self, user_id: int, client_key_id: int | None) -> dict[str, int]:
+        """What a user, or one client key of theirs, has spent in nano-dollars, under OpenRouter's names of the times:
+        `usage` ever, `usage_daily`, `usage_weekly` (from Monday) and `usage_monthly` in those of now.
+        """
+        today = self._clock.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        monday = today - today.weekday() * DAY_LONG
+        starts = {"usage_daily": today, "usage_weekly": monday, "usage_monthly": today.replace(day=1)}
+        since = [
+            sa.func.sum(sa.case((table.c.start >= start, table.c.cost_nano), else_=0)).label(name)
+            for name, start in starts.items()
+        ]
+        asked = UsageFilter(user_id=user_id, client_key_id=client_key_id)
+        query = sa.select(sa.func.sum(table.c.cost_nano).label("usage"), *since).where(asked.sums_of(DAY))
+        with self._db.reading() as tx:
+            row = tx.execute(query).one()
+        return {name: int(getattr(row, name) or 0) for name in ("usage", *starts)}
 
     def days_and_models(self, asked: UsageFilter, page: int, page_size: int) -> tuple[list[dict[str, Any]], int]:
         """One page of a user's usage by day and model, newest day first, and how many such items there are."""
@@ -118,10 +144,38 @@ class UsageStats:
         return _by_cost({"client_key_id": row.client_key_id or None} | _shown(_sums(row)) for row in rows)
 
 
+def no_usage(client_key_id: int) -> dict[str, Any]:
+    """What UsageStats.client_keys has for a key with calls, for one without."""
+    return {"client_key_id": client_key_id} | _shown(Sums())
+
+
 def _pool_key_names(tx: Transaction, ids: Iterable[int]) -> dict[int, str]:
     """The names of pool keys by their ids."""
     rows = tx.execute(sa.select(api_keys.c.id, api_keys.c.name).where(api_keys.c.id.in_(list(ids))))
     return {row.id: row.name for row in rows}
+
+
+def _upstream_names(tx: Transaction) -> dict[int, str]:
+    return {row.id: row.name for row in tx.execute(sa.select(upstreams.c.id, upstreams.c.name))}
+
+
+def _upstream(carrier: int, names: Mapping[int, str]) -> str | None:
+    if carrier < 0:
+        return shown_upstream(-carrier, names.get(-carrier))
+    return OPENROUTER if carrier else None
+
+
+def shown_upstream(upstream_id: int, name: str | None) -> str:
+    """An upstream's name; `#` and its number once it was removed."""
+    return name or f"#{upstream_id}"
+
+
+def find_upstream(db: Database, name: str) -> int | None:
+    """The id of the upstream of this name; POOL for that of the pool."""
+    if name == OPENROUTER:
+        return POOL
+    with db.reading() as tx:
+        return {name: number for number, name in _upstream_names(tx).items()}.get(name)
 
 
 def find_pool_key(db: Database, name: str) -> int | None:

@@ -14,6 +14,7 @@ import pytest
 
 from crypto import sha256_hex
 from management_api import PAGES_AT_ONCE, ManagementApi, ManagementError
+from tests.connect_proxy import ConnectProxy
 from tests.gateway import ROOT, environment
 from tests.sandbox.conftest import Running
 
@@ -172,6 +173,32 @@ def test_a_refused_management_key_is_an_error_and_not_a_refused_key(stand_in):
 def test_nobody_listening_is_an_error():
     with pytest.raises(ManagementError, match="no answer"):
         ManagementApi("http://127.0.0.1:1/api/v1", TEXT).list_keys()
+
+
+def test_calls_go_through_the_outbound_proxy_with_its_password(stand_in, account):
+    proxy = ConnectProxy("someone", "proxys-own-password")
+    try:
+        api = ManagementApi(stand_in.address, account["management_key"], proxy.url)
+        assert isinstance(api.list_keys(), list)
+        assert proxy.tunnels
+        for status in (407, 502):
+            proxy.refuse = status
+            with pytest.raises(ManagementError, match=f"status {status}") as raised:
+                ManagementApi(stand_in.address, account["management_key"], proxy.url).list_keys()
+            assert "proxys-own-password" not in repr(raised.value)
+    finally:
+        proxy.close()
+
+
+def test_a_proxy_that_refuses_a_tunnel_is_no_answer():
+    proxy = ConnectProxy("someone", "proxys-own-password")
+    try:
+        for url in (proxy.url, proxy.url.replace("own", "other")):
+            with pytest.raises(ManagementError, match=r"no answer \(ProxyError\)") as raised:
+                ManagementApi("https://127.0.0.1:1/api/v1", TEXT, url).list_keys()
+            assert "proxys-" not in repr(raised.value)
+    finally:
+        proxy.close()
 
 
 def test_a_netrc_replaces_no_key(stand_in, account, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from auth import Caller
 from errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
+from model_apis import CHAT
 from proxy_request import ProxyRequest
 from rate_limits import UNLIMITED
 from tests.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
@@ -26,7 +27,7 @@ def test_the_body_goes_up_byte_for_byte_under_our_headers_only(make_proxy, upstr
     body = b' {"model": "m",\n "x":1.50, "big":123456789012345678901,"messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}] } '
     whole(
         make_proxy().forward(
-            ProxyRequest("r", Caller(1, "s", 9e9), body, b"X-Session-Id: 7\r\n", lambda: False, UNLIMITED)
+            ProxyRequest(CHAT, "r", Caller(1, "s", 9e9), body, b"X-Session-Id: 7\r\n", lambda: False, UNLIMITED)
         )
     )
     [received] = upstream.received
@@ -272,7 +273,7 @@ def test_a_dead_key_is_replaced_and_rests(make_proxy, upstream):
     with pytest.raises(UpstreamFailed):
         proxy.forward(request())
     assert len({received.headers()["authorization"] for received in upstream.received}) == 2
-    assert proxy.pool.usable_count() == 0
+    assert proxy.destinations.openrouter.keys.usable_count() == 0
     with pytest.raises(TooManyRequests) as refused:
         proxy.forward(request())
     assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
@@ -294,7 +295,7 @@ def test_the_second_try_succeeds_and_the_client_sees_only_that(make_proxy, upstr
     upstream.play("m", play_second, first)
     assert whole(proxy.forward(request())) == WHOLE
     assert len(upstream.received) == 2
-    assert proxy.pool.usable_count() == 2  # a failing server is not the key's fault
+    assert proxy.destinations.openrouter.keys.usable_count() == 2  # a failing server is not the key's fault
 
 
 def test_the_clients_own_fault_is_not_tried_again_and_harms_no_key(make_proxy, upstream):
@@ -304,7 +305,7 @@ def test_the_clients_own_fault_is_not_tried_again_and_harms_no_key(make_proxy, u
     answer = proxy.forward(request())
     assert (answer.status, whole(answer)) == (400, error)
     assert len(upstream.received) == 1
-    assert proxy.pool.usable_count() == 3
+    assert proxy.destinations.openrouter.keys.usable_count() == 3
 
 
 def test_a_refusals_retry_after_is_passed_on(make_proxy, upstream):
@@ -375,7 +376,7 @@ def test_an_error_about_our_key_under_status_200_rests_it_and_is_told_in_our_wor
     assert b"Insufficient" not in body
     assert json.loads(body.removeprefix(b"data: "))["error"]["code"] == 402
     assert len({received.headers()["authorization"] for received in upstream.received}) == 2
-    assert proxy.pool.usable_count() == 0
+    assert proxy.destinations.openrouter.keys.usable_count() == 0
 
 
 def test_an_error_that_repeats_half_an_emoji_keeps_its_status_and_is_cleaned(make_proxy, upstream):
@@ -407,9 +408,9 @@ def test_in_flight_budget_rests_the_key_as_long_as_openrouter_asks(make_proxy, u
     with pytest.raises(TooManyRequests):
         proxy.forward(request())
     clock.advance(seconds=29)
-    assert proxy.pool.usable_count() == 0
+    assert proxy.destinations.openrouter.keys.usable_count() == 0
     clock.advance(seconds=2)
-    assert proxy.pool.usable_count() == 1
+    assert proxy.destinations.openrouter.keys.usable_count() == 1
 
 
 # ── finished

@@ -16,12 +16,14 @@ import tables
 from clock import Clock
 from crypto import Envelopes, SealBroken
 from db import Database, Transaction
+from outbound import GuardedDial
 from pool_keys import KeySource, PoolKeys
 from reencrypt import BATCH_ROWS, SEALED, KeyUse, count_sealed, reencrypt, survey
 from sealed_secrets import username_key
 from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import ROOT, environment, run
+from upstreams import Upstreams
 
 NEW_KEY, FOREIGN_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 OLD, NEW, BOTH = Envelopes([ENCRYPTION_KEY]), Envelopes([NEW_KEY]), Envelopes([NEW_KEY, ENCRYPTION_KEY])
@@ -215,6 +217,8 @@ def test_no_key_is_called_removable_while_something_does_not_open(db, fill):
 def test_no_sealed_column_is_forgotten(db, fill):
     """Wherever a ciphertext lies in the database, this module knows the column."""
     fill(1)
+    upstreams = Upstreams(db, OLD, Clock(), GuardedDial(allow_private=False))
+    upstreams.add(upstreams.check({"name": "one", "base_url": "https://8.8.8.8"}), "sk-key")
     holding = set()
     with db.reading() as tx:
         for table in tables.metadata.tables.values():
@@ -301,7 +305,7 @@ def test_killed_at_any_point_it_loses_nothing_and_goes_on_when_run_again(db, wat
         "SECRET_KEY": SECRET_KEY,
         "ENCRYPTION_KEY": f"{NEW_KEY},{ENCRYPTION_KEY}",
     }
-    ended = run("-m", "flask", "--app", "app", "keys", "reencrypt", **settings)
+    ended = run("-m", "flask", "--app", "app", "encryption-keys", "reencrypt", **settings)
     assert ended.returncode == 0, ended.stderr
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert sum(line["resealed"] for line in lines[:-2]) == ROWS + 1 - done
@@ -322,7 +326,7 @@ def test_a_running_gateway_serves_on_and_starts_with_the_new_key_alone(start, st
     both = {**shared, "ENCRYPTION_KEY": f"{NEW_KEY} {ENCRYPTION_KEY}"}
     serving = start(**both)
     assert serving.chat(token).status_code == 200
-    ended = run("-m", "flask", "--app", "app", "keys", "reencrypt", **both)
+    ended = run("-m", "flask", "--app", "app", "encryption-keys", "reencrypt", **both)
     assert ended.returncode == 0, ended.stderr
     assert serving.chat(token).status_code == 200
     serving.stop()

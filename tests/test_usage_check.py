@@ -300,6 +300,7 @@ def test_more_than_one_unknown_cost_in_a_thousand_calls_is_an_error(books, caplo
     key = books.minted()
     books.count(key, books.spend(key), requests=900, unknown=unknown)
     books.count({"id": 0}, 0, requests=100)
+    books.count({"id": -1}, 0, requests=100, unknown=100)  # another upstream, which never tells
     for day in (10, 11):
         books.at(f"2031-03-{day}T02:00:00")
         books.check.run_if_due()

@@ -16,7 +16,7 @@ from log_retention import LogRetention
 from tables import log_retention, usage_ledger
 from tests.usage_rows import MODELS, NOON, random_rows, row, store
 from usage_log import UsageLog
-from usage_stats import UsageFilter
+from usage_stats import POOL, UsageFilter
 
 DAY = timedelta(days=1)
 FINE = {"complete", "client_gone"}
@@ -33,9 +33,11 @@ def plain(rows: list[dict[str, Any]], asked: UsageFilter) -> list[str]:
     def fits(one: dict[str, Any]) -> bool:
         wanted = {"user_id": asked.user_id, "client_key_id": asked.client_key_id}
         wanted |= {"model": asked.model, "pool_key_id": asked.pool_key_id}
+        wanted["upstream_id"] = asked.upstream_id or None
         return (
             one["is_last"]
             and all(value is None or one[name] == value for name, value in wanted.items())
+            and (asked.upstream_id != POOL or one["pool_key_id"] is not None)
             and asked.is_error in {None, one["outcome"] not in FINE}
             and (asked.start is None or one["created_at"] >= asked.start)
             and (asked.end is None or one["created_at"] < asked.end)
@@ -62,6 +64,12 @@ FILTERS = [
     UsageFilter(model=MODELS[2], is_error=True),
     UsageFilter(model=MODELS[1], pool_key_id=1),
     UsageFilter(2, 8, MODELS[0], 1, False),
+    UsageFilter(upstream_id=POOL),
+    UsageFilter(upstream_id=1),
+    UsageFilter(1, upstream_id=2, is_error=False),
+    UsageFilter(2, upstream_id=POOL),
+    UsageFilter(model=MODELS[0], upstream_id=1),
+    UsageFilter(upstream_id=99),
 ]
 
 

@@ -68,6 +68,28 @@ def test_a_summary_is_the_sum_of_the_rows(db, stats, user_id):
         assert "by_client_key" not in found
 
 
+def test_what_was_spent_is_told_of_this_day_week_and_month(db, stats, clock):
+    today = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    monday, first = today - today.weekday() * DAY, today.replace(day=1)
+    moments = [today, today - DAY, monday, monday - DAY, first, first - DAY]
+    costs = {moment: 10**at for at, moment in enumerate(dict.fromkeys(moments))}
+    rows = [row(at, moment, user_id=5, cost_nano=nano) for at, (moment, nano) in enumerate(costs.items())]
+    rows[0] |= {"client_key_id": 9}
+    store(db, [*rows, row(90, today, user_id=6, cost_nano=10**9)])
+
+    def since(start):
+        return sum(nano for moment, nano in costs.items() if moment >= start)
+
+    assert stats.spent_nano(5, None) == {
+        "usage": sum(costs.values()),
+        "usage_daily": since(today),
+        "usage_weekly": since(monday),
+        "usage_monthly": since(first),
+    }
+    assert set(stats.spent_nano(5, 9).values()) == {costs[today]}
+    assert set(stats.spent_nano(7, None).values()) == {0}
+
+
 def test_the_last_thirty_days_are_shown_unless_asked_otherwise(db, stats):
     store(db, [row(number, MIDNIGHT - number * DAY) for number in range(40)])
     found = stats.summary(UsageFilter(1))
