@@ -11,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 
-def show(rows: Iterable[Mapping[str, object]], title: str, empty: str = "nothing yet") -> None:
-    """Print rows: a table on a terminal, JSON lines otherwise. empty: what a table without rows says."""
+def show(
+    rows: Iterable[Mapping[str, object]], title: str, empty: str = "nothing yet", as_table: bool | None = None
+) -> None:
+    """Print rows: a table on a terminal, JSON lines otherwise; or as as_table says. empty: a table without rows."""
     rows = list(rows)
-    if not sys.stdout.isatty():
+    if not (sys.stdout.isatty() if as_table is None else as_table):
         for row in rows:
             sys.stdout.write(orjson.dumps(row, default=str).decode() + "\n")
         return

@@ -1,4 +1,4 @@
-"""Operator commands for the request log: `flask --app app logs export|cleanup`."""
+"""Operator commands for what was used: `flask --app app logs export|cleanup`, `flask --app app usage checks`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from flask import current_app
-from flask.cli import AppGroup
 from rich.progress import Progress
 
+import usage_checks
 import usage_export
+from command_line import Commands, audit, is_for_people, services, show
 from db import DatabaseError
 from log_retention import told
-from services import Services
-from terminal import show
 from usage_ledger import OPEN
 from usage_log import LogItem
 from usage_stats import UsageFilter
 
-logs_commands = AppGroup("logs", help="The request log.")
+logs_commands = Commands("logs", help="The request log.")
+usage_commands = Commands("usage", help="What was spent.")
 
 DAY = click.DateTime(["%Y-%m-%d"])
 FILE = click.Path(path_type=Path)
-
-
-def _services() -> Services:
-    found: Services = current_app.extensions["services"]
-    return found
 
 
 @logs_commands.command("export")
@@ -60,11 +54,10 @@ def export(name: str, start: datetime | None, end: datetime | None, output: Path
 @click.option("--export-to", "output", type=FILE, help="First write what is deleted to this new .csv or .jsonl file.")
 def cleanup(days: int | None, output: Path | None) -> None:
     """Delete old rows of the request log; statistics stay. May be stopped and run again."""
-    services = _services()
-    days = days or services.config.log_retention_days
+    days = days or services().config.log_retention_days
     if not days:
         raise click.ClickException("LOG_RETENTION_DAYS is 0, so nothing is ever old; give --days N")
-    cutoff = services.retention.cutoff(days)
+    cutoff = services().retention.cutoff(days)
     asked = UsageFilter(end=cutoff)
     still_open: set[str] = set()
     if output:
@@ -75,21 +68,22 @@ def cleanup(days: int | None, output: Path | None) -> None:
             _export(file, asked, name, still_open)
     deleted = 0
     try:
-        total = services.usage_log.count(asked)
-        for count in _watched(services.retention.delete_before(cutoff, time.sleep, still_open), total, "Deleting"):
+        total = services().usage_log.count(asked)
+        for count in _watched(services().retention.delete_before(cutoff, time.sleep, still_open), total, "Deleting"):
             deleted += count
     except DatabaseError:
         raise click.ClickException("The database went away; what is deleted stays deleted. Run it again") from None
     told(deleted)
+    audit("logs_cleaned_up", "logs", deleted=deleted, from_before=cutoff.isoformat())
     show([{"deleted": deleted, "from_before": cutoff.isoformat()}], "Cleaned up")
 
 
 def _export(file: BinaryIO, asked: UsageFilter, name: str, still_open: set[str] | None = None) -> None:
     """still_open: takes the ids of requests whose cost was still open when they were written."""
-    log = _services().usage_log
+    log = services().usage_log
 
     def walk() -> Iterator[list[LogItem]]:
-        with Progress(disable=not sys.stdout.isatty()) as progress:
+        with Progress(disable=not is_for_people()) as progress:
             task = progress.add_task("Exporting", total=log.count(asked))
             for items in log.walk(asked):
                 if still_open is not None:
@@ -124,8 +118,16 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
 
 def _watched(counts: Iterable[int], total: int, title: str) -> Iterator[int]:
     """The counts as they come, shown as a bar on a terminal."""
-    with Progress(disable=not sys.stdout.isatty()) as progress:
+    with Progress(disable=not is_for_people()) as progress:
         task = progress.add_task(title, total=total)
         for count in counts:
             progress.advance(task, count)
             yield count
+
+
+@usage_commands.command("checks")
+@click.option("--count", default=100, type=click.IntRange(1, 10_000), help="How many of the newest; by default 100.")
+def show_usage_checks(count: int) -> None:
+    """Show the daily checks of our sums against OpenRouter's, newest first. docs/usage-check.md explains them."""
+    checks, _ = usage_checks.page(services().db, 1, count)
+    show([check.to_dict() for check in checks], "Our sums and OpenRouter's")
