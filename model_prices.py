@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import json_text
+from call_body import CallBody
 from crypto import new_id
 from logs import event
+from model_list import ModelList
 from money import NANO
-from proxy_request import ChatBody
 from upstream_http import NothingYet, UpstreamError, UpstreamHttp
 
 log = logging.getLogger("prices")
@@ -72,35 +73,40 @@ UNKNOWN = ModelPrice(5 * NANO, 25 * NANO, 0, ceiling=131_072)
 class ModelPrices:
     """The price list in memory; `run` keeps it fresh in a thread of its own, and in a file of `folder` for a start
     while OpenRouter is away. Until there is one, every model has the prices of UNKNOWN.
+
+    models: the same list for our callers; one fetch serves both.
     """
 
     def __init__(self, upstream: UpstreamHttp, folder: Path) -> None:
         self._upstream = upstream
         self._file = folder / FILE_NAME
+        self.models = ModelList()
         self._prices: dict[str, ModelPrice] = {}
         self._failures = 0
 
     # ── what calls cost: pure arithmetic, for every request
 
-    def most_nano(self, chat: ChatBody, body_bytes: int) -> int:
+    def most_nano(self, call: CallBody, body_bytes: int) -> int:
         """The most that a call may reasonably cost, in nano-dollars, to reserve it; at most MAX_CALL_NANO.
 
         Two bytes a token is more than text needs. What pictures by link, tools of OpenRouter's (web search) and longer
         answers than DEFAULT_COMPLETION_TOKENS cost is not foreseen: the cost itself is settled all the same.
         """
         prompt_tokens = (body_bytes + 1) // 2
-        completion_tokens = chat.max_tokens or DEFAULT_COMPLETION_TOKENS
-        if not chat.models:
-            most = self._price(chat.model).nano(prompt_tokens, completion_tokens, chat.n)
+        completion_tokens = DEFAULT_COMPLETION_TOKENS if call.max_tokens is None else call.max_tokens
+        if not call.models:
+            most = self._price(call.model).nano(prompt_tokens, completion_tokens, call.n)
         else:  # any of them may answer, so the dearest counts
-            names = (chat.model, *chat.models) if chat.model else chat.models
-            most = max(self._price(name).nano(prompt_tokens, completion_tokens, chat.n) for name in names)
+            most = max(self._price(name).nano(prompt_tokens, completion_tokens, call.n) for name in call.names)
         return min(most, MAX_CALL_NANO)
 
     def estimate_nano(self, model: str, prompt_bytes: int, events: int) -> int:
         """What an answer that broke off after so many events probably cost, in nano-dollars: four bytes or one event a
         token. For calls of which OpenRouter never says it."""
         return min(self._price(model).nano((prompt_bytes + 3) // 4, events, 1), MAX_CALL_NANO)
+
+    def priced_nano(self, _model: str, _usage: object) -> None:
+        """Nothing: what OpenRouter does not tell is asked for, and not computed."""
 
     def _price(self, model: str) -> ModelPrice:
         price = self._prices.get(model)
@@ -127,7 +133,7 @@ class ModelPrices:
     def load(self) -> None:
         """Take the list that an earlier process kept, if there is a good one."""
         try:
-            self._prices = read_prices(self._file.read_bytes())
+            self._take(self._file.read_bytes())
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -140,18 +146,25 @@ class ModelPrices:
             status, text = self._upstream.get("/models?output_modalities=all", b"", ANSWER_SECONDS, MAX_LIST_BYTES)
             if status != 200:
                 raise ValueError(f"status {status}")
-            prices = read_prices(text)
+            known = bool(self._prices)
+            self._take(text)
         except (UpstreamError, NothingYet, ValueError) as error:
             if not self._failures:  # told once, not at every try
                 reason = str(error) or type(error).__name__
                 event(log, "model_prices_unavailable", logging.WARNING, reason=reason, known=len(self._prices))
             self._failures += 1
             return float(min(RETRY_SECONDS * 2 ** min(self._failures - 1, 20), REFRESH_SECONDS))
-        if self._failures or not self._prices:
-            event(log, "model_prices_known", models=len(prices))
-        self._prices, self._failures = prices, 0
+        if self._failures or not known:
+            event(log, "model_prices_known", models=len(self._prices))
+        self._failures = 0
         self._keep(text)
         return REFRESH_SECONDS
+
+    def _take(self, text: bytes) -> None:
+        """Raises ValueError, and changes nothing, if there is nothing to take."""
+        prices = read_prices(text)
+        self.models.take(text)
+        self._prices = prices
 
     def _keep(self, text: bytes) -> None:
         """OpenRouter's answer as it came: one reader for both. Processes replace each other's file as a whole."""

@@ -17,15 +17,29 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
-from errors import AppError, BadRequest, Busy, MethodNotAllowed, PayloadTooLarge, ServiceFault, UnsupportedMedia
+from auth import FOR_CALLS
+from errors import (
+    AppError,
+    BadRequest,
+    Busy,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    ServiceFault,
+    UnsupportedMedia,
+)
 from logs import request_id as current_request_id
+from model_api import ModelApi
+from model_apis import CHAT, MODEL_APIS
 from openrouter_proxy import Headers, ProxyAnswer
 from proxy_request import ProxyRequest, forwarded_headers
 from services import Services
 
 log = logging.getLogger("proxy")
 
-PATHS = frozenset({"/api/proxy/openrouter", "/v1/chat/completions"})
+# The paths of model calls, letter by letter; each takes POST only. What goes up is built from the format's own path.
+PATHS: dict[str, ModelApi] = {f"{base}{api.path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS}
+PATHS |= {"/api/proxy/openrouter": CHAT}
 MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
 REQUEST_ID = "openrouter_proxy.request_id"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -53,19 +67,22 @@ class ProxyDoor:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request_id = environ[REQUEST_ID] = new_request_id()
         current_request_id.set(request_id)
-        headers: Headers = [("X-Request-Id", request_id), *COMMON_HEADERS]
+        api = PATHS.get(environ["PATH_INFO"])
+        headers: Headers = [(name, request_id) for name in (api or CHAT).request_id_headers] + COMMON_HEADERS
         try:
             if not self._services.started:
                 self._services.start()  # in the process that serves: threads do not survive a fork
-            if environ["PATH_INFO"] not in PATHS:
+            if api is None:
+                if environ["PATH_INFO"].startswith("//"):  # Werkzeug would take them for one
+                    raise NotFound("There is nothing at this path")
                 self._take_body(environ)
                 return self._flask_wsgi(environ, start_response)
-            answer = self._answer(environ, request_id, headers)
+            answer = self._answer(api, environ, request_id, headers)
         except AppError as error:
-            answer = _error_answer(error)
+            answer = _error_answer(error, api or CHAT, request_id)
         except Exception:
             log.exception("unexpected_error")
-            answer = _error_answer(ServiceFault())
+            answer = _error_answer(ServiceFault(), api or CHAT, request_id)
         status = STATUS_LINES.get(answer.status) or f"{answer.status} Unknown"
         try:
             start_response(status, [*answer.headers, *headers])
@@ -92,19 +109,20 @@ class ProxyDoor:
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
 
-    def _answer(self, environ: Environ, request_id: str, more_headers: Headers) -> ProxyAnswer:
+    def _answer(self, api: ModelApi, environ: Environ, request_id: str, more_headers: Headers) -> ProxyAnswer:
         """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
         # Who calls comes first: a stranger's body is not even read.
-        caller = self._services.auth.authenticate(environ.get("HTTP_AUTHORIZATION"))
+        caller = self._services.auth.authenticate(_authorization(api, environ), FOR_CALLS)
         admission = self._services.rate_limits.admit(caller, self._services.addresses.of(environ))
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)
         try:
-            headers = forwarded_headers(environ)
+            headers = forwarded_headers(api, environ)
             body = _read_body(environ, self._max_body_bytes)
-            request = ProxyRequest(request_id, caller, body, headers, _client_watch(environ), admission)
+            upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), _client_watch(environ)
+            request = ProxyRequest(api, request_id, caller, body, headers, watch, admission, upstream)
             return self._services.proxy.forward(request)
         except BaseException:
             admission.release(None)
@@ -140,8 +158,18 @@ def _close(body: Iterable[bytes]) -> None:
         close()
 
 
-def _error_answer(error: AppError) -> ProxyAnswer:
-    body = error.to_json()
+def _authorization(api: ModelApi, environ: Environ) -> str | None:
+    """The Authorization header; where Anthropic's clients call, `x-api-key` does as well. Raises BadRequest for two."""
+    authorization: str | None = environ.get("HTTP_AUTHORIZATION")
+    if not api.takes_api_key_header or not (key := environ.get("HTTP_X_API_KEY")):
+        return authorization
+    if authorization and authorization.partition(" ")[2] != key:
+        raise BadRequest("Authorization and x-api-key hold different credentials; send one of them")
+    return authorization or f"Bearer {key}"
+
+
+def _error_answer(error: AppError, api: ModelApi, request_id: str) -> ProxyAnswer:
+    body = api.error_body(error, request_id)
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers.items()]
     return ProxyAnswer(error.status, headers, (body,))
 

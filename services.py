@@ -6,34 +6,43 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.util import Finalize
 
-import sealed_secrets
 from api_key_manager import ApiKeyManager
+from api_tokens import ApiTokens
+from audit_log import AuditLog
 from auth import Auth
 from background import repeat
 from client_address import ClientAddresses
+from client_keys import ClientKeys
 from clock import Clock
 from config import Config
 from cost_lookup import CostLookup
-from crypto import Envelopes, KeyHasher, SealBroken, sha256_hex
-from db import Database, DatabaseClock, DatabaseError, UnknownSchema, database_url
+from crypto import Envelopes, KeyHasher
+from db import Database, DatabaseClock, DatabaseError
+from destinations import Destinations
 from gateway_processes import GatewayProcess
+from generation_records import GenerationRecords
 from key_probe import KeyProbe
 from log_retention import LogRetention
-from logs import event, redact
+from logs import event
 from model_prices import ModelPrices
+from money import nano
 from openrouter_proxy import OpenRouterProxy
-from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
+from outage_credit import OutageCredit
+from outbound import GuardedDial, HttpProxy, dial_directly
+from pool_keys import PoolKeys
 from quota_slices import QuotaSlices
 from quotas import Quotas
 from rate_limits import RateLimits
-from revisions import RevisionWatcher
+from revisions import WARN_SECONDS, RevisionWatcher
+from start_up import CannotStart, DatabaseAway, FirstSteps, open_if_there, told_in_one_line, unstored_upstreams
 from upstream_http import UpstreamHttp
+from upstreams import Upstreams
 from usage_drain import UsageDrain
 from usage_journal import UsageJournal
 from usage_ledger import UsageLedger
@@ -62,6 +71,8 @@ class Services:
     sessions: UserSessions
     keys: PoolKeys
     pool: ApiKeyManager
+    client_keys: ClientKeys
+    api_tokens: ApiTokens
     auth: Auth
     addresses: ClientAddresses
     rate_limits: RateLimits
@@ -78,11 +89,26 @@ class Services:
     usage_log: UsageLog
     retention: LogRetention
     probe: KeyProbe
+    records: GenerationRecords
     costs: CostLookup
+    audit: AuditLog
+    upstreams: Upstreams
+    first_steps: FirstSteps
     started: bool = False
+    _complain_at: float = 0.0
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.auth.trusts_uninformed = self.config.credit_without_database_usd > 0
+        self.watcher.watch("users", self.users.reload)
+        self.watcher.watch("user_sessions", self.sessions.reload)
+        self.watcher.watch("client_keys", self.client_keys.live.reload)
+        self.watcher.watch("api_tokens", self.api_tokens.live.reload)
+        self.watcher.watch("api_keys", self.pool.reload)
+        self.watcher.watch("quotas", self.quota_slices.reload)
+        self.watcher.watch("upstreams", self.proxy.destinations.reload)
 
     def start(self) -> None:
         """Fill the copies in memory and keep them fresh. Calls after the first do nothing."""
@@ -90,7 +116,9 @@ class Services:
             if self.started:
                 return
             self.journal.open()
-            self.watcher.check()
+            self._look()
+            if not self.watcher.is_complete:
+                self._use_environment()
             with suppress(DatabaseError):  # the watcher has said so; the next report comes in seconds
                 self.report()  # before the first call, so that the rotation counts with this process
                 self.quota_slices.top_up()
@@ -117,16 +145,40 @@ class Services:
         turns = itertools.count(1)
 
         def freshen() -> None:
-            self.watcher.check()
+            self._look()
             if next(turns) % REPORT_EVERY == 0:
                 self.report()
 
         repeat(freshen, WATCH_SECONDS, stopping)
 
+    def _look(self) -> None:
+        """Look what has changed in the database; at first, whether it is there."""
+        if not self.first_steps.are_done:
+            try:
+                self.first_steps.take()
+            except DatabaseAway:
+                pass  # the watcher says so
+            except CannotStart as error:
+                if self.clock.monotonic() >= self._complain_at:
+                    self._complain_at = self.clock.monotonic() + WARN_SECONDS
+                    event(log, "database_refused", logging.ERROR, reason=str(error))
+        self.watcher.check()
+        self.auth.is_informed = self.quota_slices.is_informed = self.watcher.is_complete
+
+    def _use_environment(self) -> None:
+        """Until the database has been read, calls go where the environment says, if any are let in."""
+        self.pool.use_unstored([secret.get_secret_value() for secret in self.config.openrouter_api_keys])
+        self.proxy.destinations.use(*unstored_upstreams(self.upstreams, self.config, self.clock))
+
     def report(self) -> None:
         """Write down what this process has counted, and which keys carry its calls. Raises DatabaseError."""
-        self.pool.write_counts()
+        self._write_counts()
         self.process.beat(self.watcher.seen("api_keys"), self.pool.report())
+
+    def _write_counts(self) -> None:
+        self.pool.write_counts()
+        self.client_keys.live.write_uses()
+        self.api_tokens.live.write_uses()
 
     def stop(self) -> None:
         """Write what is still in memory. Called at exit, when no call is running any more; once is enough."""
@@ -137,7 +189,7 @@ class Services:
             if thread.name in WRITERS:  # or what it has just begun to write would come after our last words
                 thread.join(STOP_SECONDS)
         try:
-            self.pool.write_counts()
+            self._write_counts()
         except DatabaseError as error:
             event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
         try:
@@ -148,72 +200,35 @@ class Services:
             event(log, "journal_left_behind", logging.WARNING, error=type(error).__name__)
 
 
-class CannotStart(Exception):
-    """Why the program can't start, in one line."""
-
-
-@contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except SealBroken as error:
-        raise CannotStart(f"{error}. Was it sealed with another ENCRYPTION_KEY? Nothing was written.") from None
-    except (UnknownSchema, TimeoutError) as error:
-        raise CannotStart(str(error)) from None
-    except OSError as error:
-        raise CannotStart(f"DATA_DIR can't be used ({error.strerror}: {error.filename})") from None
-    except DatabaseError as error:
-        reason = redact(str(error).partition("\n")[0])
-        raise CannotStart(f"the database does not answer ({reason})") from None
-
-
-@_told_in_one_line()
-def open_database(config: Config) -> tuple[Database, Envelopes]:
-    """The database at this version's schema, and what opens its ciphertexts.
-
-    Raises CannotStart; before anything is written if ENCRYPTION_KEY is not the one of this database.
-    """
-    if database_url(config).drivername == "sqlite":
-        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    db, envelopes = Database(database_url(config)), Envelopes(config.encryption_keys)
-    sealed_secrets.check_canary(db, envelopes)
-    if not db.is_current():
-        db.upgrade()
-    return db, envelopes
-
-
-@_told_in_one_line()
+@told_in_one_line()
 def build(config: Config) -> Services:
-    """All services, connected. Raises CannotStart."""
+    """All services, connected; of a database that is away, shut. Raises CannotStart."""
     clock = Clock()
-    db, envelopes = open_database(config)
+    db, envelopes = open_if_there(config)
     access_life = timedelta(hours=config.jwt_expiration_hours)
-    users = Users(db, sealed_secrets.username_key(db, envelopes, clock.now()), clock)
+    users = Users(db, None, clock)
     sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
     keys = PoolKeys(db, envelopes, clock)
-    import_keys(keys, config)
-    choice_of = users.upstream_choice if config.dedicated_keys == "on" else None
-    pool = ApiKeyManager(keys, clock, _each_worker(config.key_max_in_flight, config), choice_of)
+    pool = _pool(config, users, keys, clock)
     hasher = KeyHasher(permits=_each_worker(len(os.sched_getaffinity(0)), config))
-    auth = Auth(users, sessions, hasher, config.secret_key.get_secret_value(), access_life, clock)
-
-    upstream = UpstreamHttp(config.openrouter_api_url, config.upstream_connect_timeout_seconds)
+    upstream, upstreams = _upstreams(config, db, envelopes, clock)
+    first_steps = FirstSteps(config, db, envelopes, clock, users, keys, upstreams)
+    first_steps.begin()
     database_clock = DatabaseClock(db)
     process = GatewayProcess(db, database_clock)
     journal = UsageJournal(config.data_dir / "journal", process.id)
     journal.check()
     quotas = Quotas(db, database_clock, config)
-    quota_slices = QuotaSlices(db, process.id, quotas, database_clock)
+    credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
+    quota_slices = QuotaSlices(db, process.id, quotas, database_clock, credit)
+    client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, quota_slices.reload)
+    api_tokens, secret_key = ApiTokens(db, clock), config.secret_key.get_secret_value()
+    auth = Auth(users, sessions, hasher, secret_key, access_life, clock, client_keys.live, api_tokens.live)
     ledger = UsageLedger(db, clock)
-    drain = UsageDrain(db, journal, ledger, quota_slices)
     prices = ModelPrices(upstream, config.data_dir)
-    proxy = OpenRouterProxy(pool, upstream, UsageMeter(journal, quota_slices), prices, config)
-
-    watcher = RevisionWatcher(db)
-    watcher.watch("users", users.reload)
-    watcher.watch("user_sessions", sessions.reload)
-    watcher.watch("api_keys", pool.reload)
-    watcher.watch("quotas", quota_slices.reload)
+    destinations = Destinations(pool, upstream, prices, upstreams, clock, config)
+    records = GenerationRecords(keys, upstream)
+    proxy = OpenRouterProxy(destinations, UsageMeter(journal, quota_slices), config)
     return Services(
         config=config,
         clock=clock,
@@ -222,15 +237,17 @@ def build(config: Config) -> Services:
         sessions=sessions,
         keys=keys,
         pool=pool,
+        client_keys=client_keys,
+        api_tokens=api_tokens,
         auth=auth,
         addresses=ClientAddresses(config.trusted_proxies),
         rate_limits=RateLimits(config, clock),
         proxy=proxy,
-        watcher=watcher,
+        watcher=RevisionWatcher(db, clock),
         process=process,
         journal=journal,
         ledger=ledger,
-        drain=drain,
+        drain=UsageDrain(db, journal, ledger, quota_slices),
         quotas=quotas,
         quota_slices=quota_slices,
         prices=prices,
@@ -238,24 +255,28 @@ def build(config: Config) -> Services:
         usage_log=UsageLog(db, clock),
         retention=LogRetention(db, database_clock, config.log_retention_days),
         probe=KeyProbe(pool, keys, upstream),
-        costs=CostLookup(db, ledger, keys, upstream, clock),
+        records=records,
+        costs=CostLookup(db, ledger, records, clock),
+        audit=AuditLog(db, clock),
+        upstreams=upstreams,
+        first_steps=first_steps,
     )
+
+
+def _pool(config: Config, users: Users, keys: PoolKeys, clock: Clock) -> ApiKeyManager:
+    choice_of = users.upstream_choice if config.dedicated_keys == "on" else None
+    return ApiKeyManager(keys, clock, _each_worker(config.key_max_in_flight, config), choice_of)
+
+
+def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock) -> tuple[UpstreamHttp, Upstreams]:
+    """OpenRouter, and the others; each with how connections are made to it."""
+    proxy = HttpProxy(config.outbound_proxy.get_secret_value()) if config.outbound_proxy else None
+    dial = proxy.dial if proxy else dial_directly
+    openrouter = UpstreamHttp(config.openrouter_api_url, config.upstream_connect_timeout_seconds, dial=dial)
+    others = Upstreams(db, envelopes, clock, GuardedDial(config.allow_private_upstreams, proxy))
+    return openrouter, others
 
 
 def _each_worker(amount: int, config: Config) -> int:
     """A worker's share: each counts for itself. Together they keep to the amount, unless it is less than they are."""
     return amount and max(1, amount // config.server_workers)
-
-
-def import_keys(keys: PoolKeys, config: Config) -> None:
-    """Put the keys of OPENROUTER_API_KEYS into the pool; those that it has, or once had, are left as they are."""
-    known = {row.api_key_hash for row in keys.rows()} if config.openrouter_api_keys else set()
-    for secret in config.openrouter_api_keys:
-        text = secret.get_secret_value()
-        if sha256_hex(text) in known:
-            continue
-        try:
-            keys.add(text, f"env/{sha256_hex(text)[:12]}", KeySource.ENVIRONMENT)
-            event(log, "pool_key_imported", hash=sha256_hex(text)[:12])
-        except KeyAlreadyKnown:
-            pass  # another process was first

@@ -6,13 +6,20 @@ from flask import Flask
 
 from routes import (
     admin_api,
+    admin_audit_api,
     admin_check_api,
+    admin_key_api,
     admin_quota_api,
+    admin_upstream_api,
     admin_usage_api,
+    admin_user_api,
     auth_api,
+    client_key_api,
     health_api,
     http,
+    openrouter_api,
     quota_api,
+    token_api,
     upstream_api,
     usage_api,
 )
@@ -29,4 +36,11 @@ def register_all(app: Flask) -> None:
     app.register_blueprint(usage_api.routes)
     app.register_blueprint(admin_quota_api.routes)
     app.register_blueprint(admin_check_api.routes)
+    app.register_blueprint(admin_upstream_api.routes)
+    app.register_blueprint(admin_user_api.routes)
+    app.register_blueprint(admin_audit_api.routes)
     app.register_blueprint(upstream_api.routes)
+    app.register_blueprint(openrouter_api.routes)
+    app.register_blueprint(client_key_api.routes)
+    app.register_blueprint(token_api.routes)
+    app.register_blueprint(admin_key_api.routes)

@@ -1,56 +1,113 @@
-"""For the operator alone, with ADMIN_TOKEN: the pool of OpenRouter keys, and changes to it."""
+"""For operators: the pool of OpenRouter keys, and changes to it."""
 
 from __future__ import annotations
 
-import logging
+from datetime import datetime
+from typing import Annotated, Literal
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from errors import BadRequest
-from logs import event
-from pool_keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, Whose
+from pool_keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, KeySource, KeyState, Whose
 from pool_overview import pool_overview
-from routes.http import (
-    DEFAULT_PAGE_SIZE,
-    MAX_PAGE,
-    MAX_PAGE_SIZE,
-    answer,
-    check_operator,
-    json_body,
-    number,
-    services,
-)
+from routes.http import answer, audit, services
+from routes.operation import Body, Page, Paging, Shown, Who, operation
 
-log = logging.getLogger("admin")
-routes = Blueprint("admin_api", __name__, url_prefix="/admin")
+routes = Blueprint("admin_api", __name__, url_prefix="/admin/pool")
 
 
-@routes.before_request
-def check() -> None:
-    """Let only the operator in. Raises TooManyRequests, Forbidden, Unauthorized."""
-    check_operator()
+def _whose(text: object) -> Whose:
+    if text in {SHARED, ANYBODYS}:
+        return str(text)
+    if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 18):
+        raise ValueError(f"must be {SHARED}, {ANYBODYS}, or a user's id")
+    return int(text)
 
 
-@routes.get("/pool")
-def pool() -> Response:
-    """?page=1&page_size=20&all=false&owner=shared → the keys without their texts, newest first, and the processes.
+Owner = Annotated[
+    Whose, BeforeValidator(_whose), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,18}$|^[a-z]+$"})
+]
 
-    owner: `shared`, `any`, or the id of the user whose own keys are wanted.
-    """
-    with_gone = request.args.get("all", "false")
-    if with_gone not in {"true", "false"}:
-        raise BadRequest("all must be true or false")
-    page = number("page", 1, MAX_PAGE)
-    page_size = number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-    begin = (page - 1) * page_size
-    now, is_with_gone = services().clock.now(), with_gone == "true"
-    found = pool_overview(services().keys, services().db, now, is_with_gone, _owner(), begin, page_size)
+
+class PoolFilter(Paging):
+    """Which keys of the pool."""
+
+    all: Literal["true", "false"] = Field("false", description="With the keys that are deleted, abandoned or dead")
+    owner: Owner = Field(SHARED, description=f"`{SHARED}`, `{ANYBODYS}`, or the user whose own keys are wanted")
+
+
+class PoolKeyName(Body):
+    """Which key."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS, examples=["env/0a1b2c3d4e5f"])
+
+
+class PoolKeyShown(Shown):
+    """A key of the pool, without its text; limits in dollars, null for none or unknown."""
+
+    name: str = Field(examples=["env/0a1b2c3d4e5f"])
+    state: KeyState
+    enabled: bool
+    health: str | None = Field(description="The worst that any gateway reports", examples=["ok"])
+    reason: str | None = Field(examples=[None])
+    until: str | None = Field(examples=[None])
+    limit_usd: float | None = Field(examples=[10.0])
+    remaining_usd: float | None = Field(examples=[7.5])
+    used: int = Field(description="Calls", examples=[120])
+    in_flight: int = Field(examples=[2])
+    expires_at: datetime | None
+    last_used: datetime | None
+    created_at: datetime
+    source: KeySource
+    owner_id: int | None = Field(description="The user whose own key it is", examples=[None])
+    hash: str = Field(description="The begin of the hash of its text", examples=["0a1b2c3d4e5f"])
+
+
+class ProcessShown(Shown):
+    """A process that serves calls."""
+
+    id: str = Field(examples=["019ab5d1"])
+    beat_at: datetime
+    silent: bool
+    keys_revision: int = Field(examples=[7])
+    in_flight: int = Field(examples=[2])
+
+
+class PoolShown(Page[PoolKeyShown]):
+    """A page of the pool, and the pool as a whole."""
+
+    usable: int = Field(description="Shared keys that the next call may get", examples=[5])
+    pool_size: int = Field(description="How many are wanted", examples=[5])
+    processes: list[ProcessShown]
+
+
+class PoolKeyEnabled(Shown):
+    """What holds from now on."""
+
+    name: str = Field(examples=["env/0a1b2c3d4e5f"])
+    enabled: bool
+
+
+class RotationRequested(Shown):
+    """What was noted."""
+
+    name: str = Field(examples=["gw/prod/0a1b"])
+    rotation: Literal["requested"]
+
+
+@routes.get("")
+@operation("Show the pool", Who.OPERATOR, query=PoolFilter, answers={200: PoolShown})
+def pool(query: PoolFilter) -> Response:
+    """The keys without their texts, newest first, as all processes together see them, and the processes."""
+    begin, now = (query.page - 1) * query.page_size, services().clock.now()
+    keys, db = services().keys, services().db
+    found = pool_overview(keys, db, now, query.all == "true", query.owner, begin, query.page_size)
     return answer(
         {
             "items": [key.to_dict() for key in found.keys],
             "total": found.total,
-            "page": page,
-            "page_size": page_size,
+            "page": query.page,
+            "page_size": query.page_size,
             "usable": found.usable,
             "pool_size": services().config.pool_size,
             "processes": found.processes,
@@ -58,45 +115,30 @@ def pool() -> Response:
     )
 
 
-@routes.post("/pool/enable")
-def enable() -> Response:
-    """{name} → the key may be picked again, everywhere within two seconds; 404 for an unknown name."""
-    return _set_enabled(True)
+@routes.post("/enable")
+@operation("Enable a pool key", Who.OPERATOR, body=PoolKeyName, answers={200: PoolKeyEnabled}, refusals=(404,))
+def enable(operator: str, body: PoolKeyName) -> Response:
+    """The key may be picked again, everywhere within two seconds."""
+    return _set_enabled(operator, body.name, True)
 
 
-@routes.post("/pool/disable")
-def disable() -> Response:
-    """{name} → the key is not picked any more; it stays alive at OpenRouter. 404 for an unknown name."""
-    return _set_enabled(False)
+@routes.post("/disable")
+@operation("Disable a pool key", Who.OPERATOR, body=PoolKeyName, answers={200: PoolKeyEnabled}, refusals=(404,))
+def disable(operator: str, body: PoolKeyName) -> Response:
+    """The key is not picked any more, everywhere within two seconds; it stays alive at OpenRouter."""
+    return _set_enabled(operator, body.name, False)
 
 
-@routes.post("/pool/rotate")
-def rotate() -> Response:
-    """{name} → 202: the background service replaces the key at its next pass. 404 unless it is a minted key in use."""
-    name = _name()
-    services().keys.ask_renewal(name)
-    event(log, "pool_key_rotation_asked", key=name)
-    return answer({"name": name, "rotation": "requested"}, 202)
+@routes.post("/rotate")
+@operation("Rotate a pool key", Who.OPERATOR, body=PoolKeyName, answers={202: RotationRequested}, refusals=(404,))
+def rotate(operator: str, body: PoolKeyName) -> Response:
+    """The background service replaces the key at its next pass. 404 unless it is a minted key in use."""
+    services().keys.ask_renewal(body.name)
+    audit(operator, "pool_key_rotation_asked", f"pool/{body.name}")
+    return answer({"name": body.name, "rotation": "requested"}, 202)
 
 
-def _set_enabled(enabled: bool) -> Response:
-    name = _name()
+def _set_enabled(operator: str, name: str, enabled: bool) -> Response:
     services().keys.set_enabled(name, enabled)
-    event(log, "pool_key_enabled" if enabled else "pool_key_disabled", key=name)
+    audit(operator, "pool_key_enabled" if enabled else "pool_key_disabled", f"pool/{name}")
     return answer({"name": name, "enabled": enabled})
-
-
-def _name() -> str:
-    name = json_body().get("name")
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-        raise BadRequest(f"name must be the key's name, a text of 1 to {MAX_NAME_CHARACTERS} characters")
-    return name
-
-
-def _owner() -> Whose:
-    text = request.args.get("owner", SHARED)
-    if text in {SHARED, ANYBODYS}:
-        return text
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise BadRequest(f"owner must be {SHARED}, {ANYBODYS}, or a user's id")
-    return int(text)

@@ -1,25 +1,43 @@
-"""For the operator alone, with ADMIN_TOKEN: whether our sums are OpenRouter's."""
+"""For operators: whether our sums are OpenRouter's."""
 
 from __future__ import annotations
 
+from datetime import date, datetime
+
 from flask import Blueprint, Response
+from pydantic import Field
 
 import usage_checks
-from routes.http import DEFAULT_PAGE_SIZE, MAX_PAGE, MAX_PAGE_SIZE, answer, check_operator, number, services
+from pool_keys import KeySource
+from routes.http import answer, services
+from routes.operation import Page, Paging, Shown, Who, operation
+from usage_checks import Verdict
 
 routes = Blueprint("admin_check_api", __name__, url_prefix="/admin")
 
 
-@routes.before_request
-def check() -> None:
-    """Let only the operator in. Raises Forbidden, Unauthorized."""
-    check_operator()
+class CheckShown(Shown):
+    """One key on one day; dollars, null while unknown. our_usd: our sum; activity_usd: OpenRouter's of the day;
+    our_total_usd, usage_usd: all that the key has spent up to the end of the day.
+    """
+
+    day: date
+    key: str = Field(examples=["env/0a1b2c3d4e5f"])
+    source: KeySource
+    verdict: Verdict
+    our_usd: float = Field(examples=[1.5])
+    activity_usd: float | None = Field(examples=[1.5])
+    difference_usd: float | None = Field(examples=[0.0])
+    our_total_usd: float = Field(examples=[12.5])
+    usage_usd: float | None = Field(examples=[12.5])
+    total_difference_usd: float | None = Field(examples=[0.0])
+    checked_at: datetime
 
 
 @routes.get("/usage-checks")
-def checks() -> Response:
-    """?page=1&page_size=20 → the daily checks of each pool key, newest first; money in dollars, null while unknown."""
-    page, page_size = number("page", 1, MAX_PAGE), number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-    found, total = usage_checks.page(services().db, page, page_size)
+@operation("List the daily checks of the sums", Who.OPERATOR, query=Paging, answers={200: Page[CheckShown]})
+def checks(query: Paging) -> Response:
+    """The daily checks of each pool key, newest first."""
+    found, total = usage_checks.page(services().db, query.page, query.page_size)
     items = [check.to_dict() for check in found]
-    return answer({"items": items, "total": total, "page": page, "page_size": page_size})
+    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})

@@ -1,41 +1,53 @@
-"""For the operator alone, with ADMIN_TOKEN: the quotas of users and client keys, and changes to them."""
+"""For the operator alone: the quotas of users and client keys, and changes to them."""
 
 from __future__ import annotations
 
-import logging
+from typing import Annotated, Literal
 
 from flask import Blueprint, Response
+from pydantic import Field
 
-from errors import BadRequest, NotFound
-from logs import event
+from errors import NotFound
 from quotas import Quota, check_amount, check_subject
-from routes.http import DEFAULT_PAGE_SIZE, MAX_PAGE, MAX_PAGE_SIZE, answer, check_operator, json_body, number, services
-from routes.quota_api import NO_QUOTA
+from routes.http import answer, audit, services
+from routes.operation import Body, Page, Paging, Who, operation
+from routes.quota_api import NO_QUOTA, QuotaShown
 
-log = logging.getLogger("admin")
 routes = Blueprint("admin_quota_api", __name__, url_prefix="/admin/quotas")
 
-FIELDS = {"limit_usd", "soft_limit_usd", "period", "recovery"}
+ONE = "/<any(user, key):kind>/<number>"
+Dollars = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
-@routes.before_request
-def let_in() -> None:
-    """Let only the operator in. Raises Forbidden, Unauthorized."""
-    check_operator()
+class NewQuota(Body):
+    """Amounts that are null or missing: no limit, no warning. So for period and recovery: those of the settings."""
+
+    limit_usd: Dollars | None = Field(None, examples=[20])
+    soft_limit_usd: Dollars | None = Field(None, examples=[15])
+    period: Literal["day", "week", "month", "none"] | None = None
+    recovery: Literal["reset", "steady"] | None = None
+
+
+class SubjectsQuota(QuotaShown):
+    """A quota with whose it is: `user/<id>` or `key/<id>`."""
+
+    subject: str
+    is_default: bool
 
 
 @routes.get("")
-def page() -> Response:
-    """?page=1&page_size=20 → the quotas that hold, newest first; users with the default from their first call on."""
-    page, page_size = number("page", 1, MAX_PAGE), number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-    found, total = services().quotas.page(page, page_size)
+@operation("List quotas", Who.OPERATOR, query=Paging, answers={200: Page[SubjectsQuota]})
+def page(query: Paging) -> Response:
+    """The quotas that hold, newest first; users with the default are among them from their first call on."""
+    found, total = services().quotas.page(query.page, query.page_size)
     items = [_shown(quota.subject, quota) for quota in found]
-    return answer({"items": items, "total": total, "page": page, "page_size": page_size})
+    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
 
 
-@routes.get("/<any(user, key):kind>/<number>")
+@routes.get(ONE)
+@operation("Show a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
 def show(kind: str, number: str) -> Response:
-    """One quota; 404 without one."""
+    """The quota of a user or a client key; 404 without one."""
     subject = _subject(kind, number)
     found = services().quotas.find(subject)
     if not found:
@@ -43,29 +55,26 @@ def show(kind: str, number: str) -> Response:
     return answer(_shown(subject, found))
 
 
-@routes.put("/<any(user, key):kind>/<number>")
-def put(kind: str, number: str) -> Response:
-    """{limit_usd, soft_limit_usd, period, recovery} → the quota, in force everywhere within two seconds.
-
-    Amounts may be null or missing: no limit, no warning. period and recovery: missing ones are those of the settings.
-    """
-    subject, body = _subject(kind, number), json_body()
-    if unknown := sorted(set(body) - FIELDS):
-        raise BadRequest(f"There is no field {unknown[0]!r}; a quota has {', '.join(sorted(FIELDS))}")
-    config = services().config
-    limit_nano, soft_limit_nano = (_amount(name, body.get(name)) for name in ("limit_usd", "soft_limit_usd"))
-    terms = body.get("period", config.quota_period), body.get("recovery", config.quota_recovery)
+@routes.put(ONE)
+@operation("Set a quota", Who.OPERATOR, body=NewQuota, answers={200: SubjectsQuota}, refusals=(404,))
+def put(operator: str, kind: str, number: str, body: NewQuota) -> Response:
+    """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
+    subject, config = _subject(kind, number), services().config
+    limit_nano = check_amount("limit_usd", body.limit_usd)
+    soft_limit_nano = check_amount("soft_limit_usd", body.soft_limit_usd)
+    terms = body.period or config.quota_period, body.recovery or config.quota_recovery
     found = services().quotas.set(subject, limit_nano, soft_limit_nano, *terms)
-    event(log, "quota_set", subject=subject)
+    audit(operator, "quota_set", subject, _user_id(subject), **body.model_dump())
     return answer(_shown(subject, found))
 
 
-@routes.delete("/<any(user, key):kind>/<number>")
-def delete(kind: str, number: str) -> Response:
-    """Back to the default → what holds from now on; its fields are null if that is nothing."""
+@routes.delete(ONE)
+@operation("Reset a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
+def delete(operator: str, kind: str, number: str) -> Response:
+    """Back to the default: answers with what holds from now on; nulls if that is nothing."""
     subject = _subject(kind, number)
     found = services().quotas.reset(subject)
-    event(log, "quota_reset", subject=subject)
+    audit(operator, "quota_reset", subject, _user_id(subject))
     return answer(_shown(subject, found))
 
 
@@ -81,7 +90,6 @@ def _subject(kind: str, number: str) -> str:
     return subject
 
 
-def _amount(name: str, value: object) -> int | None:
-    if isinstance(value, str):  # as numbers they come, and as numbers they go
-        raise BadRequest(f"{name} must be a number of dollars, or null")
-    return check_amount(name, value)
+def _user_id(subject: str) -> int | None:
+    kind, _, number = subject.partition("/")
+    return int(number) if kind == "user" else None

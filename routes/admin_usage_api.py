@@ -1,61 +1,96 @@
-"""Everybody's usage, for the operator alone, with ADMIN_TOKEN: statistics and the request log."""
+"""Everybody's usage, for the operator alone: statistics and the request log."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+from pydantic import Field
 
 import usage_export
-from routes.http import answer, check_operator, services
-from routes.usage_query import (
-    DAYS,
-    OWN_LOG,
-    PAGE,
-    WHOSE,
-    asked_days,
-    asked_log,
-    asked_pool_key,
-    asked_user,
-    page_and_size,
-    take_only,
-)
+from routes.http import answer, services
+from routes.operation import Page, Query, RowId, Who, operation
+from routes.usage_api import ClientKeySums, DaysShown, DaySums, LogEntry, ModelSums, Sums
+from routes.usage_query import Days, LogFile, LogFilter, LogPage, find_pool_key_id
 from usage_stats import UsageFilter
 
 routes = Blueprint("admin_usage_api", __name__, url_prefix="/admin")
 
 
-@routes.before_request
-def check() -> None:
-    """Let only the operator in. Raises Forbidden, Unauthorized."""
-    check_operator()
+class _OfUser(Query):
+    user_id: RowId | None = Field(None, description="Of this user alone")
+
+
+class _OfPoolKey(_OfUser):
+    pool_key: str | None = Field(None, description="With this key of the pool, by its name")
+
+
+class UsersDays(Days, _OfUser):
+    """Days, of everybody or of one user."""
+
+
+class EverybodysLogPage(LogPage, _OfPoolKey):
+    """A page of everybody's log."""
+
+
+class EverybodysLogFile(LogFile, _OfPoolKey):
+    """Everybody's log as a file."""
+
+
+class PoolKeySums(Sums):
+    """What was used with a key of the pool, or of another upstream; both null for calls that got to neither."""
+
+    pool_key: str | None = Field(examples=["env/0a1b2c3d4e5f"])
+    upstream: str | None = Field(examples=["openrouter"])
+
+
+class Statistics(DaysShown):
+    """Usage in some days. Days and models without calls are left out."""
+
+    totals: Sums
+    by_model: list[ModelSums]
+    by_day: list[DaySums]
+    by_pool_key: list[PoolKeySums]
+    by_client_key: list[ClientKeySums] = Field([], description="For one user only")
+
+
+class EverybodysLogEntry(LogEntry):
+    """One request, with whose it was and which key of the pool carried it."""
+
+    user_id: int = Field(examples=[1])
+    pool_key: str | None = Field(examples=["env/0a1b2c3d4e5f"])
 
 
 @routes.get("/stats")
-def stats() -> Response:
-    """?start_date&end_date&user_id → totals, by_model, by_day, by_pool_key; for one user by_client_key too."""
-    take_only(*DAYS, "user_id")
-    return answer(services().usage.summary(asked_days(asked_user()), for_operator=True))
+@operation("Usage, summed up", Who.OPERATOR, query=UsersDays, answers={200: Statistics})
+def stats(query: UsersDays) -> Response:
+    """In all, by model, by day and by pool key; for one user by client key too."""
+    return answer(services().usage.summary(query.usage_of(query.user_id), for_operator=True))
 
 
 @routes.get("/logs")
-def logs() -> Response:
-    """?page&page_size&user_id&client_key_id&model&pool_key&status&start&end → a page, newest first."""
-    take_only(*PAGE, *WHOSE, *OWN_LOG)
-    page, page_size = page_and_size()
-    found = services().usage_log.page(_asked(), page, page_size)
+@operation("Everybody's calls", Who.OPERATOR, query=EverybodysLogPage, answers={200: Page[EverybodysLogEntry]})
+def logs(query: EverybodysLogPage) -> Response:
+    """The request log, newest first. It holds no prompt and no answer."""
+    found = services().usage_log.page(_asked(query, query), query.page, query.page_size)
     items = [item.to_dict(for_operator=True) for item in found.items]
-    return answer({"items": items, "total": found.total, "page": page, "page_size": page_size})
+    return answer({"items": items, "total": found.total, "page": query.page, "page_size": query.page_size})
 
 
 @routes.get("/logs/export")
-def export() -> Response:
-    """?format=csv|jsonl and the log's filters → the whole log as a file, oldest first."""
-    take_only("format", *WHOSE, *OWN_LOG)
-    name = usage_export.check_format(request.args.get("format"))
-    content = usage_export.lines(services().usage_log.walk(_asked()), name, for_operator=True)
-    return Response(content, headers=usage_export.headers(name))
+@operation(
+    "Everybody's calls as a file",
+    Who.OPERATOR,
+    query=EverybodysLogFile,
+    answers={200: tuple(usage_export.MIMETYPES.values())},
+)
+def export(query: EverybodysLogFile) -> Response:
+    """The whole log, oldest first."""
+    walk = services().usage_log.walk(_asked(query, query))
+    return Response(
+        usage_export.lines(walk, query.format, for_operator=True), headers=usage_export.headers(query.format)
+    )
 
 
-def _asked() -> UsageFilter:
-    return replace(asked_log(asked_user()), pool_key_id=asked_pool_key())
+def _asked(calls: LogFilter, whose: _OfPoolKey) -> UsageFilter:
+    return replace(calls.usage_of(whose.user_id), pool_key_id=find_pool_key_id(whose.pool_key))

@@ -3,16 +3,116 @@
 from __future__ import annotations
 
 import logging
+from typing import Annotated, Literal
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+from pydantic import BeforeValidator, Field
 
-from auth import check_username
+from auth import Caller, check_derived_key, check_login_key, check_username
 from logs import event
-from routes.http import answer, count_request, json_body, services
+from routes.http import answer, services
+from routes.operation import Body, Shown, Who, operation
 from user_sessions import UserSession
 
 log = logging.getLogger("auth")
 routes = Blueprint("auth_api", __name__)
+
+EXAMPLE_KEY = "PZ3yM0c5kq-7XhVtB1nLrJd8uWg_EoA2fSxIvT9mQ4jYbHpKzCe6RwNlUaOs5iDG"
+EXAMPLE_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+
+
+class _Account(Body):
+    username: Annotated[str, BeforeValidator(check_username)] = Field(
+        min_length=1,
+        max_length=255,
+        description="Kept as a keyed hash only; without space at its begin and end, without control characters",
+        examples=["ann@example.com"],
+    )
+
+
+class NewAccount(_Account):
+    """Who signs up."""
+
+    derived_key: Annotated[str, BeforeValidator(check_derived_key)] = Field(
+        pattern="^[A-Za-z0-9_-]{64}$",
+        description="base64url(Argon2id(password, salt)) cut to 64 characters, as GET /api/auth/kdf describes; never a "
+        "password",
+        examples=[EXAMPLE_KEY],
+    )
+
+
+class Credentials(_Account):
+    """Who logs in."""
+
+    derived_key: Annotated[str, BeforeValidator(check_login_key)] = Field(
+        min_length=1, max_length=512, description="As it was sent to /register", examples=[EXAMPLE_KEY]
+    )
+
+
+class RefreshToken(Body):
+    """What a log-in or the last refresh returned."""
+
+    refresh_token: str = Field(
+        min_length=1, max_length=200, pattern=r"^[\x00-\x7f]+$", examples=["b3BhcXVlLXJlZnJlc2gtdG9rZW4"]
+    )
+
+
+class Registered(Shown):
+    """An account was made."""
+
+    message: Literal["User registered successfully"]
+
+
+class LoggedOut(Shown):
+    """A session has ended."""
+
+    message: Literal["Logged out"]
+
+
+class UserId(Shown):
+    """A user."""
+
+    id: int = Field(examples=[1])
+
+
+class Tokens(Shown):
+    """The tokens of a session. expires_in: seconds for which access_token holds."""
+
+    access_token: str = Field(examples=[EXAMPLE_TOKEN])
+    refresh_token: str = Field(description="Works once", examples=["b3BhcXVlLXJlZnJlc2gtdG9rZW4"])
+    token_type: Literal["Bearer"]
+    expires_in: int = Field(description="Seconds for which access_token holds", examples=[86400])
+    user: UserId
+
+
+class LoggedIn(Tokens):
+    """A session's tokens."""
+
+    message: Literal["Login successful"]
+    token: str = Field(description="The same as access_token", examples=[EXAMPLE_TOKEN])
+
+
+class Salt(Shown):
+    """How the salt is made: BLAKE2b(password[:6] + username + domain)."""
+
+    algorithm: Literal["blake2b"]
+    digest_bytes: int = Field(examples=[16])
+    password_prefix_characters: int = Field(examples=[6])
+
+
+class KeyDerivation(Shown):
+    """How a client derives its key."""
+
+    algorithm: Literal["argon2id"]
+    time_cost: int = Field(examples=[2])
+    memory_kib: int = Field(examples=[1953])
+    parallelism: int = Field(examples=[1])
+    hash_len: int = Field(description="Bytes", examples=[64])
+    salt: Salt
+    encoding: Literal["base64url"]
+    length: int = Field(description="Characters of the encoded hash that are sent", examples=[64])
+    domain: str = Field(examples=["openrouter-proxy-access-key-v1"])
+
 
 # What clients derive their key with; clients refuse anything weaker, so these can only ever rise.
 KDF_PARAMETERS = {
@@ -28,44 +128,45 @@ KDF_PARAMETERS = {
 
 
 @routes.get("/api/auth/kdf")
+@operation("Parameters of key derivation", Who.ANYBODY, answers={200: KeyDerivation})
 def kdf() -> Response:
     """How a client derives its key: salt = BLAKE2b(password[:6] + username + domain)."""
     return answer(KDF_PARAMETERS | {"domain": services().config.kdf_domain})
 
 
 @routes.post("/register")
-def register() -> Response:
-    """{username, derived_key} → 201."""
-    count_request("registrations")
-    body = json_body()
-    user_id = services().auth.register(body.get("username"), body.get("derived_key"))
+@operation("Sign up", Who.ANYBODY, body=NewAccount, answers={201: Registered}, door="registrations")
+def register(body: NewAccount) -> Response:
+    """Make an account. 400 for a name that is taken, too."""
+    user_id = services().auth.register(body.username, body.derived_key)
     event(log, "registered", user_id=user_id)
     return answer({"message": "User registered successfully"}, 201)
 
 
 @routes.post("/login")
-def login() -> Response:
-    """{username, derived_key} → tokens. Those refused for their number cost no Argon2 hash."""
-    count_request("log-ins")
-    body = json_body()
-    username = check_username(body.get("username"))
-    services().rate_limits.check_account(services().users.name_hash(username))
-    session, token = services().auth.login(username, body.get("derived_key"))
+@operation("Log in", Who.ANYBODY, body=Credentials, answers={200: LoggedIn}, refusals=(401, 403), door="log-ins")
+def login(body: Credentials) -> Response:
+    """Exchange the derived key for tokens. 401 is the same for an unknown user and a wrong key."""
+    # Those refused for their number cost no Argon2 hash.
+    services().rate_limits.check_account(services().users.name_hash(body.username))
+    session, token = services().auth.login(body.username, body.derived_key)
     return answer({"message": "Login successful", "token": token} | _tokens(session, token))
 
 
 @routes.post("/api/auth/refresh")
-def refresh() -> Response:
-    """{refresh_token} → new tokens; the old refresh token is used up."""
-    count_request("refreshes")
-    session, token = services().auth.refresh(json_body().get("refresh_token"))
+@operation(
+    "Refresh tokens", Who.ANYBODY, body=RefreshToken, answers={200: Tokens}, refusals=(401, 403), door="refreshes"
+)
+def refresh(body: RefreshToken) -> Response:
+    """Exchange a refresh token for new tokens; the old one is used up."""
+    session, token = services().auth.refresh(body.refresh_token)
     return answer(_tokens(session, token))
 
 
 @routes.post("/api/auth/logout")
-def logout() -> Response:
-    """End the session of the access token."""
-    caller = services().auth.authenticate(request.headers.get("Authorization"), may_call=False)
+@operation("Log out", Who.USER, answers={200: LoggedOut})
+def logout(caller: Caller) -> Response:
+    """End the session of the access token: its tokens are refused everywhere within two seconds."""
     services().auth.logout(caller)
     return answer({"message": "Logged out"})
 

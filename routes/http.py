@@ -9,6 +9,7 @@ import orjson
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from auth import Caller, Credentials
 from crypto import same
 from db import DatabaseError
 from errors import (
@@ -59,16 +60,50 @@ def json_body() -> dict[str, Any]:
     return body
 
 
-def check_operator() -> None:
-    """Let only the operator in. Raises TooManyRequests, Forbidden, Unauthorized."""
+def check_caller(accepted: Credentials) -> Caller:
+    """Who sent this request, with one of these kinds of credentials. Raises Unauthorized, Forbidden, TooManyRequests.
+
+    A user who may not call may still look.
+    """
+    caller = services().auth.authenticate(request.headers.get("Authorization"), accepted, may_call=False)
+    if caller.api_token:
+        services().rate_limits.check_api_token(caller.api_token.id)
+    return caller
+
+
+def check_operator() -> str:
+    """Let only operators in; returns who that is, for the log: `admin-token`, or `user/<id>` of an admin.
+
+    An admin proves it with an access token: nothing that is handed on to programs counts. Raises TooManyRequests,
+    Forbidden, Unauthorized.
+    """
     count_request("admin requests")  # first: so that nobody tries many tokens
+    authorization = request.headers.get("Authorization", "")
+    scheme, _, given = authorization.partition(" ")
     token = services().config.admin_token
-    if not token or not token.get_secret_value():
-        raise Forbidden("Administration is switched off here: its operator has to set ADMIN_TOKEN")
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not same(given, token.get_secret_value()):
+    if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
+        return "admin-token"
+    try:
+        user_id = services().auth.authenticate(authorization, may_call=False).user_id
+        if user_id not in services().users.admins:
+            raise Forbidden("This is for operators, and this account is no active admin")
+    except Unauthorized:
         event(admin_log, "admin_refused", logging.WARNING)
-        raise Unauthorized("This is for the operator: send `Authorization: Bearer <ADMIN_TOKEN>`")
+        raise Unauthorized(
+            "This is for operators: send `Authorization: Bearer <token>` with ADMIN_TOKEN or an admin's access token"
+        ) from None
+    except Forbidden:
+        event(admin_log, "admin_refused", logging.WARNING)
+        raise
+    return f"user/{user_id}"
+
+
+def audit(actor: str, action: str, subject: str, user_id: int | None = None, **details: Any) -> None:
+    """Write down and log a change that this request has made. user_id: whom it concerns."""
+    address = services().addresses.of(request.environ)
+    request_id = request.environ.get(REQUEST_ID)
+    services().audit.record(actor, action, subject, user_id, address, request_id, **details)
+    event(admin_log, action, actor=actor, subject=subject, **details)
 
 
 def number(name: str, default: int, largest: int) -> int:

@@ -3,48 +3,71 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+from pydantic import Field
 
 from auth import Caller
-from errors import BadRequest, Conflict
+from errors import Conflict
 from key_choice import EXPIRY_MARGIN
 from logs import event
 from money import usd
 from pool_keys import KeyRow
-from routes.http import answer, json_body, services
+from routes.http import answer, services
+from routes.operation import Body, Shown, Who, operation
 from users import UpstreamChoice, User, UserState
 
 log = logging.getLogger("upstream")
 routes = Blueprint("upstream_api", __name__, url_prefix="/api/upstream")
 
+Choice = Literal["dedicated_first", "shared_first", "dedicated_only"]
 
-@routes.get("")
-def upstream() -> Response:
-    """{choice, dedicated: {state, limit_usd, remaining_usd, limit_reset}} of the user who asks.
+
+class NewChoice(Body):
+    """Which OpenRouter keys shall carry one's calls."""
+
+    choice: Choice = Field(examples=["shared_first"])
+
+
+class DedicatedKey(Shown):
+    """One's own OpenRouter key; amounts are null without one.
 
     state: `off` where users have no keys of their own; `none` for who gets none; `being_made`; `active`; `resting`
-    while the key can't carry calls. The amounts are null without a key.
+    while the key can't carry calls.
     """
-    return answer(_shown(_caller().user_id))
+
+    state: Literal["off", "none", "being_made", "active", "resting"]
+    limit_usd: float | None = Field(examples=[5])
+    remaining_usd: float | None = Field(examples=[4.25])
+    limit_reset: Literal["daily", "weekly", "monthly", "none"]
+
+
+class OwnUpstream(Shown):
+    """Which OpenRouter keys carry one's calls."""
+
+    choice: Choice
+    dedicated: DedicatedKey
+
+
+@routes.get("")
+@operation("Your OpenRouter key", Who.USER, answers={200: OwnUpstream})
+def upstream(caller: Caller) -> Response:
+    """Which OpenRouter keys carry your calls, and what your own has left."""
+    return answer(_shown(caller.user_id))
 
 
 @routes.put("")
-def choose() -> Response:
-    """{choice} → as GET; in force everywhere within two seconds. 409 where users have no keys of their own."""
-    user_id, choice = _caller().user_id, json_body().get("choice")
-    if choice not in list(UpstreamChoice):
-        raise BadRequest(f"choice must be one of {', '.join(UpstreamChoice)}")
+@operation(
+    "Choose between your key and the shared ones", Who.USER, body=NewChoice, answers={200: OwnUpstream}, refusals=(409,)
+)
+def choose(caller: Caller, body: NewChoice) -> Response:
+    """In force everywhere within two seconds. 409 where users have no keys of their own."""
     if services().config.dedicated_keys == "off":
         raise Conflict("Users have no OpenRouter keys of their own here (DEDICATED_KEYS is off): nothing to choose")
-    services().users.set_upstream_choice(user_id, UpstreamChoice(choice))
-    event(log, "upstream_chosen", user_id=user_id, choice=choice)
-    return answer(_shown(user_id))
-
-
-def _caller() -> Caller:
-    # A silenced user may look, and what they choose is no call.
-    return services().auth.authenticate(request.headers.get("Authorization"), may_call=False)
+    services().users.set_upstream_choice(caller.user_id, UpstreamChoice(body.choice))
+    event(log, "upstream_chosen", user_id=caller.user_id, choice=body.choice)
+    return answer(_shown(caller.user_id))
 
 
 def _shown(user_id: int) -> dict[str, object]:

@@ -2,72 +2,195 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from datetime import date, datetime
+from typing import Literal
+
+from flask import Blueprint, Response
+from pydantic import Field
 
 import usage_export
-from routes.http import answer, services
-from routes.usage_query import DAYS, OWN_LOG, PAGE, asked_days, asked_log, page_and_size, take_only
+from auth import Caller
+from client_keys import ClientKeyRow
+from routes.http import MAX_PAGE, MAX_PAGE_SIZE, answer, services
+from routes.operation import Number, Page, Shown, Who, operation
+from routes.usage_query import Days, LogFile, LogPage
+from usage_stats import no_usage
 
 routes = Blueprint("usage_api", __name__, url_prefix="/api")
 
+NOT_KNOWN: dict[str, object] = dict.fromkeys(("name", "key_hint", "state", "last_used"))
 
-def _caller_id() -> int:
-    """Whose figures are shown: the one place that decides. Who may not call may still look."""
-    return services().auth.authenticate(request.headers.get("Authorization"), may_call=False).user_id
+
+class Sums(Shown):
+    """What was used. unknown: calls that OpenRouter may have billed and nobody can tell."""
+
+    requests: int = Field(examples=[12])
+    errors: int = Field(examples=[1])
+    prompt_tokens: int = Field(examples=[3400])
+    completion_tokens: int = Field(examples=[1200])
+    cost_nano: int = Field(description="Billionths of a dollar", examples=[5_000_000])
+    cost_usd: float = Field(examples=[0.005])
+    unknown: int = Field(description="Calls whose cost nobody knows", examples=[0])
+
+
+class ModelSums(Sums):
+    """What was used of a model."""
+
+    model: str = Field(examples=["openai/gpt-4o-mini"])
+
+
+class DaySums(Sums):
+    """What was used on a day of UTC."""
+
+    date: date
+
+
+class DayModelSums(DaySums, ModelSums):
+    """What was used of a model on a day of UTC."""
+
+
+class ClientKeySums(Sums):
+    """What was used with a client key; null stands for calls without one."""
+
+    client_key_id: int | None = Field(examples=[None])
+
+
+class DaysShown(Shown):
+    """The days that sums are of, both included."""
+
+    start_date: date
+    end_date: date
+
+
+class OwnStatistics(DaysShown):
+    """One's usage in some days. Days and models without calls are left out."""
+
+    totals: Sums
+    by_model: list[ModelSums]
+    by_day: list[DaySums]
+    by_client_key: list[ClientKeySums]
+
+
+class PublicStatistics(DaysShown):
+    """One's usage in some days."""
+
+    summary: Sums
+    by_model: list[ModelSums]
+
+
+class PublicUsage(Shown):
+    """Usage by day and model, newest day first."""
+
+    items: list[DayModelSums]
+    total: int = Field(description="Items on all pages together", examples=[1])
+    page: int = Field(examples=[1])
+    limit: int = Field(examples=[20])
+
+
+class DescribedKeySums(ClientKeySums):
+    """What was used with a client key, and what the key is; nulls for calls without one."""
+
+    name: str | None = Field(examples=["nightly report"])
+    key_hint: str | None = Field(examples=["sk-auto-ab****"])
+    state: Literal["active", "expired", "revoked"] | None
+    last_used: datetime | None
+
+
+class ClientKeysUsage(Shown):
+    """Usage by client key."""
+
+    items: list[DescribedKeySums]
+
+
+class LogEntry(Shown):
+    """One request. cost and tokens: of all its tries together, null while unknown."""
+
+    request_id: str = Field(examples=["019ab5d1c2e3a1b2c3d4e5f60718293a"])
+    created_at: datetime
+    client_key_id: int | None = Field(examples=[None])
+    model: str = Field(examples=["openai/gpt-4o-mini"])
+    upstream: str | None = Field(description="Where it went; null if nowhere", examples=["openrouter"])
+    status: int | None = Field(description="The HTTP status of the answer", examples=[200])
+    outcome: str | None = Field(description="`complete`, `client_gone`, or what went wrong", examples=["complete"])
+    stream: bool
+    state: Literal["dispatched", "streaming", "pending", "unknown", "estimated", "settled", "void"] = Field(
+        description="How much is known of the cost"
+    )
+    source: str | None = Field(description="Where the cost is known from", examples=["answer"])
+    prompt_tokens: int | None = Field(examples=[340])
+    completion_tokens: int | None = Field(examples=[120])
+    cost_nano: int | None = Field(description="Billionths of a dollar", examples=[5_000_000])
+    cost_usd: float | None = Field(examples=[0.005])
+    tries: int = Field(description="Calls upstream", examples=[1])
+    first_byte_ms: int | None = Field(examples=[420])
+    total_ms: int | None = Field(examples=[1900])
+
+
+class UsagePage(Days):
+    """Days, and which page."""
+
+    page: Number = Field(1, ge=1, le=MAX_PAGE, description="Which page, counted from 1")
+    limit: Number = Field(20, ge=1, le=MAX_PAGE_SIZE, description="Items on a page")
+
+
+# Whose figures are shown is the caller's id, everywhere below: nothing in a query can name another.
 
 
 @routes.get("/usage/stats")
-def stats() -> Response:
-    """?start_date&end_date → totals, by_model, by_day, by_client_key."""
-    user_id = _caller_id()
-    take_only(*DAYS)
-    return answer(services().usage.summary(asked_days(user_id)))
+@operation("Your usage, summed up", Who.READER, query=Days, answers={200: OwnStatistics})
+def stats(caller: Caller, query: Days) -> Response:
+    """In all, by model, by day and by client key."""
+    return answer(services().usage.summary(query.usage_of(caller.user_id)))
 
 
 @routes.get("/usage/logs")
-def logs() -> Response:
-    """?page&page_size&client_key_id&model&status&start&end → {items, total, page, page_size}, newest first."""
-    user_id = _caller_id()
-    take_only(*PAGE, *OWN_LOG)
-    page, page_size = page_and_size()
-    found = services().usage_log.page(asked_log(user_id), page, page_size)
+@operation("Your calls", Who.READER, query=LogPage, answers={200: Page[LogEntry]})
+def logs(caller: Caller, query: LogPage) -> Response:
+    """The request log, newest first. It holds no prompt and no answer."""
+    found = services().usage_log.page(query.usage_of(caller.user_id), query.page, query.page_size)
     items = [item.to_dict() for item in found.items]
-    return answer({"items": items, "total": found.total, "page": page, "page_size": page_size})
+    return answer({"items": items, "total": found.total, "page": query.page, "page_size": query.page_size})
 
 
 @routes.get("/usage/logs/export")
-def export() -> Response:
-    """?format=csv|jsonl and the log's filters → the whole log as a file, oldest first."""
-    user_id = _caller_id()
-    take_only("format", *OWN_LOG)
-    name = usage_export.check_format(request.args.get("format"))
-    content = usage_export.lines(services().usage_log.walk(asked_log(user_id)), name)
-    return Response(content, headers=usage_export.headers(name))
+@operation("Your calls as a file", Who.READER, query=LogFile, answers={200: tuple(usage_export.MIMETYPES.values())})
+def export(caller: Caller, query: LogFile) -> Response:
+    """The whole log, oldest first."""
+    content = usage_export.lines(services().usage_log.walk(query.usage_of(caller.user_id)), query.format)
+    return Response(content, headers=usage_export.headers(query.format))
 
 
 @routes.get("/v1/stats")
-def public_stats() -> Response:
-    """?start_date&end_date → {start_date, end_date, summary, by_model}."""
-    user_id = _caller_id()
-    take_only(*DAYS)
-    found = services().usage.summary(asked_days(user_id))
+@operation("Usage in all", Who.READER, query=Days, answers={200: PublicStatistics})
+def public_stats(caller: Caller, query: Days) -> Response:
+    """In all and by model."""
+    found = services().usage.summary(query.usage_of(caller.user_id))
     shown = {name: found[name] for name in ("start_date", "end_date", "by_model")}
     return answer(shown | {"summary": found["totals"]})
 
 
 @routes.get("/v1/usage")
-def public_usage() -> Response:
-    """?start_date&end_date&page&limit → {items: by day and model, newest day first, total, page, limit}."""
-    user_id = _caller_id()
-    take_only(*DAYS, "page", "limit")
-    page, limit = page_and_size("limit")
-    items, total = services().usage.days_and_models(asked_days(user_id), page, limit)
-    return answer({"items": items, "total": total, "page": page, "limit": limit})
+@operation("Usage by day and model", Who.READER, query=UsagePage, answers={200: PublicUsage})
+def public_usage(caller: Caller, query: UsagePage) -> Response:
+    """Newest day first."""
+    items, total = services().usage.days_and_models(query.usage_of(caller.user_id), query.page, query.limit)
+    return answer({"items": items, "total": total, "page": query.page, "limit": query.limit})
 
 
 @routes.get("/v1/keys")
-def public_keys() -> Response:
-    """?start_date&end_date → {items}: usage by the caller's own client keys; null stands for calls without one."""
-    user_id = _caller_id()
-    take_only(*DAYS)
-    return answer({"items": services().usage.client_keys(asked_days(user_id))})
+@operation("Usage by client key", Who.READER, query=Days, answers={200: ClientKeysUsage})
+def public_keys(caller: Caller, query: Days) -> Response:
+    """Your client keys and their usage, costliest first.
+
+    Beside those in use there are the revoked keys that were used; null stands for calls without a key.
+    """
+    used = {item["client_key_id"]: item for item in services().usage.client_keys(query.usage_of(caller.user_id))}
+    rows = services().client_keys.of_user(caller.user_id, [key_id for key_id in used if key_id])
+    described = {row.id: _described(row, services().clock.now()) for row in rows}
+    unused = [no_usage(row.id) for row in rows if row.id not in used]
+    items = [item | described.get(item["client_key_id"], NOT_KNOWN) for item in [*used.values(), *unused]]
+    return answer({"items": items})
+
+
+def _described(row: ClientKeyRow, now: datetime) -> dict[str, object]:
+    return {"name": row.name, "key_hint": row.key_hint, "state": row.state(now), "last_used": row.last_used}

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from call_body import CallBody
 from model_prices import DEFAULT_COMPLETION_TOKENS, FILE_NAME, MAX_CALL_NANO, ModelPrice, ModelPrices, read_prices
-from proxy_request import ChatBody
 from tests.gateway import wait_for
 from tests.scripted_upstream import CLOSE, RESET, ScriptedUpstream, json_answer
 from upstream_http import UpstreamHttp
@@ -52,7 +52,15 @@ def prices(tmp_path: Path) -> Callable[..., ModelPrices]:
 
 
 def most(prices: ModelPrices, name: str = "a/b", body_bytes: int = 0, **more: Any) -> int:
-    return prices.most_nano(ChatBody(name, False, **more), body_bytes)
+    return prices.most_nano(CallBody(name, False, **more), body_bytes)
+
+
+def test_one_list_is_for_prices_and_for_callers(prices, tmp_path):
+    known = prices(model())
+    assert json.loads(known.models.page(None).body)["data"] == [model()]
+    (tmp_path / FILE_NAME).write_bytes(b"{}")
+    known.load()
+    assert (most(known, max_tokens=1), bool(known.models)) == (2000, True)
 
 
 # ── what calls cost
@@ -67,6 +75,10 @@ def test_a_call_is_reserved_for_its_bytes_and_its_bound(prices):
 
 def test_a_call_without_a_bound_counts_as_a_long_answer(prices):
     assert most(prices(model())) == DEFAULT_COMPLETION_TOKENS * 2000
+
+
+def test_where_nothing_is_written_only_the_prompt_counts(prices):
+    assert most(prices(model()), body_bytes=2000, max_tokens=0) == 1000 * 1000
 
 
 def test_no_more_is_reserved_than_the_model_can_write_and_read(prices):
@@ -176,7 +188,7 @@ def test_a_sum_is_the_exact_one_rounded_up(prompt, completion, sizes):
 
 
 def test_a_sum_takes_microseconds(prices):
-    known, chat = prices(model()), ChatBody("a/b", True, None, 100)
+    known, chat = prices(model()), CallBody("a/b", True, None, 100)
     assert min(timeit.repeat(lambda: known.most_nano(chat, 3000), number=2000, repeat=9)) / 2000 < 20e-6
 
 

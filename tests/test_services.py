@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -15,14 +16,15 @@ import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
 from auth import Caller
+from call_body import CallBody
 from config import Config
 from crypto import sha256_hex
-from db import Database, database_url
+from db import Database, NotAnswering, database_url
 from errors import Forbidden, QuotaExceeded, TooManyRequests, Unauthorized
 from gateway_processes import ProcessReport, reports
 from pool_keys import KeySource, KeyState
-from proxy_request import ChatBody
-from services import CannotStart, Services, build, import_keys, open_database
+from services import Services, build
+from start_up import CannotStart, DatabaseAway, import_keys, import_upstreams, open_database
 from tables import sealed_secrets, user_sessions
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import new_derived_key, wait_for
@@ -134,8 +136,6 @@ def test_the_schema_of_a_newer_version_is_refused(new, settings):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"database_url": "mysql://root:geheim12@127.0.0.1:1/x"}, "the database does not answer"),
-        ({"database_url": "mysql+pymysql://root:geheim12@127.0.0.1:1/x"}, "the database does not answer"),
         ({"database_url": "sqlite:////nowhere/at/all/x.db"}, "the database does not answer"),
         ({"database_url": None, "data_dir": "/dev/null/data"}, "DATA_DIR can't be used"),
     ],
@@ -148,6 +148,35 @@ def test_what_keeps_it_from_starting_is_told_in_one_line_without_secrets(tmp_pat
     assert line.startswith(reason)
     assert "\n" not in line
     assert "geheim12" not in line
+
+
+def test_a_database_that_refuses_the_log_in_is_not_waited_for(mariadb, tmp_path):
+    settings = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY, "data_dir": tmp_path}
+    url = mariadb.new_database()
+    for wrong in (
+        url.replace("root@", "root:geheim12@"),
+        f"{url}_there_is_none",
+        url.replace("mysql:", "mysql+pymysql:") + "_",
+    ):
+        with pytest.raises(CannotStart, match="the database does not answer") as raised:
+            build(Config(database_url=wrong, **settings))
+        assert not isinstance(raised.value, DatabaseAway)
+        assert "geheim12" not in str(raised.value)
+
+
+@pytest.mark.parametrize("driver", ["mysql", "mysql+pymysql"])
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "no.such.host.invalid"])
+def test_a_database_that_is_away_is_waited_for(tmp_path, driver, host):
+    url = f"{driver}://root:geheim12@{host}/x"
+    config = Config(encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY, data_dir=tmp_path, database_url=url)
+    with pytest.raises(DatabaseAway, match="the database does not answer") as raised:
+        open_database(config)
+    assert "geheim12" not in str(raised.value)
+    services = build(config)
+    assert services.db.is_shut
+    for use in (services.keys.rows, lambda: services.users.find("somebody"), lambda: services.db.transact(print)):
+        with pytest.raises(NotAnswering):
+            use()
 
 
 def test_a_gateway_needs_a_folder_for_its_journal_and_the_rotation_needs_none(mariadb, tmp_path):
@@ -207,6 +236,51 @@ def test_processes_that_import_together_make_one_row_a_key(new, settings):
     for thread in threads:
         thread.join()
     assert len(services[0].keys.rows()) == 3
+
+
+def upstream(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "base_url": f"https://{name}.example/v1", "api_key": f"sk-{name}-0123456789", **fields}
+
+
+def test_upstreams_of_the_environment_are_imported_while_there_are_none(new, settings):
+    prices = {"*": {"prompt": 0.1, "completion": 0.25}}
+    listed = [upstream("one", prices=prices, is_default=True), upstream("two", api_key=None)]
+    first = new(upstreams=json.dumps(listed))
+    one, two = first.upstreams.rows()
+    assert (one.terms.name, one.api_key_hint, one.terms.is_default) == ("one", "6789", True)
+    assert one.to_dict()["prices"] == prices
+    assert (two.terms.name, two.api_key_hint) == ("two", None)
+    assert first.upstreams.keys([one.id]) == {one.id: "sk-one-0123456789"}
+    first.upstreams.remove("two")
+    again = new(upstreams=json.dumps([*listed, upstream("three")]))
+    assert [row.terms.name for row in again.upstreams.rows()] == ["one"]
+
+
+def test_processes_that_import_upstreams_together_import_them_once(new, settings):
+    services = [new() for _ in range(3)]
+    config = Config(**settings, upstreams=json.dumps([upstream("one"), upstream("two")]))
+    threads = [threading.Thread(target=import_upstreams, args=(each.upstreams, config)) for each in services]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [row.terms.name for row in services[0].upstreams.rows()] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "complaint"),
+    [
+        ([upstream("one"), {"name": "two"}], "UPSTREAMS, item 2: base_url must"),
+        ([upstream("one", base_url="https://127.0.0.1")], "UPSTREAMS, item 1: base_url can't be used"),
+        ([upstream("one", api_key="two words")], "UPSTREAMS, item 1: api_key must"),
+        ([upstream("one", key="x")], "UPSTREAMS, item 1: There is no field 'key'"),
+        ([upstream("one"), upstream("one")], "UPSTREAMS: There is an upstream named like another one"),
+    ],
+)
+def test_upstreams_that_can_not_be_imported_are_refused_in_one_line(new, listed, complaint):
+    with pytest.raises(CannotStart, match=complaint):
+        new(upstreams=json.dumps(listed))
+    assert new().upstreams.rows() == []
 
 
 def test_no_key_of_the_environment_is_logged(new, caplog):
@@ -348,7 +422,7 @@ def test_keys_are_asked_about_in_the_background(new, stand_in):
 
 
 def test_prices_are_learned_in_the_background_and_kept_for_the_next_start(new, stand_in):
-    chat, first = ChatBody("openai/gpt-4o-mini", False, None, 1000), new(openrouter_api_url=stand_in.address)
+    chat, first = CallBody("openai/gpt-4o-mini", False, None, 1000), new(openrouter_api_url=stand_in.address)
     assert first.prices.most_nano(chat, 0) == 25_000_000
     first.start()
     wait_for(lambda: first.prices.most_nano(chat, 0) == 600_000)

@@ -1,25 +1,23 @@
-"""The operator's view of the pool and changes to it: for whoever has ADMIN_TOKEN, and for nobody else."""
+"""Operators' view of the pool and changes to it, each of them written down."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import requests
 
+from audit_log import AuditLog
 from clock import Clock
-from config import Config
 from crypto import Envelopes, sha256_hex
-from db import Database, database_url
+from db import Database
 from gateway_processes import GatewayProcess
 from pool_keys import PoolKeys
-from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.gateway import Gateway, check_headers, refusal_of, wait_for
+from tests.conftest import ENCRYPTION_KEY
+from tests.gateway import ADMIN_TOKEN, Gateway, check_headers, refusal_of, wait_for
 
-ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 FIELDS = {"name", "state", "enabled", "health", "reason", "until", "limit_usd", "remaining_usd", "used", "in_flight"}
 FIELDS |= {"expires_at", "last_used", "created_at", "source", "owner_id", "hash"}
 CHANGES = ["/admin/pool/enable", "/admin/pool/disable", "/admin/pool/rotate"]
@@ -31,41 +29,15 @@ def texts(stand_in: Any) -> list[str]:
     return [stand_in.new_key(account=account)["key"] for _ in range(3)]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def administered(
-    request: pytest.FixtureRequest,
-    start: Callable[..., Gateway],
-    stand_in: Any,
-    texts: list[str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Gateway:
-    """A gateway with an operator and three keys, once on each kind of database."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('admin')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
-    return start(
-        DATABASE_URL=url,
-        SECRET_KEY=SECRET_KEY,
-        ENCRYPTION_KEY=ENCRYPTION_KEY,
-        ADMIN_TOKEN=ADMIN_TOKEN,
-        POOL_SIZE=4,
-        OPENROUTER_API_URL=stand_in.address,
-        OPENROUTER_API_KEYS=",".join(texts),
-    )
+@pytest.fixture(scope="module")
+def gateway_settings(texts: list[str]) -> dict[str, Any]:
+    """Three keys."""
+    return {"POOL_SIZE": 4, "OPENROUTER_API_KEYS": ",".join(texts)}
 
 
 @pytest.fixture
-def db(administered: Gateway) -> Iterator[Database]:
-    """The gateway's database."""
-    found = Database(database_url(Config(database_url=administered.settings["DATABASE_URL"])))
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def keys(db: Database) -> PoolKeys:
-    return PoolKeys(db, Envelopes([ENCRYPTION_KEY]), Clock())
+def keys(database: Database) -> PoolKeys:
+    return PoolKeys(database, Envelopes([ENCRYPTION_KEY]), Clock())
 
 
 def pool(gateway: Gateway, query: str = "") -> dict[str, Any]:
@@ -87,43 +59,12 @@ def item(gateway: Gateway, name: str) -> dict[str, Any]:
 # ── who may
 
 
-def requests_of(gateway: Gateway, name: str) -> list[Callable[[str | None], requests.Response]]:
-    """Every request that this API knows."""
-    changes = [lambda token, path=path: gateway.post(path, {"name": name}, token) for path in CHANGES]
-    return [lambda token: gateway.get("/admin/pool", token), *changes]
-
-
-def test_the_operator_is_let_in_and_a_user_and_a_stranger_are_not(administered, keys, texts):
-    name, user = name_of(texts[0]), administered.new_user()
-    before, logged = keys.rows(), administered.log().count("admin_refused")
-    wrong = [None, user, "", ADMIN_TOKEN[:-1], f"{ADMIN_TOKEN}x", ADMIN_TOKEN.lower(), "ü" * 36]
-    for ask in requests_of(administered, name):
-        for token in wrong:
-            refused = ask(token)
-            assert refused.status_code == 401
-            assert "send `Authorization: Bearer <ADMIN_TOKEN>`" in refusal_of(refused)
-            assert refused.headers["WWW-Authenticate"].startswith("Bearer")
-            assert name not in refused.text
-    assert keys.rows() == before
-    assert [ask(ADMIN_TOKEN).status_code for ask in requests_of(administered, name)] == [200, 200, 200, 404]
-    assert administered.post("/admin/pool/enable", {"name": name}, ADMIN_TOKEN).status_code == 200
-    assert administered.log().count("admin_refused") == logged + len(wrong) * 4
-
-
 @pytest.mark.parametrize(
     "header", [f"Basic {ADMIN_TOKEN}", ADMIN_TOKEN, f"Bearer  {ADMIN_TOKEN}", f"Token {ADMIN_TOKEN}"]
 )
 def test_the_token_counts_only_as_a_bearer_token(administered, header):
     answer = requests.get(f"{administered.url}/admin/pool", headers={"Authorization": header}, timeout=10)
     assert answer.status_code == 401
-
-
-def test_a_gateway_without_an_admin_token_lets_nobody_in(gateway, token):
-    for ask in requests_of(gateway, "x"):
-        for given in (None, token, "", "None", ADMIN_TOKEN):
-            refused = ask(given)
-            assert refused.status_code == 403
-            assert "ADMIN_TOKEN" in refusal_of(refused)
 
 
 def test_the_operators_token_is_no_access_token(administered):
@@ -146,9 +87,9 @@ def test_the_pool_is_shown_without_the_keys_texts(administered, texts):
         assert sha256_hex(text) not in json.dumps(found)
 
 
-def test_what_processes_report_is_merged_into_it(administered, db, keys, texts):
+def test_what_processes_report_is_merged_into_it(administered, database, keys, texts):
     [row] = [row for row in keys.rows() if row.name == name_of(texts[1])]
-    process = GatewayProcess(db, Clock())
+    process = GatewayProcess(database, Clock())
     told = {"in_flight": 2, "health": "resting", "reason": "429a", "until": "2026-11-21T12:00:00+00:00"}
     process.beat(1, {str(row.id): told})
     found = item(administered, row.name)
@@ -173,11 +114,11 @@ def test_pages_are_cut_as_asked(administered, texts):
 def test_a_bad_number_is_a_400_that_names_it(administered, name, text):
     answer = administered.get(f"/admin/pool?{name}={text}", ADMIN_TOKEN)
     assert answer.status_code == 400
-    assert refusal_of(answer).startswith(f"{name} must be a whole number from 1 to ")
+    assert refusal_of(answer).startswith(name)
 
 
-def test_a_page_of_more_than_a_hundred_and_an_unknown_all_are_400s(administered):
-    for query in ("page_size=101", "all=1"):
+def test_other_odd_queries_are_400s(administered):
+    for query in ("page_size=101", "all=1", "owner=me", "owner=-1", "owner=", "owner=1&owner=2", "with_gone=true"):
         answer = administered.get(f"/admin/pool?{query}", ADMIN_TOKEN)
         assert answer.status_code == 400
         refusal_of(answer)
@@ -196,7 +137,7 @@ def test_keys_that_are_over_are_shown_only_if_asked_for(administered, keys):
 # ── changes
 
 
-def test_a_disabled_key_is_not_picked_until_it_is_enabled_again(administered, texts):
+def test_a_disabled_key_is_not_picked_until_it_is_enabled_again(administered, database, texts):
     def usable() -> int:
         return administered.get("/api/health").json()["pool"]["usable"]
 
@@ -210,7 +151,11 @@ def test_a_disabled_key_is_not_picked_until_it_is_enabled_again(administered, te
     wait_for(lambda: usable() == 3, 5)
     for event in ("pool_key_disabled", "pool_key_enabled"):
         assert f"{event} request_id=" in administered.log()
-        assert f"key={name}" in administered.log()
+        assert f"actor=admin-token subject=pool/{name}" in administered.log()
+    entries, _ = AuditLog(database, Clock()).page(1, 2)
+    assert [(entry.action, entry.actor, entry.subject, entry.details) for entry in entries] == [
+        (action, "admin-token", f"pool/{name}", {}) for action in ("pool_key_enabled", "pool_key_disabled")
+    ]
 
 
 def test_a_minted_key_is_put_down_for_rotation_and_no_other(administered, keys, texts):
@@ -239,7 +184,7 @@ def test_an_unknown_name_is_a_404(administered, path):
 def test_what_is_no_name_is_a_400(administered, path, body):
     refused = administered.post(path, body, ADMIN_TOKEN)
     assert refused.status_code == 400
-    assert refusal_of(refused).startswith("name must be")
+    assert refusal_of(refused).startswith("name")
 
 
 def test_a_body_that_is_not_json_is_refused(administered):

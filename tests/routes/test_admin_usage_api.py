@@ -1,4 +1,4 @@
-"""Everybody's usage: for whoever has ADMIN_TOKEN, and for nobody else."""
+"""Everybody's usage, for operators."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from tests.conftest import ENCRYPTION_KEY
 from tests.gateway import Gateway, check_headers, refusal_of
 from tests.routes.test_usage_api import ADMIN_TOKEN, NOW, db, served  # noqa: F401 - fixtures
 from tests.usage_rows import MODELS, row, store
-
-PATHS = ["/admin/stats", "/admin/logs", "/admin/logs/export?format=jsonl"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,22 +44,6 @@ def get(served: Gateway, path: str) -> dict[str, Any]:  # noqa: F811
     assert answer.status_code == 200, answer.text
     check_headers(answer)
     return answer.json()
-
-
-def test_the_operator_is_let_in_and_users_and_strangers_are_not(served):  # noqa: F811
-    user = served.new_user()
-    for path in PATHS:
-        for token in (None, user, "", ADMIN_TOKEN[:-1]):
-            refused = served.get(path, token)
-            assert refused.status_code == 401
-            assert "send `Authorization: Bearer <ADMIN_TOKEN>`" in refusal_of(refused)
-        assert served.get(path, ADMIN_TOKEN).status_code == 200
-
-
-def test_a_gateway_without_an_admin_token_lets_nobody_in(gateway, token):
-    for path in PATHS:
-        for given in (None, token, ADMIN_TOKEN):
-            assert gateway.get(path, given).status_code == 403
 
 
 def test_the_log_of_everybody_is_shown_with_users_and_pool_keys(served):  # noqa: F811
@@ -113,7 +95,7 @@ def test_statistics_of_everybody_and_of_one_user(served):  # noqa: F811
         ("/admin/logs?user_id=x", "user_id must be a whole number"),
         ("/admin/logs?pool_key=nobody", "pool_key must be the name of a key of the pool"),
         ("/admin/logs?client_key_id=7", "client_key_id needs the user_id"),
-        ("/admin/logs?upstream=x", "There is no parameter 'upstream'"),
+        ("/admin/logs?upstream=x", "upstream must be openrouter or the name of another upstream"),
         ("/admin/stats?pool_key=env/one", "There is no parameter 'pool_key'"),
         ("/admin/stats?start_date=x", "start_date must be a day"),
         ("/admin/logs/export", "format must be csv or jsonl"),

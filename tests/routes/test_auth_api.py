@@ -120,11 +120,14 @@ def test_a_missing_field_is_a_400_that_names_it(gateway, path, missing):
     assert refusal_of(answer).startswith(missing)
 
 
-def test_fields_that_nobody_asked_for_change_nothing(gateway):
-    more = {"id": 1, "user_id": 1, "is_admin": True, "state": "active", "key_hash": "x", "username_hash": "x"}
-    account = {"username": f"u{time.monotonic_ns()}", "derived_key": new_derived_key()} | more
-    assert gateway.post("/register", account).status_code == 201
-    assert login(gateway, account)["user"]["id"] != 1
+def test_fields_that_nobody_asked_for_are_refused(gateway):
+    account = {"username": f"u{time.monotonic_ns()}", "derived_key": new_derived_key()}
+    for path in ("/register", "/login"):
+        for name, value in {"id": 1, "user_id": 1, "is_admin": True, "role": "admin", "key_hash": "x"}.items():
+            refused = gateway.post(path, account | {name: value})
+            assert refused.status_code == 400
+            assert refusal_of(refused) == f"There is no field '{name}' here; this takes derived_key, username"
+    assert gateway.post("/login", account).status_code == 401
 
 
 # ── refresh and log out

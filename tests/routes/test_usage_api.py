@@ -25,7 +25,18 @@ NOW = datetime.now(UTC)
 TODAY = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
 PATHS = ["/api/usage/stats", "/api/usage/logs", "/api/v1/stats", "/api/v1/usage", "/api/v1/keys"]
 EXPORT = "/api/usage/logs/export?format=jsonl"
-FIELDS = {"request_id", "created_at", "client_key_id", "model", "status", "outcome", "stream", "state", "source"}
+FIELDS = {
+    "request_id",
+    "created_at",
+    "client_key_id",
+    "model",
+    "upstream",
+    "status",
+    "outcome",
+    "stream",
+    "state",
+    "source",
+}
 FIELDS |= {"prompt_tokens", "completion_tokens", "cost_usd", "cost_nano", "tries", "first_byte_ms", "total_ms"}
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from flask import Flask
 
-from routes.usage_query import asked_log
+from routes.usage_query import LogFilter
 
 DAY_22 = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -23,8 +22,5 @@ DAY_22 = datetime(2026, 11, 22, tzinfo=UTC)
     ],
 )
 def test_the_end_of_a_day_is_the_beginning_of_the_next(text, start, end):
-    app = Flask(__name__)
-    with app.test_request_context(f"/?start={text}"):
-        assert asked_log(1).start == start
-    with app.test_request_context(f"/?end={text}"):
-        assert asked_log(1).end == end
+    assert LogFilter.model_validate({"start": text}).usage_of(1).start == start
+    assert LogFilter.model_validate({"end": text}).usage_of(1).end == end
