@@ -1,0 +1,289 @@
+"""Who gets what on every route: nobody, the owner, another user, a silenced one, admins and programs, on real gateways.
+
+A route without a row here fails. What a row asks for is the owner's (or the silenced user's own), so that the columns
+tell what others get of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.api_world import CANARY, KINDS, World, all_routes
+from tests.gateway import Gateway, new_derived_key
+from tests.sandbox.conftest import Running
+from tests.usage_rows import NOON, row, store
+
+# What each kind of caller gets, in this order:
+#            nobody owner other silenced admin operator API-token client-key
+ANYBODY = "    200   200   200   200      200   200      200       200"
+USERS = "      401   200   200   200      200   401      403       403"
+READERS = "    401   200   200   200      200   401      200       403"
+CALLERS = "    401   200   200   200      200   401      403       200"
+CALLS = "      401   200   200   403      200   401      403       200"
+THE_OWNER = "  401   200   404   200      404   401      403       403"
+THEIR_CALLS = "401   200   404   404      404   401      403       200"
+OPERATORS = "  401   403   403   403      200   200      403       403"
+NOT_HERE = "   404   404   404   404      404   404      404       404"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request. parts: of the path; bearer: instead of the caller's usual credential."""
+
+    body: Any = None
+    parts: dict[str, object] | None = None
+    query: str = ""
+    bearer: str | None = None
+
+
+Ask = Callable[[World, str], Asked]
+
+
+def instead(row: str, old: int, new: int) -> str:
+    """The same row with another status for those who succeed."""
+    return row.replace(str(old), str(new))
+
+
+def sent(body: Any = None, query: str = "", **parts: object) -> Ask:
+    return lambda _world, _kind: Asked(body, parts, query)
+
+
+PLAIN = sent()
+UPSTREAM = {"base_url": "https://1.1.1.1/v1", "is_active": False}  # an address that may be one; nothing calls it
+CHAT = sent({"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})
+TEXT = sent({"model": "openai/gpt-4o-mini", "prompt": "Hi", "max_tokens": 5})
+VECTORS = sent({"model": "openai/text-embedding-3-small", "input": "Hi"})
+RESPONSE = sent({"model": "openai/gpt-4o-mini", "input": "Hi", "max_output_tokens": 20})
+MODEL = sent(name="openai/gpt-4o-mini")
+FILE = sent(query="?format=jsonl")
+
+
+def new_account(_world: World, _kind: str) -> Asked:
+    return Asked({"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()})
+
+
+def own_log_in(world: World, kind: str) -> Asked:
+    return Asked(world.owns(kind).account)
+
+
+def own_refresh_token(world: World, kind: str) -> Asked:
+    return Asked({"refresh_token": world.logged_in(world.owns(kind).account).refresh_token})
+
+
+def a_session_more(world: World, kind: str) -> Asked:
+    """What ends the session that asks: so one that nothing else needs."""
+    person = {"owner": world.owner, "other": world.other, "silenced": world.silenced, "admin": world.admin}.get(kind)
+    return Asked(bearer=world.logged_in(person.account).token if person else None)
+
+
+def own_key(body: Any = None) -> Ask:
+    def ask(world: World, kind: str) -> Asked:
+        made = world.made("/api/api-keys", world.owns(kind), name=CANARY)
+        world.cleanups.append(lambda: world.ask("operator", "DELETE", f"/admin/keys/{made['id']}"))
+        return Asked(body, {"key_id": made["id"]})
+
+    return ask
+
+
+def own_token(world: World, kind: str) -> Asked:
+    owner = world.owns(kind)
+    made = world.made("/api/tokens", owner, name=CANARY)
+    path = f"/api/tokens/{made['id']}"
+    world.cleanups.append(lambda: world.ask(kind, "DELETE", path, bearer=owner.token))
+    return Asked(parts={"token_id": made["id"]})
+
+
+def own_call(world: World, _kind: str) -> Asked:
+    """The call that the owner made with a client key: both see it."""
+    return Asked(query=f"?id={world.owners_call()}")
+
+
+def the_owner(body: Any = None, **parts: object) -> Ask:
+    return lambda world, _kind: Asked(body, {"user_id": world.owner.id, "number": world.owner.id} | parts)
+
+
+def the_owners_quota(world: World, _kind: str) -> Asked:
+    path = f"/admin/quotas/user/{world.owner.id}"
+    assert world.ask("operator", "PUT", path, {"limit_usd": 1000}).status_code == 200
+    return Asked(parts={"kind": "user", "number": world.owner.id})
+
+
+def of_a_new_upstream(body: Any = None) -> Ask:
+    def ask(world: World, _kind: str) -> Asked:
+        name = f"u{secrets.token_hex(6)}"
+        made = world.ask("operator", "POST", "/admin/upstreams", UPSTREAM | {"name": name})
+        assert made.status_code == 201, made.text
+        world.cleanups.append(lambda: world.ask("operator", "DELETE", f"/admin/upstreams/{name}"))
+        return Asked(body and body | {"name": name}, {"upstream": name})
+
+    return ask
+
+
+def new_upstream(world: World, _kind: str) -> Asked:
+    name = f"u{secrets.token_hex(6)}"
+    world.cleanups.append(lambda: world.ask("operator", "DELETE", f"/admin/upstreams/{name}"))
+    return Asked(UPSTREAM | {"name": name})
+
+
+def new_named(world: World, kind: str) -> Asked:
+    del world, kind
+    return Asked({"name": f"n{secrets.token_hex(4)}"})
+
+
+def a_pool_key(world: World, _kind: str) -> Asked:
+    enable = "/admin/pool/enable"
+    world.cleanups.append(lambda: world.ask("operator", "POST", enable, {"name": world.pool_key}))
+    return Asked({"name": world.pool_key})
+
+
+ROWS: dict[str, tuple[str, Ask]] = {
+    # ── model calls
+    "POST /api/proxy/openrouter": (CALLS, CHAT),
+    "POST /v1/chat/completions": (CALLS, CHAT),
+    "POST /api/v1/chat/completions": (CALLS, CHAT),
+    "POST /v1/completions": (CALLS, TEXT),
+    "POST /api/v1/completions": (CALLS, TEXT),
+    "POST /v1/embeddings": (CALLS, VECTORS),
+    "POST /api/v1/embeddings": (CALLS, VECTORS),
+    "POST /v1/responses": (CALLS, RESPONSE),
+    "POST /api/v1/responses": (CALLS, RESPONSE),
+    "POST /v1/messages": (CALLS, CHAT),
+    "POST /api/v1/messages": (CALLS, CHAT),
+    # ── what SDKs read
+    "GET /v1/models": (CALLERS, PLAIN),
+    "GET /api/v1/models": (CALLERS, PLAIN),
+    "GET /v1/models/{name}": (CALLERS, MODEL),
+    "GET /api/v1/models/{name}": (CALLERS, MODEL),
+    "GET /v1/model/{name}": (CALLERS, MODEL),
+    "GET /api/v1/model/{name}": (CALLERS, MODEL),
+    "GET /v1/generation": (THEIR_CALLS, own_call),
+    "GET /api/v1/generation": (THEIR_CALLS, own_call),
+    "GET /v1/key": (CALLERS, PLAIN),
+    "GET /api/v1/key": (CALLERS, PLAIN),
+    "GET /api/v1/auth/key": (CALLERS, PLAIN),
+    # ── accounts
+    "GET /api/auth/kdf": (ANYBODY, PLAIN),
+    "POST /register": (instead(ANYBODY, 200, 201), new_account),
+    "POST /login": (ANYBODY, own_log_in),
+    "POST /api/auth/refresh": (ANYBODY, own_refresh_token),
+    "POST /api/auth/logout": (USERS, a_session_more),
+    # ── client keys and API tokens
+    "GET /api/api-keys": (USERS, own_key()),
+    "POST /api/api-keys": (instead(USERS, 200, 201), new_named),
+    "GET /api/api-keys/{key_id}": (THE_OWNER, own_key()),
+    "PATCH /api/api-keys/{key_id}": (THE_OWNER, own_key({"description": "x"})),
+    "DELETE /api/api-keys/{key_id}": (THE_OWNER, own_key()),
+    "GET /api/tokens": (USERS, own_token),
+    "POST /api/tokens": (instead(USERS, 200, 201), new_named),
+    "DELETE /api/tokens/{token_id}": (THE_OWNER, own_token),
+    # ── usage, quota, own key
+    "GET /api/usage/stats": (READERS, PLAIN),
+    "GET /api/usage/logs": (READERS, PLAIN),
+    "GET /api/usage/logs/export": (READERS, FILE),
+    "GET /api/v1/stats": (READERS, PLAIN),
+    "GET /api/v1/usage": (READERS, PLAIN),
+    "GET /api/v1/keys": (READERS, PLAIN),
+    "GET /api/quota": (CALLERS, PLAIN),
+    "GET /api/upstream": (USERS, PLAIN),
+    "PUT /api/upstream": (instead(USERS, 200, 409), sent({"choice": "shared_first"})),
+    # ── operators
+    "GET /admin/stats": (OPERATORS, PLAIN),
+    "GET /admin/logs": (OPERATORS, PLAIN),
+    "GET /admin/logs/export": (OPERATORS, FILE),
+    "GET /admin/usage-checks": (OPERATORS, PLAIN),
+    "GET /admin/audit": (OPERATORS, PLAIN),
+    "GET /admin/pool": (OPERATORS, PLAIN),
+    "POST /admin/pool/enable": (OPERATORS, a_pool_key),
+    "POST /admin/pool/disable": (OPERATORS, a_pool_key),
+    "POST /admin/pool/rotate": (instead(OPERATORS, 200, 404), a_pool_key),  # it isn't a minted one
+    "GET /admin/quotas": (OPERATORS, PLAIN),
+    "GET /admin/quotas/{kind}/{number}": (OPERATORS, the_owners_quota),
+    "PUT /admin/quotas/{kind}/{number}": (OPERATORS, the_owner({"limit_usd": 1000}, kind="user")),
+    "DELETE /admin/quotas/{kind}/{number}": (OPERATORS, the_owners_quota),
+    "GET /admin/keys": (OPERATORS, PLAIN),
+    "POST /admin/keys": (instead(OPERATORS, 200, 201), new_named),
+    "GET /admin/keys/{key_id}": (OPERATORS, own_key()),
+    "PATCH /admin/keys/{key_id}": (OPERATORS, own_key({"description": "x"})),
+    "DELETE /admin/keys/{key_id}": (OPERATORS, own_key()),
+    "GET /admin/upstreams": (OPERATORS, PLAIN),
+    "POST /admin/upstreams": (instead(OPERATORS, 200, 201), new_upstream),
+    "GET /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream()),
+    "PUT /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream(UPSTREAM | {"timeout_seconds": 9})),
+    "DELETE /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream()),
+    "GET /admin/users": (OPERATORS, PLAIN),
+    "POST /admin/users/find": (OPERATORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
+    "GET /admin/users/{user_id}": (OPERATORS, the_owner()),
+    "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
+    "POST /admin/users/{user_id}/end-sessions": (
+        OPERATORS,
+        lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),
+    ),
+    # ── health and documents
+    "GET /api/health": (ANYBODY, PLAIN),
+    "GET /api/openapi.json": (ANYBODY, PLAIN),
+    "GET /api/docs": (ANYBODY, PLAIN),
+    "GET /api/redoc": (ANYBODY, PLAIN),
+    "GET /api/docs/assets/{name}": (ANYBODY, sent(name="api-docs.js")),
+}
+ROUTES = all_routes()
+
+
+def test_every_route_has_a_row_and_every_row_a_route() -> None:
+    assert set(ROUTES) - set(ROWS) == set(), "say who may use it, in ROWS"
+    assert set(ROWS) - set(ROUTES) == set()
+
+
+def test_every_row_says_what_each_kind_of_caller_gets() -> None:
+    assert {route: len(row.split()) for route, (row, _) in ROWS.items()} == dict.fromkeys(ROWS, len(KINDS))
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def world(
+    request: pytest.FixtureRequest,
+    start: Callable[..., Gateway],
+    stand_in: Running,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """A gateway and its people, once on each kind of database; the owner has made a call and has one more in the log."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('matrix')}/x.db"
+    else:
+        url = request.getfixturevalue("mariadb").new_database()
+    made = World(start, stand_in, url)
+    store(made.db, [row(1, NOON, user_id=made.owner.id, model=CANARY)])
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route in ROWS])
+def test_each_kind_of_caller_gets_what_it_may_have_and_nothing_of_others(world: World, route: str) -> None:
+    expected, ask = ROWS[route]
+    method, _, template = route.partition(" ")
+    got = []
+    for kind in KINDS:
+        asked = ask(world, kind)
+        answer = world.ask(kind, method, template.format(**asked.parts or {}) + asked.query, asked.body, asked.bearer)
+        got.append(answer.status_code)
+        if kind in {"nobody", "other"}:
+            assert CANARY not in answer.text, kind
+        assert world.owner.token not in answer.text
+        while world.cleanups:
+            world.cleanups.pop()()
+    assert dict(zip(KINDS, map(str, got), strict=True)) == dict(zip(KINDS, expected.split(), strict=True))
+
+
+def test_no_other_method_is_taken_anywhere(world: World) -> None:
+    """Also none that a proxy in front might rewrite."""
+    taken = {tuple(route.split(" ")) for route in ROUTES}
+    for path in sorted({path for _, path in taken}):
+        asked = path.format(
+            **dict.fromkeys(("key_id", "token_id", "user_id", "number"), 1), kind="user", name="x", upstream="x"
+        )
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"):
+            if (method, path) not in taken:
+                assert world.ask("operator", method, asked, {}).status_code in {404, 405}, (method, path)
