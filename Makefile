@@ -4,7 +4,11 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
-WORKERS ?= 2
+# One more than two cores, because tests wait for time-outs and servers a third of the time.
+WORKERS ?= 3
+NODE_CLIENTS := tests/sdks/node
+LANGCHAIN := tests/sdks/langchain
+CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed
 
 .PHONY: help run test torture check lint fmt db lock bench bench-ledger
 
@@ -20,10 +24,21 @@ $(VENV)/dev: $(VENV)/runtime requirements-dev.txt
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
+# Clients that are not in Python, or want other versions of packages than we do.
+$(NODE_CLIENTS)/node_modules/.package-lock.json: $(NODE_CLIENTS)/package-lock.json
+	@tests/install-servers
+	@npm ci --prefix $(NODE_CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(LANGCHAIN)/.venv/installed: $(LANGCHAIN)/requirements.txt
+	@test -x $(@D)/bin/python || $(BASE_PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 run: $(VENV)/runtime ## Start everything: database, server, background service (and a stand-in for OpenRouter if no key is set)
 	@$(PYTHON) -m sandbox.launch
 
-test: $(VENV)/dev ## Run the whole test suite on SQLite and MariaDB
+test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB
 	@tests/install-servers
 	@$(PYTHON) -m pytest -n $(WORKERS)
 
@@ -53,7 +68,8 @@ bench-ledger: $(VENV)/dev ## Measure the ledger and its log at ten million rows 
 	@tests/install-servers
 	@$(PYTHON) -m bench.ledger
 
-lock: $(VENV)/dev ## Rewrite requirements*.txt with current versions and hashes
+lock: $(VENV)/dev ## Rewrite all requirements*.txt with current versions and hashes
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements.txt requirements.in
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements-dev.txt requirements-dev.in
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o $(LANGCHAIN)/requirements.txt $(LANGCHAIN)/requirements.in
