@@ -10,7 +10,7 @@ import math
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -395,6 +395,14 @@ class ApiKeyManager:
             self._leaving = [key for key in old.values() if not key.is_in_pool and key.in_flight]
             if keys != self._keys:  # else the same object: the ring knows by it that it is still good
                 self._keys = keys
+            self._choose_anew()
+
+    def use_unstored(self, texts: Sequence[str]) -> None:
+        """Use these keys, of which nothing is known yet, until the first reload. Their ids are below 0."""
+        with self._lock:
+            self._keys = tuple(
+                PoolKey(-number, f"env/{number}", text, math.inf) for number, text in enumerate(texts, 1)
+            )
             self._choose_anew()
 
     def _update(self, key: PoolKey, row: KeyRow) -> None:

@@ -14,17 +14,20 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from flask import Flask
 
+import api_docs
 import cli
 import config
 import config_sources
 import logs
 import routes
 from proxy_wsgi import ProxyDoor
-from services import CannotStart, Services, build
+from services import Services, build
+from start_up import CannotStart
 
 log = logging.getLogger("app")
 
@@ -44,8 +47,10 @@ SWITCH_INTERVAL_SECONDS = 0.1
 def create_app(services: Services) -> Flask:
     """The WSGI application over these services."""
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # one path, one meaning: no redirects to where a client may have wanted to go
     app.extensions["services"] = services
     routes.register_all(app)
+    api_docs.register(app)
     cli.register(app)
     # Flask documents replacing `wsgi_app` as the place for middleware.
     app.wsgi_app = ProxyDoor(app.wsgi_app, services)  # type: ignore[method-assign]
@@ -79,10 +84,15 @@ def serve() -> None:
     _check_port(settings.listen_host, settings.port)
     url = f"http://{settings.listen_host}:{settings.port}"
     logs.event(log, "serving", url=url, server=settings.server, environment=settings.app_env)
+    command, environment = server_process(settings, os.environ)
+    os.execve(sys.executable, command, environment)
+
+
+def server_process(settings: config.Config, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The server's command and its environment, made of ours."""
     command = gunicorn_command() if settings.server == "gunicorn" else granian_command(settings)
-    search_path = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH")]))
-    environment = MEMORY_SETTINGS | os.environ | {"PYTHONPATH": search_path}
-    os.execve(sys.executable, [sys.executable, "-m", *command], environment)
+    search_path = os.pathsep.join(filter(None, [str(config.ROOT), environ.get("PYTHONPATH")]))
+    return [sys.executable, "-m", *command], {**MEMORY_SETTINGS, **environ, "PYTHONPATH": search_path}
 
 
 def _check_port(host: str, port: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ ROOT = Path(__file__).resolve().parent
 SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "DATABASE_URL", "REDIS_URL"} | {
     "OPENROUTER_PROVISION_KEY",
     "OPENROUTER_API_KEYS",
+    "OUTBOUND_PROXY",
+    "UPSTREAMS",
 }
 PLACEHOLDER = re.compile(
     r"change[-_ ]?(me|this|it)|your[-_ ]|dev[-_]?secret|placeholder|insecure|example", re.IGNORECASE
@@ -68,7 +71,10 @@ class Config(BaseModel):
         "", max_length=64, pattern=r"^[A-Za-z0-9-]*$", description="names this installation's keys at OpenRouter"
     )
     admin_token: SecretStr | None = Field(
-        None, description="bearer token of the operator, for /admin; without it /admin is off"
+        None, description="bearer token of the operator, for /admin; without it only admins by role are let in"
+    )
+    api_docs: Literal["auto", "off", "on"] = Field(
+        "auto", description="/api/docs, /api/redoc and /api/openapi.json; auto: on in development, off in production"
     )
     host: str = Field("", description="address to listen on; default 127.0.0.1, in production 0.0.0.0")
     port: int = Field(5000, ge=0, le=65535, description="port to listen on")
@@ -99,6 +105,15 @@ class Config(BaseModel):
     )
     openrouter_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
         (), description="OpenRouter keys to put into the pool at start, separated by commas"
+    )
+    outbound_proxy: SecretStr | None = Field(
+        None, description="http://user:password@host:port, an HTTP proxy (CONNECT) to OpenRouter and other upstreams"
+    )
+    upstreams: SecretStr | None = Field(
+        None, description="upstreams beside OpenRouter, a JSON list; imported while the database has none"
+    )
+    allow_private_upstreams: bool = Field(
+        False, description="whether upstreams may have private addresses, and http:// URLs"
     )
     kdf_domain: str = Field(
         "openrouter-proxy-access-key-v1", min_length=1, max_length=200, description="part of every client's key salt"
@@ -161,6 +176,10 @@ class Config(BaseModel):
     admin_rate_limit_per_minute: Limit = Field(
         120, description="requests a minute to /admin from one address; 0 for any number"
     )
+    api_token_rate_limit_per_hour: Limit = Field(
+        100, description="requests an hour with one API token; 0 for any number"
+    )
+    max_client_keys_per_user: int = Field(50, ge=1, le=10_000, description="client keys that a user may have at once")
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
         (), description="networks whose X-Forwarded-For is believed, separated by commas; `unix` for a Unix socket"
     )
@@ -176,6 +195,13 @@ class Config(BaseModel):
     )
     quota_recovery: Literal["reset", "steady"] = Field(
         "reset", description="how a quota recovers: all at once when the period ends, or steadily all the time"
+    )
+    credit_without_database_usd: float = Field(
+        0,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="what each user may spend in a process that started without its database; 0: calls wait for it",
     )
     log_retention_days: int = Field(
         90, ge=0, le=36_500, description="how long the request log keeps a call; 0 for ever. Statistics stay"
@@ -262,6 +288,32 @@ class Config(BaseModel):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return value
 
+    @check("outbound_proxy", mode="after")
+    @classmethod
+    def _proxy_url(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme == "http" and parts.hostname and parts.port and parts.path in {"", "/"}
+        except ValueError:  # its text can hold the password
+            usable = None
+        if text and (not usable or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", text)):
+            raise ValueError(
+                "must be http://host:port or http://user:password@host:port; write %40 for @ in a password"
+            )
+        return value
+
+    @check("upstreams", mode="after")
+    @classmethod
+    def _list_of_objects(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            items = json.loads(value.get_secret_value()) if value else []
+        except (ValueError, RecursionError):  # its text holds keys
+            items = None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise ValueError("must be a JSON list of objects, as docs/upstreams.md shows it")
+        return value
+
     @check("trusted_proxies", mode="after")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -335,6 +387,11 @@ class Config(BaseModel):
         return "DEBUG" if self.flask_debug else self.log_level
 
     @property
+    def shows_api_docs(self) -> bool:
+        """Whether anybody may read how the API works, here."""
+        return self.api_docs == "on" or (self.api_docs == "auto" and not self.production)
+
+    @property
     def listen_host(self) -> str:
         """The address to listen on: the loopback unless this is production or HOST says otherwise."""
         return self.host or ("0.0.0.0" if self.production else "127.0.0.1")  # noqa: S104 - inside a container
@@ -347,7 +404,10 @@ class Config(BaseModel):
     def secret_values(self) -> list[str]:
         """Every secret text in use, for the log's redaction."""
         single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
-        urls = [urlsplit(u.get_secret_value()).password or "" for u in (self.database_url, self.redis_url) if u]
+        addresses = self.database_url, self.redis_url, self.outbound_proxy
+        urls = [urlsplit(u.get_secret_value()).password or "" for u in addresses if u]
         texts = [s.get_secret_value() for s in (*single, *self.openrouter_api_keys) if s]
-        found = {*texts, *self.encryption_keys, *urls, *map(unquote, urls)}
+        listed = json.loads(self.upstreams.get_secret_value()) if self.upstreams else []
+        keys = [key for item in listed if isinstance(key := item.get("api_key"), str)]
+        found = {*texts, *keys, *self.encryption_keys, *urls, *map(unquote, urls)}
         return sorted(text for text in found if len(text) >= 8)

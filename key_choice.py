@@ -33,6 +33,11 @@ RING_STEPS = 64
 SECONDS_PER_KEY = 2e-5
 
 
+def authorization_of(text: str) -> bytes:
+    """The header that a key of this text is sent in."""
+    return f"Authorization: Bearer {text}\r\n".encode("ascii")
+
+
 class PoolKey:
     """A decrypted key in memory. The pool's lock guards what changes.
 
@@ -61,7 +66,7 @@ class PoolKey:
         self.id = row_id
         self.name = name
         self.owner_id = owner_id
-        self.authorization = f"Authorization: Bearer {text}\r\n".encode("ascii")
+        self.authorization = authorization_of(text)
         self.expires_at = expires_at
         self.remaining_nano: int | None = None
         self.account_id: str | None = None

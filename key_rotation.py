@@ -47,7 +47,7 @@ from remote_keys import RemoteKey
 from rotation_lease import LeaseLost, RotationLease, WrongDeployment
 from rotation_plan import MAX_DEDICATED, Dedicated, Do, Situation, Step, Timing, plan
 from rotation_steps import RotationSteps
-from services import CannotStart, open_database
+from start_up import CannotStart, open_database
 from terminal import show
 from usage_check import UsageCheck
 
@@ -279,8 +279,11 @@ def main() -> int:
     except CannotStart as error:
         sys.stderr.write(f"Cannot start: {error}\n")
         return 1
-    management_key = settings.openrouter_provision_key
-    api = ManagementApi(settings.openrouter_api_url, management_key.get_secret_value() if management_key else "")
+    management_key, proxy = (
+        secret.get_secret_value() if secret else ""
+        for secret in (settings.openrouter_provision_key, settings.outbound_proxy)
+    )
+    api = ManagementApi(settings.openrouter_api_url, management_key, proxy)
     clock = DatabaseClock(db)
     rotation = KeyRotation(db, envelopes, api, settings, clock, progress=show_progress)
     usage_check = UsageCheck(db, rotation.keys, api, RotationLease(db, clock, settings.deployment_id), clock)

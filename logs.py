@@ -131,7 +131,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
                 pass  # nobody reads the log any more; the service goes on
 
 
-def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields: object) -> None:
+def event(logger: logging.Logger, name: str, /, level: int = logging.INFO, **fields: object) -> None:
     """Log one event with its fields.
 
     Past logging's records where it can: a record costs a busy service more than all else about its line.

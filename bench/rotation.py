@@ -29,6 +29,7 @@ from bench.report import FOLDER
 from bench.set_up import Bench, Target
 from bench.streams import Shape, Stream, fault_of
 from sandbox.openrouter_answers import filler
+from sandbox.openrouter_chat import deltas_of
 
 POOL_SIZE = 5
 
@@ -93,7 +94,7 @@ async def hold_streams(target: Target, shape: Shape, until: float) -> list[Strea
 async def measure(target: Target, rotation: Rotation, options: argparse.Namespace) -> dict[str, Any]:
     """Streams and rotations side by side; the figures."""
     shape = Shape(options.streams, chunks=int(options.stream_seconds * 10))
-    deltas = filler(shape.chunks, False).deltas()
+    deltas = deltas_of(filler(shape.chunks, False))
     until = time.monotonic() + options.seconds
     clients = [hold_streams(target, shape, until) for _ in range(shape.streams)]
     renewing = asyncio.ensure_future(rotation.renew_every(options.every, until))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import httptools
 
 from bench.load import post
-from sandbox.openrouter_answers import CHUNK_DELTA, CHUNK_END, filler
+from sandbox.openrouter_answers import filler
+from sandbox.openrouter_chat import CHUNK_DELTA, CHUNK_END, deltas_of
 
 RAMP_SECONDS = 2.0
 PATIENCE_SECONDS = 60
@@ -150,7 +151,7 @@ async def open_streams(
 
     looking = asyncio.ensure_future(look())
     streams = await asyncio.gather(*(open_one(number) for number in range(shape.streams)))
-    results, deltas = StreamResults(), filler(shape.chunks, False).deltas()
+    results, deltas = StreamResults(), deltas_of(filler(shape.chunks, False))
     try:
         await asyncio.wait_for(finished.wait(), shape.nominal_seconds + PATIENCE_SECONDS)
     except TimeoutError:

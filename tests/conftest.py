@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 import config
+from app import create_app
 from crypto import Envelopes
 from db import Database, database_url
+from services import Services, build
 from tests.data_plane import make_proxy, upstream  # noqa: F401 - fixtures of several files
-from tests.gateway import Gateway, start_gateway
+from tests.gateway import Gateway, on_terminal, start_gateway
 from tests.mariadb import DatabaseServer
 from tests.movable_clock import MovableClock
 from tests.redis_server import RedisServer
@@ -28,7 +31,9 @@ pytest.register_assert_rewrite("tests.money_world")  # its assertions show what 
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
 SECRET_KEY = "jW4vT9mQ2xK7pR8sY3nB6cF1gH5dL0aZ-for-tests"
 # What no log of the whole run may hold: keys, tokens, hashes, ciphertexts, the tests' usernames and questions.
-PRIVATE = re.compile(r"sk-or-v1-[0-9a-f]{8}|eyJ[\w-]{10,}\.|\$argon2|gAAAA[\w-]{20}|@example\.com|Hello")
+PRIVATE = re.compile(
+    r"sk-or-v1-[0-9a-f]{8}|sk-auto-[\w-]{10}|or_api_[\w-]{10}|eyJ[\w-]{10,}\.|\$argon2|gAAAA[\w-]{20}|@example\.com|Hello"
+)
 
 
 @pytest.fixture
@@ -164,3 +169,30 @@ def gateway(
 def token(gateway: Gateway) -> str:
     """The access token of somebody new."""
     return gateway.new_user()
+
+
+@pytest.fixture
+def services(empty_database_url: str) -> Iterator[Services]:
+    """All services of a process that serves nobody, once on each kind of database."""
+    found = build(config.Config(database_url=empty_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
+    yield found
+    found.db.close()
+
+
+@pytest.fixture
+def command(services: Services) -> Callable[..., Result]:
+    """Run a command within this process: what it prints goes to a pipe, so to speak."""
+    runner = create_app(services).test_cli_runner()
+    return lambda *words, stdin=None: runner.invoke(args=[*map(str, words)], input=stdin)
+
+
+@pytest.fixture
+def on_screen(empty_database_url: str) -> Callable[..., Any]:
+    """Run a command on a terminal, on the same database."""
+    settings = {"DATABASE_URL": empty_database_url, "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY}
+    settings["LOG_LEVEL"] = "ERROR"  # the log goes to the same terminal
+
+    def run(*words: str, **more: Any) -> Any:
+        return on_terminal("-m", "flask", "--app", "app", *words, **settings | more)
+
+    return run

@@ -17,9 +17,13 @@ from clock import Clock
 from config import Config
 from crypto import Envelopes
 from db import Database, database_url
+from destinations import Destinations
 from key_choice import PoolKey
+from model_api import ModelApi
+from model_apis import CHAT
 from model_prices import ModelPrices
 from openrouter_proxy import OpenRouterProxy, ProxyAnswer
+from outbound import GuardedDial
 from pool_keys import KeySource, PoolKeys
 from proxy_request import ProxyRequest
 from quota_slices import QuotaSlices
@@ -28,6 +32,7 @@ from rate_limits import UNLIMITED, Admission
 from tests.gateway import wait_for
 from tests.scripted_upstream import ScriptedUpstream
 from upstream_http import UpstreamHttp
+from upstreams import Upstreams
 from usage_journal import UsageJournal
 from usage_meter import UsageMeter
 
@@ -110,7 +115,10 @@ def make_proxy(
         journal.open()
         meter = UsageMeter(journal, QuotaSlices(db, journal.process_id, Quotas(db, clock, config), clock))
         closing.extend([db, http, journal])
-        return OpenRouterProxy(pool, http, meter, ModelPrices(http, tmp_path), config)
+        guard = GuardedDial(allow_private=True)
+        store = Upstreams(db, envelopes, clock, guard)
+        destinations = Destinations(pool, http, ModelPrices(http, tmp_path), store, clock, config)
+        return OpenRouterProxy(destinations, meter, config)
 
     yield make
     for one in closing:
@@ -125,11 +133,14 @@ def request(
     headers: bytes = b"",
     user_id: int = 1,
     admission: Admission = UNLIMITED,
+    api: ModelApi = CHAT,
     **fields: Any,
 ) -> ProxyRequest:
     """Somebody's call."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
-    return ProxyRequest(f"{next(numbers):032x}", Caller(user_id, "s", 9e9), body, headers, client_is_gone, admission)
+    return ProxyRequest(
+        api, f"{next(numbers):032x}", Caller(user_id, "s", 9e9), body, headers, client_is_gone, admission
+    )
 
 
 def whole(answer: ProxyAnswer) -> bytes:

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import os
+import pty
 import re
 import secrets
 import signal
@@ -14,13 +15,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
 
+import app
+import config_sources
+
 ROOT = Path(__file__).parents[1]
+ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 JSON = {"Content-Type": "application/json"}
 # A string with parameters, as structured fields write them (RFC 9651).
 RATE_LIMIT = r'"[a-z-]+"(?:;[a-z]+=(?:\d+|"[a-z-]+"))+'
@@ -81,6 +86,11 @@ class Gateway:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return requests.get(self.url + path, headers=headers, timeout=30)
 
+    def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> requests.Response:
+        """A request of any method; body: JSON."""
+        headers = {"Authorization": f"Bearer {token}".encode()} if token is not None else {}
+        return requests.request(method, self.url + path, json=body, headers=headers, timeout=30)
+
     def new_user(self) -> str:
         """Register somebody new and return their access token."""
         account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
@@ -110,6 +120,12 @@ class Gateway:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(30)
+
+
+def user_id_of(token: str) -> int:
+    """Whose access token it is."""
+    payload = token.split(".")[1]
+    return int(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
 
 
 def refusal_of(answer: requests.Response) -> str:
@@ -178,12 +194,19 @@ def body_of(answer: bytes) -> bytes:
     return body
 
 
-def start_gateway(log_file: Path, **settings: object) -> Gateway:
-    """Start `python app.py` and wait until it answers. The caller stops it."""
+def start_gateway(log_file: Path, by_app_py: bool = False, **settings: object) -> Gateway:
+    """Start a gateway and wait until it answers. The caller stops it.
+
+    by_app_py: with `python app.py`, as people do. It checks and then becomes the server; without the checks a start
+    costs half, and the tests start hundreds.
+    """
     port = free_port()
     env = environment(PORT=port, **ANY_NUMBER | settings)
+    command, whole_env = [sys.executable, "app.py"], env
+    if not by_app_py:
+        command, whole_env = app.server_process(config_sources.load(env), env)
     with log_file.open("wb") as log:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=ROOT, env=whole_env, stdout=log, stderr=log)
     gateway = Gateway(process, port, log_file, env)
 
     def answers() -> bool:
@@ -244,3 +267,25 @@ def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def on_terminal(
+    *command: str, typed: Mapping[str, str] | None = None, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's programs on a terminal. typed: the answer to each prompt. stdout: all that is seen."""
+    ours, theirs = pty.openpty()
+    env = environment(**{"COLUMNS": 120, "TERM": "xterm"} | settings)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, start_new_session=True, **streams)
+    os.close(theirs)
+    left, seen = dict(typed or {}), b""
+    try:
+        while data := os.read(ours, 4096):
+            seen += data
+            for prompt in [prompt for prompt in left if prompt.encode() in seen]:
+                os.write(ours, f"{left.pop(prompt)}\n".encode())
+    except OSError:  # how a terminal ends
+        pass
+    os.close(ours)
+    without_colours = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    return subprocess.CompletedProcess(command, process.wait(20), without_colours)

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from auth import Caller
+from client_keys import ClientKey
 from clock import Clock
 from config import Config
 from db import Database, Transaction
@@ -24,7 +25,7 @@ OPEN = ("dispatched", "streaming", "pending")
 
 
 def caller(user_id: int = 1, client_key_id: int | None = None) -> Caller:
-    return Caller(user_id, "session", 2e9, client_key_id)
+    return Caller(user_id, "session", 2e9, None if client_key_id is None else ClientKey(client_key_id, user_id))
 
 
 @dataclass

@@ -88,7 +88,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     started: list[Gateway] = []
 
     def begin(**settings: Any) -> Gateway:
-        started.append(start_gateway(tmp_path / "log", **{"DATA_DIR": tmp_path / "data"} | settings))
+        started.append(start_gateway(tmp_path / "log", by_app_py=True, **{"DATA_DIR": tmp_path / "data"} | settings))
         return started[-1]
 
     yield begin
@@ -225,16 +225,17 @@ def test_a_wrong_encryption_key_is_refused_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "data").exists() or list((tmp_path / "data").iterdir()) == []
 
 
-def test_a_database_that_does_not_answer_is_refused_without_its_password(tmp_path):
-    line = refusal(DATABASE_URL="mysql://app:geheim-wort@127.0.0.1:1/x", DATA_DIR=tmp_path, **PRODUCTION)
+def test_a_database_that_refuses_is_told_without_its_password(mariadb, tmp_path):
+    url = mariadb.new_database().replace("root@", "app:geheim-wort@")
+    line = refusal(DATABASE_URL=url, DATA_DIR=tmp_path, **PRODUCTION)
     assert line.startswith("Cannot start: the database does not answer (")
     assert "geheim" not in line
 
 
-def test_gunicorn_refuses_before_it_listens(tmp_path):
+def test_gunicorn_refuses_before_it_listens(mariadb, tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "app:app"]
-    env = environment(DATABASE_URL="mysql://app:geheim-wort@127.0.0.1:1/x", DATA_DIR=tmp_path, PORT=port)
+    env = environment(DATABASE_URL=mariadb.new_database() + "_none", DATA_DIR=tmp_path, PORT=port)
     ended = subprocess.run(command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1
     assert "Cannot start: the database does not answer" in ended.stderr

@@ -260,6 +260,8 @@ def test_every_secret_may_come_from_a_file(tmp_path, name):
         "DB_PASSWORD": "kZ4-pw9!",
         "DATABASE_URL": "mysql://app:kZ4-pw9!@db/x",
         "REDIS_URL": "redis://:kZ4-pw9!@cache/0",
+        "OUTBOUND_PROXY": "http://app:kZ4-pw9!@proxy:3128",
+        "UPSTREAMS": '[{"name": "local", "api_key": "kZ4-pw9!"}]',
         "OPENROUTER_PROVISION_KEY": OPENROUTER_KEY,
         "OPENROUTER_API_KEYS": f"{OPENROUTER_KEY}\n{OPENROUTER_KEY[:-1]}",
     }
@@ -321,6 +323,8 @@ def test_printing_the_settings_shows_no_secret(tmp_path):
         "DB_PASSWORD": "kZ4-pw9!-db",
         "DATABASE_URL": "mysql://app:kZ4-pw9!-url@db/x",
         "REDIS_URL": "redis://:kZ4-pw9!-redis@cache/0",
+        "OUTBOUND_PROXY": "http://app:kZ4-pw9%40-proxy@proxy:3128",
+        "UPSTREAMS": '[{"api_key": "kZ4-pw9!-upstream"}, {"api_key": null}]',
         "OPENROUTER_PROVISION_KEY": "sk-or-v1-provision-0123456789",
         "OPENROUTER_API_KEYS": OPENROUTER_KEY,
     }
@@ -337,6 +341,8 @@ def test_every_secret_text_in_use_is_known_to_the_redaction():
         "DB_PASSWORD": "kZ4-pw9!-db",
         "DATABASE_URL": "mysql://app:kZ4%2Fpw9%40-url@db/x",
         "REDIS_URL": "redis://:kZ4-pw9!-redis@cache/0",
+        "OUTBOUND_PROXY": "http://app:kZ4-pw9%40-proxy@proxy:3128",
+        "UPSTREAMS": '[{"api_key": "kZ4-pw9!-upstream"}, {"api_key": null}]',
         "OPENROUTER_PROVISION_KEY": "sk-or-v1-provision-0123456789",
         "OPENROUTER_API_KEYS": OPENROUTER_KEY,
     }
@@ -350,6 +356,9 @@ def test_every_secret_text_in_use_is_known_to_the_redaction():
         "kZ4%2Fpw9%40-url",
         "kZ4/pw9@-url",
         "kZ4-pw9!-redis",
+        "kZ4-pw9%40-proxy",
+        "kZ4-pw9@-proxy",
+        "kZ4-pw9!-upstream",
         "sk-or-v1-provision-0123456789",
     }
 
@@ -538,4 +547,36 @@ def test_a_limit_is_a_whole_number_and_never_negative(name):
 def test_the_port_of_redis_is_a_number_and_the_complaint_does_not_quote_the_password():
     complaint = fault(REDIS_URL="redis://:kZ4#pw9!@cache:63x/0")
     assert "REDIS_URL: is not a URL" in complaint
+    assert "pw9" not in complaint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://proxy:3128",
+        "socks5://proxy:3128",
+        "proxy:3128",
+        "http://proxy",
+        "http://:3128",
+        "http://proxy:3128/path",
+        "http://proxy:x",
+        "http://app:kZ4#pw9!@proxy:3128",
+        "http://app:kZ4 pw9!@proxy:3128",
+    ],
+)
+def test_an_outbound_proxy_is_a_plain_http_url_with_a_port_and_the_complaint_does_not_quote_it(url):
+    complaint = fault(OUTBOUND_PROXY=url)
+    assert "OUTBOUND_PROXY: must be http://host:port" in complaint
+    assert "pw9" not in complaint
+
+
+@pytest.mark.parametrize("url", ["http://proxy:3128", "http://app:kZ4%40pw9!@10.0.0.7:3128/", "http://[fd00::7]:80"])
+def test_an_outbound_proxy_may_have_a_user_and_a_password(url):
+    assert faults(OUTBOUND_PROXY=url) == []
+
+
+@pytest.mark.parametrize("text", ["kZ4-pw9!", "{}", '["kZ4-pw9!"]', '[{"api_key": "kZ4-pw9!"}', "[" * 100_000, "7"])
+def test_upstreams_are_a_list_of_objects_and_the_complaint_does_not_quote_them(text):
+    complaint = fault(UPSTREAMS=text)
+    assert "UPSTREAMS: must be a JSON list of objects" in complaint
     assert "pw9" not in complaint

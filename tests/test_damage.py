@@ -189,7 +189,8 @@ def test_without_any_row_that_opens_calls_are_told_to_wait_and_nothing_is_touche
 
 
 @pytest.mark.parametrize(
-    "program", [["app.py"], ["key_rotation.py", "--once"], ["-m", "flask", "--app", "app", "keys", "reencrypt"]]
+    "program",
+    [["app.py"], ["key_rotation.py", "--once"], ["-m", "flask", "--app", "app", "encryption-keys", "reencrypt"]],
 )
 def test_with_a_wrong_encryption_key_no_program_starts_writes_or_calls(stand_in, db, settings, pool, program):
     before, calls = everything(db), len(stand_in.control("GET", "log")["requests"])

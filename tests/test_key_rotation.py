@@ -27,7 +27,7 @@ from pool_keys import KeySource, KeyState
 from rotation_lease import LEASE, LeaseLost, WrongDeployment
 from tables import api_keys, rotator
 from tests.conftest import ENCRYPTION_KEY
-from tests.gateway import ROOT, environment, run, wait_for
+from tests.gateway import ROOT, environment, on_terminal, run, wait_for
 from tests.rotor import DEPLOYMENT, PREFIX, Account, Rotor, events, unknown
 
 # ── a full pool
@@ -478,23 +478,6 @@ def test_status_on_a_pipe_is_one_json_line_a_state(program, account):
     assert active["first_expires_at"] == first.isoformat(timespec="seconds")
 
 
-def on_a_terminal(*command: str, **settings: object) -> str:
-    """What a program shows to a person."""
-    reading, writing = pty.openpty()
-    env = environment(**{"COLUMNS": 100, "TERM": "dumb"} | settings)
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, stdout=writing, stderr=writing)
-    os.close(writing)
-    shown = b""
-    try:
-        while data := os.read(reading, 4096):
-            shown += data
-    except OSError:  # how a terminal ends
-        pass
-    os.close(reading)
-    process.wait(20)
-    return shown.decode()
-
-
 def test_status_says_by_its_exit_code_whether_the_pool_is_full(program):
     assert run("key_rotation.py", "--status", **program).returncode == 1
     run("key_rotation.py", "--once", **program)
@@ -503,14 +486,17 @@ def test_status_says_by_its_exit_code_whether_the_pool_is_full(program):
 
 
 def test_status_on_a_terminal_is_a_table(program):
-    shown = on_a_terminal("key_rotation.py", "--status", **program)
+    shown = on_terminal("key_rotation.py", "--status", **program).stdout
     assert "Key pool" in shown
     assert "first_expires_at" in shown
     assert all(state.value in shown for state in KeyState)
 
 
 def test_a_pass_on_a_terminal_shows_its_progress_and_prints_nothing_into_a_pipe(program):
-    assert "Rotating" in on_a_terminal("key_rotation.py", "--once", **program | {"LOG_LEVEL": "ERROR", "TERM": "xterm"})
+    assert (
+        "Rotating"
+        in on_terminal("key_rotation.py", "--once", **program | {"LOG_LEVEL": "ERROR", "TERM": "xterm"}).stdout
+    )
     reading, writing = pty.openpty()
     env = environment(**program | {"POOL_SIZE": 3})
     command = [sys.executable, "key_rotation.py", "--once"]
@@ -535,10 +521,10 @@ def test_a_dry_run_prints_the_steps_and_changes_nothing(program, account):
     assert all_rows(program) == rows
     assert account.listed() == keys
     assert [account.calls(method, "/keys") for method in ("POST", "PATCH", "DELETE")] == [0, 0, 0]
-    shown = on_a_terminal("key_rotation.py", "--dry-run", **program | {"POOL_SIZE": 4})
+    shown = on_terminal("key_rotation.py", "--dry-run", **program | {"POOL_SIZE": 4}).stdout
     assert "The next pass" in shown
     assert shown.count("mint") == 2
-    assert "nothing to do" in on_a_terminal("key_rotation.py", "--dry-run", **program)
+    assert "nothing to do" in on_terminal("key_rotation.py", "--dry-run", **program).stdout
 
 
 def test_now_renews_one_key(program, account):

@@ -88,6 +88,12 @@ def exercise(gateway, stand_in, private):
             assert "flagged_input" not in answer.text
             assert "__cf_bm" not in str(answer.headers)
         # Rests would make the later rows meet an empty pool: the stand-in's other keys are picked meanwhile.
+    for path, name, field in (("/api/api-keys", "client key", "key"), ("/api/tokens", "API token", "token")):
+        private[name] = secret = gateway.post(path, {"name": name}, token).json()[field]
+        gateway.get(f"{path}/{secret}?key={secret}", secret)
+        for each in (secret, f"{secret}x"):
+            gateway.get("/api/usage/stats", each)
+            gateway.post("/v1/chat/completions", {"model": each, **say}, each)
     gateway.post("/v1/chat/completions", {"model": 7, **say}, token)
     gateway.post("/v1/chat/completions", {"model": "m", **say}, key)
     gateway.open_chat(token, "sandbox/stall", messages=say["messages"]).close()

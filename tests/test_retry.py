@@ -60,7 +60,10 @@ def test_a_stream_is_tried_again_until_its_first_content(make_proxy, upstream, n
     assert whole(answer) == COMMENT + ROLE + EVENT + DONE
     assert len(upstream.received) == 2
     assert len({received.headers()["authorization"] for received in upstream.received}) == 2
-    assert proxy.pool.told[-2:] == [("succeeded", proxy.pool.told[-1][1]), ("released", proxy.pool.told[-1][1])]
+    assert proxy.destinations.openrouter.keys.told[-2:] == [
+        ("succeeded", proxy.destinations.openrouter.keys.told[-1][1]),
+        ("released", proxy.destinations.openrouter.keys.told[-1][1]),
+    ]
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -175,14 +178,14 @@ def test_the_pool_is_asked_for_what_may_do_better(make_proxy, upstream):
     upstream.play_in_turn("a/b:free", BOTH["key refused"], (RESET,), GOOD_PLAIN)
     proxy = make_proxy(sticky_keys="user")
     whole(proxy.forward(request(model="a/b:free", user_id=7)))
-    first, second, third = proxy.pool.asked
+    first, second, third = proxy.destinations.openrouter.keys.asked
     assert first == {"tried": (), "other": Other.KEY, "free": True, "sticky": "7", "owner": 7, "choice": None}
     assert [len(one["tried"]) for one in (second, third)] == [1, 2]
     assert second["other"] is Other.KEY
     assert third["sticky"] == "7"
     upstream.play("m", *GOOD_PLAIN)
     whole(proxy.forward(request()))
-    assert proxy.pool.asked[-1]["free"] is False
+    assert proxy.destinations.openrouter.keys.asked[-1]["free"] is False
 
 
 def test_a_full_account_is_left_for_another_one(make_proxy, upstream):
@@ -190,7 +193,7 @@ def test_a_full_account_is_left_for_another_one(make_proxy, upstream):
     upstream.play_in_turn("m", (json_answer("402 Payment Required", full),), GOOD_PLAIN)
     proxy = make_proxy()
     assert whole(proxy.forward(request())) == WHOLE
-    assert proxy.pool.asked[-1]["other"] is Other.ACCOUNT
+    assert proxy.destinations.openrouter.keys.asked[-1]["other"] is Other.ACCOUNT
 
 
 @pytest.mark.parametrize(("rule", "expected"), [("off", None), ("session", "1/s"), ("user", "1")])
@@ -198,14 +201,14 @@ def test_calls_keep_to_a_key_by_the_rule_of_the_setting(make_proxy, upstream, ru
     upstream.play("m", *GOOD_PLAIN)
     proxy = make_proxy(sticky_keys=rule)
     whole(proxy.forward(request(headers=b"X-Session-Id: s\r\n")))
-    assert proxy.pool.asked[0]["sticky"] == expected
+    assert proxy.destinations.openrouter.keys.asked[0]["sticky"] == expected
 
 
 def test_the_pool_learns_of_each_try_once(make_proxy, upstream):
     upstream.play_in_turn("m", STREAMED["error first"], STREAMED["empty stream"], GOOD_STREAM)
     proxy = make_proxy()
     whole(proxy.forward(request(stream=True)))
-    assert [what for what, _ in proxy.pool.told] == [
+    assert [what for what, _ in proxy.destinations.openrouter.keys.told] == [
         *("picked", "refused", "picked", "released"),  # the next key is picked before the last one is given back
         *("picked", "released", "succeeded", "released"),
     ]
@@ -218,14 +221,14 @@ def test_a_key_is_given_back_when_the_client_leaves(make_proxy, upstream, steps)
     answer = proxy.forward(request(stream=True))
     next(iter(answer.body))
     answer.body.close()
-    assert proxy.pool.told[-1][0] == "released"
+    assert proxy.destinations.openrouter.keys.told[-1][0] == "released"
 
 
 def test_an_error_after_content_is_not_told_to_the_pool(make_proxy, upstream):
     upstream.play("m", SSE, chunked(EVENT, b"data: " + refusal(402, "Insufficient credits") + b"\n\n"))
     proxy = make_proxy()
     whole(proxy.forward(request(stream=True)))
-    assert [what for what, _ in proxy.pool.told] == ["picked", "succeeded", "released"]
+    assert [what for what, _ in proxy.destinations.openrouter.keys.told] == ["picked", "succeeded", "released"]
 
 
 # ── in the open: late answers
@@ -377,7 +380,7 @@ def test_the_log_says_how_the_only_try_went(make_proxy, upstream, caplog, steps,
 
 
 def test_the_pool_that_is_watched_here_is_the_real_one(make_proxy):
-    assert isinstance(make_proxy().pool, ApiKeyManager)
+    assert isinstance(make_proxy().destinations.openrouter.keys, ApiKeyManager)
 
 
 # ── with a key of the user's own
@@ -386,7 +389,7 @@ def test_the_pool_that_is_watched_here_is_the_real_one(make_proxy):
 def with_own_key(make_proxy, choice, keys=2):
     """A proxy at which user 1 has a key of their own, `own`, and has chosen."""
     proxy = make_proxy(keys=keys)
-    pool = proxy.pool
+    pool = proxy.destinations.openrouter.keys
     row_id = pool._store.intend("own", datetime(2027, 1, 1, tzinfo=UTC), None, None, 1)
     pool._store.store(row_id, "sk-or-v1-" + "f" * 64)
     pool._store.switch(row_id, datetime(2026, 1, 1, tzinfo=UTC), None)
@@ -397,7 +400,11 @@ def with_own_key(make_proxy, choice, keys=2):
 
 def used(proxy):
     """The kinds of keys that calls got, in turn."""
-    return ["own" if name == "own" else "shared" for what, name in proxy.pool.told if what == "picked"]
+    return [
+        "own" if name == "own" else "shared"
+        for what, name in proxy.destinations.openrouter.keys.told
+        if what == "picked"
+    ]
 
 
 KEYS_FAULTS = {

@@ -25,7 +25,7 @@ from tests.rotation_torture.schedules import (
 from tests.rotation_torture.workers import memory_folder
 from tests.rotation_torture.world import COMES, PREFIX, STAYS, Place
 
-CHUNKS, WANTED = 20, 300
+CHUNKS, WANTED = 12, 120
 
 
 def spread(schedules: list[Schedule], count: int) -> list[Schedule]:
@@ -33,7 +33,7 @@ def spread(schedules: list[Schedule], count: int) -> list[Schedule]:
     return [schedules[index * len(schedules) // count] for index in range(count)]
 
 
-SAMPLE = [*spread(list(others()), 80), *spread(list(with_dedicated()), 60), *spread(list(killed()), WANTED - 140)]
+SAMPLE = [*spread(list(others()), 60), *spread(list(with_dedicated()), 24), *spread(list(killed()), WANTED - 84)]
 
 
 @pytest.fixture(scope="session")

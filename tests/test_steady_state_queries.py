@@ -110,14 +110,28 @@ def test_a_request_that_asks_the_database_is_seen_to_do_so(watched):
 
 
 @pytest.mark.parametrize("has_quota", [False, True], ids=["without quota", "with quota"])
-def test_ten_times_the_calls_ask_the_database_no_more_often(watched, has_quota):
+@pytest.mark.parametrize("has_key", [False, True], ids=["access token", "client key"])
+def test_ten_times_the_calls_ask_the_database_no_more_often(watched, has_quota, has_key):
     token = watched.gateway.new_user()
     if has_quota:
         watched.billing.set_quota(user_of(token), 10**9)
         wait_for(lambda: watched.call(token, 4) or watched.billing.slices_of(user_of(token)))
+    if has_key:
+        fields = {"name": "k", "models": ["openai/*"], "rpm": 1_000_000}
+        token = watched.gateway.post("/api/api-keys", fields, token).json()["key"]
     watched.call(token, FEW)
     for count in (FEW, MANY):
         with watched.counting() as said:
             watched.call(token, count)
         assert [kind for kind, times in said.kinds.items() if times >= MANY / 2] == []
         assert said.kinds.total() <= PER_SECOND * (said.seconds + 1)
+
+
+def test_the_list_of_models_asks_the_database_nothing(watched):
+    token = watched.gateway.new_user()
+    wait_for(lambda: watched.gateway.get("/v1/models", token).status_code == 200)
+    with watched.counting() as said:
+        for _ in range(FEW):
+            assert watched.gateway.get("/v1/models", token).status_code == 200
+    assert said.kinds.total() <= PER_SECOND * (said.seconds + 1)
+    assert [kind for kind, times in said.kinds.items() if times >= FEW / 2] == []

@@ -94,6 +94,17 @@ def test_a_call_goes_from_dispatched_to_settled_and_is_added_up_once(db, ledger)
         assert totals(db, user_id, period) == (1, 0, 3, 4, 150, 0)
 
 
+def test_a_generation_is_found_by_whom_it_was_made_for(db, ledger, clock):
+    request_id = new_id(clock.now())
+    ledger.apply("me", [dispatched(request_id, user_id=3), answered(request_id, "gen-1")])
+    assert ledger.find_pool_key("gen-1", 3) == 7
+    assert ledger.find_pool_key("gen-1", 4) is ledger.find_pool_key("gen-2", 3) is None
+    assert ledger.find_pool_key("gen-1", 3, client_key_id=5) is None
+    ledger.apply("me", [dispatched(new_id(clock.now()), user_id=3, client_key_id=5) | {"generation_id": "gen-3"}])
+    assert ledger.find_pool_key("gen-3", 3) == ledger.find_pool_key("gen-3", 3, client_key_id=5) == 7
+    assert ledger.find_pool_key("gen-3", 3, client_key_id=6) is None
+
+
 def test_facts_that_come_again_change_nothing(db, ledger):
     first, second, third = new_id(), new_id(), new_id()
     records = [dispatched(first), answered(first, "gen-1"), dispatched(second), settled(first, 150)]

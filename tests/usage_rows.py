@@ -10,12 +10,20 @@ from typing import Any
 import usage_rollups
 from db import Database
 from tables import usage_ledger
-from usage_rollups import Key, Sums
+from usage_rollups import Key, Sums, key_of
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)  # the time of MovableClock
 MODELS = ["openai/gpt-4o-mini", "anthropic/claude-sonnet-4.5", "x-ai/grok-4:free", ""]
 OUTCOMES = ["complete", "complete", "complete", "client_gone", "error", "refused", "lost"]
 
+# By whom a call was carried: nobody, a pool key, or another upstream.
+CARRIERS: list[dict[str, int | None]] = [
+    {"pool_key_id": None},
+    {"pool_key_id": 1},
+    {"pool_key_id": 2},
+    {"pool_key_id": None, "upstream_id": 1},
+    {"pool_key_id": None, "upstream_id": 2},
+]
 Row = dict[str, Any]
 
 
@@ -29,6 +37,7 @@ def row(number: int, at: datetime, **values: Any) -> Row:
         "user_id": 1,
         "client_key_id": None,
         "pool_key_id": 1,
+        "upstream_id": None,
         "model": MODELS[0],
         "is_stream": True,
         "state": "settled",
@@ -75,7 +84,7 @@ def random_rows(seed: int, count: int, days: int) -> list[Row]:
                 number,
                 at,
                 **common,
-                pool_key_id=dice.choice([None, 1, 2]),
+                **dice.choice(CARRIERS),
                 outcome=dice.choice(OUTCOMES),
                 **money(dice),
             )
@@ -106,7 +115,7 @@ def sums_of(rows: Iterable[Row]) -> dict[Key, Sums]:
         if one["state"] in {"settled", "estimated"}:
             sums += Sums(0, 0, one["prompt_tokens"] or 0, one["completion_tokens"] or 0, one["cost_nano"], 0)
         sums += Sums(unknown=one["state"] == "unknown")
-        key = Key(one["user_id"], one["client_key_id"], one["pool_key_id"], one["model"], one["created_at"])
+        key = key_of(one)
         found[key] = found.get(key, Sums()) + sums
     return found
 
