@@ -11,6 +11,7 @@ from flask.cli import with_appcontext
 
 from command_line import json_option, services, show
 from db import DatabaseClock, DatabaseError
+from upstream_cli import ask
 
 # Log-ins and client keys expire by the clocks of hosts; more than this between them is a fault of theirs.
 MAX_SKEW_SECONDS = 5.0
@@ -34,11 +35,13 @@ class Finding:
 @click.command("check", params=[json_option()])
 @with_appcontext
 def check() -> None:
-    """Check configuration, database, OpenRouter and Redis, a line each. Exits with 1 if anything is out of order.
+    """Check configuration, database, OpenRouter, other upstreams and Redis, a line each.
+
+    Exits with 1 if anything is out of order.
 
     A configuration that is refused is told by every command, with all its faults, and 1 too.
     """
-    found = [*_configuration(), *_database(), *_openrouter(), *_redis()]
+    found = [*_configuration(), *_database(), *_openrouter(), *_upstreams(), *_redis()]
     show(map(asdict, found), "Check")
     sys.exit(0 if all(finding.ok for finding in found) else 1)
 
@@ -70,6 +73,17 @@ def _openrouter() -> Iterator[Finding]:
         yield Finding("pool", False, "no usable key; key_rotation.py mints them, and `pool add` takes them")
     for name, status in statuses.items():
         yield Finding(f"pool key {name}", status == 200, ANSWERS.get(status, f"OpenRouter answers {status}"))
+
+
+def _upstreams() -> Iterator[Finding]:
+    try:
+        active = [row for row in services().upstreams.rows() if row.terms.is_active]
+    except DatabaseError:
+        return  # its line has said so
+    for upstream in active:
+        told = ask(upstream)
+        found = "answers" if told["ok"] else str(told["reason"] or f"answers {told['status']}")
+        yield Finding(f"upstream {upstream.terms.name}", bool(told["ok"]), found)
 
 
 def _redis() -> Iterator[Finding]:

@@ -67,15 +67,32 @@ def add(name: str, base_url: str, no_key: bool, **options: Any) -> None:
 @click.option("--rename", help="Its new name.")
 @click.option("--new-key", is_flag=True, help="Ask for another key, or read it from standard input.")
 @click.option("--no-key", is_flag=True, help="Forget its key.")
+@click.option("--no-prefixes", is_flag=True, help="Map no model names to it any more.")
+@click.option("--no-prices", is_flag=True, help="Forget what its models cost.")
 @_terms
-def update(name: str, base_url: str | None, rename: str | None, new_key: bool, no_key: bool, **options: Any) -> None:
+def update(
+    name: str,
+    base_url: str | None,
+    rename: str | None,
+    new_key: bool,
+    no_key: bool,
+    no_prefixes: bool,
+    no_prices: bool,
+    **options: Any,
+) -> None:
     """Change what is given, and leave the rest as it is."""
-    if new_key and no_key:
-        raise click.UsageError("Give --new-key or --no-key, not both")
+    for is_new, is_none, text in (
+        (new_key, no_key, "--new-key or --no-key"),
+        (options["prefixes"], no_prefixes, "--prefix or --no-prefixes"),
+        (options["prices"], no_prices, "--price or --no-prices"),
+    ):
+        if is_new and is_none:
+            raise click.UsageError(f"Give {text}, not both")
     upstreams = services().upstreams
     before = upstreams.get(name)
     changes = {"name": rename, "base_url": base_url}
     given = before.terms.to_dict() | {field: text for field, text in changes.items() if text} | _given(options)
+    given |= ({"model_prefixes": {}} if no_prefixes else {}) | ({"prices": {}} if no_prices else {})
     api_key: str | Keep | None = Keep.KEY
     if new_key or no_key:
         api_key = _read_key() if new_key else None
@@ -99,12 +116,13 @@ def check(name: str | None) -> None:
     """Ask each upstream, or one, for its models. Exits with 1 if one can't be reached or does not take its key."""
     upstreams = services().upstreams
     found = [upstreams.get(name)] if name else upstreams.rows()
-    results = [_check(upstream) for upstream in found]
+    results = [ask(upstream) for upstream in found]
     show(results, "Upstreams")
     sys.exit(0 if all(result["ok"] for result in results) else 1)
 
 
-def _check(upstream: Upstream) -> dict[str, object]:
+def ask(upstream: Upstream) -> dict[str, object]:
+    """What became of asking an upstream for its models: name, ok, status and reason."""
     upstreams, terms = services().upstreams, upstream.terms
     result: dict[str, object] = {"name": terms.name, "ok": False, "status": None, "reason": None}
     key = upstreams.keys([upstream.id]).get(upstream.id)

@@ -21,7 +21,7 @@ LAYERS = [
     "key_rotation proxy_wsgi routes",
     "openapi_sample openapi_calls openapi api_docs",
     "command_line",
-    "audit_cli check_cli encryption_key_cli key_cli pool_cli quota_cli upstream_cli usage_cli user_cli cli app granian_server",
+    "audit_cli encryption_key_cli key_cli pool_cli quota_cli upstream_cli check_cli usage_cli user_cli cli app granian_server",
 ]
 ORDER = [name for line in LAYERS for name in line.split()]
 DOORS = {  # packages that only these modules may know

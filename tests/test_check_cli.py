@@ -67,6 +67,25 @@ def test_each_thing_that_is_out_of_order_is_told_and_the_exit_code_is_1(settings
         assert told in [text for ok, text in found.values() if not ok]
 
 
+def test_each_active_upstream_is_asked(settings, tmp_path, stand_in):
+    listed = [{"name": "here", "base_url": stand_in.address, "api_key": settings["OPENROUTER_API_KEYS"]}]
+    listed += [{"name": "gone", "base_url": f"http://127.0.0.1:{free_port()}"}]
+    listed += [{"name": "off", "base_url": f"http://127.0.0.1:{free_port()}", "is_active": False}]
+    more = {"DATA_DIR": tmp_path, "ALLOW_PRIVATE_UPSTREAMS": "true", "UPSTREAMS": json.dumps(listed)}
+    code, found = checked(**settings, **more)
+    assert code == 1
+    assert found["upstream here"] == (True, "answers")
+    assert not found["upstream gone"][0]
+    assert "upstream off" not in found
+
+
+def test_a_database_that_is_away_is_one_line_of_the_check(tmp_path):
+    away = {"DATABASE_URL": "mysql://root@127.0.0.1:1/x", "OPENROUTER_API_KEYS": f"sk-or-v1-{'0f' * 32}"}
+    code, found = checked(DATA_DIR=tmp_path, SECRET_KEY=SECRET_KEY, ENCRYPTION_KEY=ENCRYPTION_KEY, **away)
+    assert code == 1
+    assert [name for name, (ok, _) in found.items() if not ok] == ["database"]
+
+
 def test_redis_has_a_line_of_its_own_where_it_is_used(settings, tmp_path, redis_server):
     code, found = checked(**settings, DATA_DIR=tmp_path, REDIS_URL=redis_server.url)
     assert (code, found["redis"]) == (0, (True, "ok"))

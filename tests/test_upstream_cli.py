@@ -71,6 +71,9 @@ def test_an_update_changes_what_is_given_and_leaves_the_rest(command, services):
     [changed] = lines(command("update", "other", "--no-key", "--base-url", "https://elsewhere.example"))
     assert (changed["base_url"], changed["api_key"]) == ("https://elsewhere.example", None)
     assert changed["prices"] == added["prices"]
+    assert lines(command("update", "other", "--prefix", "o/="))[0]["model_prefixes"] == {"o/": ""}
+    [changed] = lines(command("update", "other", "--no-prefixes", "--no-prices"))
+    assert (changed["model_prefixes"], changed["prices"]) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,7 @@ def test_an_update_changes_what_is_given_and_leaves_the_rest(command, services):
         (("add", "x", "--base-url", "https://api.example", "--no-key", "--prefix", "m"), "must have a ="),
         (("update", "nobody", "--active"), "There is no upstream"),
         (("update", "nobody", "--new-key", "--no-key"), "not both"),
+        (("update", "nobody", "--price", "m=1/2", "--no-prices"), "not both"),
         (("remove", "nobody"), "There is no upstream"),
         (("check", "nobody"), "There is no upstream"),
     ],
