@@ -11,14 +11,13 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 from clock import Clock
 from dedicated_keys import DedicatedKeys
 from errors import AppError, Busy, PaymentRequired, TooManyRequests
 from key_choice import Choice, PoolKey, Ring, Trial, load
-from key_health import MAX_OTHER_ASK_SECONDS, MAX_SUSPECT_ASK_SECONDS, Account, Breaker, Outage
+from key_health import MAX_OTHER_ASK_SECONDS, MAX_SUSPECT_ASK_SECONDS, Account, Breaker, Outage, health_told
 from logs import event
 from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, Row, rest_seconds
 from pool_keys import KeyRow, PoolKeys
@@ -364,18 +363,8 @@ class ApiKeyManager:
         return {str(key.id): self._told(key) for key in told}
 
     def _told(self, key: PoolKey) -> dict[str, Any]:
-        now = self._monotonic()
         worst = max(key.breakers(False), key=lambda breaker: breaker.until)
-        until = None
-        if not worst.until:
-            health = "ok"
-        elif worst.until <= now:
-            health = "half-open"
-        else:
-            health = "suspect" if worst.reason in SUSPECT else "resting"
-            if worst.until < math.inf:
-                until = (self._clock.now() + timedelta(seconds=worst.until - now)).isoformat(timespec="seconds")
-        return {"in_flight": key.in_flight, "health": health, "reason": worst.reason or None, "until": until}
+        return {"in_flight": key.in_flight, **health_told(worst, self._clock, SUSPECT)}
 
     # ── what the database has
 

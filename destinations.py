@@ -22,6 +22,7 @@ from config import Config
 from crypto import SealBroken
 from errors import AppError, BadRequest, Busy, PaymentRequired, TooManyRequests
 from key_choice import PoolKey, Trial
+from key_health import health_told
 from logs import event, hide_values
 from model_api import ModelApi
 from model_apis import MODEL_APIS
@@ -197,6 +198,10 @@ class UpstreamKey:
         status = row.answer(refusal).status if row.answer else refusal.status
         self._rest(key, REFUSED_KEY_SECONDS if seconds == math.inf else seconds, row.name, status)
 
+    def report(self) -> dict[str, Any]:
+        """How it is, as health_told says."""
+        return health_told(self._key.rest, self._clock)
+
     def away(self, key: PoolKey) -> None:
         """Learn that there was no connection. Some in a row let it rest, so that calls don't wait for nothing."""
         self._away += 1
@@ -291,6 +296,12 @@ class Destinations:
         self._default_name = next((row.terms.name for row in rows if row.terms.is_default), OPENROUTER)
         for _, _, destination in gone:
             destination.http.close()
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """How the upstreams are that are not well: by `upstream/<id>`, as health_told says."""
+        keys = [(row_id, to.keys) for row_id, (_, _, to) in self._built.items()]
+        told = {f"upstream/{row_id}": key.report() for row_id, key in keys if isinstance(key, UpstreamKey)}
+        return {name: one for name, one in told.items() if one["health"] != "ok"}
 
     def _build(self, row: Upstream, key: str | None) -> Destination:
         terms = row.terms

@@ -25,7 +25,9 @@ SILENT_IS_DEAD = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """One process: when it last reported, the revision of `api_keys` that it knew, and its keys by row id."""
+    """One process: when it last reported, the revision of `api_keys` that it knew, and what it told of keys by row id,
+    and of upstreams by `upstream/<id>`.
+    """
 
     id: str
     beat_at: datetime
@@ -46,7 +48,7 @@ class GatewayProcess:
         self.id = new_id()
 
     def beat(self, keys_revision: int, keys: dict[str, dict[str, Any]]) -> None:
-        """Report now. keys: by row id, for each key with something to tell: {"in_flight": 2, ...}."""
+        """Report now. keys: for each key, or upstream, with something to tell: {"in_flight": 2, ...}."""
         now = self._clock.now()
 
         def write(tx: Transaction) -> None:

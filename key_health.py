@@ -9,6 +9,11 @@ Nothing here locks: the pool calls it under its own lock.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from clock import Clock
 
 MAX_REST_SECONDS = 900.0  # how far the back-off of repeated failures goes; what OpenRouter asks for may be longer
 FIRST_ASK_SECONDS = 5.0
@@ -60,6 +65,23 @@ class Breaker:
     def close(self) -> None:
         """It works."""
         self.until, self.failures, self.reason, self.status = 0.0, 0, "", 0
+
+
+def health_told(breaker: Breaker, clock: Clock, suspects: Collection[str] = ()) -> dict[str, Any]:
+    """What is reported of a breaker: {"health": "ok" | "resting" | "suspect" | "half-open", "reason", "until"}.
+
+    until: an ISO time, or None. suspects: the reasons that make a suspect.
+    """
+    now, until = clock.monotonic(), None
+    if not breaker.until:
+        health = "ok"
+    elif breaker.until <= now:
+        health = "half-open"
+    else:
+        health = "suspect" if breaker.reason in suspects else "resting"
+        if breaker.until < math.inf:
+            until = (clock.now() + timedelta(seconds=breaker.until - now)).isoformat(timespec="seconds")
+    return {"health": health, "reason": breaker.reason or None, "until": until}
 
 
 class Account:

@@ -1,10 +1,11 @@
-"""The pool as operators see it: the rows of the keys, and what all processes report of each.
+"""The pool and other upstreams as operators see them: their rows, and what all processes report of each.
 
 Every process learns by itself which keys rest, so that only all reports together tell how the pool is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from gateway_processes import ProcessReport, reports
 from key_choice import EXPIRY_MARGIN
 from money import usd
 from pool_keys import SHARED, KeyRow, KeyState, PoolKeys, Whose
+from upstreams import Upstream
 
 # A process that has not reported for this long may be gone: what it said about keys' health is not news any more.
 SILENT_AFTER = timedelta(seconds=30)
@@ -96,15 +98,26 @@ def pool_overview(
     )
 
 
+def upstream_overview(upstreams: Sequence[Upstream], db: Database, now: datetime) -> list[dict[str, Any]]:
+    """Other upstreams as JSON, each with `health`, `reason` and `until` as keys have them."""
+    processes = reports(db, now)
+    worst = [_worst(f"upstream/{one.id}", one.terms.is_active, processes, now) for one in upstreams]
+    told = [{name: one.get(name) for name in ("health", "reason", "until")} for one in worst]
+    return [upstream.to_dict() | one for upstream, one in zip(upstreams, told, strict=True)]
+
+
 def _merge(row: KeyRow, processes: list[ProcessReport], now: datetime) -> KeyOverview:
-    told = [process.keys.get(str(row.id), {}) for process in processes]
-    in_flight = sum(one.get("in_flight", 0) for one in told)
-    heard = [one for one, process in zip(told, processes, strict=True) if not _is_silent(process, now)]
-    # Who serves with a key and has nothing to tell of its health finds it in order.
-    serves = row.state is KeyState.ACTIVE and row.enabled
-    heard = [{"health": "ok"} | one for one in heard if serves or "health" in one]
-    worst = max(heard, key=_severity, default={})
+    in_flight = sum(process.keys.get(str(row.id), {}).get("in_flight", 0) for process in processes)
+    worst = _worst(str(row.id), row.state is KeyState.ACTIVE and row.enabled, processes, now)
     return KeyOverview(row, worst.get("health"), worst.get("reason"), worst.get("until"), in_flight)
+
+
+def _worst(name: str, serves: bool, processes: Sequence[ProcessReport], now: datetime) -> dict[str, Any]:
+    """The worst that any process reports; nothing if nobody does."""
+    heard = [process.keys.get(name, {}) for process in processes if not _is_silent(process, now)]
+    # Who serves with it and has nothing to tell of its health finds it in order.
+    heard = [{"health": "ok"} | one for one in heard if serves or "health" in one]
+    return max(heard, key=_severity, default={})
 
 
 def _severity(told: dict[str, Any]) -> tuple[int, str]:

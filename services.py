@@ -171,9 +171,9 @@ class Services:
         self.proxy.destinations.use(*unstored_upstreams(self.upstreams, self.config, self.clock))
 
     def report(self) -> None:
-        """Write down what this process has counted, and which keys carry its calls. Raises DatabaseError."""
+        """Write down what this process has counted, and how its keys and upstreams are. Raises DatabaseError."""
         self._write_counts()
-        self.process.beat(self.watcher.seen("api_keys"), self.pool.report())
+        self.process.beat(self.watcher.seen("api_keys"), self.pool.report() | self.proxy.destinations.report())
 
     def _write_counts(self) -> None:
         self.pool.write_counts()

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from command_line import Commands, audit, is_for_people, services, show
+from pool_overview import upstream_overview
 from upstream_http import NothingYet, UpstreamError, UpstreamHttp
 from upstreams import Keep, Upstream, check_key
 
@@ -16,7 +17,7 @@ upstream_commands = Commands("upstreams", help="Services besides the pool of Ope
 
 ANSWER_SECONDS = 15.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-ON_A_TERMINAL = ("id", "name", "base_url", "api_key", "is_default", "is_active", "model_prefixes")
+ON_A_TERMINAL = ("id", "name", "base_url", "api_key", "is_default", "is_active", "health", "reason", "model_prefixes")
 
 
 def _terms(command: Callable[..., None]) -> Callable[..., None]:
@@ -41,7 +42,7 @@ def _terms(command: Callable[..., None]) -> Callable[..., None]:
 
 @upstream_commands.command("list")
 def list_upstreams() -> None:
-    """Show them, by name."""
+    """Show them, by name, and how they are."""
     _show(services().upstreams.rows(), "Upstreams")
 
 
@@ -188,7 +189,7 @@ def _note(action: str, upstream: Upstream, has_new_key: bool) -> None:
 
 
 def _show(found: Sequence[Upstream], title: str) -> None:
-    rows = [upstream.to_dict() for upstream in found]
+    rows = upstream_overview(found, services().db, services().clock.now())
     if is_for_people():
         rows = [{name: row[name] for name in ON_A_TERMINAL} for row in rows]
     show(rows, title)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import Field
 
+from pool_overview import upstream_overview
 from routes.http import answer, audit, services
 from routes.operation import Body, Page, Paging, Shown, Who, operation
 from upstreams import Keep, Upstream
@@ -44,7 +46,7 @@ class NewUpstream(Body):
 
 
 class UpstreamShown(Shown):
-    """An upstream with its key masked."""
+    """An upstream with its key masked, and how it is."""
 
     id: int
     name: str
@@ -59,6 +61,11 @@ class UpstreamShown(Shown):
     prices: dict[str, ModelPriceUsd]
     created_at: str
     updated_at: str
+    health: str | None = Field(
+        description="The worst that any process says of it; null if none may use it", examples=["ok"]
+    )
+    reason: str | None = Field(description="Why it rests", examples=[None])
+    until: str | None = Field(description="Until when, if that is known", examples=[None])
 
 
 @routes.get("")
@@ -66,7 +73,7 @@ class UpstreamShown(Shown):
 def page(query: Paging) -> Response:
     """Newest first. The pool of OpenRouter keys, which is the upstream `openrouter`, is not among them."""
     found, total = services().upstreams.page(query.page, query.page_size)
-    items = [upstream.to_dict() for upstream in found]
+    items = _shown(found)
     return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
 
 
@@ -78,14 +85,14 @@ def add(operator: str, body: NewUpstream) -> Response:
     upstreams = services().upstreams
     added = upstreams.add(upstreams.check(given), None if isinstance(api_key, Keep) else api_key)
     _audit(operator, "upstream_added", added, has_new_key=added.api_key_hint is not None)
-    return answer(added.to_dict(), 201)
+    return answer(_shown([added])[0], 201)
 
 
 @routes.get(ONE)
 @operation("Show an upstream", Who.OPERATOR, answers={200: UpstreamShown}, refusals=(404,))
 def show(upstream: str) -> Response:
     """By its name or number."""
-    return answer(services().upstreams.get(upstream).to_dict())
+    return answer(_shown([services().upstreams.get(upstream)])[0])
 
 
 @routes.put(ONE)
@@ -97,7 +104,7 @@ def put(operator: str, upstream: str, body: NewUpstream) -> Response:
     upstreams = services().upstreams
     changed = upstreams.change(upstream, upstreams.check(given), api_key)
     _audit(operator, "upstream_changed", changed, has_new_key=not isinstance(api_key, Keep))
-    return answer(changed.to_dict())
+    return answer(_shown([changed])[0])
 
 
 @routes.delete(ONE)
@@ -106,7 +113,11 @@ def delete(operator: str, upstream: str) -> Response:
     """By its name or number; answers with what it was. Its calls stay in the log."""
     gone = services().upstreams.remove(upstream)
     _audit(operator, "upstream_removed", gone, has_new_key=False)
-    return answer(gone.to_dict())
+    return answer(_shown([gone])[0])
+
+
+def _shown(found: Sequence[Upstream]) -> list[dict[str, Any]]:
+    return upstream_overview(found, services().db, services().clock.now())
 
 
 def _given(body: NewUpstream) -> tuple[dict[str, Any], str | Keep | None]:

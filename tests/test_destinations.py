@@ -177,7 +177,11 @@ def test_a_refusal_of_our_key_is_ours_and_lets_the_upstream_rest(proxy, other, c
     with pytest.raises(then):
         ask(proxy)
     assert len(other.received) == 1
+    [(name, told)] = proxy.destinations.report().items()
+    assert (name, told["health"]) == (f"upstream/{proxy.destinations.choose('local', '').upstream_id}", "resting")
+    assert told["until"] > clock.now().isoformat(timespec="seconds")
     clock.advance(seconds=61)
+    assert [one["health"] for one in proxy.destinations.report().values()] == ["half-open"]
     keys = proxy.destinations.choose("local", "").keys
     trial = keys.pick()
     with pytest.raises(AppError):
@@ -185,6 +189,7 @@ def test_a_refusal_of_our_key_is_ours_and_lets_the_upstream_rest(proxy, other, c
     keys.release(trial)
     assert ask(proxy).status == 200
     assert keys.pick() == keys.pick()  # it works, for all calls at once
+    assert proxy.destinations.report() == {}
 
 
 def test_a_limit_is_passed_on_and_kept_to(proxy, other, clock):

@@ -173,6 +173,19 @@ def test_a_refused_key_of_ours_is_a_502_and_appears_nowhere(served, other):
     assert chat(served, token, "m", "priced").status_code == 503
     assert chat(served, token, "m", "free").status_code == 200
     other.received = []
+    # Operators see it as soon as the process has reported.
+    rests = wait_for(lambda: (shown := health_of(served, "priced"))["health"] == "resting" and shown)
+    assert rests["reason"] == "key-refused"
+    assert rests["until"] > rests["updated_at"]
+    assert health_of(served, "free")["health"] == "ok"
+
+
+def health_of(served: Gateway, name: str) -> dict[str, Any]:
+    """The upstream as operators see it, in the list and by itself."""
+    listed = {one["name"]: one for one in served.get("/admin/upstreams", ADMIN_TOKEN).json()["items"]}
+    alone = served.get(f"/admin/upstreams/{name}", ADMIN_TOKEN).json()
+    assert set(alone) == set(listed[name])
+    return alone
 
 
 def test_while_the_database_is_away_all_upstreams_go_on_serving_with_one_warning_a_minute(

@@ -12,9 +12,11 @@ from clock import Clock
 from crypto import Envelopes
 from db import Database
 from gateway_processes import GatewayProcess
+from outbound import GuardedDial
 from pool_keys import KeySource, KeyState, PoolKeys
-from pool_overview import SILENT_AFTER, PoolOverview, pool_overview
+from pool_overview import SILENT_AFTER, PoolOverview, pool_overview, upstream_overview
 from tables import api_keys, gateway_processes
+from upstreams import Upstreams
 
 TEXT = "sk-or-v1-" + "a1b2" * 16
 Report = Callable[..., str]
@@ -92,6 +94,25 @@ def test_the_worst_that_a_process_reports_counts(keys, db, report, told, worst, 
     for word in told[::order]:
         report(health=word, reason=f"because {word}")
     assert health(keys, db) == (worst, f"because {worst}", None)
+
+
+def test_an_upstream_shows_the_worst_that_any_living_process_reports(db, envelopes):
+    upstreams = Upstreams(db, envelopes, Clock(), GuardedDial(allow_private=False))
+    on, off = (
+        upstreams.add(upstreams.check({"name": name, "base_url": "https://api.example", "is_active": active}), None)
+        for name, active in (("on", True), ("off", False))
+    )
+
+    def shown() -> list[tuple[str | None, str | None]]:
+        return [(one["health"], one["reason"]) for one in upstream_overview([on, off], db, datetime.now(UTC))]
+
+    assert shown() == [(None, None), (None, None)]
+    GatewayProcess(db, Clock()).beat(7, {})
+    assert shown() == [("ok", None), (None, None)]
+    resting = {"health": "resting", "reason": "away", "until": "2026-11-21T00:00:00+00:00"}
+    GatewayProcess(db, Clock()).beat(7, {f"upstream/{on.id}": resting, str(on.id): {"health": "suspect"}})
+    assert shown() == [("resting", "away"), (None, None)]
+    assert upstream_overview([on], db, datetime.now(UTC))[0].items() >= on.to_dict().items()
 
 
 def test_of_equal_rests_the_longer_one_is_shown(keys, db, report):
