@@ -4,7 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
-# One more than two cores, because tests wait for time-outs and servers a third of the time.
+# One more than two cores, because tests wait for time-outs and servers a third of the time. A file's tests stay
+# together (loadfile below): what they share is started once.
 WORKERS ?= 3
 NODE_CLIENTS := tests/sdks/node
 LANGCHAIN := tests/sdks/langchain
@@ -40,7 +41,7 @@ run: $(VENV)/runtime ## Start everything: database, server, background service (
 
 test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB
 	@tests/install-servers
-	@$(PYTHON) -m pytest -n $(WORKERS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 
 torture: $(VENV)/dev ## Kill the key rotation at every point, and databases for long (takes up to half an hour)
 	@tests/install-servers

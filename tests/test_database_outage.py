@@ -131,8 +131,14 @@ class Load:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.torture)])
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [
+        pytest.param(5, signal.SIGKILL, id="5 s, killed"),
+        pytest.param(30, signal.SIGKILL, id="30 s, killed", marks=pytest.mark.torture),
+        pytest.param(30, signal.SIGTERM, id="30 s, stopped", marks=pytest.mark.torture),
+    ],
+)
 def test_no_call_fails_while_the_database_is_away_and_none_is_forgotten(world, seconds, number):
     gateways = [world.billing.gateway(), world.billing.gateway()]
     limited = [world.new_user(gateways, has_quota=True) for _ in range(2)]
