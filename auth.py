@@ -187,8 +187,9 @@ class Auth:
 
     def _caller(self, token: str) -> Caller:
         """Who holds this token, by its kind. Raises Unauthorized, Busy."""
-        is_stored = token.startswith((client_keys.PREFIX, api_tokens.PREFIX))
-        if not self.is_informed and (is_stored or not self.trusts_uninformed):
+        if not self.is_informed and (
+            not self.trusts_uninformed or token.startswith((client_keys.PREFIX, api_tokens.PREFIX))
+        ):
             raise Busy("Accounts can't be looked up at present; try again shortly", retry_after_seconds=5)
         if token.startswith(client_keys.PREFIX):
             if key := self._client_keys.find(token):

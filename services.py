@@ -117,8 +117,7 @@ class Services:
                 return
             self.journal.open()
             self._look()
-            if not self.watcher.is_complete:
-                self._use_environment()
+            self._use_environment()
             with suppress(DatabaseError):  # the watcher has said so; the next report comes in seconds
                 self.report()  # before the first call, so that the rotation counts with this process
                 self.quota_slices.top_up()
@@ -166,9 +165,11 @@ class Services:
         self.auth.is_informed = self.quota_slices.is_informed = self.watcher.is_complete
 
     def _use_environment(self) -> None:
-        """Until the database has been read, calls go where the environment says, if any are let in."""
-        self.pool.use_unstored([secret.get_secret_value() for secret in self.config.openrouter_api_keys])
-        self.proxy.destinations.use(*unstored_upstreams(self.upstreams, self.config, self.clock))
+        """In the place of what could not be read. Not more: what was read is read again only when it changes."""
+        if not self.watcher.seen("api_keys"):
+            self.pool.use_unstored([secret.get_secret_value() for secret in self.config.openrouter_api_keys])
+        if not self.watcher.seen("upstreams"):
+            self.proxy.destinations.use(*unstored_upstreams(self.upstreams, self.config, self.clock))
 
     def report(self) -> None:
         """Write down what this process has counted, and how its keys and upstreams are. Raises DatabaseError."""

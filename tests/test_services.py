@@ -359,6 +359,19 @@ def test_a_process_reports_what_it_knows_before_start_returns_and_again_within_s
     assert later.beat_at > first.beat_at
 
 
+def test_what_could_be_read_at_the_start_stays_though_the_rest_could_not(new):
+    """As when the database goes away in the middle of it."""
+    services = new(openrouter_api_keys=KEYS[0])
+    services.keys.add(KEYS[1], "mine", KeySource.OPERATOR)
+    services.db.transact(lambda tx: tx.execute(sa.text("ALTER TABLE upstreams RENAME TO upstreams_away")))
+    services.start()
+    assert not services.auth.is_informed
+    assert services.pool.known_count() == 2
+    services.db.transact(lambda tx: tx.execute(sa.text("ALTER TABLE upstreams_away RENAME TO upstreams")))
+    wait_for(lambda: services.auth.is_informed)
+    assert services.pool.known_count() == 2
+
+
 def test_a_process_that_has_ended_leaves_no_report_behind(new):
     services, other = new(), new()
     services.start()
