@@ -82,6 +82,15 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_database()
 
 
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def modules_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """As empty_database_url, for gateways that a module's tests share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('module')}/x.db"
+    server: DatabaseServer = request.getfixturevalue("mariadb")
+    return server.new_database()
+
+
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file as migrations make it."""

@@ -242,19 +242,10 @@ def test_every_row_says_what_each_kind_of_caller_gets() -> None:
     assert {route: len(row.split()) for route, (row, _) in ROWS.items()} == dict.fromkeys(ROWS, len(KINDS))
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def world(
-    request: pytest.FixtureRequest,
-    start: Callable[..., Gateway],
-    stand_in: Running,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world(modules_database_url: str, start: Callable[..., Gateway], stand_in: Running) -> Iterator[World]:
     """A gateway and its people, once on each kind of database; the owner has made a call and has one more in the log."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('matrix')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
-    made = World(start, stand_in, url)
+    made = World(start, stand_in, modules_database_url)
     store(made.db, [row(1, NOON, user_id=made.owner.id, model=CANARY)])
     yield made
     made.close()

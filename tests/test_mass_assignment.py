@@ -76,18 +76,9 @@ def test_every_route_that_writes_has_an_entry_and_every_entry_a_route() -> None:
     assert set(CHANGES) == set(WRITES)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def world(
-    request: pytest.FixtureRequest,
-    start: Callable[..., Gateway],
-    stand_in: Running,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('assignment')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
-    made = World(start, stand_in, url)
+@pytest.fixture(scope="module")
+def world(modules_database_url: str, start: Callable[..., Gateway], stand_in: Running) -> Iterator[World]:
+    made = World(start, stand_in, modules_database_url)
     yield made
     made.close()
 

@@ -41,17 +41,13 @@ FIELDS = {
 }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def served(
-    request: pytest.FixtureRequest, start: Callable[..., Gateway], stand_in: Any, tmp_path_factory: Any
-) -> Gateway:
+@pytest.fixture(scope="module")
+def served(modules_database_url: str, start: Callable[..., Gateway], stand_in: Any) -> Gateway:
     """A gateway with an operator, where a user may have five client keys; once on each kind of database."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('keys')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
     secrets = {"SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "ADMIN_TOKEN": ADMIN_TOKEN}
-    return start(DATABASE_URL=url, OPENROUTER_API_URL=stand_in.address, MAX_CLIENT_KEYS_PER_USER=5, **secrets)
+    return start(
+        DATABASE_URL=modules_database_url, OPENROUTER_API_URL=stand_in.address, MAX_CLIENT_KEYS_PER_USER=5, **secrets
+    )
 
 
 @pytest.fixture

@@ -24,17 +24,11 @@ READABLE = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def served(
-    request: pytest.FixtureRequest, start: Callable[..., Gateway], stand_in: Any, tmp_path_factory: Any
-) -> Gateway:
+@pytest.fixture(scope="module")
+def served(modules_database_url: str, start: Callable[..., Gateway], stand_in: Any) -> Gateway:
     """A gateway where a token may be used twelve times an hour, on each kind of database."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('tokens')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
     secrets = {"SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "API_TOKEN_RATE_LIMIT_PER_HOUR": 12}
-    return start(DATABASE_URL=url, OPENROUTER_API_URL=stand_in.address, **secrets)
+    return start(DATABASE_URL=modules_database_url, OPENROUTER_API_URL=stand_in.address, **secrets)
 
 
 @pytest.fixture
