@@ -61,6 +61,8 @@ users = sa.Table(
     sa.Column("upstream_choice", _ascii(16)),
     sa.Column("role", _ascii(16), nullable=False, server_default="user"),
     sa.Column("trust_level", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("display_name", sa.String(100)),
+    sa.Column("avatar_url", sa.String(500)),
     **_table_options,
 )
 
@@ -69,11 +71,51 @@ user_sessions = sa.Table(
     metadata,
     sa.Column("id", _ascii(32), primary_key=True),
     sa.Column("user_id", Id, sa.ForeignKey("users.id", name="user_sessions_user"), nullable=False, index=True),
-    sa.Column("refresh_hash", _ascii(64), nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("refreshed_at", UtcDateTime, nullable=False),
-    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
     sa.Column("ended_at", UtcDateTime, index=True),
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("ends_at", UtcDateTime),
+    sa.Column("ended_by", _ascii(24)),
+    sa.Column("method", _ascii(32), nullable=False, server_default="key"),
+    sa.Column("address", _ascii(64)),
+    sa.Column("user_agent", sa.String(200)),
+    **_table_options,
+)
+
+# Who somebody is elsewhere: by the provider's own id, never by name or e-mail. trust_level, is_silenced: what the
+# provider last said, of the account that it made; where the account's level differs, an operator has set it.
+identities = sa.Table(
+    "identities",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="identities_user"), nullable=False),
+    sa.Column("provider", _ascii(32), nullable=False),
+    sa.Column("issuer", _ascii(255), nullable=False),
+    sa.Column("subject", _ascii(255), nullable=False),
+    sa.Column("display_name", sa.String(100)),
+    sa.Column("linked_at", UtcDateTime, nullable=False),
+    sa.Column("last_login", UtcDateTime),
+    sa.Column("trust_level", sa.SmallInteger),
+    sa.Column("is_silenced", sa.Boolean, nullable=False, server_default="0"),
+    sa.UniqueConstraint("provider", "issuer", "subject", name="identities_subject"),
+    sa.UniqueConstraint("user_id", "provider", name="identities_provider"),
+    **_table_options,
+)
+
+# A log-in that is under way at a provider: consumed by its deletion. user_id, session_id: of who links or connects.
+oauth_states = sa.Table(
+    "oauth_states",
+    metadata,
+    sa.Column("state_hash", _ascii(64), primary_key=True),
+    sa.Column("provider", _ascii(32), nullable=False),
+    sa.Column("browser_hash", _ascii(64), nullable=False),
+    sa.Column("secrets_encrypted", sa.Text, nullable=False),
+    sa.Column("user_id", sa.BigInteger),
+    sa.Column("session_id", _ascii(32)),
+    sa.Column("next_path", sa.String(500)),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
     **_table_options,
 )
 
@@ -101,6 +143,59 @@ api_keys = sa.Table(
     sa.Column("drain_until", UtcDateTime),
     sa.Column("drain_revision", sa.BigInteger),
     sa.Column("owner_id", sa.BigInteger, index=True),
+    **_table_options,
+)
+
+# A user's own account at OpenRouter, which pays for that user's calls: its key is a row of api_keys.
+openrouter_accounts = sa.Table(
+    "openrouter_accounts",
+    metadata,
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="openrouter_accounts_user"), primary_key=True),
+    sa.Column("pool_key_id", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("method", _ascii(8), nullable=False),
+    sa.Column("label", sa.String(190)),
+    sa.Column("connected_at", UtcDateTime, nullable=False),
+    sa.Column("checked_at", UtcDateTime),
+    sa.Column("limit_nano", sa.BigInteger),
+    sa.Column("remaining_nano", sa.BigInteger),
+    sa.Column("usage_nano", sa.BigInteger),
+    **_table_options,
+)
+
+# OpenRouter keys that people use elsewhere and only watch here. asked_at: the latest question about one, under way or
+# answered; checked_at: the latest answer that says whether OpenRouter accepts it; synced_at: that tells its usage.
+personal_keys = sa.Table(
+    "personal_keys",
+    metadata,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="personal_keys_user"), nullable=False),
+    sa.Column("name", sa.String(190), nullable=False),
+    sa.Column("api_key", sa.Text),
+    sa.Column("api_key_hash", _ascii(64), nullable=False),
+    sa.Column("api_key_hint", _ascii(16), nullable=False),
+    sa.Column("state", _ascii(16), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("asked_at", UtcDateTime, nullable=False),
+    sa.Column("checked_at", UtcDateTime),
+    sa.Column("synced_at", UtcDateTime),
+    sa.Column("next_sync_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("last_error", sa.String(190)),
+    sa.Column("limit_nano", sa.BigInteger),
+    sa.Column("remaining_nano", sa.BigInteger),
+    sa.Column("usage_nano", sa.BigInteger),
+    sa.UniqueConstraint("user_id", "api_key_hash", name="personal_keys_own"),
+    **_table_options,
+)
+
+# What a personal key has cost on one day (UTC), anywhere.
+personal_key_days = sa.Table(
+    "personal_key_days",
+    metadata,
+    sa.Column("personal_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("cost_nano", sa.BigInteger, nullable=False),
     **_table_options,
 )
 

@@ -274,7 +274,7 @@ def test_a_second_row_of_a_unique_value_is_a_duplicate(db):
 
 
 def test_a_session_without_its_user_is_refused(db):
-    row = {"id": "s", "user_id": 77, "refresh_hash": "x", "created_at": NOON, "refreshed_at": NOON, "expires_at": NOON}
+    row = {"id": "s", "user_id": 77, "created_at": NOON, "refreshed_at": NOON, "expires_at": NOON}
     with pytest.raises(Duplicate):  # the drivers' word for every broken constraint
         db.transact(lambda tx: tx.execute(tables.user_sessions.insert().values(row)))
 
