@@ -1,7 +1,8 @@
-"""Who changed what, and when: every change by an operator, kept for good. Never a secret."""
+"""Who changed what and who came in, and when: operators, and users to their own accounts. Kept for good; no secret."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -51,9 +52,15 @@ class AuditLog:
         **details: object,
     ) -> None:
         """Write down a change that was made. user_id: whom it concerns. details: what is told of it."""
-        row = {"at": self._clock.now(), "actor": actor, "action": action, "subject": subject, "user_id": user_id}
-        row |= {"address": address, "request_id": request_id, "details": json_text.write(details).decode()}
-        self._db.transact(lambda tx: tx.execute(table.insert().values(row)))
+        row: dict[str, Any] = {"actor": actor, "action": action, "subject": subject, "user_id": user_id}
+        self.record_all([row | {"address": address, "request_id": request_id, "details": details}])
+
+    def record_all(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Write down entries, all or none, each by the names of `record`'s parameters. Raises DatabaseError."""
+        empty = {"at": self._clock.now(), "user_id": None, "address": None, "request_id": None}
+        rows = [{**empty, **entry, "details": json_text.write(entry["details"]).decode()} for entry in entries]
+        if rows:
+            self._db.transact(lambda tx: tx.execute(table.insert(), rows))
 
     def page(
         self, page: int, page_size: int, action: str | None = None, user_id: int | None = None

@@ -1,7 +1,9 @@
 """Who is calling: register, log in, issue and verify tokens.
 
-A client sends a key derived from the password on its own device, never the password; the server hashes that key again.
+Who calls sends a key derived from the password; the server hashes that key again. A password that is sent itself never
+gets here: key_derivation.py has made a key of it.
 Access tokens are JSON web tokens (HS256) with one issuer and one decoder; verification raises, it never returns False.
+Their `kid` says which of the accepted keys has signed them, so that the key can be changed while people are logged in.
 Client keys and API tokens are known by their prefix and looked up in memory by their hash.
 """
 
@@ -9,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NoReturn
 
@@ -21,12 +23,13 @@ import client_keys
 from api_tokens import ApiToken
 from client_keys import ClientKey
 from clock import Clock
-from crypto import KeyHasher, WrongKey, new_id
+from crypto import KeyHasher, WrongKey, new_id, sha256_hex
 from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
 from hashed_secrets import HashedSecrets
 from logs import event
-from user_sessions import UserSession, UserSessions
-from users import Users, UserState
+from refused_log_ins import RefusedLogIns
+from user_sessions import UNKNOWN, Origin, UserSession, UserSessions
+from users import User, Users, UserState
 
 log = logging.getLogger("auth")
 
@@ -37,6 +40,8 @@ OPTIONS = {"require": REQUIRED_CLAIMS, "enforce_minimum_key_length": True, "veri
 CLOCK_SKEW_SECONDS = 30
 MAX_TOKEN_CHARACTERS = 4096
 CACHED_TOKENS = 100_000
+# As we write them. Decoders skip what is not base64: a token would have any number of texts, each remembered by itself.
+COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 USERNAME_MAX_CHARACTERS = 255
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -87,6 +92,23 @@ class Caller:
         return Credential.API_TOKEN if self.api_token else Credential.ACCESS_TOKEN
 
 
+class SigningKeys:
+    """The keys of access tokens, by an id that tells nothing of them: the first signs, all verify."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        by_id = {sha256_hex(f"signing-key {key}")[:8]: key for key in keys}
+        self.newest_id, self.newest = next(iter(by_id.items()))
+        self._by_id = by_id
+
+    def of(self, token: str) -> str | None:
+        """The key that a token says it was signed with; None if there is no such key, or it does not say."""
+        try:
+            key_id = jwt.get_unverified_header(token).get("kid")
+        except (jwt.InvalidTokenError, ValueError, RecursionError):
+            return None
+        return self._by_id.get(key_id) if isinstance(key_id, str) else None
+
+
 class Auth:
     """Accounts at the door."""
 
@@ -95,19 +117,20 @@ class Auth:
         users: Users,
         sessions: UserSessions,
         hasher: KeyHasher,
-        secret_key: str,
-        access_life: timedelta,
+        signing_keys: SigningKeys,
         clock: Clock,
         client_keys: HashedSecrets[ClientKey],
         api_tokens: HashedSecrets[ApiToken],
+        refused: RefusedLogIns,
     ) -> None:
         self._client_keys = client_keys
         self._api_tokens = api_tokens
+        self.refused = refused
         self._users = users
         self._sessions = sessions
         self._hasher = hasher
-        self._secret_key = secret_key
-        self.access_life = access_life
+        self._signing_keys = signing_keys
+        self.access_life = sessions.access_life
         self._clock = clock
         self._verified: dict[str, Caller] = {}
         self.is_informed = True
@@ -124,7 +147,7 @@ class Auth:
             raise UsernameTaken
         return self._users.create(name, self._hasher.hash(key))
 
-    def login(self, username: object, derived_key: object) -> tuple[UserSession, str]:
+    def login(self, username: object, derived_key: object, origin: Origin = UNKNOWN) -> tuple[UserSession, str]:
         """Open a session; returns it with an access token. Raises Unauthorized, Forbidden, BadRequest, Busy.
 
         An unknown user and a wrong key take the same steps: one look-up, one Argon2 hash, one answer.
@@ -134,15 +157,24 @@ class Auth:
         try:
             self._hasher.verify(user.key_hash if user else None, key)
         except WrongKey:
+            self.refused.note("login_failed", user.id if user else None, origin)
             event(log, "login_failed")
             raise Unauthorized("Invalid credentials") from None
         assert user is not None  # noqa: S101 - nobody's hash never verifies
-        if user.state is UserState.DISABLED:  # said only to who has proved to be the owner
+        new_hash = self._hasher.hash(key) if self._hasher.is_outdated(user.key_hash) else None
+        return self.let_in(user, origin, new_hash)
+
+    def let_in(self, user: User, origin: Origin, new_hash: str | None = None) -> tuple[UserSession, str]:
+        """Open a session for somebody who has proved to be the owner of this account, as it was when it was read.
+
+        new_hash: of the same key, made with today's parameters. Raises Forbidden; Unauthorized if the account has got
+        another key since.
+        """
+        if user.state is UserState.DISABLED:  # said to nobody but the owner
+            self.refused.note("login_refused", user.id, origin)
             event(log, "login_refused", user_id=user.id, state=user.state)
             raise Forbidden("This account is disabled")
-        new_hash = self._hasher.hash(key) if self._hasher.is_outdated(user.key_hash) else None
-        self._users.logged_in(user.id, new_hash)
-        session = self._sessions.start(user.id)
+        session = self._sessions.start(user.id, origin, lambda tx: self._users.logged_in(tx, user, new_hash))
         event(log, "login_succeeded", user_id=user.id)
         return session, self._issue(session)
 
@@ -155,6 +187,29 @@ class Auth:
         if user is None or user.state is UserState.DISABLED:
             raise Forbidden("This account is disabled")
         return session, self._issue(session)
+
+    def change_key(
+        self, caller: Caller, key: str, new_key: str, origin: Origin, username: str | None = None
+    ) -> tuple[UserSession, str]:
+        """Put a new key in the place of a user's, which ends all sessions; returns a new one with an access token.
+
+        username: what the new key was derived with, if that is known. Raises Unauthorized if it is not the caller's,
+        in the same words and time as if `key` is wrong; BadRequest if the new key is weak; Busy.
+        """
+        if len(set(new_key)) < MIN_DIFFERENT_CHARACTERS:
+            raise BadRequest(f"new_derived_key is weak: it looks like a pattern or hex digits; {HOW_TO_DERIVE}")
+        user = self._users.find_by_id(caller.user_id) if username is None else self._users.find(username)
+        try:
+            self._hasher.verify(user.key_hash if user and user.id == caller.user_id else None, key)
+        except WrongKey:
+            self.refused.note("key_change_refused", caller.user_id, origin)
+            event(log, "key_change_refused", user_id=caller.user_id)
+            raise Unauthorized("Invalid credentials") from None
+        assert user is not None  # noqa: S101 - nobody's hash never verifies
+        changed = self._users.set_key(user, self._hasher.hash(new_key))
+        self._sessions.reload()  # here at once
+        event(log, "key_changed", user_id=user.id)
+        return self.let_in(changed, origin)
 
     def logout(self, caller: Caller) -> None:
         """End the caller's session; its tokens are refused everywhere within two seconds."""
@@ -209,13 +264,17 @@ class Auth:
         claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": str(session.user_id), "sid": session.id}
         claims |= {"jti": new_id(), "iat": now, "token_use": "access"}
         claims["exp"] = now + int(self.access_life.total_seconds())
-        return jwt.encode(claims, self._secret_key, "HS256")
+        keys = self._signing_keys
+        return jwt.encode(claims, keys.newest, "HS256", {"kid": keys.newest_id})
 
     def _verify(self, token: str) -> Caller:
+        key = self._signing_keys.of(token) if COMPACT.fullmatch(token) else None
+        if key is None:
+            _refuse_token()
         try:
             claims = jwt.decode(
                 token,
-                self._secret_key,
+                key,
                 algorithms=["HS256"],
                 issuer=ISSUER,
                 audience=AUDIENCE,
@@ -256,12 +315,12 @@ def _bearer(authorization: str | None) -> str:
     return token
 
 
-def check_username(username: object) -> str:
-    """A usable username. Raises BadRequest."""
+def check_username(username: object, field: str = "username") -> str:
+    """A usable username. field: what it is called where it was sent. Raises BadRequest."""
     if not isinstance(username, str) or not 1 <= len(username) <= USERNAME_MAX_CHARACTERS:
-        raise BadRequest(f"username must be a text of 1 to {USERNAME_MAX_CHARACTERS} characters")
+        raise BadRequest(f"{field} must be a text of 1 to {USERNAME_MAX_CHARACTERS} characters")
     if username != username.strip() or CONTROL.search(username):
-        raise BadRequest("username must not begin or end with a space or hold control characters")
+        raise BadRequest(f"{field} must not begin or end with a space or hold control characters")
     return username
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import os
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 
 import argon2
 import orjson
-from argon2.exceptions import VerifyMismatchError
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from argon2.low_level import Type, hash_secret_raw
 from cryptography.fernet import Fernet, InvalidToken
 
 from errors import Busy
@@ -34,9 +36,25 @@ def keyed_name(key: bytes, name: str) -> str:
     return hashlib.blake2b(name.encode(), key=key, digest_size=32, person=b"orp-username-v1").hexdigest()
 
 
+def keyed_token(key: bytes, *parts: str) -> str:
+    """HMAC-SHA256 of these parts, none of which holds a NUL, as 43 URL-safe characters."""
+    mac = hmac.digest(key, "\0".join(parts).encode(), "sha256")
+    return base64.urlsafe_b64encode(mac).decode().rstrip("=")
+
+
 def sha256_hex(text: str) -> str:
     """SHA-256 in lower-case hex. OpenRouter names a key by this hash of the key's text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def blake2b_128(text: str) -> bytes:
+    """BLAKE2b with a digest of 16 bytes: the salt of keys that are derived from passwords."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def pkce_challenge(verifier: str) -> str:
+    """What a verifier is announced by (RFC 7636, S256): its SHA-256 as unpadded base64url."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
 def same(a: str, b: str) -> bool:
@@ -55,10 +73,11 @@ def new_id() -> str:
 
 
 class KeyHasher:
-    """Argon2id over the keys that clients derive, a bounded number at a time.
+    """Argon2id over derived keys, and over passwords to derive them, a bounded number at a time.
 
-    Each hash takes 19 MiB and about 25 ms of a core: unbounded, a few hundred logins at once would take the memory
-    and every thread. `permits` run together, `queue` more wait up to `wait_seconds`, the rest get Busy at once.
+    Each hash of a key takes 19 MiB and about 25 ms of a core: unbounded, a few hundred logins at once would take the
+    memory and every thread. `permits` run together, `queue` more wait up to `wait_seconds`, the rest get Busy at once;
+    together they must be fewer than the server has threads.
     """
 
     def __init__(self, permits: int | None = None, queue: int = 32, wait_seconds: float = 2.0) -> None:
@@ -94,10 +113,17 @@ class KeyHasher:
         with self._permit():
             try:
                 self._hasher.verify(stored or self._nobody, derived_key)
-            except VerifyMismatchError:
+            except (VerifyMismatchError, InvalidHashError):  # the latter of accounts that have no key
                 raise WrongKey from None
         if stored is None:
             raise WrongKey
+
+    def derive(
+        self, password: str, salt: bytes, time_cost: int, memory_kib: int, parallelism: int, length: int
+    ) -> bytes:
+        """Argon2id of a password in so many bytes. Raises Busy."""
+        with self._permit():
+            return hash_secret_raw(password.encode(), salt, time_cost, memory_kib, parallelism, length, Type.ID)
 
     def is_outdated(self, stored: str) -> bool:
         """True if the hash was made with other parameters than today's."""

@@ -19,7 +19,16 @@ from errors import TooManyRequests
 from window_counters import HOUR, MINUTE, CacheStatus, WindowCounters
 
 Headers = list[tuple[str, str]]
-Door = Literal["log-ins", "registrations", "refreshes", "admin requests"]
+Door = Literal[
+    "log-ins",
+    "registrations",
+    "refreshes",
+    "username checks",
+    "key checks",
+    "connections",
+    "sign-on steps",
+    "admin requests",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,11 @@ class RateLimits:
             "log-ins": _Limit("address", "log-ins", config.login_rate_limit_per_minute),
             "registrations": _Limit("address", "registrations", config.login_rate_limit_per_minute),
             "refreshes": _Limit("address", "refreshes", config.login_rate_limit_per_minute),
+            "username checks": _Limit("address", "username checks", config.check_username_rate_limit_per_minute),
+            "key checks": _Limit("address", "key checks", config.login_rate_limit_per_minute),
+            # The way back from a provider has two of them.
+            "sign-on steps": _Limit("address", "sign-on steps", config.login_rate_limit_per_minute * 2),
+            "connections": _Limit("address", "connections", config.login_rate_limit_per_minute),
             "admin requests": _Limit("address", "admin requests", config.admin_rate_limit_per_minute),
         }
         self._account = _Limit("account", "log-ins", config.login_rate_limit_account_per_minute)
@@ -223,13 +237,15 @@ class RateLimits:
         """Count a request at this door from this address. Raises TooManyRequests."""
         self._count(self._doors[door], address)
 
-    def check_account(self, username_hash: str) -> None:
+    def check_account(self, account: str) -> None:
         """Count a log-in to this account, whether there is one or not. Raises TooManyRequests.
+
+        account: the hash of its username; `user/<id>` where a key is tried by somebody who is logged in.
 
         Against guessing one person's key from many addresses. Whoever does so can keep that person from logging in
         anew, but ends no session.
         """
-        self._count(self._account, username_hash)
+        self._count(self._account, account)
 
     def check_api_token(self, token_id: int) -> None:
         """Count a request with an API token. Raises TooManyRequests."""

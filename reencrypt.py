@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from crypto import Envelopes, SealBroken
 from db import Database, Transaction
 from logs import event
-from tables import api_keys, sealed_secrets, upstreams
+from tables import api_keys, personal_keys, sealed_secrets, upstreams
 
 log = logging.getLogger("reencrypt")
 
@@ -28,6 +28,8 @@ SEALED = (
     (sealed_secrets.c.name, sealed_secrets.c.value_encrypted),
     (api_keys.c.id, api_keys.c.api_key),
     (upstreams.c.id, upstreams.c.api_key),
+    (personal_keys.c.id, personal_keys.c.api_key),
+    # Not oauth_states: what is sealed there lives for ten minutes, and is refused where it does not open.
 )
 Column = sa.Column[Any]
 

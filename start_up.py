@@ -22,6 +22,7 @@ from errors import BadRequest, Conflict
 from logs import event, redact
 from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
 from upstreams import Upstream, Upstreams, UpstreamTerms, check_key
+from user_sessions import UserSessions
 from users import Users
 
 log = logging.getLogger("services")
@@ -97,6 +98,7 @@ class FirstSteps:
     envelopes: Envelopes
     clock: Clock
     users: Users
+    sessions: UserSessions
     keys: PoolKeys
     upstreams: Upstreams
     are_done: bool = False
@@ -113,10 +115,14 @@ class FirstSteps:
         """Do them; a shut database is opened first. What was done does no harm again. Raises CannotStart."""
         if self.db.is_shut:
             self._open()
-        self.users.know_username_key(sealed_secrets.username_key(self.db, self.envelopes, self.clock.now()))
+        self.users.know_username_key(self._key(sealed_secrets.USERNAME_KEY))
+        self.sessions.know_refresh_key(self._key(sealed_secrets.REFRESH_KEY))
         import_keys(self.keys, self.config)
         import_upstreams(self.upstreams, self.config)
         self.are_done = True
+
+    def _key(self, name: str) -> bytes:
+        return sealed_secrets.deployment_key(self.db, self.envelopes, name, self.clock.now())
 
     def _open(self) -> None:
         other = self.db.another()  # the shut one lets nobody in meanwhile, and be it for a migration of hours

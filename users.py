@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from clock import Clock
 from crypto import keyed_name, new_id
 from db import Database, Duplicate, NotAnswering, Transaction, inserted_id
-from errors import Conflict, NotFound, UsernameTaken
+from errors import Conflict, NotFound, Unauthorized, UsernameTaken
 from revisions import bump
 from tables import users as table
-from user_sessions import end_all_of
+from user_sessions import EndedBy, end_all_of
 
 
 class UpstreamChoice(StrEnum):
@@ -44,6 +44,7 @@ class UserRole(StrEnum):
 
 
 MAX_TRUST_LEVEL = 4
+NO_KEY = "none"  # no key hashes to this
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class User:
     upstream_choice: UpstreamChoice
     role: UserRole
     trust_level: int
+    display_name: str | None
+    avatar_url: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """What operators get to see of it."""
@@ -70,6 +73,10 @@ class User:
             "last_login": self.last_login.isoformat(timespec="seconds") if self.last_login else None,
             "upstream_choice": self.upstream_choice.value,
         }
+
+    def profile(self) -> dict[str, Any]:
+        """What its owner gets to see of it: names and pictures of people are theirs alone."""
+        return self.to_dict() | {"display_name": self.display_name, "avatar_url": self.avatar_url}
 
     def changed_from(self, before: User) -> dict[str, Any]:
         """What an operator has changed, for the audit log: each new value, and the old one as `old_<name>`."""
@@ -150,12 +157,15 @@ class Users:
             rows = tx.execute(query.limit(page_size).offset((page - 1) * page_size)).all()
         return [_user(row) for row in rows], total
 
-    def logged_in(self, user_id: int, new_key_hash: str | None = None) -> None:
-        """Note a login; with `new_key_hash`, store the key's hash made with today's parameters."""
-        values: dict[str, object] = {"last_login": self._clock.now()}
-        if new_key_hash:
-            values["key_hash"] = new_key_hash
-        self._db.transact(lambda tx: tx.execute(table.update().where(table.c.id == user_id).values(values)))
+    def logged_in(self, tx: Transaction, user: User, new_key_hash: str | None = None) -> None:
+        """Note a log-in, in the transaction that opens the session.
+
+        new_key_hash: of the same key, made with today's parameters. Raises Unauthorized if the account has meanwhile
+        got another key or was disabled: that has ended all sessions, and this one would come too late to be ended.
+        """
+        values: dict[str, object] = {"last_login": self._clock.now(), "key_hash": new_key_hash or user.key_hash}
+        if tx.execute(_unchanged(user).values(values)).rowcount != 1:
+            raise _changed_meanwhile()
 
     def set_state(self, user_id: int, state: UserState) -> None:
         """Enable, disable or silence: as change does."""
@@ -187,11 +197,31 @@ class Users:
                 now = self._clock.now()
                 tx.execute(table.update().where(table.c.id == user_id).values(**values, updated_at=now))
                 if after.state is UserState.DISABLED:
-                    end_all_of(tx, user_id, now)
+                    end_all_of(tx, user_id, now, EndedBy.DISABLED)
                 bump(tx, "users")
             return before, after
 
         return self._db.transact(update)
+
+    def set_key(self, user: User, key_hash: str) -> User:
+        """Store the hash of a user's new key and end all sessions, in every process within two seconds.
+
+        user: as it was when its key was proved. Raises Unauthorized if it has meanwhile got another one.
+        """
+        now = self._clock.now()
+
+        def update(tx: Transaction) -> None:
+            if tx.execute(_unchanged(user).values(key_hash=key_hash, updated_at=now)).rowcount != 1:
+                raise _changed_meanwhile()
+            end_all_of(tx, user.id, now, EndedBy.NEW_KEY)
+
+        self._db.transact(update)
+        return replace(user, key_hash=key_hash)
+
+    def set_display_name(self, user_id: int, name: str | None) -> None:
+        """Store what a user wants to be called. No process keeps that in memory, so none has to be told."""
+        values = {"display_name": name, "updated_at": self._clock.now()}
+        self._db.transact(lambda tx: tx.execute(table.update().where(table.c.id == user_id).values(values)))
 
     def upstream_choice(self, user_id: int) -> UpstreamChoice:
         """Which keys carry this user's calls, as this process knows it."""
@@ -222,6 +252,16 @@ class Users:
         self._choices = {row.id: UpstreamChoice(row.upstream_choice) for row in rows if row.upstream_choice}
 
 
+def _unchanged(user: User) -> sa.Update:
+    """A change of a user who still has this key and may log in."""
+    is_same = sa.and_(table.c.key_hash == user.key_hash, table.c.state != UserState.DISABLED)
+    return table.update().where(table.c.id == user.id, is_same)
+
+
+def _changed_meanwhile() -> Unauthorized:
+    return Unauthorized("The account was changed at this moment; log in again")
+
+
 def is_user(tx: Transaction, user_id: int) -> bool:
     """True if there is an account of this id."""
     return tx.scalar(sa.select(table.c.id).where(table.c.id == user_id)) is not None
@@ -229,9 +269,18 @@ def is_user(tx: Transaction, user_id: int) -> bool:
 
 def add_service_account(tx: Transaction, now: datetime) -> int:
     """Add an account that nobody can log in to and return its id: no name hashes to its name, no key to its key."""
-    row: dict[str, object] = {"username_hash": f"service-{new_id()}", "key_hash": "none", "role": UserRole.SERVICE}
+    row: dict[str, object] = {"username_hash": f"service-{new_id()}", "key_hash": NO_KEY, "role": UserRole.SERVICE}
     row |= {"state": UserState.ACTIVE, "created_at": now, "updated_at": now}
     return inserted_id(tx.execute(table.insert().values(row)))
+
+
+def add_sso_account(tx: Transaction, now: datetime, values: dict[str, object]) -> int:
+    """Add an account that only a provider opens and return its id: no name hashes to its name, no key to its key.
+
+    values: of columns that differ from those of most.
+    """
+    row: dict[str, object] = {"username_hash": f"sso-{new_id()}", "key_hash": NO_KEY, "state": UserState.ACTIVE}
+    return inserted_id(tx.execute(table.insert().values(row | {"created_at": now, "updated_at": now} | values)))
 
 
 def _user(row: sa.Row[Any]) -> User:

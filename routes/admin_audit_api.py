@@ -17,7 +17,7 @@ routes = Blueprint("admin_audit_api", __name__, url_prefix="/admin")
 class AuditFilter(Paging):
     """Which changes."""
 
-    action: str | None = Field(None, max_length=64, description="Of this kind alone", examples=["quota_set"])
+    action: str | None = Field(None, pattern="^[a-z_]{1,64}$", description="Of this kind alone", examples=["quota_set"])
     user_id: RowId | None = Field(None, description="That concern this user alone")
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated, Literal
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import BeforeValidator, Field
 
 from auth import Caller, check_derived_key, check_login_key, check_username
-from logs import event
-from routes.http import answer, services
+from routes.http import answer, audit, services
 from routes.operation import Body, Shown, Who, operation
-from user_sessions import UserSession
+from user_sessions import Origin, TokenReused, UserSession
 
-log = logging.getLogger("auth")
 routes = Blueprint("auth_api", __name__)
 
 EXAMPLE_KEY = "PZ3yM0c5kq-7XhVtB1nLrJd8uWg_EoA2fSxIvT9mQ4jYbHpKzCe6RwNlUaOs5iDG"
@@ -114,43 +111,26 @@ class KeyDerivation(Shown):
     domain: str = Field(examples=["openrouter-proxy-access-key-v1"])
 
 
-# What clients derive their key with; clients refuse anything weaker, so these can only ever rise.
-KDF_PARAMETERS = {
-    "algorithm": "argon2id",
-    "time_cost": 2,
-    "memory_kib": 1953,
-    "parallelism": 1,
-    "hash_len": 64,
-    "salt": {"algorithm": "blake2b", "digest_bytes": 16, "password_prefix_characters": 6},
-    "encoding": "base64url",
-    "length": 64,
-}
-
-
 @routes.get("/api/auth/kdf")
 @operation("Parameters of key derivation", Who.ANYBODY, answers={200: KeyDerivation})
 def kdf() -> Response:
     """How a client derives its key: salt = BLAKE2b(password[:6] + username + domain)."""
-    return answer(KDF_PARAMETERS | {"domain": services().config.kdf_domain})
+    return answer(services().key_derivation.parameters)
 
 
 @routes.post("/register")
 @operation("Sign up", Who.ANYBODY, body=NewAccount, answers={201: Registered}, door="registrations")
 def register(body: NewAccount) -> Response:
     """Make an account. 400 for a name that is taken, too."""
-    user_id = services().auth.register(body.username, body.derived_key)
-    event(log, "registered", user_id=user_id)
-    return answer({"message": "User registered successfully"}, 201)
+    return sign_up(body.username, body.derived_key, "key")
 
 
 @routes.post("/login")
 @operation("Log in", Who.ANYBODY, body=Credentials, answers={200: LoggedIn}, refusals=(401, 403), door="log-ins")
 def login(body: Credentials) -> Response:
     """Exchange the derived key for tokens. 401 is the same for an unknown user and a wrong key."""
-    # Those refused for their number cost no Argon2 hash.
-    services().rate_limits.check_account(services().users.name_hash(body.username))
-    session, token = services().auth.login(body.username, body.derived_key)
-    return answer({"message": "Login successful", "token": token} | _tokens(session, token))
+    count_log_in(body.username)
+    return log_in(body.username, body.derived_key, "key")
 
 
 @routes.post("/api/auth/refresh")
@@ -158,9 +138,18 @@ def login(body: Credentials) -> Response:
     "Refresh tokens", Who.ANYBODY, body=RefreshToken, answers={200: Tokens}, refusals=(401, 403), door="refreshes"
 )
 def refresh(body: RefreshToken) -> Response:
-    """Exchange a refresh token for new tokens; the old one is used up."""
-    session, token = services().auth.refresh(body.refresh_token)
-    return answer(_tokens(session, token))
+    """Exchange a refresh token for new tokens; the old one is used up.
+
+    For ten seconds it gives the same new one again, to a client that did not get the answer. An older one has been
+    stolen, or its successor was: the whole session ends.
+    """
+    try:
+        session, token = services().auth.refresh(body.refresh_token)
+    except TokenReused as reused:
+        services().sessions.reload()
+        audit("nobody", "refresh_token_reused", f"session/{reused.session_id}", reused.user_id)
+        raise
+    return answer(tokens(session, token))
 
 
 @routes.post("/api/auth/logout")
@@ -171,7 +160,36 @@ def logout(caller: Caller) -> Response:
     return answer({"message": "Logged out"})
 
 
-def _tokens(session: UserSession, token: str) -> dict[str, object]:
+def sign_up(username: str, derived_key: str, method: str) -> Response:
+    """The answer to who signs up. method: `key` or `password`. Raises BadRequest, UsernameTaken, Busy."""
+    user_id = services().auth.register(username, derived_key)
+    audit(f"user/{user_id}", "registered", f"user/{user_id}", user_id, method=method)
+    return answer({"message": "User registered successfully"}, 201)
+
+
+def count_log_in(username: str) -> None:
+    """Count an attempt at this account, before any Argon2 hash is spent on it. Raises TooManyRequests."""
+    services().rate_limits.check_account(services().users.name_hash(username))
+
+
+def log_in(username: str, derived_key: str, method: str) -> Response:
+    """The answer to who logs in. method: `key` or `password`. Raises Unauthorized, Forbidden, Busy."""
+    session, token = services().auth.login(username, derived_key, origin(method))
+    audit(f"user/{session.user_id}", "logged_in", f"session/{session.id}", session.user_id, method=method)
+    return answer({"message": "Login successful", "token": token} | tokens(session, token))
+
+
+def origin(method: str) -> Origin:
+    """Where this log-in comes from."""
+    return Origin(method, services().addresses.of(request.environ), _printable(request.headers.get("User-Agent", "")))
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
+
+
+def tokens(session: UserSession, token: str) -> dict[str, object]:
+    """A session's tokens, as clients get them."""
     return {
         "access_token": token,
         "refresh_token": session.refresh_token,

@@ -21,19 +21,22 @@ from hypothesis import strategies as st
 
 import auth as module
 from api_tokens import ApiTokens
-from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, Auth, Caller, Credential
+from audit_log import AuditLog
+from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, Auth, Caller, Credential, SigningKeys
 from client_keys import ClientKeys
 from crypto import KeyHasher, sha256_hex
 from db import Database
 from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
+from refused_log_ins import RefusedLogIns
 from tables import user_sessions as session_table
 from tables import users as user_table
 from tests.gateway import new_derived_key
 from tests.movable_clock import MovableClock
-from user_sessions import UserSession, UserSessions
+from user_sessions import UNKNOWN, Origin, UserSession, UserSessions
 from users import Users, UserState
 
 SECRET_KEY = "a secret key of tests, more than 32 bytes"
+KEY_ID = SigningKeys([SECRET_KEY]).newest_id
 LIFE = timedelta(hours=24)
 OWNER, TEAMMATE, STRANGER = "owner@example.com", "teammate@example.com", "stranger@example.com"
 BASE64URL = string.ascii_letters + string.digits + "-_"
@@ -58,13 +61,17 @@ class CountingHasher(KeyHasher):
 class House:
     """Everything behind the door, over one database."""
 
-    def __init__(self, db: Database, clock: MovableClock, hasher: CountingHasher) -> None:
+    def __init__(self, db: Database, clock: MovableClock, hasher: CountingHasher, *keys: str) -> None:
+        keys = keys or (SECRET_KEY,)
         self.db, self.clock, self.hasher = db, clock, hasher
         self.users = Users(db, b"k" * 32, clock)
-        self.sessions = UserSessions(db, clock, LIFE, timedelta(days=7))
+        self.sessions = UserSessions(db, clock, LIFE, timedelta(days=7), b"r" * 32)
         self.client_keys, self.api_tokens = ClientKeys(db, clock, 50), ApiTokens(db, clock)
         held = self.client_keys.live, self.api_tokens.live
-        self.auth = Auth(self.users, self.sessions, self.hasher, SECRET_KEY, LIFE, clock, *held)
+        self.audit = AuditLog(db, clock)
+        self.refused = RefusedLogIns(self.audit)
+        doors = self.users, self.sessions, self.hasher, SigningKeys(keys)
+        self.auth = Auth(*doors, clock, *held, self.refused)
 
     def person(self, name: str) -> tuple[str, str]:
         """Register somebody; returns their derived key and their Authorization header."""
@@ -298,6 +305,7 @@ def test_refreshing_keeps_the_session_and_gives_a_new_access_token(house):
     assert renewed.id == session.id
     assert new_token != token
     assert house.auth.authenticate(f"Bearer {new_token}").session_id == session.id
+    house.clock.advance(seconds=11)  # until then a client that lost the answer gets it again
     with pytest.raises(Unauthorized):
         house.auth.refresh(session.refresh_token)
 
@@ -329,9 +337,95 @@ def test_a_disabled_user_cannot_refresh_a_silenced_one_can(house):
     house.users.set_state(user_id, UserState.DISABLED)
     with pytest.raises(Unauthorized, match="revoked"):  # disabling has ended the session
         house.auth.refresh(session.refresh_token)
-    between = house.sessions.start(user_id)  # by a log-in that was under way
     with pytest.raises(Forbidden, match="disabled"):
-        house.auth.refresh(between.refresh_token)
+        house.auth.refresh(house.sessions.start(user_id).refresh_token)
+
+
+class _SlowHasher(CountingHasher):
+    """Something happens to the account between the look-up and the end of the check."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def verify(self, stored: str | None, derived_key: str) -> None:
+        super().verify(stored, derived_key)
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+
+
+@pytest.mark.parametrize("what", ["a new key", "disabled and enabled again", "disabled"])
+def test_a_log_in_that_was_under_way_opens_no_session_once_all_have_ended(db, clock, what):
+    hasher = _SlowHasher()
+    house = House(db, clock, hasher)
+    key, authorization = house.person(OWNER)
+    caller, user = house.auth.authenticate(authorization), house.users.find(OWNER)
+
+    def meanwhile() -> None:
+        if what == "a new key":
+            house.auth.change_key(caller, key, new_derived_key(), UNKNOWN)
+        else:
+            house.users.set_state(user.id, UserState.DISABLED)
+
+    hasher.meanwhile = meanwhile
+    with pytest.raises(Unauthorized, match="changed at this moment"):
+        house.auth.login(OWNER, key)
+    open_ones = house.sessions.open_ones(user.id)
+    assert len(open_ones) == (what == "a new key")  # that of the change
+
+
+def test_of_two_changes_of_the_key_at_once_one_counts_and_its_hash_stays(db, clock):
+    hasher = _SlowHasher()
+    house = House(db, clock, hasher)
+    key, authorization = house.person(OWNER)
+    caller, first, second = house.auth.authenticate(authorization), new_derived_key(), new_derived_key()
+    hasher.meanwhile = lambda: house.auth.change_key(caller, key, first, UNKNOWN)
+    with pytest.raises(Unauthorized, match="changed at this moment"):
+        house.auth.change_key(caller, key, second, UNKNOWN)
+    assert house.auth.login(OWNER, first)
+    for wrong in (key, second):
+        with pytest.raises(Unauthorized):
+            house.auth.login(OWNER, wrong)
+
+
+def test_refused_log_ins_are_in_the_audit_log_of_whom_they_concern(house):
+    key, authorization = house.person(OWNER)
+    house.person(TEAMMATE)
+    user = house.users.find(OWNER)
+    home = Origin("password", "192.0.2.1", "a browser")
+    for _ in range(3):
+        with pytest.raises(Unauthorized):
+            house.auth.login(OWNER, new_derived_key(), home)
+        with pytest.raises(Unauthorized):
+            house.auth.login(STRANGER, new_derived_key(), home)
+    with pytest.raises(Unauthorized):
+        house.auth.change_key(house.auth.authenticate(authorization), new_derived_key(), new_derived_key(), home)
+    house.users.set_state(user.id, UserState.DISABLED)
+    with pytest.raises(Forbidden):
+        house.auth.login(OWNER, key, home)
+    assert house.audit.page(1, 10)[1] == 0  # nothing is written while somebody waits for the answer
+    house.refused.write()
+    told = {(one.action, one.user_id, one.address, one.details["count"]) for one in house.audit.page(1, 10)[0]}
+    own = {(name, user.id, "192.0.2.1", 1) for name in ("key_change_refused", "login_refused")}
+    assert told == own | {("login_failed", user.id, "192.0.2.1", 3), ("login_failed", None, None, 3)}
+
+
+def test_an_access_token_that_outlasts_its_sessions_time_ends_with_the_others(house):
+    key, _ = house.person(OWNER)
+    session, token = house.auth.login(OWNER, key)
+    for days in (6, 6, 6, 6, 5.9):  # of thirty
+        house.clock.advance(days=days)
+        session, token = house.auth.refresh(session.refresh_token)
+    house.clock.advance(hours=20)
+    with pytest.raises(Unauthorized):
+        house.auth.refresh(session.refresh_token)
+    _, teammates = house.person(TEAMMATE)
+    assert house.auth.authenticate(f"Bearer {token}").user_id == session.user_id
+    assert house.sessions.end_all(session.user_id) == 0
+    house.sessions.reload()
+    with pytest.raises(Unauthorized, match="session has ended"):
+        house.auth.authenticate(f"Bearer {token}")
+    assert house.auth.authenticate(teammates)
 
 
 def test_after_logging_out_neither_token_of_the_session_works_and_others_do(house):
@@ -360,7 +454,7 @@ def test_a_token_says_who_for_whom_how_long_and_nothing_else(door):
     assert re.fullmatch(r"[0-9a-f]{32}", claims.pop("jti"))
     times = {"iat": now, "exp": now + 24 * 3600}
     assert claims == {"iss": ISSUER, "aud": AUDIENCE, "sub": "7", "sid": "s" * 32, "token_use": "access"} | times
-    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT", "kid": KEY_ID}
 
 
 def test_a_token_runs_out_to_the_second_remembered_or_not(door):
@@ -423,7 +517,7 @@ def refuses(door: House) -> Callable[..., Unauthorized]:
 
 def signed(claims: dict[str, Any], key: str = SECRET_KEY, algorithm: str = "HS256", **header: Any) -> str:
     """A token as an attacker, or another program with our key, might make it: nothing is checked."""
-    parts = [{"alg": algorithm, "typ": "JWT"} | header, claims]
+    parts = [{"alg": algorithm, "typ": "JWT", "kid": KEY_ID} | header, claims]
     texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts]
     message = b".".join(texts)
     if algorithm == "none":
@@ -455,12 +549,39 @@ def test_another_key_is_refused(claims, refuses, key):
     refuses(signed(claims, key))
 
 
+def test_a_key_that_is_too_short_to_sign_with_verifies_nothing_either(door, claims):
+    """The settings refuse it; this is for who makes the objects otherwise."""
+    house = House(door.db, door.clock, door.hasher, "short")
+    token = signed(claims, "short", kid=SigningKeys(["short"]).newest_id)
+    with pytest.raises((Unauthorized, jwt.InvalidKeyError)):
+        house.auth.authenticate(f"Bearer {token}")
+
+
 @pytest.mark.parametrize("header", [{"crit": ["exp"]}, {"crit": ["b64"], "b64": False}, {"crit": "exp"}, {"crit": []}])
 def test_a_critical_extension_that_nobody_knows_is_refused(claims, refuses, header):
     refuses(signed(claims, **header))
 
 
-@pytest.mark.parametrize("header", [{"kid": "../../dev/null"}, {"jku": "http://127.0.0.1/"}, {"jwk": {"k": "AA"}}])
+@pytest.mark.parametrize("kid", ["../../dev/null", "' OR 1=1 --", "", None, 7, ["a"], {"a": 1}, "0" * 8, "x" * 3000])
+def test_a_key_id_that_names_none_of_our_keys_is_refused(claims, refuses, kid):
+    refuses(signed(claims, kid=kid))
+
+
+def test_a_token_of_a_former_key_counts_as_long_as_that_is_accepted(door, claims):
+    new = "another secret key of tests, 32 bytes and more"
+    both, only_new = (House(door.db, door.clock, door.hasher, *keys).auth for keys in ((new, SECRET_KEY), (new,)))
+    of_old, of_new = f"Bearer {signed(claims)}", f"Bearer {both._issue(SESSION)}"
+    for auth in (both, House(door.db, door.clock, door.hasher, SECRET_KEY, new).auth):  # before, and after, the change
+        assert auth.authenticate(of_old)
+        assert auth.authenticate(of_new)
+    assert only_new.authenticate(of_new)
+    with pytest.raises(Unauthorized):
+        only_new.authenticate(of_old)
+    with pytest.raises(Unauthorized):
+        door.auth.authenticate(of_new)
+
+
+@pytest.mark.parametrize("header", [{"jku": "http://127.0.0.1/"}, {"jwk": {"k": "AA"}}, {"x5u": "http://127.0.0.1/"}])
 def test_keys_that_the_header_offers_are_ignored(door, claims, refuses, header):
     assert door.auth.authenticate(f"Bearer {signed(claims, **header)}")
     refuses(signed(claims, "another key of tests, more than 32 bytes!", **header))
@@ -535,6 +656,21 @@ def test_a_signature_is_checked_whole(claims, refuses):
         refuses(spoilt)
 
 
+def test_another_spelling_of_a_token_is_refused(door, claims, refuses):
+    head, payload, signature = signed(claims).split(".")
+    for junk in ("=", "==", "!", "\n", " ", "~" * 3000, "+", "/"):
+        for parts in (
+            (head, payload, signature + junk),
+            (head, payload, signature[:20] + junk + signature[20:]),
+            (head, payload + junk, signature),
+            (head + junk, payload, signature),
+        ):
+            refuses(".".join(parts))
+    in_order = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    after = in_order[in_order.index(signature[-1]) + 1]  # the last two bits of 43 characters say nothing
+    refuses(f"{head}.{payload}.{signature[:-1]}{after}")
+
+
 def test_two_tokens_that_begin_alike_are_told_apart(door, claims, refuses):
     good = signed(claims)
     assert door.auth.authenticate(f"Bearer {good}")
@@ -573,6 +709,11 @@ def test_a_deeply_nested_payload_is_refused(door, refuses):
     refuses(f"{deep}.{head}.AAAA")
 
 
+def test_no_token_is_so_long_that_reading_it_costs_much(claims, refuses):
+    """Not one that we have signed ourselves either."""
+    refuses(signed(claims | {"more": "x" * 100_000}))
+
+
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic dXNlcjpwYXNz", "Token x", "bearer", "x"])
 def test_no_token_at_all_is_refused_with_how_to_send_one(door, header):
     with pytest.raises(Unauthorized, match="Authorization: Bearer <token>"):
@@ -589,6 +730,29 @@ def test_the_word_bearer_may_be_written_in_any_case(door, claims, scheme):
 def test_no_header_whatever_is_a_fault(door, header):
     with pytest.raises(Unauthorized):
         door.auth.authenticate(header)
+
+
+# ── another key
+
+
+def test_a_new_key_needs_the_old_one_and_the_name_if_that_is_told(house):
+    keys = {name: house.person(name)[0] for name in (OWNER, TEAMMATE)}
+    session, token = house.auth.login(OWNER, keys[OWNER])
+    caller, new_key = house.auth.authenticate(f"Bearer {token}"), new_derived_key()
+    house.hasher.asked.clear()
+    refused = set()
+    for key, name in ((new_key, None), (keys[OWNER], TEAMMATE), (keys[TEAMMATE], TEAMMATE), (keys[OWNER], STRANGER)):
+        with pytest.raises(Unauthorized) as raised:
+            house.auth.change_key(caller, key, new_key, module.UNKNOWN, name)
+        refused.add(raised.value.message)
+    assert refused == {"Invalid credentials"}
+    assert house.hasher.asked == ["verify"] * 4
+    assert house.auth.authenticate(f"Bearer {token}") == caller
+    for key, after, name in ((keys[OWNER], new_key, OWNER), (new_key, keys[OWNER], None)):
+        session, token = house.auth.change_key(caller, key, after, module.UNKNOWN, name)
+        assert house.auth.login(OWNER, after)[0].user_id == session.user_id == caller.user_id
+        assert house.auth.authenticate(f"Bearer {token}").session_id == session.id
+    assert house.auth.login(TEAMMATE, keys[TEAMMATE])
 
 
 # ── client keys and API tokens

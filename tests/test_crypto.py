@@ -14,9 +14,21 @@ from cryptography.fernet import Fernet
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from crypto import Envelopes, KeyHasher, SealBroken, WrongKey, keyed_name, new_id, new_token, same, sha256_hex
+from crypto import (
+    Envelopes,
+    KeyHasher,
+    SealBroken,
+    WrongKey,
+    keyed_name,
+    new_id,
+    new_token,
+    pkce_challenge,
+    same,
+    sha256_hex,
+)
 from errors import Busy
 from tests.conftest import ENCRYPTION_KEY
+from tests.gateway import wait_for
 
 OTHER_KEY = Fernet.generate_key().decode()
 KEY = "q8Zr2mVtXw5LkYp0NsHd7BfJc3GuEa9RiToQ4lKxSVyABWBKeaJ9qGdbgdMsC_WA"
@@ -42,6 +54,11 @@ def test_different_names_have_different_hashes(one, other):
 def test_sha256_is_lower_case_hex_of_the_text_in_utf_8():
     assert sha256_hex("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_hex("é") == hashlib.sha256("é".encode()).hexdigest()
+
+
+def test_a_verifier_is_announced_as_rfc_7636_does_in_its_appendix():
+    verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    assert pkce_challenge(verifier) == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
 
 @given(texts, texts)
@@ -111,6 +128,22 @@ def test_a_hash_of_other_parameters_is_outdated_and_still_verifies(hasher, store
     hasher.verify(other, KEY)
     assert hasher.is_outdated(other)
     assert not hasher.is_outdated(stored)
+
+
+def test_a_password_is_hashed_as_asked_for_and_each_byte_of_it_and_of_the_salt_counts(hasher):
+    one = hasher.derive("pé", b"s" * 16, 2, 1953, 1, 16)
+    others = [
+        ("pe", b"s" * 16, 2, 1953, 1, 16),
+        ("pé", b"s" * 15 + b"t", 2, 1953, 1, 16),
+        ("pé", b"s" * 16, 3, 1953, 1, 16),
+    ]
+    others += [
+        ("pé", b"s" * 16, 2, 1954, 1, 16),
+        ("pé", b"s" * 16, 2, 1953, 2, 16),
+        ("pé\0", b"s" * 16, 2, 1953, 1, 16),
+    ]
+    assert len({one, *(hasher.derive(*other) for other in others)}) == 7
+    assert len(hasher.derive("pé", b"s" * 16, 2, 1953, 1, 64)) == 64
 
 
 class Gauge:
@@ -186,8 +219,21 @@ def test_permits_return_after_wrong_keys_refusals_and_faults():
             hasher.verify(None, KEY)
         with hasher._permit(), pytest.raises(Busy):
             hasher.hash(KEY)
-        with pytest.raises(argon2.exceptions.InvalidHashError):
+        with pytest.raises(WrongKey):
             hasher.verify("$damaged", KEY)
+        with pytest.raises(UnicodeEncodeError):
+            hasher.derive("\ud800", b"s" * 16, 2, 1953, 1, 64)
+    assert hasher.hash(KEY)
+
+
+def test_a_derivation_keeps_its_permit_until_it_is_done():
+    hasher = KeyHasher(permits=1, queue=0)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(hasher.derive, "password", b"s" * 16, 1000, 1953, 1, 64)
+        wait_for(lambda: not hasher._waiting._value)
+        with pytest.raises(Busy):
+            hasher.hash(KEY)
+    assert len(running.result()) == 64
     assert hasher.hash(KEY)
 
 

@@ -322,14 +322,23 @@ def is_let_through(check: Callable[..., None], *arguments: Any) -> bool:
 
 
 def test_each_door_counts_each_address_by_itself(make):
-    limits = make(login_rate_limit_per_minute=2, admin_rate_limit_per_minute=3)
-    for door, number in {"log-ins": 2, "registrations": 2, "refreshes": 2, "admin requests": 3}.items():
+    limits = make(login_rate_limit_per_minute=2, check_username_rate_limit_per_minute=4, admin_rate_limit_per_minute=3)
+    numbers = {
+        "log-ins": 2,
+        "registrations": 2,
+        "refreshes": 2,
+        "connections": 2,
+        "username checks": 4,
+        "admin requests": 3,
+    }
+    for door, number in numbers.items():
         assert [is_let_through(limits.check_address, door, HOME) for _ in range(5)].count(True) == number
         assert is_let_through(limits.check_address, door, ELSEWHERE)
 
 
 def test_by_default_an_address_has_five_log_ins_an_account_ten_and_the_operator_120_requests(make, clock):
     limits = make()
+    assert sum(is_let_through(limits.check_address, "username checks", HOME) for _ in range(20)) == 10
     assert sum(is_let_through(limits.check_address, "log-ins", HOME) for _ in range(20)) == 5
     assert sum(is_let_through(limits.check_account, "a" * 64) for _ in range(20)) == 10
     assert sum(is_let_through(limits.check_address, "admin requests", HOME) for _ in range(200)) == 120

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
 from app import create_app
-from auth import Auth
+from auth import Auth, SigningKeys
 from clock import Clock
 from config import Config
 from crypto import KeyHasher
+from key_derivation import KeyDerivation
 from rate_limits import RateLimits
 from services import Services, build
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
@@ -40,17 +40,27 @@ HELLO = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 class CountingHasher(KeyHasher):
-    """Counts the Argon2 hashes that are made."""
+    """Counts the Argon2 hashes that are made. steps: which."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[str] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.steps)
 
     def hash(self, derived_key: str) -> str:
-        self.count += 1
+        self.steps.append("hash")
         return super().hash(derived_key)
 
     def verify(self, stored: str | None, derived_key: str) -> None:
-        self.count += 1
+        self.steps.append("verify")
         super().verify(stored, derived_key)
+
+    def derive(self, password: str, *how: Any) -> bytes:
+        self.steps.append("derive")
+        return super().derive(password, *how)
 
 
 @dataclasses.dataclass
@@ -85,14 +95,17 @@ def make_door(upstream: ScriptedUpstream, tmp_path: Path, clock: MovableClock) -
         own = {"database_url": f"sqlite:///{tmp_path}/limits.db", "openrouter_api_url": upstream.url}
         config = Config(**secrets, **own, openrouter_api_keys=POOL_KEY, **settings)
         services, hasher = build(config), CountingHasher()
-        life = timedelta(hours=1)
         held = services.client_keys.live, services.api_tokens.live
-        auth = Auth(services.users, services.sessions, hasher, SECRET_KEY, life, Clock(), *held)
-        services = dataclasses.replace(services, auth=auth, rate_limits=RateLimits(config, clock))
+        auth = Auth(
+            services.users, services.sessions, hasher, SigningKeys([SECRET_KEY]), Clock(), *held, services.auth.refused
+        )
+        derivation = KeyDerivation(hasher, config.kdf_domain)
+        limits = RateLimits(config, clock)
+        services = dataclasses.replace(services, auth=auth, key_derivation=derivation, rate_limits=limits)
         built.append(services)
         for account in (OWNER, COLLEAGUE):
             auth.register(account["username"], account["derived_key"])
-        hasher.count = 0
+        hasher.steps.clear()
         return Door(create_app(services).test_client(), services, hasher)
 
     yield make
@@ -138,6 +151,77 @@ def test_an_account_has_ten_from_everywhere_and_unknown_ones_are_answered_alike(
     assert door.login(COLLEAGUE, CAFE) == 200
     clock.advance(minutes=1)
     assert door.login(OWNER, CAFE) == 200
+
+
+def test_log_ins_with_passwords_are_counted_with_the_others_and_refused_ones_cost_no_hash(make_door, clock):
+    door = make_door(login_rate_limit_account_per_minute=7)
+    by_password = {"email": OWNER["username"], "password": "Tr4in-to-Nowhere"}
+    assert [door.post("/api/auth/login", by_password).status_code for _ in range(3)] == [401] * 3
+    assert [door.login(OWNER) for _ in range(3)] == [200, 200, 429]
+    steps = list(door.hasher.steps)
+    assert steps == ["derive", "verify"] * 3 + ["verify"] * 2
+    change = by_password | dict.fromkeys(("new_password", "new_password_confirm"), "Tr4in-to-Nowhere")
+    session = {"Authorization": f"Bearer {door.token(OWNER)}"}
+    by_key = {"derived_key": OWNER["derived_key"], "new_derived_key": new_derived_key()}
+    for path, body in (
+        ("/api/auth/login", by_password),
+        ("/api/auth/change-password", change),
+        ("/api/auth/change-key", by_key),
+    ):
+        assert door.post(path, body, **session).status_code == 429  # of the address
+    assert door.post("/api/auth/login", by_password, WORK).status_code == 401
+    assert door.post("/api/auth/change-password", change, WORK, **session).status_code == 401
+    for path, body in (("/api/auth/login", by_password), ("/api/auth/change-password", change)):
+        assert door.post(path, body, CAFE, **session).status_code == 429  # of the account
+    assert door.hasher.steps == [*steps, "verify", "derive", "verify", "derive", "derive", "verify"]
+    clock.advance(minutes=1)
+    assert door.login(OWNER) == 200
+
+
+def test_whoever_has_somebodys_token_tries_as_few_keys_as_at_the_log_in(make_door, clock):
+    door = make_door(login_rate_limit_account_per_minute=3)
+    session = {"Authorization": f"Bearer {door.token(OWNER)}"}
+    colleagues = {"Authorization": f"Bearer {door.token(COLLEAGUE)}"}
+
+    def change(number: int, **headers: str) -> int:
+        body = {"derived_key": new_derived_key(), "new_derived_key": new_derived_key()}
+        return door.post("/api/auth/change-key", body, f"192.0.2.{number}", **headers).status_code
+
+    door.hasher.steps.clear()
+    assert [change(number, **session) for number in range(5)] == [401] * 3 + [429] * 2
+    assert door.hasher.steps == ["verify"] * 3
+    assert change(1, **colleagues) == 401
+    assert door.login(OWNER, CAFE) == 200
+    clock.advance(minutes=1)
+    assert change(1, **session) == 401
+
+
+def test_unknown_names_and_wrong_passwords_take_the_same_steps_and_weak_ones_none(make_door):
+    door = make_door()
+    for name in (OWNER["username"], "unknown@example.com"):
+        door.hasher.steps.clear()
+        body = {"email": name, "password": "Tr4in-to-Nowhere"}
+        assert door.post("/api/auth/login", body).status_code == 401
+        assert door.hasher.steps == ["derive", "verify"]
+    door.hasher.steps.clear()
+    weak = {"email": "new@example.com", "password": "weak", "password_confirm": "weak"}
+    assert [door.post("/api/auth/register", weak).status_code for _ in range(7)] == [400] * 5 + [429] * 2
+    assert door.post("/register", {}).status_code == 429
+    assert door.hasher.steps == []
+
+
+def test_whether_a_name_is_free_is_told_ten_times_a_minute(make_door, clock):
+    door = make_door()
+
+    def ask(name: str, address: str = HOME) -> int:
+        path = f"/api/auth/check-username?username={name}"
+        return door.client.get(path, environ_base={"REMOTE_ADDR": address}).status_code
+
+    assert [ask(name) for name in ("owner@example.com", "nobody", "") * 4] == [200, 200, 400] * 3 + [200, 429, 429]
+    assert ask("nobody", WORK) == 200
+    assert door.login(OWNER) == 200
+    clock.advance(minutes=1)
+    assert ask("nobody") == 200
 
 
 def test_log_ins_registrations_and_refreshes_are_counted_apart(make_door):

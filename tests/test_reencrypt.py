@@ -14,15 +14,19 @@ from cryptography.fernet import Fernet
 
 import tables
 from clock import Clock
+from config import Config
 from crypto import Envelopes, SealBroken
 from db import Database, Transaction
 from outbound import GuardedDial
+from personal_keys import PersonalKeys
 from pool_keys import KeySource, PoolKeys
 from reencrypt import BATCH_ROWS, SEALED, KeyUse, count_sealed, reencrypt, survey
-from sealed_secrets import username_key
+from remote_keys import KeyAccount
+from sealed_secrets import USERNAME_KEY, deployment_key
 from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import ROOT, environment, run
+from tests.test_personal_keys import new_user
 from upstreams import Upstreams
 
 NEW_KEY, FOREIGN_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -36,7 +40,7 @@ def fill(db: Database) -> Fill:
 
     def insert(count: int) -> None:
         keys = PoolKeys(db, OLD, Clock())
-        username_key(db, OLD, Clock().now())
+        deployment_key(db, OLD, USERNAME_KEY, Clock().now())
         keys.add(text_of(1), "key 1", KeySource.OPERATOR)
         columns = [
             column for column in api_keys.columns if column.name not in {"id", "name", "api_key", "api_key_hash"}
@@ -94,17 +98,17 @@ def test_the_canary_comes_first_so_that_a_process_with_old_keys_blames_itself(db
     fill(3)
     next(reencrypt(db, BOTH))
     with pytest.raises(SealBroken):
-        username_key(db, OLD, Clock().now())
+        deployment_key(db, OLD, USERNAME_KEY, Clock().now())
     opens_everywhere(db, OLD, 3)
 
 
 def test_everything_opens_with_the_new_key_alone_afterwards(db, fill):
     fill(250)
-    key = username_key(db, OLD, Clock().now())
+    key = deployment_key(db, OLD, USERNAME_KEY, Clock().now())
     batches = list(reencrypt(db, BOTH))
     assert batches == [(1, 1), (100, 100), (100, 100), (50, 50)]
     opens_everywhere(db, NEW, 250)
-    assert username_key(db, NEW, Clock().now()) == key
+    assert deployment_key(db, NEW, USERNAME_KEY, Clock().now()) == key
 
 
 def test_what_is_under_the_new_key_already_is_left_alone(db, fill):
@@ -219,6 +223,7 @@ def test_no_sealed_column_is_forgotten(db, fill):
     fill(1)
     upstreams = Upstreams(db, OLD, Clock(), GuardedDial(allow_private=False))
     upstreams.add(upstreams.check({"name": "one", "base_url": "https://8.8.8.8"}), "sk-key")
+    a_personal_key(db)
     holding = set()
     with db.reading() as tx:
         for table in tables.metadata.tables.values():
@@ -227,6 +232,22 @@ def test_no_sealed_column_is_forgotten(db, fill):
                     (table.name, name) for name, value in row._asdict().items() if str(value).startswith("gAAAA")
                 }
     assert holding == {(column.table.name, column.name) for _, column in SEALED}
+
+
+def a_personal_key(db: Database) -> int:
+    """A key that somebody watches, sealed with the old key; returns its row's id."""
+    keys = PersonalKeys(db, OLD, Clock(), Config())
+    return keys.add(new_user(db, Clock()), "laptop", text_of(7), KeyAccount(None, None, None, 0, 0)).id
+
+
+def test_personal_keys_open_with_the_new_key_alone_afterwards(db, fill):
+    fill(1)
+    row_id = a_personal_key(db)
+    list(reencrypt(db, BOTH))
+    assert survey(db, BOTH).is_done
+    with db.reading() as tx:
+        sealed = tx.scalar(sa.select(tables.personal_keys.c.api_key))
+    assert NEW.open("personal_keys", "api_key", row_id, sealed) == text_of(7)
 
 
 def test_the_registry_names_each_row_as_its_seal_does(db, fill):
@@ -310,7 +331,7 @@ def test_killed_at_any_point_it_loses_nothing_and_goes_on_when_run_again(db, wat
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert sum(line["resealed"] for line in lines[:-2]) == ROWS + 1 - done
     assert [(line["position"], line["rows"], line["removable"]) for line in lines[-2:]] == [
-        (1, ROWS + 1, False),
+        (1, ROWS + 2, False),  # beside the keys, those of usernames and of refresh tokens; the start made the latter
         (2, 0, True),
     ]
     opens_everywhere(db, NEW, ROWS)

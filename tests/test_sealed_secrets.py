@@ -10,7 +10,7 @@ import sealed_secrets as module
 from config import Config
 from crypto import Envelopes, SealBroken
 from db import Database, database_url
-from sealed_secrets import check_canary, username_key
+from sealed_secrets import REFRESH_KEY, USERNAME_KEY, check_canary, deployment_key
 from tables import sealed_secrets
 from tests.conftest import ENCRYPTION_KEY
 from tests.gateway import in_processes
@@ -24,46 +24,52 @@ def rows(db: Database) -> list[tuple[object, ...]]:
 
 
 def test_the_key_is_32_random_bytes_made_once(db, envelopes, clock):
-    key = username_key(db, envelopes, clock.now())
+    key = deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     assert len(key) == 32
     assert len(set(key)) > 10
     before = rows(db)
     clock.advance(days=1)
-    assert username_key(db, envelopes, clock.now()) == key
+    assert deployment_key(db, envelopes, USERNAME_KEY, clock.now()) == key
     assert rows(db) == before
 
 
 def test_the_key_is_stored_sealed(db, envelopes, clock):
-    key = username_key(db, envelopes, clock.now())
+    key = deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     [(name, sealed, made_at)] = rows(db)
     assert (name, made_at) == (module.USERNAME_KEY, clock.now())
     assert sealed.startswith("gAAAA")
     assert key.hex() not in sealed
 
 
+def test_each_name_has_a_key_of_its_own(db, envelopes, clock):
+    one, other = (deployment_key(db, envelopes, name, clock.now()) for name in (USERNAME_KEY, REFRESH_KEY))
+    assert one != other
+    assert [deployment_key(db, envelopes, name, clock.now()) for name in (REFRESH_KEY, USERNAME_KEY)] == [other, one]
+
+
 def test_a_database_sealed_with_this_key_passes(db, envelopes, clock):
-    username_key(db, envelopes, clock.now())
+    deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     check_canary(db, envelopes)
 
 
 def test_a_database_sealed_with_an_old_key_passes(db, envelopes, clock):
-    key = username_key(db, envelopes, clock.now())
+    key = deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     with_newer = Envelopes([Fernet.generate_key().decode(), ENCRYPTION_KEY])
     check_canary(db, with_newer)
-    assert username_key(db, with_newer, clock.now()) == key
+    assert deployment_key(db, with_newer, USERNAME_KEY, clock.now()) == key
 
 
 def test_a_wrong_key_is_refused_and_changes_nothing(db, envelopes, clock):
-    username_key(db, envelopes, clock.now())
+    deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     before = rows(db)
-    for attempt in (lambda: check_canary(db, WRONG), lambda: username_key(db, WRONG, clock.now())):
+    for attempt in (lambda: check_canary(db, WRONG), lambda: deployment_key(db, WRONG, USERNAME_KEY, clock.now())):
         with pytest.raises(SealBroken, match="does not open with ENCRYPTION_KEY"):
             attempt()
     assert rows(db) == before
 
 
 def test_a_ciphertext_from_elsewhere_is_refused(db, envelopes, clock):
-    username_key(db, envelopes, clock.now())
+    deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     foreign = envelopes.seal("api_keys", "api_key", 1, "x")
     db.transact(lambda tx: tx.execute(sealed_secrets.update().values(value_encrypted=foreign)))
     with pytest.raises(SealBroken, match="another place"):
@@ -91,7 +97,7 @@ envelopes = crypto.Envelopes([{ENCRYPTION_KEY!r}])
 
 
 def test_processes_that_start_together_make_one_key(db, empty_database_url):
-    race = "print(sealed_secrets.username_key(database, envelopes, clock.Clock().now()).hex())"
+    race = "print(sealed_secrets.deployment_key(database, envelopes, sealed_secrets.USERNAME_KEY, clock.Clock().now()).hex())"
     printed = in_processes(4, PREPARE, race, empty_database_url)
     assert len(set(printed)) == 1
     assert len(printed[0].strip()) == 64

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crypto import keyed_name
 from db import Database
-from errors import Conflict, NotFound, UsernameTaken
+from errors import Conflict, NotFound, Unauthorized, UsernameTaken
 from tables import revisions
 from tables import users as table
 from tests.movable_clock import MovableClock
@@ -98,14 +98,17 @@ def test_names_that_differ_in_anything_are_different_accounts(db, users, names):
     assert {name: users.find(name).id for name in names} == made
 
 
-def test_a_login_is_noted(users, clock):
-    user_id, other_id = users.create(OWNER, "hash"), users.create(TEAMMATE, "hash")
+def test_a_login_is_noted(db, users, clock):
+    _, other_id = users.create(OWNER, "hash"), users.create(TEAMMATE, "hash")
     clock.advance(hours=1)
-    users.logged_in(user_id)
+    before = users.find(OWNER)
+    db.transact(lambda tx: users.logged_in(tx, before))
     assert users.find(OWNER).last_login == clock.now()
     assert users.find(OWNER).key_hash == "hash"
-    users.logged_in(user_id, "newer hash")
+    db.transact(lambda tx: users.logged_in(tx, before, "newer hash"))
     assert users.find(OWNER).key_hash == "newer hash"
+    with pytest.raises(Unauthorized):  # the key was proved with the hash of before
+        db.transact(lambda tx: users.logged_in(tx, before))
     assert (users.find_by_id(other_id).last_login, users.find_by_id(other_id).key_hash) == (None, "hash")
 
 
@@ -157,7 +160,7 @@ def test_a_change_of_state_tells_every_process(db, users, clock):
 def test_a_login_tells_nobody(db, users):
     user_id = users.create(OWNER, "hash")
     before = revision(db)
-    users.logged_in(user_id)
+    db.transact(lambda tx: users.logged_in(tx, users.get(user_id)))
     assert revision(db) == before
 
 
@@ -207,7 +210,7 @@ def test_a_change_returns_what_was_and_what_is_and_touches_nobody_else(db, users
 
 
 def test_disabling_ends_the_sessions_of_this_user_and_silencing_none(db, users, clock):
-    sessions = UserSessions(db, clock, timedelta(hours=1), timedelta(days=7))
+    sessions = UserSessions(db, clock, timedelta(hours=1), timedelta(days=7), b"r" * 32)
     owner, teammate = users.create(OWNER, "hash"), users.create(TEAMMATE, "hash")
     of_owner, _ = sessions.start(owner), sessions.start(teammate)
     users.change(owner, state=UserState.SILENCED)
@@ -246,3 +249,26 @@ def test_pages_are_newest_first_and_filters_hold_together(users):
     assert found(1, 20, state="silenced") == ([ids[3], ids[1]], 2)
     assert found(1, 20, state="silenced", trust_level=0) == ([ids[3]], 1)
     assert found(1, 20, role="admin", trust_level=2) == ([], 0)
+
+
+@pytest.mark.parametrize("name", ["Ann", "用户 🔑 é", "é" * 100, None])
+def test_a_name_to_be_called_by_is_ones_own_and_tells_no_process(db, users, clock, name):
+    owner, teammate = users.create(OWNER, "h"), users.create(TEAMMATE, "h")
+    before, seen = users.get(teammate), revision(db)
+    users.set_display_name(owner, "before")
+    clock.advance(seconds=1)
+    users.set_display_name(owner, name)
+    assert users.get(owner).display_name == name
+    assert users.get(teammate) == before
+    assert [row["updated_at"] for row in stored(db)] == [clock.now(), before.created_at]
+    assert revision(db) == seen
+
+
+def test_what_the_owner_sees_of_an_account_operators_do_not_and_neither_sees_a_hash(users):
+    user_id = users.create(OWNER, "the hash")
+    users.set_display_name(user_id, "Ann")
+    user = users.get(user_id)
+    assert user.profile().keys() - user.to_dict().keys() == {"display_name", "avatar_url"}
+    assert (user.profile()["display_name"], user.profile()["avatar_url"]) == ("Ann", None)
+    assert "the hash" not in str(user.profile())
+    assert "Ann" not in str(user.to_dict())

@@ -36,7 +36,9 @@ def test_entries_come_newest_first_in_pages_and_by_action(administered, database
     assert audit(administered, "?action=nothing")["items"] == []
 
 
-@pytest.mark.parametrize("query", ["user_id=x", "user_id=0", "actor=cli", "page_size=101", f"action={'x' * 65}"])
+@pytest.mark.parametrize(
+    "query", ["user_id=x", "user_id=0", "actor=cli", "page_size=101", f"action={'x' * 65}", "action=é"]
+)
 def test_a_filter_that_is_not_understood_is_a_400(administered, query):
     refused = administered.get(f"/admin/audit?{query}", ADMIN_TOKEN)
     assert refused.status_code == 400

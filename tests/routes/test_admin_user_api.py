@@ -34,7 +34,9 @@ def refused(gateway: Gateway, status: int, method: str, path: str, body: Any = N
 
 
 def entries(gateway: Gateway, user_id: int) -> list[tuple[str, str, dict[str, Any]]]:
+    """What operators have done to an account: newest first, who, what, how."""
     found = shown(gateway, "GET", f"/admin/audit?user_id={user_id}&page_size=100")["items"]
+    found = [entry for entry in found if entry["actor"] != f"user/{user_id}"]
     assert {entry["subject"] for entry in found} <= {f"user/{user_id}"}
     return [(entry["actor"], entry["action"], entry["details"]) for entry in found]
 
