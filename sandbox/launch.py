@@ -21,6 +21,7 @@ import config_sources
 from clients.python.openrouter_proxy_client import KdfParameters, derive_key
 
 START_SECONDS = 60
+STAND_IN_CLIENT = "stand-in"
 Environment = dict[str, str]
 Child = subprocess.Popen[bytes]
 
@@ -49,6 +50,7 @@ def run(children: list[Child]) -> int:
     environment = dict(os.environ)
     if not (settings.openrouter_provision_key or settings.openrouter_api_keys or os.environ.get("OPENROUTER_API_URL")):
         environment |= start_stand_in(children, settings)
+        environment |= start_identity_provider(children, settings)
         settings = config_sources.load(environment)
         say("No OpenRouter key is set (OPENROUTER_PROVISION_KEY in .env): a stand-in answers in its place.")
     if settings.openrouter_provision_key:
@@ -59,6 +61,8 @@ def run(children: list[Child]) -> int:
     url = f"http://127.0.0.1:{settings.port}"
     wait_until_healthy(url, children)
     say_what_to_try(url, settings)
+    if settings.github_client_id == STAND_IN_CLIENT:
+        say_how_to_sign_on(url)
     while all(child.poll() is None for child in children):
         time.sleep(0.2)
     return 1
@@ -75,13 +79,30 @@ def start_stand_in(children: list[Child], settings: config.Config) -> Environmen
     management_key = key_file.read_text(encoding="ascii")
     command = [sys.executable, "-m", "sandbox.openrouter", "--port", "0", "--pace-ms", "60"]
     command += ["--state", str(folder / "openrouter.json"), "--management-key", management_key]
-    stand_in = subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE)
-    children.append(stand_in)
-    assert stand_in.stdout  # noqa: S101 - a pipe, as asked
-    address = orjson.loads(stand_in.stdout.readline())["listening"]
+    address = listening(children, command)
     own = {"DATA_DIR": str(folder), "OPENROUTER_API_URL": address, "OPENROUTER_PROVISION_KEY": management_key}
     no_database_server = ("DB_HOST", "DB_PASSWORD", "DB_PASSWORD_FILE", "DATABASE_URL", "DATABASE_URL_FILE")
     return own | dict.fromkeys(no_database_server, "")
+
+
+def start_identity_provider(children: list[Child], settings: config.Config) -> Environment:
+    """Start the stand-in for GitHub, Linux.do and OpenID Connect; return the settings that lead to it."""
+    address = listening(children, [sys.executable, "-m", "sandbox.identity_provider", "--port", "0"])
+    own = {"PUBLIC_URL": f"http://127.0.0.1:{settings.port}", "OIDC_NAME": "oidc", "OIDC_ISSUER": f"{address}/oidc"}
+    own |= {"GITHUB_URL": f"{address}/github", "GITHUB_API_URL": f"{address}/github"}
+    own |= {"LINUXDO_URL": f"{address}/linuxdo"}
+    for name in ("GITHUB", "LINUXDO", "OIDC"):
+        own |= {f"{name}_CLIENT_ID": STAND_IN_CLIENT, f"{name}_CLIENT_SECRET": f"secret-of-{STAND_IN_CLIENT}"}
+        own[f"{name}_CLIENT_SECRET_FILE"] = ""
+    return own
+
+
+def listening(children: list[Child], command: list[str]) -> str:
+    """Start a stand-in and return the address that it says it listens on."""
+    stand_in = subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE)
+    children.append(stand_in)
+    assert stand_in.stdout  # noqa: S101 - a pipe, as asked
+    return str(orjson.loads(stand_in.stdout.readline())["listening"])
 
 
 def start(program: str, environment: Environment) -> Child:
@@ -119,6 +140,13 @@ def say_what_to_try(url: str, settings: config.Config) -> None:
     say(f"{post} {url}/register -d '{account}'")
     say(f'TOKEN=$({post} {url}/login -d \'{account}\' | sed \'s/.*"token":"\\([^"]*\\)".*/\\1/\')')
     say(f"{post} -N {url}/v1/chat/completions -H \"Authorization: Bearer $TOKEN\" -d '{question}'")
+
+
+def say_how_to_sign_on(url: str) -> None:
+    """Addresses for a browser: the stand-in's pages ask who is there."""
+    names = ", ".join(f"{url}/api/auth/sso/{name}" for name in ("github", "linuxdo", "oidc"))
+    say(f"Log in through a stand-in for GitHub, Linux.do or OpenID Connect, in a browser: {names}")
+    say("You end up at a page with #sso=CODE; POST /api/auth/sso/token exchanges it for tokens.")
 
 
 def say(line: str) -> None:

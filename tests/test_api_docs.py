@@ -6,17 +6,16 @@ import hashlib
 import json
 import re
 import secrets
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.chromium import PROGRAM, needs_chromium
 from tests.gateway import ROOT, Gateway, check_headers, refusal_of
 from tests.test_nothing_private_is_written import encryption_key
 
 PAGES = ["/api/docs", "/api/redoc"]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +94,14 @@ def test_development_can_do_without(start):
     assert start(API_DOCS="off").get("/api/docs").status_code == 404
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
+@needs_chromium
 @pytest.mark.parametrize("path", PAGES)
 def test_a_browser_shows_them_under_their_policy(served, tmp_path: Path, path):
-    assert CHROMIUM
+    assert PROGRAM
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     options += ["--virtual-time-budget=20000", "--enable-logging=stderr", "--dump-dom"]
     shown = subprocess.run(
-        [CHROMIUM, *options, served.url + path], capture_output=True, text=True, timeout=120, check=False
+        [PROGRAM, *options, served.url + path], capture_output=True, text=True, timeout=120, check=False
     )
     for text in ("A gateway between your clients and OpenRouter", "Model calls", "Quota"):
         assert text in shown.stdout, shown.stderr[-2000:]

@@ -45,6 +45,13 @@ class Running:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         return requests.request(method, self.address + path, headers=headers, timeout=10, allow_redirects=False, **more)
 
+    def decide(self, authorization_url: str, account_id: str, decision: str = "approve") -> str:
+        """Approve a log-in at OpenRouter, or not; returns where the browser is sent then."""
+        form = {"account": account_id, "decision": decision}
+        answer = requests.post(authorization_url, data=form, timeout=10, allow_redirects=False)
+        assert answer.status_code == 302, answer.text
+        return answer.headers["location"]
+
     def chat(self, key: str, model: str = "openai/gpt-4o-mini", **more: Any) -> requests.Response:
         document = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100, **more}
         return self.call("POST", "/chat/completions", key, json=document)

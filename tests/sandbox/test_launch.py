@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from tests.gateway import environment, free_port, wait_for
 
@@ -61,8 +62,13 @@ def test_a_newcomer_talks_to_a_model_and_ctrl_c_ends_it_all(launched, tmp_path):
     assert (tmp_path / "data/stand-in/openrouter_proxy.db").exists()
     assert not (tmp_path / "data/openrouter_proxy.db").exists()
 
+    [addresses] = [line for line in output.read_text().splitlines() if line.startswith("Log in through a stand-in")]
+    for address in re.findall(r"http://[^ ,]+", addresses):
+        page = requests.get(address, timeout=30)
+        assert (page.status_code, "Log in as ann" in page.text) == (200, True)
+
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) >= 3
+    assert len(children) >= 4
     environments = {tuple(child.cmdline()[1:2]): child.environ() for child in children}
     for child in children:
         if "key_rotation.py" not in " ".join(child.cmdline()) and "sandbox.openrouter" not in child.cmdline():
