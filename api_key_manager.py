@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from clock import Clock
-from dedicated_keys import DedicatedKeys
-from errors import AppError, Busy, PaymentRequired, TooManyRequests
+from dedicated_keys import DedicatedKeys, account_is_spent, account_key_refused, out_of_credit, own_key_is_spent
+from errors import AppError, Busy, TooManyRequests
 from key_choice import Choice, PoolKey, Ring, Trial, load
 from key_health import MAX_OTHER_ASK_SECONDS, MAX_SUSPECT_ASK_SECONDS, Account, Breaker, Outage, health_told
 from logs import event
@@ -37,7 +37,8 @@ class ApiKeyManager:
     """This process's copy of the keys in use.
 
     max_in_flight: how many calls one key may carry at once in this process; 0 for any number.
-    choice_of: what a user has chosen; None where users have no keys of their own.
+    choice_of: what a user has chosen. all_have_own: whether everybody gets a key of their own, or only those have one
+    who have connected an account.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class ApiKeyManager:
         clock: Clock,
         max_in_flight: int = 0,
         choice_of: Callable[[int], UpstreamChoice] | None = None,
+        all_have_own: bool = True,
     ) -> None:
         self._store = store
         self._choice_of = choice_of
+        self._all_have_own = all_have_own
         self._clock = clock
         self._monotonic = clock.monotonic
         self._max_in_flight = max_in_flight or math.inf
@@ -66,8 +69,14 @@ class ApiKeyManager:
     # ── one call
 
     def choice_of(self, user_id: int) -> UpstreamChoice | None:
-        """What this user has chosen; None where users have no keys of their own."""
-        return self._choice_of(user_id) if self._choice_of else None
+        """What this user has chosen; None for who has no key of their own, nor gets one. Asks memory only."""
+        if self._choice_of and (self._all_have_own or self.is_connected(user_id)):
+            return self._choice_of(user_id)
+        return None
+
+    def is_connected(self, user_id: int) -> bool:
+        """True if the user's own account at OpenRouter is connected, and may pay for a call."""
+        return self._dedicated.is_connected(user_id)
 
     def pick(
         self,
@@ -108,6 +117,8 @@ class ApiKeyManager:
     def _pick_own(self, owner: int, tried: Collection[PoolKey], other: Other, free: bool) -> PoolKey:
         now = self._monotonic()
         key = self._dedicated.find(owner)
+        if key is None and self.is_connected(owner):
+            raise account_key_refused()
         if key is None or key.expires_at <= self._clock.timestamp():
             raise Busy("Your own OpenRouter key is being made; try again shortly", NEXT_PASS_SECONDS)
         accounts = {one.account for one in tried} if other is Other.ACCOUNT else ()
@@ -119,8 +130,10 @@ class ApiKeyManager:
         longest = max(shut, key=lambda breaker: breaker.until)
         if longest is key.rest and longest.reason in SPENT:
             raise own_key_is_spent()
+        if key.is_connected and longest.reason in SUSPECT:
+            raise account_key_refused()
         if longest.status == 402:
-            raise PaymentRequired("The service has run out of OpenRouter credit; its operator has to add some")
+            raise account_is_spent() if key.is_connected else out_of_credit()
         back_at = longest.until if longest.until < math.inf else key.questions.at
         wait = math.ceil(min(max(back_at - now, 1), 60))
         raise TooManyRequests("Your own OpenRouter key is resting; try again shortly", wait)
@@ -196,7 +209,7 @@ class ApiKeyManager:
         if not choice.resting:
             return Busy("No OpenRouter key is available at this moment; try again shortly", retry_after_seconds=5)
         if choice.needs_credit:
-            return PaymentRequired("The service has run out of OpenRouter credit; its operator has to add some")
+            return out_of_credit()
         wait = math.ceil(min(max(choice.back_at - now, 1), 60))
         return TooManyRequests("Every OpenRouter key is resting; try again shortly", wait)
 
@@ -223,7 +236,7 @@ class ApiKeyManager:
                 for breaker in key.breakers_held:
                     breaker.close()
                 self._end_trial(key)
-            if self._outage.is_on:
+            if self._outage.is_on and not key.is_connected:  # an account of its own: no news of the others
                 self._outage.succeeded(key.id, len(self._keys), self._monotonic())
                 self._note_outage(was_on=True)
 
@@ -416,11 +429,3 @@ class ApiKeyManager:
             with self._lock:
                 self._uses.update(uses)
             raise
-
-
-def own_key_is_spent() -> PaymentRequired:
-    """What a user is told whose calls may be carried by their own key only, which can't pay for them."""
-    return PaymentRequired(
-        "What your own OpenRouter key may still spend does not pay for this request. GET /api/upstream says how much "
-        'that is; PUT /api/upstream with {"choice": "dedicated_first"} lets the shared keys step in'
-    )

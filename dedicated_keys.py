@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 from clock import Clock
 from db import DatabaseError
-from errors import Busy
+from errors import AppError, Busy, PaymentRequired, UpstreamFailed
 from key_choice import PoolKey, load
+from openrouter_errors import Lasts, Refusal, Row
 from pool_keys import KeyRow, PoolKeys
 
 # Users whose key, or its absence, is kept; about 1 kB each. Every reload looks all of them up.
@@ -32,8 +33,13 @@ class DedicatedKeys:
         self._join = join
         self._lock = lock
         self._keys: dict[int, PoolKey | None] = {}
+        self._connected: frozenset[int] = frozenset()
         self._reloads = 0
         self._ask_at = 0.0
+
+    def is_connected(self, owner: int) -> bool:
+        """True if the user has a connected key in use, as the last reload has seen."""
+        return owner in self._connected
 
     def known(self, owner: int) -> PoolKey | None:
         """The user's key if it is in memory."""
@@ -85,14 +91,53 @@ class DedicatedKeys:
         with self._lock:
             self._reloads += 1
             old = dict(self._keys)
+        connected = self._store.connected_owners()
         before = {key.id: key for key in old.values() if key}
         found = load(self._store, list(self._store.dedicated(old.keys()).values()), {**leaving, **before})
         keys = {key.owner_id: key for _, key in found}
         with self._lock:
             # Users who have come meanwhile were read after this reload began.
             self._keys = {**self._keys, **{owner: keys.get(owner) for owner in old}}
+            self._connected = connected
         used = {key.id for key in keys.values()}
         return found, [key for key in before.values() if key.id not in used]
+
+
+def out_of_credit() -> PaymentRequired:
+    """What users are told when the operator's account does not pay."""
+    return PaymentRequired("The service has run out of OpenRouter credit; its operator has to add some")
+
+
+def own_key_is_spent() -> PaymentRequired:
+    """What a user is told whose calls may be carried by their own key only, which can't pay for them."""
+    return PaymentRequired(
+        "What your own OpenRouter key may still spend does not pay for this request. GET /api/upstream says how much "
+        'that is; PUT /api/upstream with {"choice": "dedicated_first"} lets the shared keys step in'
+    )
+
+
+def account_is_spent() -> PaymentRequired:
+    """What a user is told whose connected account does not pay for a call, if no other key may step in."""
+    return PaymentRequired(
+        "Your OpenRouter account does not pay for this request: add credit at https://openrouter.ai/settings/credits, "
+        'or let the shared keys step in by PUT /api/upstream with {"choice": "dedicated_first"}'
+    )
+
+
+def account_key_refused() -> UpstreamFailed:
+    """The same for an account whose key does not work any more."""
+    return UpstreamFailed(
+        "The key of your OpenRouter account does not work any more: connect the account again "
+        "(POST /api/v1/openrouter/oauth/initiate), or disconnect it"
+    )
+
+
+def account_refusal(refusal: Refusal, row: Row) -> AppError | None:
+    """The same by a refusal; None for those that are not about the account."""
+    if row.lasts is Lasts.CONFIRMED:
+        return account_key_refused()
+    is_about_money = row.answer is not None and row.answer(refusal).status == PaymentRequired.status
+    return account_is_spent() if is_about_money else None
 
 
 def _database_is_away() -> Busy:

@@ -44,6 +44,7 @@ class Keys(Protocol):
     """What carries calls to a destination; `ApiKeyManager` says what each of these does."""
 
     def choice_of(self, user_id: int) -> UpstreamChoice | None: ...
+    def is_connected(self, user_id: int) -> bool: ...
     def pick(
         self,
         tried: Collection[PoolKey] = (),
@@ -156,6 +157,10 @@ class UpstreamKey:
 
     def choice_of(self, _user_id: int) -> None:
         """There is nothing to choose."""
+
+    def is_connected(self, _user_id: int) -> bool:
+        """The operator pays, whoever calls."""
+        return False
 
     def pick(self, tried: Collection[PoolKey] = (), **_how: Any) -> PoolKey:
         """The key, if it may be used now and is not among `tried`. Raises Busy, TooManyRequests, PaymentRequired."""

@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from key_health import Account, Breaker, Questions
 from logs import event
-from pool_keys import KeyRow, PoolKeys
+from pool_keys import KeyRow, KeySource, PoolKeys
 
 log = logging.getLogger("pool")
 
@@ -43,7 +43,7 @@ class PoolKey:
 
     expires_at: seconds since 1970. remaining_nano: what its limit has left in nano-dollars; None for no limit.
     is_low: its limit was too small for a request. is_in_pool: False once it has left, while calls go on. owner_id: the
-    only user whose calls it carries; None for everybody's.
+    only user whose calls it carries; None for everybody's. is_connected: it is of that user's own account, which pays.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class PoolKey:
         "expires_at",
         "id",
         "in_flight",
+        "is_connected",
         "is_in_pool",
         "is_low",
         "name",
@@ -73,6 +74,7 @@ class PoolKey:
         self.account = Account()
         self.rest = Breaker()
         self.questions = Questions(0.0)
+        self.is_connected = False
         self.in_flight = 0
         self.is_in_pool = True
         self.is_low = False
@@ -108,6 +110,7 @@ def load(store: PoolKeys, rows: Sequence[KeyRow], known: Mapping[int, PoolKey]) 
             expires_at = (row.expires_at - EXPIRY_MARGIN).timestamp() if row.expires_at else math.inf
             key = PoolKey(row.id, row.name, text, expires_at, row.owner_id)
             key.remaining_nano = row.remaining_nano
+            key.is_connected = row.source is KeySource.CONNECTED
             if row.account_id:
                 key.questions.end()  # what there is to ask of a healthy key is known
         if key:
@@ -125,7 +128,7 @@ class Trial(PoolKey):
     def __init__(self, key: PoolKey, breakers_held: list[Breaker]) -> None:  # shares all else with the key
         self.key = key
         self.id, self.name, self.authorization, self.account = key.id, key.name, key.authorization, key.account
-        self.owner_id = key.owner_id
+        self.owner_id, self.is_connected = key.owner_id, key.is_connected
         self.breakers_held = breakers_held
 
 

@@ -141,7 +141,7 @@ class KeyRotation:
         # The list came first: a key that it has and the rows have not is not one that was just being minted.
         now = self._clock.now()
         dedicated = self._dedicated()  # before the rows: who has got a key since then is seen to have it
-        rows = self.keys.rows(whose)
+        rows = self.keys.operated(whose)
         with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
         texts = self.keys.texts(with_text)
         unreadable = {row_id for row_id, text in texts.items() if isinstance(text, SealBroken)}
@@ -214,7 +214,7 @@ class KeyRotation:
 
 def pool_status(keys: PoolKeys) -> list[dict[str, object]]:
     """One line a state: how many keys, how many of them are users' own, and when the first of them expires."""
-    rows = keys.rows()
+    rows = keys.operated()
     lines: list[dict[str, object]] = []
     for state in KeyState:
         of_state = [row for row in rows if row.state is state]

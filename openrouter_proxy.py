@@ -124,7 +124,8 @@ class _Call:
     # ── tried
 
     def _send(self, key: PoolKey) -> Exchange:
-        self.meter.dispatch(key.id if self.to.upstream_id is None else None, self.to.upstream_id)
+        pool_key_id = key.id if self.to.upstream_id is None else None
+        self.meter.dispatch(pool_key_id, self.to.upstream_id, user_pays=key.is_connected)
         return self.to.send(self.api, key, self.request.headers, self.sent_body)
 
     def _head_came(self, tried: UpstreamTry) -> None:
@@ -138,7 +139,8 @@ class _Call:
 
     def answer(self) -> ProxyAnswer:
         """Status, headers and body to give back, as soon as they are known."""
-        self.meter.admit()
+        if not self.to.keys.is_connected(self.request.caller.user_id):
+            self.meter.admit()  # else it is known only with the key who pays
         # A stream begins after some silent seconds whatever OpenRouter will say, because some clients give up after
         # five. A plain answer's status can't be taken back: it begins only with white space that OpenRouter sent.
         seconds, keepalive = self.to.first_byte_timeout, self.proxy.keepalive

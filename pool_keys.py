@@ -7,7 +7,8 @@
 `stored` has the key's text; only `active` and `enabled` rows are picked; `draining` ones finish what they carry;
 `disabled` ones no longer work and wait to be deleted. `abandoned` never worked here, `dead` vanished at OpenRouter.
 `quarantined` is a row whose text is damaged, or a key with our name that no row knew. No row is ever removed: its name
-and hash are what tells our keys from others'.
+and hash are what tells our keys from others', and the ledger names rows by their ids. Only users' connected keys lose
+their hash in the end: those are none of ours, and may be connected again.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from clock import Clock
-from crypto import Envelopes, SealBroken, same, sha256_hex
+from crypto import Envelopes, SealBroken, new_id, same, sha256_hex
 from db import Database, Duplicate, Transaction, inserted_id
 from errors import NotFound
 from revisions import bump, current
 from tables import api_keys as table
-from tables import users
+from tables import openrouter_accounts, users
 from users import UserState
 
 T = TypeVar("T")
@@ -66,13 +67,14 @@ class KeySource(StrEnum):
     """Who brought a key into the pool.
 
     Minted ones are disabled and deleted at OpenRouter in the end; so are unknown ones, which bear our name but no row
-    knew them. Those that people brought are theirs.
+    knew them. Those that people brought are theirs; a connected one is of its owner's own account, which pays for it.
     """
 
     MINTED = "minted"
     ENVIRONMENT = "environment"
     OPERATOR = "operator"
     UNKNOWN = "unknown"
+    CONNECTED = "connected"
 
 
 class KeyAlreadyKnown(Exception):
@@ -132,6 +134,12 @@ def _batches(ids: Collection[int]) -> Iterator[list[int]]:
 
 
 _IN_USE = sa.and_(table.c.state == KeyState.ACTIVE, table.c.enabled)
+_NOT_CONNECTED = table.c.source != KeySource.CONNECTED
+
+
+def connected_key_of(owner_id: int) -> sa.ColumnElement[bool]:
+    """What is true of a key that a user has, or had, connected."""
+    return sa.and_(table.c.owner_id == owner_id, table.c.source == KeySource.CONNECTED)
 
 
 class PoolKeys:
@@ -152,6 +160,10 @@ class PoolKeys:
         """All keys of these owners, oldest first."""
         return self._select(_columns().where(_owned_by(whose)).order_by(table.c.id))
 
+    def operated(self, whose: Whose = ANYBODYS) -> list[KeyRow]:
+        """The same without users' connected keys: those that this service may renew, and has to account for."""
+        return self._select(_columns().where(_owned_by(whose), _NOT_CONNECTED).order_by(table.c.id))
+
     def page(self, whose: Whose, with_gone: bool, begin: int, size: int | None) -> tuple[list[KeyRow], int]:
         """A part of the keys, newest first, and how many there are in all. with_gone: those WITHOUT_TEXT too."""
         wanted = _owned_by(whose)
@@ -166,24 +178,36 @@ class PoolKeys:
         return self._select(_columns().where(_IN_USE, table.c.owner_id.is_(None)).order_by(table.c.id))
 
     def dedicated(self, owner_ids: Collection[int]) -> dict[int, KeyRow]:
-        """The key that each of these users may use alone; nothing for those who have none. Of two, the newer one."""
+        """The key that each of these users may use alone; nothing for those who have none.
+
+        A connected one before a minted one; of two minted ones, the newer one.
+        """
         found: dict[int, KeyRow] = {}
         for ids in _batches(owner_ids):
             rows = self._select(_columns().where(_IN_USE, table.c.owner_id.in_(ids)).order_by(table.c.id))
+            rows.sort(key=lambda row: row.source is KeySource.CONNECTED)  # the last one stays
             found |= {row.owner_id: row for row in rows if row.owner_id is not None}
         return found
 
+    def connected_owners(self) -> frozenset[int]:
+        """Users who have a connected key in use."""
+        # By the accounts, which are few: of keys with owners there may be a million.
+        query = sa.select(table.c.owner_id).join(openrouter_accounts, openrouter_accounts.c.pool_key_id == table.c.id)
+        with self._db.reading() as tx:
+            return frozenset(tx.scalars(query.where(_IN_USE)))
+
     def lacking(self, count: int) -> list[int]:
-        """Active users who have no key of their own, nor one on its way: so many of them, those with low ids first."""
+        """Active users without a minted key of their own, nor one on its way: so many of them, low ids first."""
         on_its_way = KeyState.INTENT, KeyState.STORED, KeyState.ACTIVE
-        has_one = sa.exists().where(table.c.owner_id == users.c.id, table.c.state.in_(on_its_way))
+        has_one = sa.exists().where(table.c.owner_id == users.c.id, table.c.state.in_(on_its_way), _NOT_CONNECTED)
         wanted = sa.and_(users.c.state == UserState.ACTIVE, ~has_one)
         with self._db.reading() as tx:
             return list(tx.scalars(sa.select(users.c.id).where(wanted).order_by(users.c.id).limit(count)))
 
     def owners(self, only_inactive: bool) -> set[int]:
-        """Users who have a key of their own in use. only_inactive: those of them who may not call any more."""
-        query = sa.select(table.c.owner_id).where(table.c.owner_id.is_not(None), table.c.state == KeyState.ACTIVE)
+        """Users who have a minted key of their own in use. only_inactive: those who may not call any more."""
+        wanted = sa.and_(table.c.owner_id.is_not(None), _NOT_CONNECTED, table.c.state == KeyState.ACTIVE)
+        query = sa.select(table.c.owner_id).where(wanted)
         if only_inactive:
             is_active = sa.exists().where(users.c.id == table.c.owner_id, users.c.state == UserState.ACTIVE)
             query = query.where(~is_active)
@@ -263,6 +287,21 @@ class PoolKeys:
         now = self._clock.now()
         values |= {"enabled": True, "created_at": now, "updated_at": now, "use_count": 0}
         return inserted_id(tx.execute(table.insert().values(values)))
+
+    # ── a user's connected key, in the transaction that connects or disconnects the account, and bumps the revision
+
+    def add_connected(self, tx: Transaction, owner_id: int, text: str, account_id: str | None) -> int:
+        """Store a key of a user's own account, in use at once; returns the row's id. Duplicate for a known key."""
+        values: dict[str, object] = {"state": KeyState.INTENT, "source": KeySource.CONNECTED, "owner_id": owner_id}
+        row_id = self._insert(tx, name=f"connected/{new_id()}", account_id=account_id, **values)
+        self._fill(tx, row_id, text, KeyState.ACTIVE)
+        return row_id
+
+    def drop_connected(self, tx: Transaction, row_id: int) -> None:
+        """Overwrite a connected key, whatever its state."""
+        gone = {"state": KeyState.DELETED, "api_key": None, "api_key_hash": None, "updated_at": self._clock.now()}
+        wanted = sa.and_(table.c.id == row_id, table.c.source == KeySource.CONNECTED)
+        tx.execute(table.update().where(wanted).values(gone))
 
     # ── moves
 

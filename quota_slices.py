@@ -92,16 +92,17 @@ class QuotaSlices:
 
     # ── the hot path
 
-    def reserve(self, caller: Caller, nano: int) -> Reservation:
+    def reserve(self, caller: Caller, nano: int, with_user: bool = True) -> Reservation:
         """Admit a call that may cost so much, by its user's quota and its client key's, whichever there are.
 
+        with_user: False for a call that the user's own account pays for.
         Raises QuotaExceeded; Busy if the database has to be asked and does not answer.
         """
         if not self.is_informed:
             self._credit.reserve(caller.user_id, nano)
             return Reservation(nano, None, None, caller.user_id)
         user, key = self._slices_of(caller)
-        user_quota_id = self._admit(user, nano) if user and nano and user.is_limited else None
+        user_quota_id = self._admit(user, nano) if with_user and user and nano and user.is_limited else None
         try:
             key_quota_id = self._admit(key, nano) if key and nano and key.is_limited else None
         except AppError:

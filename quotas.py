@@ -3,7 +3,8 @@
 At every moment, for every quota:
 
     reserved_nano = sum of its slices + sum of reserved_nano of the open rows of the ledger that name it
-    spent_nano    = sum of the costs of the subject's settled and estimated calls of the current window
+    spent_nano    = sum of the costs of the subject's settled and estimated calls of the current window,
+                    of a user's without those that the user's own OpenRouter account has paid for
 
 Every change of the two locks the quota's row first, then its slices; several quotas in the order of their ids. A new
 quota begins with what the roll-ups say was spent: whoever makes one holds the revision `quotas` against the ledger,
@@ -26,9 +27,10 @@ from db import Database, Transaction, inserted_id, utc_now
 from errors import BadRequest
 from gateway_processes import beaten_at
 from money import MAX_NANO, NANO, nano, usd
+from pool_keys import connected_key_of
 from quota_terms import PERIODS, RECOVERIES, QuotaTerms
 from revisions import bump
-from tables import quota_slices, revisions, usage_rollups
+from tables import api_keys, quota_slices, revisions, usage_rollups
 from tables import quotas as table
 
 SUBJECT = re.compile(r"(user|key)/[1-9][0-9]{0,17}")
@@ -404,9 +406,11 @@ def _spent_before(tx: Transaction, subject: str, terms: QuotaTerms, at: datetime
     kind, _, number = subject.partition("/")
     column = usage_rollups.c.user_id if kind == "user" else usage_rollups.c.client_key_id
     hour = terms.since(at).replace(minute=0, second=0, microsecond=0)
+    own = sa.select(api_keys.c.id).where(connected_key_of(int(number)))
+    counts = usage_rollups.c.pool_key_id.not_in(own) if kind == "user" else sa.true()
     costs = (
         sa.select(usage_rollups.c.start, sa.func.sum(usage_rollups.c.cost_nano))
-        .where(usage_rollups.c.period == "h", column == int(number), usage_rollups.c.start >= hour)
+        .where(usage_rollups.c.period == "h", column == int(number), usage_rollups.c.start >= hour, counts)
         .group_by(usage_rollups.c.start)
         .order_by(usage_rollups.c.start)
     )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from api_key_manager import own_key_is_spent
+from dedicated_keys import account_refusal, own_key_is_spent
 from destinations import Keys
 from errors import AppError, UpstreamFailed, UpstreamTimeout
 from key_choice import PoolKey
@@ -168,6 +168,8 @@ class Tries:
         is_spent = row.hits is Hits.KEY and row.lasts in {Lasts.RESET, Lasts.RELOAD}
         if not again and is_spent and self._choice is UpstreamChoice.DEDICATED_ONLY:
             raise own_key_is_spent()
+        if not again and current.key.is_connected and (told := account_refusal(refusal, row)):
+            raise told
         return again
 
     def _again(self, other: Other, *, pause: bool, any_key: bool) -> bool:

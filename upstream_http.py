@@ -271,9 +271,18 @@ class UpstreamHttp:
 
         Raises UpstreamError, NothingYet if it is not whole after `seconds` or has more than `max_bytes`.
         """
+        return self._whole("GET", path, headers, b"", seconds, max_bytes)
+
+    def post(self, path: str, body: bytes, seconds: float, max_bytes: int) -> tuple[int, bytes]:
+        """The same for a JSON body that nothing but itself authorizes."""
+        return self._whole("POST", path, b"Content-Type: application/json\r\n", body, seconds, max_bytes)
+
+    def _whole(
+        self, method: str, path: str, headers: bytes, sent: bytes, seconds: float, max_bytes: int
+    ) -> tuple[int, bytes]:
         until = time.monotonic() + seconds
-        head = self.request_line("GET", path) + b"Accept: application/json\r\nAccept-Encoding: identity\r\n" + headers
-        exchange = self.send(head, b"")
+        head = self.request_line(method, path) + b"Accept: application/json\r\nAccept-Encoding: identity\r\n" + headers
+        exchange = self.send(head, sent)
         try:
             exchange.wait_head(seconds)
             body = bytearray()

@@ -156,7 +156,7 @@ class _Round:
     # ── what is due
 
     def _due(self) -> Iterator[tuple[datetime, KeyRow]]:
-        rows = [row for row in self._keys.rows() if row.api_key_hash]
+        rows = [row for row in self._keys.operated() if row.api_key_hash]
         for day in reversed(self._days):
             for row in rows:
                 if self._is_open(day, row) and self._was_there(day, row):

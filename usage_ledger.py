@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -25,7 +25,9 @@ import usage_rollups
 from clock import Clock
 from db import BadValue, Database, Duplicate, Transaction, insert_rows
 from logs import event
+from pool_keys import KeySource
 from quotas import Move
+from tables import api_keys
 from tables import usage_ledger as table
 from usage_rollups import Sums
 
@@ -190,7 +192,7 @@ class UsageLedger:
                 after[key] = row
         changed = [key for key in sorted(after) if after[key] != before.get(key)]
         _refuse_known_generations(tx, before, after, changed)
-        effects = _Effects(process_id)
+        effects = _Effects(process_id, _connected(tx, {after[key]["pool_key_id"] for key in changed}))
         for key in changed:
             effects.add(before.get(key), after[key])
         # A changed row is written anew as a whole: two statements for any number of rows, where updates need one each.
@@ -267,11 +269,12 @@ def _refuse_known_generations(
 class _Effects:
     """What changed rows mean for quotas and roll-ups."""
 
-    def __init__(self, process_id: str | None) -> None:
+    def __init__(self, process_id: str | None, connected: Collection[int]) -> None:
         self.moves: dict[tuple[str, int], Move] = {}
         self.spent: list[tuple[str, datetime, int]] = []
         self.sums: dict[usage_rollups.Key, Sums] = {}
         self._from_journal = process_id is not None
+        self._connected = connected
 
     def add(self, before: Row | None, after: Row) -> None:
         """Add one row's change."""
@@ -282,7 +285,7 @@ class _Effects:
                 place = after["process_id"], quota_id
                 self.moves[place] = self.moves.get(place, Move()) + move
         if cost:
-            for subject in _subjects(after):
+            for subject in _subjects(after, user_pays=after["pool_key_id"] in self._connected):
                 self.spent.append((subject, after["created_at"], cost))
         ended = after["is_last"] and not (before and before["is_last"])
         sums = Sums(
@@ -314,7 +317,18 @@ def _is_unknown(row: Row | None) -> int:
     return int(row is not None and row["state"] == State.UNKNOWN)
 
 
-def _subjects(row: Row) -> Iterator[str]:
-    yield f"user/{row['user_id']}"
+def _connected(tx: Transaction, pool_key_ids: Collection[int | None]) -> set[int]:
+    """Those of these keys that belong to users' own accounts: nobody else pays for what they carry."""
+    wanted = [row_id for row_id in pool_key_ids if row_id is not None]
+    if not wanted:
+        return set()
+    is_connected = api_keys.c.source == KeySource.CONNECTED
+    return set(tx.scalars(sa.select(api_keys.c.id).where(api_keys.c.id.in_(wanted), is_connected)))
+
+
+def _subjects(row: Row, user_pays: bool) -> Iterator[str]:
+    """Whose quotas a cost counts in. What a client key may spend, its user has limited: that counts, whoever pays."""
+    if not user_pays:
+        yield f"user/{row['user_id']}"
     if row["client_key_id"] is not None:
         yield f"key/{row['client_key_id']}"

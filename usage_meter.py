@@ -91,16 +91,22 @@ class CallMeter:
         self._is_open = False
         self._attempt = 0
 
-    def admit(self) -> None:
-        """Reserve what the call may cost. Raises QuotaExceeded, Busy."""
-        self._reserved = self._slices.reserve(self._caller, self._most_nano)
+    def admit(self, user_pays: bool = False) -> None:
+        """Reserve what the call may cost. Raises QuotaExceeded, Busy.
 
-    def dispatch(self, pool_key_id: int | None, upstream_id: int | None = None) -> None:
+        user_pays: with an account of their own, so that the user's quota, of what others pay, is not asked.
+        """
+        self._reserved = self._slices.reserve(self._caller, self._most_nano, with_user=not user_pays)
+
+    def dispatch(self, pool_key_id: int | None, upstream_id: int | None = None, user_pays: bool = False) -> None:
         """Note that the call goes out now, with a key of the pool or to another upstream; by id, below 0 if unstored.
 
-        Raises Busy if that can't be written down, QuotaExceeded for another try."""
+        user_pays: as for `admit`, and only for calls that were not admitted before.
+
+        Raises Busy if that can't be written down, QuotaExceeded for a call that was not admitted, or another try.
+        """
         if self._reserved is None:
-            self.admit()
+            self.admit(user_pays)
         assert self._reserved is not None  # noqa: S101 - admit has just made it
         reserved = self._reserved
         record = self._about | {

@@ -33,14 +33,16 @@ class NewChoice(Body):
 class DedicatedKey(Shown):
     """One's own OpenRouter key; amounts are null without one.
 
-    state: `off` where users have no keys of their own; `none` for who gets none; `being_made`; `active`; `resting`
-    while the key can't carry calls.
+    state: `off` where users have no keys of their own, unless they connect an account; `none` for who gets none;
+    `being_made`; `active`; `resting` while the key can't carry calls. is_connected: it is of one's own account, which
+    pays; its limit is what OpenRouter said last.
     """
 
     state: Literal["off", "none", "being_made", "active", "resting"]
+    is_connected: bool
     limit_usd: float | None = Field(examples=[5])
     remaining_usd: float | None = Field(examples=[4.25])
-    limit_reset: Literal["daily", "weekly", "monthly", "none"]
+    limit_reset: Literal["daily", "weekly", "monthly", "none"] | None = Field(description="Null for a connected one")
 
 
 class OwnUpstream(Shown):
@@ -62,9 +64,12 @@ def upstream(caller: Caller) -> Response:
     "Choose between your key and the shared ones", Who.USER, body=NewChoice, answers={200: OwnUpstream}, refusals=(409,)
 )
 def choose(caller: Caller, body: NewChoice) -> Response:
-    """In force everywhere within two seconds. 409 where users have no keys of their own."""
-    if services().config.dedicated_keys == "off":
-        raise Conflict("Users have no OpenRouter keys of their own here (DEDICATED_KEYS is off): nothing to choose")
+    """In force everywhere within two seconds. 409 where users have no keys of their own, for who has connected none."""
+    if services().config.dedicated_keys == "off" and services().accounts.find(caller.user_id) is None:
+        raise Conflict(
+            "Users get no OpenRouter keys of their own here (DEDICATED_KEYS is off), "
+            "and you have connected no account: nothing to choose"
+        )
     services().users.set_upstream_choice(caller.user_id, UpstreamChoice(body.choice))
     event(log, "upstream_chosen", user_id=caller.user_id, choice=body.choice)
     return answer(_shown(caller.user_id))
@@ -73,18 +78,23 @@ def choose(caller: Caller, body: NewChoice) -> Response:
 def _shown(user_id: int) -> dict[str, object]:
     """Asked of the database: another process may have served the PUT a moment ago."""
     config, user = services().config, services().users.get(user_id)
-    key = services().keys.dedicated([user_id]).get(user_id) if config.dedicated_keys == "on" else None
+    key, account = services().keys.dedicated([user_id]).get(user_id), services().accounts.find(user_id)
+    is_connected = account is not None and key is not None and key.id == account.pool_key_id
+    if config.dedicated_keys == "off" and not is_connected:
+        key = None  # one that the rotation has yet to withdraw
+    amounts = account if is_connected else key
     dedicated = {
         "state": _state(user, key),
-        "limit_usd": usd(key.limit_nano) if key else None,
-        "remaining_usd": usd(key.remaining_nano) if key else None,
-        "limit_reset": config.dedicated_key_limit_reset,
+        "is_connected": is_connected,
+        "limit_usd": usd(amounts.limit_nano) if amounts else None,
+        "remaining_usd": usd(amounts.remaining_nano) if amounts else None,
+        "limit_reset": None if is_connected else config.dedicated_key_limit_reset,
     }
     return {"choice": user.upstream_choice.value, "dedicated": dedicated}
 
 
 def _state(user: User, key: KeyRow | None) -> str:
-    if services().config.dedicated_keys == "off":
+    if key is None and services().config.dedicated_keys == "off":
         return "off"
     if key is None or (key.expires_at and key.expires_at <= services().clock.now() + EXPIRY_MARGIN):
         return "being_made" if user.state is UserState.ACTIVE else "none"

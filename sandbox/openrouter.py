@@ -40,6 +40,9 @@ POST /sandbox/keys; POST /sandbox/settings (pace_ms, chunks, comments, comment_m
 generation_same_key_only, duplicate_generation_ids, keys_on_a_page, clock_offset_seconds). The clock's offset can end a
 UTC day, for limits that are reset then and for GET /activity, which shows days that are over.
 
+GET /auth?callback_url=...&code_challenge=...&code_challenge_method=S256 is OpenRouter's log-in: a page on which one
+picks an account and approves, or not, and POST /api/v1/auth/keys exchanges the code for a key.
+
 Models are called through POST /chat/completions, /completions, /responses, /messages and /embeddings; the scenarios are
 the same for all, as far as they make sense. Ids of the bodies of responses and messages are not those of generations:
 GET /generation takes what X-Generation-Id says. A tool that must be called is called, with arguments that fit its
@@ -66,6 +69,7 @@ from sandbox.openrouter_chat import Chat, Completions
 from sandbox.openrouter_control import Control, FaultRule, RequestLog
 from sandbox.openrouter_embeddings import Embeddings
 from sandbox.openrouter_faults import ROWS, Refused, values_of
+from sandbox.openrouter_logins import Logins
 from sandbox.openrouter_messages import Messages
 from sandbox.openrouter_responses import Responses
 from sandbox.openrouter_scenarios import Plan, Scenario, on_the_wire, whole_body
@@ -135,6 +139,8 @@ class StandIn:
         self._log = RequestLog(options.log_length)
         self._control = Control(self.books, self._settings, self._log)
         self._calls = ModelCalls(self.books, self._heads, self._generation_id)
+        self._logins = Logins(self.books)
+        self._routes = ROUTES | {"/auth/keys": {"POST": (self._logins.redeem, ANYONE)}}
         self.management_key = self._provision(options)
 
     def handle(self, exchange: Exchange) -> None:
@@ -142,6 +148,8 @@ class StandIn:
         if exchange.path.startswith(API + "/"):
             self._answer(exchange, exchange.path[len(API) :].rstrip("/"))
             self._log.add(exchange)
+        elif exchange.path == "/auth":
+            self._send(exchange, self._reply_of(exchange, self._logins.page), None)
         elif exchange.path.startswith("/sandbox/"):
             self._send(exchange, self._reply_of(exchange, self._control.answer), None)
         else:
@@ -175,7 +183,7 @@ class StandIn:
     def _call(self, exchange: Exchange, path: str) -> Reply:
         _, first, rest = (path + "//").split("/", 2)
         pattern, rest = (f"/{first}/*", rest[:-2]) if first in ("keys", "model") and rest != "/" else (path, "")
-        methods = ROUTES.get(pattern)
+        methods = self._routes.get(pattern)
         if methods is None and path not in APIS:
             raise Refused("404")
         if methods is None or exchange.method not in methods:

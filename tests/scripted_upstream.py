@@ -2,7 +2,7 @@
 
 Each script is a list of steps, chosen by the request's model: bytes are sent as they are; a float is a pause in seconds;
 an Event is waited for; RESET and CLOSE end the connection. After a script the connection serves the next request.
-Requests without a body get the script of the model "", at first a 404, and are not noted.
+Requests without a model get the script of the model "", at first a 404; those without a body are not noted.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class ScriptedUpstream:
             connection.close()
 
     def _play(self, connection: socket.socket, request: Received) -> bool:
-        scripts = self.scripts[json.loads(request.body)["model"] if request.body else ""]
+        scripts = self.scripts[json.loads(request.body or b"{}").get("model", "")]
         for step in scripts.pop(0) if len(scripts) > 1 else scripts[0]:
             if isinstance(step, bytes):
                 try:

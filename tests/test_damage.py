@@ -16,7 +16,7 @@ from clock import Clock
 from crypto import Envelopes
 from db import Database, Transaction
 from pool_keys import KeySource, PoolKeys
-from sealed_secrets import username_key
+from sealed_secrets import USERNAME_KEY, deployment_key
 from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.gateway import Gateway, refusal_of, run
@@ -54,7 +54,7 @@ def settings(empty_database_url: str, stand_in: Running) -> dict[str, Any]:
 def pool(db: Database, accounts_keys: list[dict[str, str]]) -> list[int]:
     """The rows of the four keys, in a database that a gateway has used."""
     envelopes = Envelopes([ENCRYPTION_KEY])
-    username_key(db, envelopes, Clock().now())
+    deployment_key(db, envelopes, USERNAME_KEY, Clock().now())
     keys = PoolKeys(db, envelopes, Clock())
     return [keys.add(key["key"], f"key {number}", KeySource.MINTED) for number, key in enumerate(accounts_keys)]
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 import dedicated_keys
-from api_key_manager import REPORTED_AT_REST, ApiKeyManager, own_key_is_spent
+from api_key_manager import REPORTED_AT_REST, ApiKeyManager
 from crypto import Envelopes
 from db import Database, DatabaseError
 from errors import AppError, Busy, PaymentRequired, TooManyRequests
@@ -138,7 +138,7 @@ def test_a_key_that_rests_lets_shared_ones_step_in_unless_its_user_wants_none(po
     assert pool.picks(OWNER, DEDICATED_FIRST) == pool.picks(OWNER, SHARED_FIRST) == shared
     error = pool.error(OWNER)
     if refusal is SPENT:
-        assert (type(error), error.message) == (PaymentRequired, own_key_is_spent().message)
+        assert (type(error), error.message) == (PaymentRequired, dedicated_keys.own_key_is_spent().message)
     else:
         assert isinstance(error, TooManyRequests)
         assert "Your own OpenRouter key is resting" in error.message

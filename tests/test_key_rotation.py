@@ -396,7 +396,7 @@ def test_a_database_that_is_away_ends_it_with_1_and_one_clear_line(program, acco
 def test_a_wrong_encryption_key_ends_it_before_openrouter_is_asked(program, account):
     db = opened(program)
     db.upgrade()
-    sealed_secrets.username_key(db, Envelopes([ENCRYPTION_KEY]), datetime.now(UTC))
+    sealed_secrets.deployment_key(db, Envelopes([ENCRYPTION_KEY]), sealed_secrets.USERNAME_KEY, datetime.now(UTC))
     db.close()
     ended = run("key_rotation.py", "--once", **program)
     assert ended.returncode == 1

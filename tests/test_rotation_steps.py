@@ -215,7 +215,7 @@ def test_a_new_key_with_another_limit_than_asked_for_is_never_used_and_deleted(o
 
 
 def test_a_rotation_that_runs_on_with_a_replaced_encryption_key_takes_no_row_for_damaged(rotor, account):
-    sealed_secrets.username_key(rotor.db, Envelopes([ENCRYPTION_KEY]), rotor.clock.now())
+    sealed_secrets.deployment_key(rotor.db, Envelopes([ENCRYPTION_KEY]), sealed_secrets.USERNAME_KEY, rotor.clock.now())
     rotor.run()
     before, newest = rotor.states(), Fernet.generate_key().decode()
     list(reencrypt(rotor.db, Envelopes([newest, ENCRYPTION_KEY])))

@@ -254,6 +254,17 @@ def test_a_small_answer_is_read_whole_and_its_connection_used_again(http, upstre
     assert upstream._connections == 1
 
 
+def test_a_small_body_is_posted_without_anything_that_authorizes(http, upstream):
+    upstream.play("", json_answer("200 OK", b"{}"))
+    assert http.post("/auth/keys", b'{"code": "x"}', 5, 100) == (200, b"{}")
+    [received] = upstream.received
+    head = received.head.decode().lower()
+    assert head.startswith("post /api/v1/auth/keys http/1.1\r\n")
+    assert "content-type: application/json\r\n" in head
+    assert "authorization" not in head
+    assert received.body == b'{"code": "x"}'
+
+
 @pytest.mark.parametrize(
     ("steps", "error"),
     [

@@ -208,6 +208,19 @@ def test_a_key_that_was_brought_is_used_elsewhere_too_without_alarm(books, caplo
     assert told(caplog) == {}
 
 
+def test_a_key_of_a_users_own_account_is_nobodys_business(books, caplog):
+    key = books.stand_in.new_key(account=books.account.id)  # the operator's own account, even
+    row_id = books.db.transact(lambda tx: books.keys.add_connected(tx, 7, key["key"], None))
+    books.use(books.minted())
+    books.use(key | {"id": row_id})
+    books.spend(key)
+    books.at("2031-03-10T02:00:00")
+    books.check.run_if_due()
+    assert row_id not in {row for _, row in books.found()}
+    assert len(books.found()) == 1
+    assert told(caplog) == {}
+
+
 def test_a_key_of_another_account_is_not_known(books, caplog):
     key = books.brought(books.stand_in.new_key())
     ours = books.use(key)

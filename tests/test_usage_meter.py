@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 
 import usage_journal
 from auth import Caller
+from client_keys import ClientKey
 from config import Config
+from crypto import Envelopes
 from db import Database, database_url
 from errors import Busy, QuotaExceeded
 from gateway_processes import GatewayProcess
+from pool_keys import PoolKeys
 from quota_slices import QuotaSlices
 from quotas import Quotas
 from tables import quota_slices, quotas, usage_ledger
-from tests.conftest import MovableClock
+from tests.conftest import ENCRYPTION_KEY, MovableClock
 from tests.data_plane import WHOLE, request, whole
 from tests.scripted_upstream import json_answer
 from usage_journal import UsageJournal
@@ -40,6 +43,12 @@ COSTS_200 = {"cost": Decimal("0.0000002"), "prompt_tokens": 3, "completion_token
 def request_id(number: int) -> str:
     """One of the time at which the clock stands."""
     return f"{round(MovableClock().timestamp() * 1000):012x}{number:020x}"
+
+
+def connect(db: Database, clock: MovableClock, user_id: int) -> int:
+    """A key of this user's own account; returns its row's id."""
+    keys = PoolKeys(db, Envelopes([ENCRYPTION_KEY]), clock)
+    return db.transact(lambda tx: keys.add_connected(tx, user_id, "sk-or-v1-" + "c" * 64, None))
 
 
 class Office:
@@ -60,10 +69,10 @@ class Office:
         self.ledger = UsageLedger(db, clock)
         self.made = 0
 
-    def call(self, stream: bool = True, user_id: int = 1) -> CallMeter:
+    def call(self, stream: bool = True, user_id: int = 1, client_key: ClientKey | None = None) -> CallMeter:
         self.made += 1
         meters = UsageMeter(self.journal, self.slices)
-        return meters.call(request_id(self.made), Caller(user_id, "s", 9e9), "a/b", stream, MOST_NANO)
+        return meters.call(request_id(self.made), Caller(user_id, "s", 9e9, client_key), "a/b", stream, MOST_NANO)
 
     def written(self) -> list[dict[str, Any]]:
         """What the journal holds that was not drained."""
@@ -107,6 +116,78 @@ def office(db: Database, clock: MovableClock, tmp_path: Path) -> Iterator[Office
 
 def finish(meter: CallMeter, result: TryResult | None, outcome: str = "complete", status: int = 200) -> None:
     meter.finish(result, http_status=status, outcome=outcome, first_byte_ms=1, total_ms=2)
+
+
+# ── who pays
+
+
+def test_a_call_that_the_users_own_account_pays_for_reserves_and_spends_nothing_of_the_quota(office, clock):
+    key = connect(office.db, clock, 1)
+    for number in range(30):  # thrice what the quota would let in
+        meter = office.call()
+        meter.dispatch(key, user_pays=True)
+        finish(meter, TryResult(f"gen-{number}", {"cost": Decimal("0.000001")}))
+    office.drain()
+    assert {(row.state, row.cost_nano, row.reserved_nano, row.user_quota_id) for row in office.rows()} == {
+        ("settled", 1000, 0, None)
+    }
+    with office.db.reading() as tx:
+        [quota] = tx.execute(sa.select(quotas))
+    assert (quota.spent_nano, quota.reserved_nano) == (0, 0)
+    other = office.call()  # with a shared key again
+    other.dispatch(KEY)
+    finish(other, TryResult("gen-x", COSTS_200))
+    office.drain()
+    assert office.in_database()[2] == 200
+
+
+def test_another_try_with_a_shared_key_is_admitted_by_the_quota(office, clock):
+    key = connect(office.db, clock, 1)
+    meter = office.call()
+    meter.dispatch(key, user_pays=True)
+    meter.over(TryResult(refused=True))
+    meter.dispatch(KEY)
+    finish(meter, TryResult("gen-1", COSTS_200))
+    office.drain()
+    assert [(row.pool_key_id, row.user_quota_id is None) for row in office.rows()] == [(key, True), (KEY, False)]
+    assert office.in_database()[2] == 200
+    office.check()
+
+
+def test_an_account_connected_after_the_call_was_admitted_gives_its_reservation_back(office, clock):
+    meter = office.call()
+    meter.admit()
+    meter.dispatch(connect(office.db, clock, 1), user_pays=True)
+    finish(meter, TryResult("gen-1", COSTS_200))
+    office.drain()
+    slice_nano, reserved_nano, spent_nano = office.in_database()
+    assert spent_nano == 0
+    assert reserved_nano == slice_nano == office.in_memory()
+
+
+def test_a_client_keys_quota_counts_whoever_pays(office, clock):
+    key = connect(office.db, clock, 1)
+    office.slices._quotas.set("key/5", 900, None, "month", "reset")
+    office.slices.reload()
+    client_key = ClientKey(5, 1)
+    meter = office.call(client_key=client_key)
+    meter.dispatch(key, user_pays=True)
+    finish(meter, TryResult("gen-1", {"cost": Decimal("0.0000005")}))
+    with pytest.raises(QuotaExceeded, match="This key's quota"):
+        office.call(client_key=client_key).dispatch(key, user_pays=True)
+    office.drain()
+    with office.db.reading() as tx:
+        assert dict(tx.execute(sa.select(quotas.c.subject, quotas.c.spent_nano)).all()) == {"user/1": 0, "key/5": 500}
+
+
+def test_a_quota_that_begins_leaves_out_what_own_accounts_have_paid(office, clock):
+    meter, own = office.call(), office.call()
+    meter.dispatch(KEY)
+    finish(meter, TryResult("gen-1", COSTS_200))
+    own.dispatch(connect(office.db, clock, 1), user_pays=True)
+    finish(own, TryResult("gen-2", {"cost": Decimal("0.000001")}))
+    office.drain()
+    assert office.slices._quotas.set("user/1", 10_000, None, "week", "reset").spent_nano == 200
 
 
 # ── what each ending means

@@ -206,7 +206,7 @@ def test_the_first_refusal_of_an_own_key_says_so_where_no_other_may_step_in(hous
 
 def test_what_is_told_of_a_key_follows_it_through_its_life(house):
     person = Person(house)
-    empty = {"limit_usd": None, "remaining_usd": None, "limit_reset": "monthly"}
+    empty = {"is_connected": False, "limit_usd": None, "remaining_usd": None, "limit_reset": "monthly"}
     assert person.upstream() == {"choice": "dedicated_first", "dedicated": {"state": "being_made", **empty}}
     house.rotate()
     assert house.served_by(person) == "own"

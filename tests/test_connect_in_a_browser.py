@@ -1,0 +1,161 @@
+"""Connecting one's OpenRouter account in a real browser, from a page of the gateway and back, and in the wrong one."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chromium import Chromium, needs_chromium
+from tests.gateway import Gateway, free_port, new_derived_key, wait_for
+from tests.sandbox.conftest import Running
+
+pytestmark = needs_chromium
+BASE = "/api/v1/openrouter"
+INITIATE = """
+(async () => {
+  const post = async (path, body, headers) => (await fetch(path, {
+    method: "POST", headers: {"Content-Type": "application/json", ...headers}, body: JSON.stringify(body),
+  })).json();
+  const session = await post("/login", %s);
+  const begun = await post("/api/v1/openrouter/oauth/initiate", {}, {Authorization: "Bearer " + session.access_token});
+  return begun.authorization_url;
+})()
+"""
+
+
+@pytest.fixture(scope="module")
+def service(stand_in: Running) -> dict[str, Any]:
+    """The account at OpenRouter that pays for whoever has connected none of their own, and its key."""
+    account = stand_in.new_account(balance=1000)["id"]
+    return {"account": account, "key": stand_in.new_key(account=account)["key"]}
+
+
+@pytest.fixture(scope="module")
+def gateway(start: Callable[..., Gateway], stand_in: Running, service: dict[str, Any]) -> Gateway:
+    """At the address that it takes for its public one: another site than OpenRouter's, which decides over cookies."""
+    port = free_port()
+    return start(
+        PORT=port,
+        PUBLIC_URL=f"http://localhost:{port}",
+        OPENROUTER_API_URL=stand_in.address,
+        OPENROUTER_API_KEYS=service["key"],
+    )
+
+
+class Person:
+    """Somebody with a browser, an account at the gateway, and one at OpenRouter."""
+
+    def __init__(self, gateway: Gateway, stand_in: Running, browser: Chromium) -> None:
+        self.gateway, self.stand_in, self.browser = gateway, stand_in, browser
+        self.account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
+        assert gateway.post("/register", self.account).status_code == 201
+        self.token = gateway.post("/login", self.account).json()["access_token"]
+        self.own = stand_in.new_account(balance=50)["id"]
+
+    def initiate(self) -> str:
+        """On a page of the gateway, which logs in and keeps its token to itself; returns where it sends the browser."""
+        self.browser.go(f"{self.gateway.settings['PUBLIC_URL']}/api/health")
+        return wait_for(lambda: self.browser.run(INITIATE % json.dumps(self.account)))
+
+    def status(self) -> dict[str, Any]:
+        answer = self.gateway.get(f"{BASE}/status", self.token)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def payer(self) -> str:
+        """The account at OpenRouter that has paid for a call."""
+        before = self.bill()
+        answer = self.gateway.chat(self.token)
+        assert answer.status_code == 200, answer.text
+        nothing = {"nano": 0}
+        [payer] = [one["account"] for key, one in self.bill().items() if one["nano"] > before.get(key, nothing)["nano"]]
+        return payer
+
+    def bill(self) -> dict[str, Any]:
+        return self.stand_in.control("GET", "bill")["keys"]
+
+    def exchanges(self) -> int:
+        """How often OpenRouter was asked to redeem a code."""
+        return sum(one["path"] == "/api/v1/auth/keys" for one in self.stand_in.control("GET", "log")["requests"])
+
+
+@pytest.fixture
+def new_browser(tmp_path: Path) -> Iterator[Callable[[], Chromium]]:
+    """Start browsers, each with a profile of its own."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(closing(Chromium(tmp_path / secrets.token_hex(4))))
+
+
+@pytest.fixture
+def person(gateway: Gateway, stand_in: Running, new_browser: Callable[[], Chromium]) -> Person:
+    return Person(gateway, stand_in, new_browser())
+
+
+def page_says(browser: Chromium) -> tuple[str, str]:
+    """The title and the text of the gateway's page to which the browser has come back."""
+    wait_for(lambda: browser.run(f"location.pathname == '{BASE}/oauth/callback' && document.readyState == 'complete'"))
+    return browser.run("document.title"), browser.run("document.querySelector('p').innerText")
+
+
+def test_somebody_connects_their_account_with_a_few_clicks_and_disconnects_it(gateway, service, person):
+    assert person.status()["state"] == "none"
+    assert person.payer() == service["account"]
+    browser = person.browser
+    browser.go(person.initiate())
+    wait_for(lambda: browser.run(f"location.origin == '{person.stand_in.root}' && document.readyState == 'complete'"))
+    browser.run(f"document.querySelector('select[name=account]').value = '{person.own}'")
+    browser.click("button[value=approve]")
+    assert page_says(browser) == ("Connected", "Your OpenRouter account is connected. You can close this window.")
+    assert browser.ask("Network.getCookies")["cookies"] == []  # it has done its work
+    status = person.status()
+    assert (status["connected"], status["state"], status["method"]) == (True, "active", "oauth")
+    wait_for(lambda: person.payer() == person.own)
+
+    browser.ask("Page.reload")
+    wait_for(lambda: browser.run("document.title") == "Not connected")  # a state works once
+    assert person.status() == status
+
+    assert gateway.post(f"{BASE}/logout", None, person.token).status_code == 200
+    assert person.status()["connected"] is False
+    wait_for(lambda: person.payer() == service["account"])
+
+
+def test_somebody_who_says_no_comes_back_to_a_page_that_tells_so(service, person):
+    before = person.exchanges()
+    person.browser.go(person.initiate())
+    person.browser.click("button[value=deny]")
+    title, text = page_says(person.browser)
+    assert title == "Not connected"
+    assert "was not approved" in text
+    assert person.status()["state"] == "none"
+    assert person.exchanges() == before
+    assert person.payer() == service["account"]
+
+
+def test_the_way_back_is_refused_in_a_browser_that_did_not_begin(gateway, stand_in, service, person, new_browser):
+    """As if an attacker sent the link to a victim, who is logged in and connecting too, or to somebody who is new."""
+    victim = Person(gateway, stand_in, new_browser())
+    victim.initiate()  # so that their browser has a cookie, but another
+    before = person.exchanges()
+    for browser in (new_browser(), victim.browser):
+        callback = stand_in.decide(person.initiate(), person.own)
+        browser.go(callback)
+        title, text = page_says(browser)
+        assert title == "Not connected"
+        assert "was not begun in this session or browser" in text
+        assert (person.status()["state"], victim.status()["state"]) == ("none", "none")
+    person.browser.go(callback)
+    assert page_says(person.browser)[0] == "Not connected"  # whoever shows a state uses it up
+    assert person.exchanges() == before  # OpenRouter has heard of no code
+    assert victim.payer() == person.payer() == service["account"]
+
+    person.browser.go(stand_in.decide(person.initiate(), person.own))
+    wait_for(lambda: person.browser.run("document.title") == "Connected")
+    assert person.status()["method"] == "oauth"
+    assert victim.status()["state"] == "none"
