@@ -9,6 +9,7 @@ from check_cli import check
 from command_line import Commands, services, show
 from encryption_key_cli import encryption_key_commands
 from key_cli import key_commands
+from personal_key_cli import personal_key_commands
 from pool_cli import pool_commands
 from quota_cli import quota_commands
 from upstream_cli import upstream_commands
@@ -23,6 +24,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(db_commands)
     app.cli.add_command(encryption_key_commands)
     app.cli.add_command(key_commands)
+    app.cli.add_command(personal_key_commands)
     app.cli.add_command(pool_commands)
     app.cli.add_command(logs_commands)
     app.cli.add_command(quota_commands)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import threading
 import time
 
-import json_text
 from api_key_manager import ApiKeyManager
 from background import repeat
 from crypto import SealBroken
 from key_choice import PoolKey, authorization_of
 from pool_keys import PoolKeys
-from remote_keys import KeyAccount, key_account
-from upstream_http import NothingYet, UpstreamError, UpstreamHttp
+from remote_keys import KeyAccount, ask
+from upstream_http import UpstreamHttp
 
 # At most this many questions in a row, then a pause: a few a second, however large the pool is.
 KEYS_AT_ONCE = 2
 PAUSE_SECONDS = 0.5
-ANSWER_SECONDS = 10.0
 # What was learned is written at intervals: every write makes every process reload its keys.
 WRITE_SECONDS = 10.0
-MAX_ANSWER_BYTES = 64 * 1024
 
 
 class KeyProbe:
@@ -41,7 +38,7 @@ class KeyProbe:
     def run_once(self) -> None:
         """Ask about the keys whose turn it is. Raises DatabaseError if what they told can't be written."""
         for key in self._pool.to_ask(KEYS_AT_ONCE):
-            status, told = self._ask(key.authorization)
+            status, told = ask(self._upstream, key.authorization)
             if status == 401:
                 self._pool.denied(key)
             elif told is None:
@@ -78,16 +75,5 @@ class KeyProbe:
         found: dict[str, int | None] = {}
         for row in rows:
             text = texts[row.id]
-            found[row.name] = None if isinstance(text, SealBroken) else self._ask(authorization_of(text))[0]
+            found[row.name] = None if isinstance(text, SealBroken) else ask(self._upstream, authorization_of(text))[0]
         return found
-
-    def _ask(self, authorization: bytes) -> tuple[int, KeyAccount | None]:
-        """The answer's status, 0 for none, and what a 200 tells."""
-        try:
-            status, body = self._upstream.get("/key", authorization, ANSWER_SECONDS, MAX_ANSWER_BYTES)
-            if status != 200:
-                return status, None
-            document = json_text.parse(body)
-            return 200, key_account(document.get("data"))
-        except (UpstreamError, NothingYet, TypeError, ValueError, AttributeError, ArithmeticError):
-            return 0, None

@@ -1,4 +1,4 @@
-"""Keys as OpenRouter describes them, read into our own types: to whom a key belongs, and what money it has left."""
+"""Keys as OpenRouter describes them, read into our own types: to whom a key belongs, what it has spent and has left."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import json_text
 from crypto import sha256_hex
 from money import nano
+from upstream_http import NothingYet, UpstreamError, UpstreamHttp
+
+ANSWER_SECONDS = 10.0
+MAX_ANSWER_BYTES = 64 * 1024
+MAX_LABEL = 190
 
 
 @dataclass(frozen=True)
@@ -30,19 +36,51 @@ class RemoteKey:
 
 @dataclass(frozen=True)
 class KeyAccount:
-    """What a key tells about itself. account_id: a hash that is equal for keys of one account."""
+    """What a key tells about itself. account_id: a hash that is equal for keys of one account.
+
+    usage_today_nano: the part of its usage that belongs to the current UTC day. label: the key's ends, as OpenRouter
+    shows them.
+    """
 
     account_id: str | None
     limit_nano: int | None
     remaining_nano: int | None
+    usage_nano: int | None = None
+    usage_today_nano: int | None = None
+    is_management: bool = False
+    label: str | None = None
+
+
+def ask(upstream: UpstreamHttp, authorization: bytes) -> tuple[int, KeyAccount | None]:
+    """What OpenRouter says to a key about itself: the answer's status, 0 for none, and what a 200 tells.
+
+    authorization: the header line with the key.
+    """
+    try:
+        status, body = upstream.get("/key", authorization, ANSWER_SECONDS, MAX_ANSWER_BYTES)
+        if status != 200:
+            return status, None
+        document = json_text.parse(body)
+        return 200, key_account(document.get("data"))
+    except (UpstreamError, NothingYet, TypeError, ValueError, AttributeError, ArithmeticError):
+        return 0, None
 
 
 def key_account(told: Any) -> KeyAccount:
     """The `data` of GET /key. Raises TypeError, ValueError, AttributeError or ArithmeticError if it is none."""
     owner = told.get("organization_id") or told.get("creator_user_id")
+    label = told.get("label")
     # Hashed: the id itself would tell whoever reads the database or a log which account it is.
     account_id = sha256_hex(f"openrouter-account {owner}") if owner else None
-    return KeyAccount(account_id, nano(told.get("limit")), nano(told.get("limit_remaining")))
+    return KeyAccount(
+        account_id,
+        limit_nano=nano(told.get("limit")),
+        remaining_nano=nano(told.get("limit_remaining")),
+        usage_nano=nano(told.get("usage")),
+        usage_today_nano=nano(told.get("usage_daily")),
+        is_management=bool(told.get("is_management_key") or told.get("is_provisioning_key")),
+        label=label[:MAX_LABEL] if isinstance(label, str) else None,
+    )
 
 
 def remote_key(told: Any) -> RemoteKey:

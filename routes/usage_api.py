@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date, datetime
 from typing import Literal
 
@@ -13,6 +14,7 @@ from auth import Caller
 from client_keys import ClientKeyRow
 from routes.http import MAX_PAGE, MAX_PAGE_SIZE, answer, services
 from routes.operation import Number, Page, Shown, Who, operation
+from routes.personal_key_api import cost
 from routes.usage_query import Days, LogFile, LogPage
 from usage_stats import no_usage
 
@@ -96,10 +98,23 @@ class DescribedKeySums(ClientKeySums):
     last_used: datetime | None
 
 
-class ClientKeysUsage(Shown):
-    """Usage by client key."""
+class PersonalKeyCost(Shown):
+    """What one's own OpenRouter key has cost, wherever it was used: its calls are nobody's here to count."""
+
+    id: int
+    name: str = Field(examples=["laptop"])
+    key_hint: str = Field(examples=["sk-or-01234****"])
+    state: Literal["valid", "suspect", "refused"]
+    synced_at: datetime | None
+    cost_nano: int = Field(description="In these days, in billionths of a dollar", examples=[5_000_000])
+    cost_usd: float = Field(examples=[0.005])
+
+
+class KeysUsage(Shown):
+    """Usage by client key; beside it, and not to be added up with it, what personal keys have cost anywhere."""
 
     items: list[DescribedKeySums]
+    personal_keys: list[PersonalKeyCost]
 
 
 class LogEntry(Shown):
@@ -178,18 +193,28 @@ def public_usage(caller: Caller, query: UsagePage) -> Response:
 
 
 @routes.get("/v1/keys")
-@operation("Usage by client key", Who.READER, query=Days, answers={200: ClientKeysUsage})
+@operation("Usage by key", Who.READER, query=Days, answers={200: KeysUsage})
 def public_keys(caller: Caller, query: Days) -> Response:
-    """Your client keys and their usage, costliest first.
+    """Your client keys and their usage, costliest first, and your own OpenRouter keys.
 
-    Beside those in use there are the revoked keys that were used; null stands for calls without a key.
+    Beside the client keys in use there are the revoked ones that were used; null stands for calls without a key.
     """
     used = {item["client_key_id"]: item for item in services().usage.client_keys(query.usage_of(caller.user_id))}
     rows = services().client_keys.of_user(caller.user_id, [key_id for key_id in used if key_id])
     described = {row.id: _described(row, services().clock.now()) for row in rows}
     unused = [no_usage(row.id) for row in rows if row.id not in used]
     items = [item | described.get(item["client_key_id"], NOT_KNOWN) for item in [*used.values(), *unused]]
-    return answer({"items": items})
+    return answer({"items": items, "personal_keys": _personal_keys(caller.user_id, *query.first_and_last())})
+
+
+def _personal_keys(user_id: int, first: date, last: date) -> list[dict[str, object]]:
+    rows = services().personal_key_sync.keys.of_user(user_id)
+    costs: Counter[int] = Counter()
+    for key_id, _, cost_nano in services().personal_key_sync.keys.days([row.id for row in rows], first, last):
+        costs[key_id] += cost_nano
+    shown = [row.to_dict() for row in rows]
+    told = "id", "name", "key_hint", "state", "synced_at"
+    return [{name: row[name] for name in told} | cost(costs[row["id"]]) for row in shown]
 
 
 def _described(row: ClientKeyRow, now: datetime) -> dict[str, object]:

@@ -75,14 +75,19 @@ class Days(Query):
     start_date: Day | None = Field(None, description="The first day (UTC)", examples=["2026-11-01"])
     end_date: Day | None = Field(None, description="The last day, included", examples=["2026-11-21"])
 
-    def usage_of(self, user_id: int | None) -> UsageFilter:
-        """The calls of a user, or of everybody, in these days. Raises BadRequest."""
+    def first_and_last(self) -> tuple[date, date]:
+        """The days, both included. Raises BadRequest."""
         last = self.end_date or services().clock.now().astimezone(UTC).date()
         first = self.start_date or last - timedelta(days=29)
         if first > last:
             raise BadRequest("start_date must not be after end_date")
         if last - first >= timedelta(days=MAX_DAYS):
             raise BadRequest(f"start_date and end_date may be at most {MAX_DAYS} days apart")
+        return first, last
+
+    def usage_of(self, user_id: int | None) -> UsageFilter:
+        """The calls of a user, or of everybody, in these days. Raises BadRequest."""
+        first, last = self.first_and_last()
         return UsageFilter(user_id, start=_midnight(first), end=_midnight(last) + timedelta(days=1))
 
 
