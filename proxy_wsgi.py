@@ -39,7 +39,7 @@ log = logging.getLogger("proxy")
 
 # The paths of model calls, letter by letter; each takes POST only. What goes up is built from the format's own path.
 PATHS: dict[str, ModelApi] = {f"{base}{api.path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS}
-PATHS |= {"/api/proxy/openrouter": CHAT}
+PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHAT}
 MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
 REQUEST_ID = "openrouter_proxy.request_id"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}

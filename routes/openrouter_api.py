@@ -85,6 +85,7 @@ class CurrentKey(Shown):
 
 @routes.get("/v1/models")
 @routes.get("/api/v1/models")
+@routes.get("/api/plugin-api/models")
 @operation("List models", Who.CALLER, query=ModelFilter, answers={200: Models, 304: ()}, refusals=(503,))
 def models(caller: Caller, query: ModelFilter) -> Response:
     """The models that you may use, as OpenRouter lists them, up to an hour old."""

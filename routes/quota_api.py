@@ -31,6 +31,7 @@ NO_QUOTA = dict.fromkeys(QuotaShown.model_fields)
 
 
 @routes.get("/api/quota")
+@routes.get("/api/plugin-api/quotas/user")
 @operation("Your quota", Who.CALLER, answers={200: QuotaShown})
 def quota(caller: Caller) -> Response:
     """What you may spend, and have spent. reserved_usd: held for calls that are running.

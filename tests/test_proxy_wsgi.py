@@ -14,7 +14,12 @@ EVENT = 'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"é👋�
 DONE = b"data: [DONE]\n\n"
 WHOLE = b'{"id":"gen-1","choices":[],"usage":{"cost":0.000007}}'
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
-CHAT_PATHS = ["/api/proxy/openrouter", "/v1/chat/completions", "/api/v1/chat/completions"]
+CHAT_PATHS = [
+    "/api/proxy/openrouter",
+    "/api/plugin-api/chat/completions",
+    "/v1/chat/completions",
+    "/api/v1/chat/completions",
+]
 FORMATS = ["completions", "embeddings", "responses", "messages"]
 PATHS = [*CHAT_PATHS, *(f"{base}/{name}" for name in FORMATS for base in ("/v1", "/api/v1"))]
 
