@@ -11,7 +11,7 @@ NODE_CLIENTS := tests/sdks/node
 LANGCHAIN := tests/sdks/langchain
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed
 
-.PHONY: help run test torture check lint fmt db lock bench bench-ledger
+.PHONY: help run test torture check lint fmt db lock bench bench-ledger bench-logins
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ bench: $(VENV)/dev ## Measure the gateway beside direct calls (takes some minute
 bench-ledger: $(VENV)/dev ## Measure the ledger and its log at ten million rows (takes half an hour and 15 GB of disk)
 	@tests/install-servers
 	@$(PYTHON) -m bench.ledger
+
+bench-logins: $(VENV)/dev ## Compare failed log-ins of unknown and of known names: answers and times (takes about a minute)
+	@$(PYTHON) -m bench.logins
 
 lock: $(VENV)/dev ## Rewrite all requirements*.txt with current versions and hashes
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 from pydantic import field_validator as check
+
+import setting_checks
 
 ROOT = Path(__file__).resolve().parent
 SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "DATABASE_URL", "REDIS_URL"} | {
+    "ACCEPTED_SECRET_KEYS",
     "OPENROUTER_PROVISION_KEY",
     "OPENROUTER_API_KEYS",
     "OUTBOUND_PROXY",
     "UPSTREAMS",
+    "GITHUB_CLIENT_SECRET",
+    "LINUXDO_CLIENT_SECRET",
+    "OIDC_CLIENT_SECRET",
 }
 PLACEHOLDER = re.compile(
     r"change[-_ ]?(me|this|it)|your[-_ ]|dev[-_]?secret|placeholder|insecure|example", re.IGNORECASE
@@ -31,8 +36,9 @@ KNOWN_WEAK = re.compile(
 # accept no new one once clients and reverse proxies keep as many as there are threads.
 IDLE_CONNECTIONS = 4000
 DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
+# Parts of paths beside providers, methods of log-ins, and owners of other states of log-ins.
+RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "session", "key", "password", "openrouter"}
 OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_-]{16,200}")
 
 
@@ -64,6 +70,9 @@ class Config(BaseModel):
         "development", description="production refuses missing or weak secrets; development generates them"
     )
     secret_key: SecretStr = Field(SecretStr(""), description="signs access tokens; at least 32 characters")
+    accepted_secret_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
+        (), description="more keys whose access tokens are accepted, separated by commas, while SECRET_KEY changes"
+    )
     encryption_key: SecretStr = Field(
         SecretStr(""), description="one or more Fernet keys, newest first: encrypts pool keys in the database"
     )
@@ -94,11 +103,13 @@ class Config(BaseModel):
     database_url: SecretStr | None = Field(
         None, description="instead of DB_*: mysql://, mysql+pymysql://, mariadb:// or sqlite:///path"
     )
-    redis_url: SecretStr | None = Field(
+    redis_url: Annotated[SecretStr | None, AfterValidator(setting_checks.redis_url)] = Field(
         None, description="counts the rate limits of several replicas together; without it each process counts alone"
     )
     app_hostname: str = Field("https://myapp.com", description="sent to OpenRouter as HTTP-Referer")
-    app_title: str = Field("MyApp", max_length=200, description="sent to OpenRouter as X-Title and X-OpenRouter-Title")
+    app_title: Annotated[str, AfterValidator(setting_checks.header_text)] = Field(
+        "MyApp", max_length=200, description="sent to OpenRouter as X-Title and X-OpenRouter-Title"
+    )
     openrouter_api_url: str = Field("https://openrouter.ai/api/v1", description="OpenRouter's API")
     openrouter_provision_key: SecretStr | None = Field(
         None, description="OpenRouter management key; only key_rotation.py needs it, give it to nothing else"
@@ -106,10 +117,10 @@ class Config(BaseModel):
     openrouter_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
         (), description="OpenRouter keys to put into the pool at start, separated by commas"
     )
-    outbound_proxy: SecretStr | None = Field(
-        None, description="http://user:password@host:port, an HTTP proxy (CONNECT) to OpenRouter and other upstreams"
+    outbound_proxy: Annotated[SecretStr | None, AfterValidator(setting_checks.http_proxy)] = Field(
+        None, description="http://user:password@host:port, an HTTP proxy (CONNECT) to upstreams and identity providers"
     )
-    upstreams: SecretStr | None = Field(
+    upstreams: Annotated[SecretStr | None, AfterValidator(setting_checks.list_of_objects)] = Field(
         None, description="upstreams beside OpenRouter, a JSON list; imported while the database has none"
     )
     allow_private_upstreams: bool = Field(
@@ -168,10 +179,14 @@ class Config(BaseModel):
         0, description="model calls from one address at once, in each process; 0 for any number"
     )
     login_rate_limit_per_minute: Limit = Field(
-        5, description="log-ins a minute from one address, and as many registrations and refreshes; 0 for any number"
+        5,
+        description="log-ins a minute from one address; as many registrations, refreshes, key checks; 0 for any number",
     )
     login_rate_limit_account_per_minute: Limit = Field(
         10, description="log-ins a minute to one account, from anywhere; 0 for any number"
+    )
+    check_username_rate_limit_per_minute: Limit = Field(
+        10, description="questions a minute from one address whether a username is taken; 0 for any number"
     )
     admin_rate_limit_per_minute: Limit = Field(
         120, description="requests a minute to /admin from one address; 0 for any number"
@@ -180,8 +195,39 @@ class Config(BaseModel):
         100, description="requests an hour with one API token; 0 for any number"
     )
     max_client_keys_per_user: int = Field(50, ge=1, le=10_000, description="client keys that a user may have at once")
-    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
-        (), description="networks whose X-Forwarded-For is believed, separated by commas; `unix` for a Unix socket"
+    max_api_keys_per_user: int = Field(
+        10, ge=1, le=1000, description="OpenRouter keys of their own that a user may have watched at once"
+    )
+    sync_interval_minutes: int = Field(
+        60, ge=1, le=24 * 60, description="how often such a key's usage is fetched from OpenRouter"
+    )
+    public_url: str = Field(
+        "",
+        description="this gateway's own address as browsers see it, https://host; log-ins elsewhere return to it",
+    )
+    github_url: str = Field("https://github.com", max_length=255, description="where people log in to GitHub")
+    github_api_url: str = Field("https://api.github.com", description="GitHub's API")
+    github_client_id: str = Field(
+        "", max_length=255, description="of an OAuth app at GitHub; lets people log in with it"
+    )
+    github_client_secret: SecretStr | None = Field(None, description="secret of that app")
+    linuxdo_url: str = Field("https://connect.linux.do", max_length=255, description="where people log in to Linux.do")
+    linuxdo_client_id: str = Field("", max_length=255, description="of an application at Linux.do")
+    linuxdo_client_secret: SecretStr | None = Field(None, description="secret of that application")
+    oidc_name: str = Field(
+        "oidc", pattern=r"^[a-z0-9-]{1,24}$", description="short name of the OpenID Connect provider, part of its paths"
+    )
+    oidc_issuer: str = Field(
+        "",
+        max_length=255,
+        description="its issuer URL exactly as it writes it, where its discovery document is",
+    )
+    oidc_client_id: str = Field("", max_length=255, description="of a client at that provider")
+    oidc_client_secret: SecretStr | None = Field(None, description="secret of that client")
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(setting_checks.networks)] = (
+        Field(
+            (), description="networks whose X-Forwarded-For is believed, separated by commas; `unix` for a Unix socket"
+        )
     )
     quota_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = Field(
         None,
@@ -216,6 +262,13 @@ class Config(BaseModel):
             raise ValueError(
                 "is known or weak; use at least 32 random characters, for example `openssl rand -base64 48`"
             )
+        return value
+
+    @check("accepted_secret_keys", mode="after")
+    @classmethod
+    def _each_strong(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            cls._strong(secret)
         return value
 
     @check("encryption_key", mode="after")
@@ -276,73 +329,47 @@ class Config(BaseModel):
             raise ValueError("has no password or a weak one; use at least 8 characters that nobody would guess")
         return value
 
-    @check("redis_url", mode="after")
-    @classmethod
-    def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        try:
-            parts = urlsplit(value.get_secret_value()) if value else None
-            _ = parts and parts.port
-        except ValueError:  # its text can hold the password
-            raise ValueError("is not a URL; write %23, %2F, %3F, %40 for # / ? @ in the password") from None
-        if parts and parts.scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        return value
-
-    @check("outbound_proxy", mode="after")
-    @classmethod
-    def _proxy_url(cls, value: SecretStr | None) -> SecretStr | None:
-        text = value.get_secret_value() if value else ""
-        try:
-            parts = urlsplit(text)
-            usable = parts.scheme == "http" and parts.hostname and parts.port and parts.path in {"", "/"}
-        except ValueError:  # its text can hold the password
-            usable = None
-        if text and (not usable or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", text)):
-            raise ValueError(
-                "must be http://host:port or http://user:password@host:port; write %40 for @ in a password"
-            )
-        return value
-
-    @check("upstreams", mode="after")
-    @classmethod
-    def _list_of_objects(cls, value: SecretStr | None) -> SecretStr | None:
-        try:
-            items = json.loads(value.get_secret_value()) if value else []
-        except (ValueError, RecursionError):  # its text holds keys
-            items = None
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise ValueError("must be a JSON list of objects, as docs/upstreams.md shows it")
-        return value
-
-    @check("trusted_proxies", mode="after")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            try:
-                _ = text == "unix" or ipaddress.ip_network(text)
-            except ValueError:
-                raise ValueError("must hold networks like 10.0.0.0/8, addresses, or `unix`") from None
-        return value
-
     @check("app_hostname", "openrouter_api_url", mode="after")
     @classmethod
     def _url(cls, value: str, info: ValidationInfo) -> str:
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
-        except ValueError:
-            usable = False
-        if not usable or parts.query or parts.fragment or "@" in parts.netloc or not re.fullmatch(r"[!-~]+", value):
-            raise ValueError("must be a URL like https://host/path, without user, query or fragment")
-        if info.field_name == "openrouter_api_url" and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        value = setting_checks.url(value)
+        if info.field_name == "openrouter_api_url" and not setting_checks.is_safe_to_call(value):
             raise ValueError("must use https: keys and prompts would cross the network in clear")
         return value.rstrip("/")
 
-    @check("app_title", mode="after")
+    @check("public_url", "github_url", "github_api_url", "linuxdo_url", "oidc_issuer", mode="after")
     @classmethod
-    def _header_text(cls, value: str) -> str:
-        if not value.isprintable() or not value.isascii():
-            raise ValueError("must be printable ASCII: it travels in a header")
+    def _sign_on_url(cls, value: str, info: ValidationInfo) -> str:
+        if not value:
+            return value
+        value = setting_checks.own_address(value) if info.field_name == "public_url" else setting_checks.url(value)
+        if info.data.get("app_env") == "production" and urlsplit(value).scheme != "https":
+            raise ValueError("must use https in production: log-ins would cross the network in clear")
+        return value if info.field_name == "oidc_issuer" else value.rstrip("/")  # an issuer is compared as it is
+
+    @check("oidc_name", mode="after")
+    @classmethod
+    def _free_name(cls, value: str) -> str:
+        if value in RESERVED_PROVIDERS:
+            raise ValueError(f"must not be one of {', '.join(sorted(RESERVED_PROVIDERS))}: they mean something else")
+        return value
+
+    @check("github_client_id", "linuxdo_client_id", "oidc_client_id", mode="after")
+    @classmethod
+    def _has_callback(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("public_url") == "":
+            raise ValueError("needs PUBLIC_URL too: callbacks are made from it")
+        if value and info.field_name == "oidc_client_id" and info.data.get("oidc_issuer") == "":
+            raise ValueError("needs OIDC_ISSUER too")
+        return value
+
+    @check("github_client_secret", "linuxdo_client_secret", "oidc_client_secret", mode="after")
+    @classmethod
+    def _goes_with_id(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        name = str(info.field_name).replace("secret", "id")
+        has_secret = bool(value and value.get_secret_value())
+        if name in info.data and has_secret != bool(info.data[name]):
+            raise ValueError(f"goes with {name.upper()}: set both, or neither")
         return value
 
     @check("openrouter_provision_key", "openrouter_api_keys", mode="after")
@@ -397,6 +424,11 @@ class Config(BaseModel):
         return self.host or ("0.0.0.0" if self.production else "127.0.0.1")  # noqa: S104 - inside a container
 
     @property
+    def signing_keys(self) -> list[str]:
+        """Keys of access tokens: the first signs, all are accepted."""
+        return [secret.get_secret_value() for secret in (self.secret_key, *self.accepted_secret_keys)]
+
+    @property
     def encryption_keys(self) -> list[str]:
         """Fernet keys, newest first."""
         return [key for key in re.split(r"[\s,]+", self.encryption_key.get_secret_value()) if key]
@@ -404,9 +436,10 @@ class Config(BaseModel):
     def secret_values(self) -> list[str]:
         """Every secret text in use, for the log's redaction."""
         single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
+        single += [self.github_client_secret, self.linuxdo_client_secret, self.oidc_client_secret]
         addresses = self.database_url, self.redis_url, self.outbound_proxy
         urls = [urlsplit(u.get_secret_value()).password or "" for u in addresses if u]
-        texts = [s.get_secret_value() for s in (*single, *self.openrouter_api_keys) if s]
+        texts = [s.get_secret_value() for s in (*single, *self.accepted_secret_keys, *self.openrouter_api_keys) if s]
         listed = json.loads(self.upstreams.get_secret_value()) if self.upstreams else []
         keys = [key for item in listed if isinstance(key := item.get("api_key"), str)]
         found = {*texts, *keys, *self.encryption_keys, *urls, *map(unquote, urls)}

@@ -295,7 +295,7 @@ def _error_schema() -> Json:
 
 def _tag(endpoint: str) -> str:
     words = endpoint.partition(".")[0].removesuffix("_api").replace("_", " ").capitalize()
-    return words.replace("Openrouter", "OpenRouter")
+    return words.replace("Openrouter", "OpenRouter").replace("Sso", "Single sign-on")
 
 
 def _tags(app: Flask) -> list[Json]:

@@ -6,6 +6,7 @@ described. A format that model_apis.py has and FORMATS lacks is a KeyError.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -197,7 +198,7 @@ def _operation(path: str, api: ModelApi) -> Json:
             "content": {"application/json": refused},
         }
     return {
-        "operationId": "call" + path.replace("/", "_"),
+        "operationId": "call" + re.sub(r"\W", "_", path),
         "summary": one.summary,
         "description": one.description,
         "tags": [TAG["name"]],

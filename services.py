@@ -12,34 +12,44 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.util import Finalize
 
+from account_api import AccountApi
 from api_key_manager import ApiKeyManager
 from api_tokens import ApiTokens
 from audit_log import AuditLog
-from auth import Auth
+from auth import Auth, SigningKeys
 from background import repeat
 from client_address import ClientAddresses
 from client_keys import ClientKeys
 from clock import Clock
 from config import Config
+from connected_accounts import ConnectedAccounts
 from cost_lookup import CostLookup
 from crypto import Envelopes, KeyHasher
 from db import Database, DatabaseClock, DatabaseError
 from destinations import Destinations
 from gateway_processes import GatewayProcess
 from generation_records import GenerationRecords
+from identities import Identities
+from identity_provider import IdentityProvider
+from key_derivation import KeyDerivation
 from key_probe import KeyProbe
 from log_retention import LogRetention
 from logs import event
 from model_prices import ModelPrices
 from money import nano
+from oauth_states import OAuthStates
 from openrouter_proxy import OpenRouterProxy
 from outage_credit import OutageCredit
 from outbound import GuardedDial, HttpProxy, dial_directly
+from personal_key_sync import PersonalKeySync
+from personal_keys import PersonalKeys
 from pool_keys import PoolKeys
 from quota_slices import QuotaSlices
 from quotas import Quotas
 from rate_limits import RateLimits
+from refused_log_ins import RefusedLogIns
 from revisions import WARN_SECONDS, RevisionWatcher
+from single_sign_on import SingleSignOn
 from start_up import CannotStart, DatabaseAway, FirstSteps, open_if_there, told_in_one_line, unstored_upstreams
 from upstream_http import UpstreamHttp
 from upstreams import Upstreams
@@ -71,9 +81,12 @@ class Services:
     sessions: UserSessions
     keys: PoolKeys
     pool: ApiKeyManager
+    personal_key_sync: PersonalKeySync
     client_keys: ClientKeys
     api_tokens: ApiTokens
     auth: Auth
+    key_derivation: KeyDerivation
+    sign_on: SingleSignOn
     addresses: ClientAddresses
     rate_limits: RateLimits
     proxy: OpenRouterProxy
@@ -93,6 +106,8 @@ class Services:
     costs: CostLookup
     audit: AuditLog
     upstreams: Upstreams
+    oauth_states: OAuthStates
+    accounts: ConnectedAccounts
     first_steps: FirstSteps
     started: bool = False
     _complain_at: float = 0.0
@@ -138,6 +153,7 @@ class Services:
             "cost-lookup": self.costs.run,
             "model-prices": self.prices.run,
             "log-retention": self.retention.run,
+            "personal-keys": self.personal_key_sync.run,
         }
 
     def _keep_fresh(self, stopping: threading.Event) -> None:
@@ -180,6 +196,7 @@ class Services:
         self.pool.write_counts()
         self.client_keys.live.write_uses()
         self.api_tokens.live.write_uses()
+        self.auth.refused.write()
 
     def stop(self) -> None:
         """Write what is still in memory. Called at exit, when no call is running any more; once is enough."""
@@ -207,29 +224,24 @@ def build(config: Config) -> Services:
     clock = Clock()
     db, envelopes = open_if_there(config)
     access_life = timedelta(hours=config.jwt_expiration_hours)
-    users = Users(db, None, clock)
+    users, keys = Users(db, None, clock), PoolKeys(db, envelopes, clock)
     sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
-    keys = PoolKeys(db, envelopes, clock)
     pool = _pool(config, users, keys, clock)
-    hasher = KeyHasher(permits=_each_worker(len(os.sched_getaffinity(0)), config))
+    hasher, audit = _hasher(config), AuditLog(db, clock)
     upstream, upstreams = _upstreams(config, db, envelopes, clock)
-    first_steps = FirstSteps(config, db, envelopes, clock, users, keys, upstreams)
+    first_steps = FirstSteps(config, db, envelopes, clock, users, sessions, keys, upstreams)
     first_steps.begin()
     database_clock = DatabaseClock(db)
     process = GatewayProcess(db, database_clock)
     journal = UsageJournal(config.data_dir / "journal", process.id)
     journal.check()
-    quotas = Quotas(db, database_clock, config)
-    credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
-    quota_slices = QuotaSlices(db, process.id, quotas, database_clock, credit)
+    quotas, quota_slices = _quotas(config, db, process, database_clock)
     client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, quota_slices.reload)
-    api_tokens, secret_key = ApiTokens(db, clock), config.secret_key.get_secret_value()
-    auth = Auth(users, sessions, hasher, secret_key, access_life, clock, client_keys.live, api_tokens.live)
-    ledger = UsageLedger(db, clock)
-    prices = ModelPrices(upstream, config.data_dir)
+    api_tokens, signing = ApiTokens(db, clock), SigningKeys(config.signing_keys)
+    auth = Auth(users, sessions, hasher, signing, clock, client_keys.live, api_tokens.live, RefusedLogIns(audit))
+    ledger, prices = UsageLedger(db, clock), ModelPrices(upstream, config.data_dir)
     destinations = Destinations(pool, upstream, prices, upstreams, clock, config)
-    records = GenerationRecords(keys, upstream)
-    proxy = OpenRouterProxy(destinations, UsageMeter(journal, quota_slices), config)
+    records, states = GenerationRecords(keys, upstream), OAuthStates(db, envelopes, clock)
     return Services(
         config=config,
         clock=clock,
@@ -238,12 +250,15 @@ def build(config: Config) -> Services:
         sessions=sessions,
         keys=keys,
         pool=pool,
+        personal_key_sync=PersonalKeySync(PersonalKeys(db, envelopes, database_clock, config), upstream),
         client_keys=client_keys,
         api_tokens=api_tokens,
         auth=auth,
+        key_derivation=KeyDerivation(hasher, config.kdf_domain),
+        sign_on=_sign_on(config, db, states, users, sessions, clock),
         addresses=ClientAddresses(config.trusted_proxies),
         rate_limits=RateLimits(config, clock),
-        proxy=proxy,
+        proxy=OpenRouterProxy(destinations, UsageMeter(journal, quota_slices), config),
         watcher=RevisionWatcher(db, clock),
         process=process,
         journal=journal,
@@ -258,15 +273,34 @@ def build(config: Config) -> Services:
         probe=KeyProbe(pool, keys, upstream),
         records=records,
         costs=CostLookup(db, ledger, records, clock),
-        audit=AuditLog(db, clock),
+        audit=audit,
         upstreams=upstreams,
+        oauth_states=states,
+        accounts=ConnectedAccounts(db, keys, clock, AccountApi(upstream, config)),
         first_steps=first_steps,
     )
 
 
 def _pool(config: Config, users: Users, keys: PoolKeys, clock: Clock) -> ApiKeyManager:
-    choice_of = users.upstream_choice if config.dedicated_keys == "on" else None
-    return ApiKeyManager(keys, clock, _each_worker(config.key_max_in_flight, config), choice_of)
+    most = _each_worker(config.key_max_in_flight, config)
+    return ApiKeyManager(keys, clock, most, users.upstream_choice, all_have_own=config.dedicated_keys == "on")
+
+
+def _quotas(config: Config, db: Database, process: GatewayProcess, clock: DatabaseClock) -> tuple[Quotas, QuotaSlices]:
+    quotas = Quotas(db, clock, config)
+    credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
+    return quotas, QuotaSlices(db, process.id, quotas, clock, credit)
+
+
+def _sign_on(
+    config: Config, db: Database, states: OAuthStates, users: Users, sessions: UserSessions, clock: Clock
+) -> SingleSignOn:
+    providers: dict[str, IdentityProvider] = {}
+    if config.public_url:  # without which there is no provider
+        from identity_providers import configured_providers  # here, because it takes a tenth of a second and 6 MB
+
+        providers = configured_providers(config, clock)
+    return SingleSignOn(providers, config.public_url, states, Identities(db, clock), users, sessions, clock)
 
 
 def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock) -> tuple[UpstreamHttp, Upstreams]:
@@ -276,6 +310,11 @@ def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock)
     openrouter = UpstreamHttp(config.openrouter_api_url, config.upstream_connect_timeout_seconds, dial=dial)
     others = Upstreams(db, envelopes, clock, GuardedDial(config.allow_private_upstreams, proxy))
     return openrouter, others
+
+
+def _hasher(config: Config) -> KeyHasher:
+    """Log-ins that wait leave threads for everything else."""
+    return KeyHasher(_each_worker(len(os.sched_getaffinity(0)), config), min(32, config.server_threads // 4))
 
 
 def _each_worker(amount: int, config: Config) -> int:

@@ -15,10 +15,17 @@ from routes import (
     admin_user_api,
     auth_api,
     client_key_api,
+    connect_api,
     health_api,
     http,
     openrouter_api,
+    password_api,
+    personal_key_api,
+    plugin_api,
+    profile_api,
     quota_api,
+    session_api,
+    sso_api,
     token_api,
     upstream_api,
     usage_api,
@@ -29,6 +36,10 @@ def register_all(app: Flask) -> None:
     """Add every route and the error handlers to the application."""
     http.register(app)
     app.register_blueprint(auth_api.routes)
+    app.register_blueprint(password_api.routes)
+    app.register_blueprint(session_api.routes)
+    app.register_blueprint(profile_api.routes)
+    app.register_blueprint(sso_api.routes)
     app.register_blueprint(health_api.routes)
     app.register_blueprint(quota_api.routes)
     app.register_blueprint(admin_api.routes)
@@ -40,7 +51,10 @@ def register_all(app: Flask) -> None:
     app.register_blueprint(admin_user_api.routes)
     app.register_blueprint(admin_audit_api.routes)
     app.register_blueprint(upstream_api.routes)
+    app.register_blueprint(connect_api.routes)
     app.register_blueprint(openrouter_api.routes)
     app.register_blueprint(client_key_api.routes)
     app.register_blueprint(token_api.routes)
+    app.register_blueprint(personal_key_api.routes)
+    app.register_blueprint(plugin_api.routes)
     app.register_blueprint(admin_key_api.routes)

@@ -79,6 +79,9 @@ class World:
             OPENROUTER_API_KEYS=key,
             SERVER_THREADS=32,
             API_TOKEN_RATE_LIMIT_PER_HOUR=0,
+            PUBLIC_URL="https://gateway.test",
+            GITHUB_CLIENT_ID="app",
+            GITHUB_CLIENT_SECRET="secret-of-app",
             **settings,
         )
         self.db = Database(database_url(Config(database_url=url)))

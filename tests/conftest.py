@@ -25,6 +25,7 @@ from tests.movable_clock import MovableClock
 from tests.redis_server import RedisServer
 from tests.rotor import account, new_rotor, one, rotor  # noqa: F401 - fixtures of several files
 from tests.sandbox.conftest import Running, stand_in, start_stand_in  # noqa: F401 - fixtures for every folder
+from tests.sign_on import started_provider
 
 pytest.register_assert_rewrite("tests.money_world")  # its assertions show what they compare
 
@@ -146,6 +147,13 @@ def start_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     """Start gateways that all tests share."""
     with started_gateways(tmp_path_factory) as begin:
         yield begin
+
+
+@pytest.fixture(scope="session")
+def identity_provider() -> Iterator[str]:
+    """The address of a stand-in for GitHub, Linux.do and OpenID Connect; it keeps nothing of anybody's."""
+    with started_provider() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

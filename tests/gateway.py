@@ -33,6 +33,7 @@ RATE_LIMIT = r'"[a-z-]+"(?:;[a-z]+=(?:\d+|"[a-z-]+"))+'
 ANY_NUMBER = {
     "LOGIN_RATE_LIMIT_PER_MINUTE": 0,
     "LOGIN_RATE_LIMIT_ACCOUNT_PER_MINUTE": 0,
+    "CHECK_USERNAME_RATE_LIMIT_PER_MINUTE": 0,
     "ADMIN_RATE_LIMIT_PER_MINUTE": 0,
 }
 
@@ -200,7 +201,7 @@ def start_gateway(log_file: Path, by_app_py: bool = False, **settings: object) -
     by_app_py: with `python app.py`, as people do. It checks and then becomes the server; without the checks a start
     costs half, and the tests start hundreds.
     """
-    port = free_port()
+    port = int(str(settings.pop("PORT", 0))) or free_port()
     env = environment(PORT=port, **ANY_NUMBER | settings)
     command, whole_env = [sys.executable, "app.py"], env
     if not by_app_py:

@@ -216,7 +216,9 @@ def test_a_wrong_encryption_key_is_refused_and_nothing_is_written(tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     db = Database(database_url(Config(database_url=url)))
     db.upgrade()
-    sealed_secrets.username_key(db, Envelopes(["N3NYZl9wTGs2UTJ3RTh0WTR1STBvUDFhUzNkRjVnSDc="]), datetime.now(UTC))
+    sealed_secrets.deployment_key(
+        db, Envelopes(["N3NYZl9wTGs2UTJ3RTh0WTR1STBvUDFhUzNkRjVnSDc="]), sealed_secrets.USERNAME_KEY, datetime.now(UTC)
+    )
     db.close()
     before = (tmp_path / "x.db").read_bytes()
     line = refusal(DATABASE_URL=url, DATA_DIR=tmp_path / "data", **PRODUCTION)

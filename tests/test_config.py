@@ -18,6 +18,14 @@ FERNET = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="
 OTHER_FERNET = "N3NYZl9wTGs2UTJ3RTh0WTR1STBvUDFhUzNkRjVnSDc="
 OPENROUTER_KEY = "sk-or-v1-" + "0123456789abcdef" * 4
 PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": STRONG, "ENCRYPTION_KEY": FERNET}
+CLIENT_SECRETS = ["GITHUB_CLIENT_SECRET", "LINUXDO_CLIENT_SECRET", "OIDC_CLIENT_SECRET"]
+SIGN_ON = {
+    "PUBLIC_URL": "https://gateway.test",
+    "OIDC_ISSUER": "https://login.test/realm/",
+    "GITHUB_CLIENT_ID": "gh-1",
+    "LINUXDO_CLIENT_ID": "ld-1",
+    "OIDC_CLIENT_ID": "oidc-1",
+} | dict.fromkeys(CLIENT_SECRETS, "kZ4-pw9!")
 
 
 def faults(**values: object) -> list[str]:
@@ -159,7 +167,7 @@ def test_an_empty_value_counts_as_not_set():
         "short",
     ],
 )
-@pytest.mark.parametrize("name", ["SECRET_KEY", "ADMIN_TOKEN"])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "ADMIN_TOKEN", "ACCEPTED_SECRET_KEYS"])
 def test_known_weak_short_and_repeated_secrets_are_refused(name, weak):
     assert "known or weak" in fault(**(PRODUCTION | {name: weak}))
     assert "known or weak" in fault(**{name: weak})  # in development too: it would be carried over
@@ -179,6 +187,7 @@ def test_no_random_secret_is_taken_for_a_weak_one(make):
         FERNET[:-2],
         FERNET[:-1],
         base64.urlsafe_b64encode(b"x" * 32).decode(),
+        base64.urlsafe_b64encode(b"31415926535897932384626433832795").decode(),  # typed: few different bytes
         base64.urlsafe_b64encode(bytes(range(31))).decode(),
         base64.urlsafe_b64encode(bytes(range(33))).decode(),
         f"{FERNET},{STRONG}",
@@ -240,6 +249,44 @@ def test_production_takes_a_strong_database_password():
     assert faults(**PRODUCTION, DATABASE_URL="sqlite:////var/lib/proxy.db") == []
 
 
+# ── single sign-on
+
+
+@pytest.mark.parametrize("app_env", ["development", "production"])
+def test_providers_need_an_id_a_secret_and_the_public_url(app_env):
+    values = PRODUCTION if app_env == "production" else {}
+    assert faults(**values, **SIGN_ON) == []
+    for name in SIGN_ON:
+        complaints = faults(**values, **{key: value for key, value in SIGN_ON.items() if key != name})
+        assert complaints, name
+        assert name in " ".join(complaints)
+        assert "kZ4-pw9!" not in str(complaints)
+
+
+@pytest.mark.parametrize("name", ["PUBLIC_URL", "GITHUB_URL", "GITHUB_API_URL", "LINUXDO_URL", "OIDC_ISSUER"])
+def test_log_ins_never_cross_a_network_in_clear_in_production(name):
+    assert faults(**SIGN_ON | {name: "http://127.0.0.1:8080"}) == []
+    [complaint] = faults(**PRODUCTION, **SIGN_ON | {name: "http://127.0.0.1:8080"})
+    assert complaint.startswith(f"{name}: must use https")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://gateway.test/path", "gateway.test", "ftp://gateway.test", "https://a@b", "https://a/?x"]
+)
+def test_the_public_url_is_an_address_without_path(url):
+    assert [line.partition(":")[0] for line in faults(PUBLIC_URL=url)] == ["PUBLIC_URL"]
+    assert config_sources.load({"PUBLIC_URL": "https://gateway.test/"}).public_url == "https://gateway.test"
+
+
+def test_an_issuer_is_taken_as_it_is_written():
+    assert config_sources.load(SIGN_ON).oidc_issuer == "https://login.test/realm/"
+
+
+@pytest.mark.parametrize("name", [*sorted(config.RESERVED_PROVIDERS), "Upper", "a/b", "", "x" * 25])
+def test_a_provider_has_a_name_that_means_nothing_else(name):
+    assert bool(faults(OIDC_NAME=name)) == bool(name)  # an empty one is the default
+
+
 # ── secrets from files
 
 
@@ -255,6 +302,7 @@ def test_a_secret_may_come_from_a_file_and_loses_its_line_end(tmp_path):
 def test_every_secret_may_come_from_a_file(tmp_path, name):
     values = {
         "SECRET_KEY": STRONG,
+        "ACCEPTED_SECRET_KEYS": f"{STRONG}\n{STRONG[::-1]}",
         "ENCRYPTION_KEY": FERNET,
         "ADMIN_TOKEN": STRONG,
         "DB_PASSWORD": "kZ4-pw9!",
@@ -264,9 +312,11 @@ def test_every_secret_may_come_from_a_file(tmp_path, name):
         "UPSTREAMS": '[{"name": "local", "api_key": "kZ4-pw9!"}]',
         "OPENROUTER_PROVISION_KEY": OPENROUTER_KEY,
         "OPENROUTER_API_KEYS": f"{OPENROUTER_KEY}\n{OPENROUTER_KEY[:-1]}",
-    }
+    } | dict.fromkeys(CLIENT_SECRETS, "kZ4-pw9!")
     (tmp_path / "secret").write_text(values[name] + "\r\n")
     more = {"DB_HOST": "db"} if name == "DB_PASSWORD" else {}
+    more |= SIGN_ON if name in CLIENT_SECRETS else {}
+    more = {setting: value for setting, value in more.items() if setting != name}
     loaded = config_sources.load({f"{name}_FILE": str(tmp_path / "secret"), "DATA_DIR": str(tmp_path / "data"), **more})
     value = getattr(loaded, name.lower())
     texts = [one.get_secret_value() for one in (value if isinstance(value, tuple) else [value])]
@@ -336,6 +386,7 @@ def test_printing_the_settings_shows_no_secret(tmp_path):
 
 def test_every_secret_text_in_use_is_known_to_the_redaction():
     values = PRODUCTION | {
+        "ACCEPTED_SECRET_KEYS": f"{STRONG[1:]},{STRONG[2:]}",
         "ENCRYPTION_KEY": f"{OTHER_FERNET},{FERNET}",
         "ADMIN_TOKEN": STRONG[::-1],
         "DB_PASSWORD": "kZ4-pw9!-db",
@@ -348,6 +399,8 @@ def test_every_secret_text_in_use_is_known_to_the_redaction():
     }
     assert set(config_sources.load(values).secret_values()) == {
         STRONG,
+        STRONG[1:],
+        STRONG[2:],
         STRONG[::-1],
         FERNET,
         OTHER_FERNET,
@@ -420,6 +473,23 @@ def test_plain_http_to_openrouter_is_refused(url):
 def test_plain_http_to_this_machine_is_accepted(tmp_path, url):
     loaded = config_sources.load({"OPENROUTER_API_URL": url, "DATA_DIR": str(tmp_path)})
     assert loaded.openrouter_api_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["gateway.example.net", "https://x/path", "https://a@x", "https://x?y", "https://x#", "https://x y", "ftp://x"],
+)
+def test_the_own_address_is_one_without_a_path(url):
+    assert "PUBLIC_URL: must be " in fault(PUBLIC_URL=url)
+
+
+def test_the_own_address_is_https_in_production(tmp_path):
+    assert "PUBLIC_URL: must use https in production" in "\n".join(
+        config_sources.problems({"PUBLIC_URL": "http://x.example", "APP_ENV": "production"})
+    )
+    for url in ("https://x.example:8443/", "http://127.0.0.1:5000", "https://[::1]"):
+        loaded = config_sources.load({"PUBLIC_URL": url, "DATA_DIR": str(tmp_path)})
+        assert loaded.public_url == url.rstrip("/")
 
 
 NOT_PLAIN = (

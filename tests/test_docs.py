@@ -100,3 +100,15 @@ def test_code_in_the_text_exists(document: Path) -> None:
         code = (ROOT / name).read_text() if (ROOT / name).exists() else ""
         missing |= {f"{name}: {symbol}" for symbol in re.findall(r"[\w-]+", symbols) if symbol not in code}
     assert sorted(missing) == []
+
+
+@DOCUMENT
+def test_tests_that_are_named_exist(document: Path) -> None:
+    """As `tests/test_app.py::test_that_it_is_so`."""
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text()))
+    missing = {f"{file}::{name}" for file, name in named if not has_test(ROOT / file, name)}
+    assert sorted(missing) == []
+
+
+def has_test(file: Path, name: str) -> bool:
+    return file.exists() and re.search(rf"^def {name}\(", file.read_text(), re.MULTILINE) is not None

@@ -29,26 +29,48 @@ BACKGROUND |= {f"api_keys.{name}" for name in ("last_used", "use_count", "limit_
 BACKGROUND |= {f"log_retention.{name}" for name in ("name", "owner", "lease_until", "finished_at", "deleted_before")}
 BACKGROUND |= {"api_keys.updated_at", "api_keys.account_id", "client_keys.last_used", "api_tokens.last_used"}
 ALL_OF = {name: {f"{name}.{column.name}" for column in table.columns} for name, table in tables.metadata.tables.items()}
-AUDITED = ALL_OF["audit_log"]
+BACKGROUND |= ALL_OF["audit_log"]  # those of refused log-ins come some seconds later
 OF_SESSIONS = ALL_OF["user_sessions"] | {"users.last_login", "users.updated_at"}
-OF_KEYS = ALL_OF["client_keys"] | ALL_OF["quotas"] | AUDITED | {"revisions.value"}
-OF_TOKENS = ALL_OF["api_tokens"] | AUDITED | {"revisions.value"}
-OF_QUOTAS = ALL_OF["quotas"] | AUDITED | {"revisions.value"}
-OF_UPSTREAMS = ALL_OF["upstreams"] | AUDITED | {"revisions.value"}
-OF_POOL_KEYS = {"api_keys.enabled", "api_keys.updated_at", "revisions.value"} | AUDITED
+OF_KEYS = ALL_OF["client_keys"] | ALL_OF["quotas"] | {"revisions.value"}
+OF_TOKENS = ALL_OF["api_tokens"] | {"revisions.value"}
+OF_PERSONAL_KEYS = ALL_OF["personal_keys"] | ALL_OF["personal_key_days"]
+OF_QUOTAS = ALL_OF["quotas"] | {"revisions.value"}
+OF_UPSTREAMS = ALL_OF["upstreams"] | {"revisions.value"}
+OF_ACCOUNTS = ALL_OF["openrouter_accounts"] | ALL_OF["api_keys"] | {"revisions.value"}
+OF_POOL_KEYS = {"api_keys.enabled", "api_keys.updated_at", "revisions.value"}
 # What a route may change. In rows that are new every column is, so a table may stand here as a whole; that no other
 # person's rows change is for the access matrix.
 CHANGES: dict[str, set[str]] = {
     "POST /register": ALL_OF["users"],
     "POST /login": OF_SESSIONS,
+    "POST /api/auth/register": ALL_OF["users"],
+    "POST /api/auth/login": OF_SESSIONS,
     "POST /api/auth/refresh": OF_SESSIONS,
     "POST /api/auth/logout": {"user_sessions.ended_at", "revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/logout-all": {"revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/change-key": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/change-password": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
+    "PUT /api/auth/profile": {"users.display_name", "users.updated_at"},
+    "DELETE /api/auth/sessions/{session_id}": {"revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/sso/token": set(),  # what is sent is no code
+    "POST /api/auth/sso/{provider}/link": ALL_OF["oauth_states"],
+    "DELETE /api/auth/sso/{provider}": ALL_OF["identities"],
     "PUT /api/upstream": {"users.upstream_choice", "users.updated_at", "revisions.value"},
+    "POST /api/v1/openrouter/auth/validate-key": OF_ACCOUNTS,
+    "POST /api/v1/openrouter/oauth/initiate": ALL_OF["oauth_states"],
+    "POST /api/plugin-api/oauth/authorize": ALL_OF["oauth_states"],
+    "POST /api/v1/openrouter/oauth/callback": OF_ACCOUNTS | ALL_OF["oauth_states"],
+    "POST /api/v1/openrouter/logout": OF_ACCOUNTS,
     "POST /api/api-keys": OF_KEYS,
     "PATCH /api/api-keys/{key_id}": OF_KEYS,
     "DELETE /api/api-keys/{key_id}": OF_KEYS,
     "POST /api/tokens": OF_TOKENS,
     "DELETE /api/tokens/{token_id}": OF_TOKENS,
+    "POST /api/keys": OF_PERSONAL_KEYS,
+    "PUT /api/keys/{key_id}": {"personal_keys.name", "personal_keys.updated_at"},
+    "DELETE /api/keys/{key_id}": OF_PERSONAL_KEYS,
+    "POST /api/keys/{key_id}/sync": {f"personal_keys.{name}" for name in ("asked_at", "checked_at", "synced_at")}
+    | {"personal_keys.next_sync_at"},
     "POST /admin/pool/enable": OF_POOL_KEYS,
     "POST /admin/pool/disable": OF_POOL_KEYS,
     "POST /admin/pool/rotate": OF_POOL_KEYS | {"api_keys.renew_at"},
@@ -62,9 +84,8 @@ CHANGES: dict[str, set[str]] = {
     "DELETE /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "POST /admin/users/find": set(),
     "PATCH /admin/users/{user_id}": {f"users.{name}" for name in ("state", "role", "trust_level", "updated_at")}
-    | {"user_sessions.ended_at", "revisions.value"}
-    | AUDITED,
-    "POST /admin/users/{user_id}/end-sessions": {"user_sessions.ended_at", "revisions.value"} | AUDITED,
+    | {"user_sessions.ended_at", "user_sessions.ended_by", "revisions.value"},
+    "POST /admin/users/{user_id}/end-sessions": {"user_sessions.ended_at", "user_sessions.ended_by", "revisions.value"},
 }
 WRITES = [route for route in all_routes() if not route.startswith("GET ") and route.partition(" ")[2] not in PATHS]
 

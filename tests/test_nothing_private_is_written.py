@@ -66,6 +66,7 @@ def exercise(gateway, stand_in, private):
     private |= {"refresh token": refreshed["refresh_token"], "used refresh token": tokens["refresh_token"]}
     gateway.post("/register", {"username": username, "derived_key": [key]})
     gateway.post("/login", headers={"Content-Type": "application/json"}, data=f'{{"username":"{username}"'.encode())
+    private |= use_passwords(gateway)
     gateway.get(f"/api/{username}/{key}?token={tokens['token']}")
     token = refreshed["access_token"]
     say = {"messages": [{"role": "user", "content": PROMPT}]}
@@ -99,6 +100,27 @@ def exercise(gateway, stand_in, private):
     gateway.open_chat(token, "sandbox/stall", messages=say["messages"]).close()
     read_all(gateway.open_raw(PROMPT.encode(), f"Authorization: Bearer {token}\r\n"))
     gateway.post("/api/auth/logout", token=token)
+
+
+def use_passwords(gateway):
+    """Sign up, log in and change with a password, well and badly; returns what must not be found anywhere."""
+    email, password, new = (
+        f"canary-{secrets.token_hex(6)}@private.example.com",
+        "Kestrel-4711-sings",
+        "Kestrel-4712-sang",
+    )
+    person = {"email": email, "password": password}
+    gateway.post("/api/auth/register", person | {"password_confirm": password})
+    gateway.post("/api/auth/register", person | {"password_confirm": new})
+    gateway.post("/api/auth/register", person | {"password_confirm": [password]})
+    token = gateway.post("/api/auth/login", person).json()["token"]
+    change = person | {"new_password": new, "new_password_confirm": new}
+    gateway.post("/api/auth/change-password", change | {"password": new}, token)
+    answer = gateway.post("/api/auth/change-password", change, token)
+    assert answer.status_code == 200
+    gateway.get(f"/api/auth/check-username?username={email}")
+    gateway.ask("PUT", "/api/auth/profile", {"display_name": password, "password": new}, answer.json()["access_token"])
+    return {"e-mail": email, "password": password, "new password": new}
 
 
 def found_in(text, private):

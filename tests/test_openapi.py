@@ -168,4 +168,6 @@ def test_tags_stand_in_the_order_of_the_table_of_contents(app, document):
 def test_nothing_in_it_is_a_secret_or_leads_elsewhere(document):
     text = json.dumps(document)
     assert "sk-or-v1-" not in text
-    assert set(re.findall(r"https?://[^/\"]+", text)) <= {"https://api.openai.com"}  # an example of an upstream
+    # Examples of an upstream, of OpenRouter's log-in, and of who begins one.
+    examples = {"https://api.openai.com", "https://openrouter.ai", "https://github.com", "http://localhost:3000"}
+    assert set(re.findall(r"https?://[^/\"]+", text)) <= examples

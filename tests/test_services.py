@@ -106,6 +106,11 @@ def test_hashing_is_divided_among_the_workers(new):
     assert new(server_workers=64).auth._hasher._running._initial_value == 1
 
 
+def test_hashing_leaves_threads_for_everything_else(new):
+    for threads in (8, 64, 1100):
+        assert new(server_workers=64, server_threads=threads).auth._hasher._waiting._initial_value < threads / 2
+
+
 # ── refusals
 
 

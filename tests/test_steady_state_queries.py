@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.billing import Billing, user_of
-from tests.gateway import Gateway, wait_for
+from tests.gateway import Gateway, new_derived_key, wait_for
 from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running
 
@@ -103,9 +103,12 @@ def watched(
 
 
 def test_a_request_that_asks_the_database_is_seen_to_do_so(watched):
+    account = {"username": "asks@example.com", "derived_key": new_derived_key()}
+    assert watched.gateway.post("/register", account).status_code == 201
+    tokens = watched.gateway.post("/login", account).json()
     with watched.counting() as said:
         for _ in range(20):
-            assert watched.gateway.post("/api/auth/refresh", {"refresh_token": "0" * 40}).status_code == 401
+            tokens = watched.gateway.post("/api/auth/refresh", {"refresh_token": tokens["refresh_token"]}).json()
     assert [count for kind, count in said.kinds.items() if kind.startswith("UPDATE user_sessions ")] == [20]
 
 

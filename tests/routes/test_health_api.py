@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from config import Config
 from db import Database, database_url
 from tables import api_keys
-from tests.gateway import ROOT, check_headers, refusal_of, wait_for
+from tests.gateway import ROOT, check_headers, new_derived_key, refusal_of, wait_for
 
 
 def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
@@ -62,6 +62,9 @@ def test_without_its_database_a_gateway_is_degraded_and_goes_on_from_memory(star
     key = stand_in.new_key()
     gateway = start(DATABASE_URL=url, OPENROUTER_API_URL=stand_in.address, OPENROUTER_API_KEYS=key["key"])
     token = gateway.new_user()
+    account = {"username": "ann@example.com", "derived_key": new_derived_key()}
+    assert gateway.post("/register", account).status_code == 201
+    refresh_token = gateway.post("/login", account).json()["refresh_token"]
     assert gateway.chat(token).status_code == 200
     mariadb.stop()
     try:
@@ -78,7 +81,7 @@ def test_without_its_database_a_gateway_is_degraded_and_goes_on_from_memory(star
                 "/register",
                 {"username": "x", "derived_key": "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdEfGhIjKlMnOpQrStUvWxYz"},
             ),
-            ("/api/auth/refresh", {"refresh_token": "x"}),
+            ("/api/auth/refresh", {"refresh_token": refresh_token}),
         ):
             answer = gateway.post(path, body)
             assert answer.status_code == 503
