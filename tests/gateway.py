@@ -214,7 +214,7 @@ def start_gateway(log_file: Path, by_app_py: bool = False, **settings: object) -
         assert process.poll() is None, f"the gateway ended with {process.returncode}:\n{gateway.log()}"
         try:
             return gateway.get("/api/health").status_code in {200, 503}
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     try:

@@ -75,7 +75,7 @@ def test_the_application_is_served_by_whoever_asks_for_it(running, name):
         assert gateway.process.poll() is None, gateway.log()
         try:
             return gateway.get("/api/health").status_code == 503
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     wait_for(answers)
@@ -255,7 +255,7 @@ def test_gunicorn_works_from_any_folder(tmp_path):
         def answers() -> bool:
             try:
                 return requests.get(url, headers=JSON, timeout=5).status_code == 503
-            except requests.ConnectionError:
+            except requests.RequestException:
                 return False
 
         wait_for(answers)

@@ -372,7 +372,7 @@ def test_every_command_works_as_in_a_container(deployment: Deployment, server: s
 def answers(gateway: Gateway) -> bool:
     try:
         return gateway.get("/api/health").status_code == 503
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
