@@ -8,8 +8,9 @@ import getpass
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any
@@ -49,14 +50,22 @@ class KeyDerivationRefused(ValueError):
 
 
 class ProxyError(Exception):
-    """The gateway answered with an error (``status`` is 0 if it did not answer at all)."""
+    """The gateway answered with an error (``status`` is 0 if it did not answer at all; 401 if one has to log in)."""
 
-    def __init__(self, status: int, message: str, error_type: str = "", request_id: str = "") -> None:
-        super().__init__(status, message, error_type, request_id)
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        error_type: str = "",
+        request_id: str = "",
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(status, message, error_type, request_id, retry_after_seconds)
         self.status = status
         self.message = message
         self.error_type = error_type
         self.request_id = request_id
+        self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
         labels = [str(self.status or "no answer"), self.error_type, self.request_id and f"request {self.request_id}"]
@@ -121,8 +130,28 @@ def _encode(text: str, what: str) -> bytes:
     return text.encode()
 
 
+@dataclass(repr=False)
+class _Tokens:
+    """What one log-in has led to. Another log-in gets another object, so that nothing of this one can touch it."""
+
+    access: str | None = None
+    refresh: str | None = None
+    # Held during a refresh: threads whose token has run out wait for the one that asks.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def from_answer(cls, answer: JsonObject) -> _Tokens:
+        access, refresh = answer.get("access_token"), answer.get("refresh_token")
+        if not isinstance(access, str) or not isinstance(refresh, str):
+            raise ProxyError(200, "The gateway's answer holds no tokens")
+        return cls(access, refresh)
+
+
 class ProxyClient:
-    """One user's connection to one gateway. Set ``token`` to use a client key instead of signing in."""
+    """One user's connection to one gateway; threads may share it.
+
+    Set ``token`` to use a client key instead of signing in, and then ``refresh_token`` to go on with a session.
+    """
 
     def __init__(self, base_url: str, timeout: float = 120.0) -> None:
         address = urlsplit(base_url)
@@ -133,7 +162,7 @@ class ProxyClient:
             raise ValueError("base_url must not contain a user name or password")
         self.base_url = base_url.rstrip("/")
         self.timeout = timeout
-        self.token: str | None = None
+        self._tokens = _Tokens()
         self.session = requests.Session()
         # Otherwise an entry in ~/.netrc replaces the Authorization header.
         self.session.trust_env = False
@@ -152,22 +181,57 @@ class ProxyClient:
     ) -> None:
         self.session.close()
 
+    @property
+    def token(self) -> str | None:
+        """The access token, or a client key. Setting it forgets the refresh token, which may be somebody else's."""
+        return self._tokens.access
+
+    @token.setter
+    def token(self, token: str | None) -> None:
+        self._tokens = _Tokens(token)
+
+    @property
+    def refresh_token(self) -> str | None:
+        """Works once: whoever keeps it has to keep its successors, too."""
+        return self._tokens.refresh
+
+    @refresh_token.setter
+    def refresh_token(self, refresh_token: str | None) -> None:
+        self._tokens = _Tokens(self.token, refresh_token)
+
     def parameters(self) -> KdfParameters:
         """Ask the gateway how it wants keys derived, once."""
         if self._parameters is None:
-            self._parameters = KdfParameters.from_answer(self._json("GET", "/api/auth/kdf"))
+            self._parameters = KdfParameters.from_answer(self._json("GET", "/api/auth/kdf", is_signed=False))
         return self._parameters
 
     def register(self, username: str, password: str) -> JsonObject:
         return self._send_key("/register", username, password)
 
     def login(self, username: str, password: str) -> JsonObject:
-        """Sign in, keep the access token for the calls that follow, return the gateway's whole answer."""
+        """Sign in, keep the tokens for the calls that follow, return the gateway's whole answer."""
         answer = self._send_key("/login", username, password)
-        if not isinstance(answer.get("token"), str):
-            raise ProxyError(200, "The gateway's answer holds no token")
-        self.token = answer["token"]
+        self._tokens = _Tokens.from_answer(answer)
         return answer
+
+    def logout(self) -> None:
+        """End the session, everywhere. The tokens are forgotten even if the gateway can't be reached."""
+        try:
+            self._json("POST", "/api/auth/logout")
+        except ProxyError as problem:
+            if problem.status != 401:  # that is: the session has ended before
+                raise
+        finally:
+            self.token = None
+
+    def usage(self, start_date: str | None = None, end_date: str | None = None) -> JsonObject:
+        """What was used in these days (`2026-11-21`, UTC), else in the last 30: in all, by model, by day and by key."""
+        days = {"start_date": start_date, "end_date": end_date}
+        return self._json("GET", "/api/usage/stats", params={name: day for name, day in days.items() if day})
+
+    def quota(self) -> JsonObject:
+        """What may be spent and what has been, in dollars; None in all fields without a quota."""
+        return self._json("GET", "/api/quota")
 
     def chat(self, messages: list[JsonObject], model: str, **fields: Any) -> JsonObject:
         """Return the whole completion; `fields` are any others of the chat completions API."""
@@ -180,36 +244,91 @@ class ProxyClient:
         with self._call("POST", "/v1/chat/completions", body, stream=True) as response:
             if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
                 raise self._error(response, _parse_object(b"".join(self._received(response))))
+            is_whole = False
             for data in _event_data(self._received(response)):
                 if data == b"[DONE]":
                     return
                 chunk = _parse_object(data)
                 if not chunk or chunk.get("error"):
                     raise self._error(response, chunk)
+                is_whole = is_whole or _says_end(chunk)
                 yield chunk
+            # Some models' streams lack [DONE]; one that lacks an end as well was cut somewhere on its way.
+            if not is_whole:
+                raise ProxyError(0, "The stream broke off", "connection_error", self._request_id(response))
 
     def _send_key(self, path: str, username: str, password: str) -> JsonObject:
         derived_key = derive_key(username, password, self.parameters())
-        return self._json("POST", path, {"username": username, "derived_key": derived_key})
+        return self._json("POST", path, {"username": username, "derived_key": derived_key}, is_signed=False)
 
-    def _json(self, method: str, path: str, body: JsonObject | None = None) -> JsonObject:
-        with self._call(method, path, body) as response:
+    def _refresh(self, tokens: _Tokens, refused: str | None) -> bool:
+        """Have another access token than the one that was refused; False if there is none. Raises ProxyError."""
+        with tokens.lock:
+            if tokens.access != refused:  # another thread was here before
+                return tokens.access is not None
+            if tokens.refresh is None:
+                return False
+            try:
+                fresh = _Tokens.from_answer(self._exchange(tokens.refresh))
+            except ProxyError as problem:
+                if problem.status in {400, 401, 403}:  # for good, unlike 429 and 503
+                    tokens.access = tokens.refresh = None
+                raise
+            tokens.access, tokens.refresh = fresh.access, fresh.refresh
+            return True
+
+    def _exchange(self, refresh_token: str, is_last_try: bool = False) -> JsonObject:
+        try:
+            return self._json("POST", "/api/auth/refresh", {"refresh_token": refresh_token}, is_signed=False)
+        except ProxyError as problem:
+            # Without an answer the token may be used up: for ten seconds the gateway says its successor once more.
+            if problem.status or is_last_try:
+                raise
+        return self._exchange(refresh_token, is_last_try=True)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None = None,
+        is_signed: bool = True,
+        params: dict[str, str] | None = None,
+    ) -> JsonObject:
+        with self._call(method, path, body, is_signed=is_signed, params=params) as response:
             answer = _parse_object(response.content)
             # OpenRouter can fail after its 200 is on the way: the error then stands in the body.
             if not answer or answer.get("error"):
                 raise self._error(response, answer, body)
             return answer
 
-    def _call(self, method: str, path: str, body: JsonObject | None, stream: bool = False) -> requests.Response:
+    def _call(
+        self, method: str, path: str, body: JsonObject | None = None, is_signed: bool = True, **options: Any
+    ) -> requests.Response:
+        """An answer of status 2xx. A token that has run out is exchanged, and the call sent again, once."""
+        if not is_signed:
+            return self._send(method, path, body, None, **options)
+        tokens = self._tokens
+        token = tokens.access
+        try:
+            return self._send(method, path, body, token, **options)
+        except ProxyError as problem:
+            # If somebody has logged in meanwhile, this call is not theirs.
+            if problem.status != 401 or tokens is not self._tokens or not self._refresh(tokens, token):
+                raise
+        return self._send(method, path, body, tokens.access, **options)
+
+    def _send(
+        self, method: str, path: str, body: JsonObject | None, token: str | None, **options: Any
+    ) -> requests.Response:
         try:
             response = self.session.request(
                 method,
                 self.base_url + path,
                 json=body,
-                headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
+                headers={"Authorization": f"Bearer {token}"} if token else {},
                 timeout=self.timeout,
                 allow_redirects=False,
-                stream=stream,
+                **options,
             )
             if 200 <= response.status_code < 300:
                 return response
@@ -241,13 +360,27 @@ class ProxyClient:
         if not isinstance(message, str):
             message = f"The gateway's answer is not understood (HTTP {response.status_code})"
         error_type = str(_object(error.get("metadata")).get("error_type") or error.get("type") or "")
-        request_id = response.headers.get("X-Request-Id", "")
-        for secret in filter(None, [self.token, (sent or {}).get("derived_key")]):
+        request_id = self._request_id(response)
+        for secret in self._secrets(response, sent or {}):
             message, error_type, request_id = (
                 text.replace(secret, "[secret]") for text in (message, error_type, request_id)
             )
-        code = error.get("code")
-        return ProxyError(code if isinstance(code, int) else response.status_code, message, error_type, request_id)
+        status = error["code"] if isinstance(error.get("code"), int) else response.status_code
+        seconds = response.headers.get("Retry-After", "")
+        return ProxyError(status, message, error_type, request_id, int(seconds) if seconds.isdecimal() else None)
+
+    def _secrets(self, response: requests.Response, sent: JsonObject) -> list[str]:
+        token = response.request.headers.get("Authorization", "").replace("Bearer ", "")
+        mine = [token, self.token, self.refresh_token, sent.get("derived_key"), sent.get("refresh_token")]
+        return [secret for secret in mine if secret]
+
+    def _request_id(self, response: requests.Response) -> str:
+        return response.headers.get("X-Request-Id", "")
+
+
+def _says_end(chunk: JsonObject) -> bool:
+    choices = chunk.get("choices")
+    return isinstance(choices, list) and any(_object(choice).get("finish_reason") for choice in choices)
 
 
 def _event_data(received: Iterator[bytes]) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -18,6 +19,12 @@ WAIT = 5.0
 MESSAGES = [{"role": "user", "content": "Hello"}]
 EVENT_STREAM = "Content-Type: text/event-stream; charset=utf-8"
 TOKEN = "token-of-the-user"
+NEW_TOKEN = "next-token-of-the-user"
+REFRESH_TOKEN = "refresh-token-of-the-user"
+NEW_REFRESH_TOKEN = "next-refresh-token-of-the-user"
+CHAT = "/v1/chat/completions"
+REFRESH = "/api/auth/refresh"
+NEW_TOKENS = {"access_token": NEW_TOKEN, "refresh_token": NEW_REFRESH_TOKEN}
 
 
 class Gateway:
@@ -47,6 +54,13 @@ class Gateway:
                 # A client may hang up before the end, for example at [DONE].
                 with suppress(ConnectionError):
                     self.answers[path](connection)
+
+    def wait_for_another(self) -> None:
+        """Until somebody else has connected, too."""
+        assert select.select([self._listener], [], [], WAIT)[0]
+
+    def paths(self) -> list[str]:
+        return [path for path, _, _ in self.requests]
 
     def stop(self) -> None:
         # A connection without a request is the sign to stop.
@@ -212,13 +226,15 @@ class TestAccount:
     def test_register_and_login(self, gateway, vectors):
         vector = vectors[0]
         gateway.answer("/register", {"message": "User registered successfully"}, "201 Created")
-        gateway.answer("/login", {"message": "Login successful", "token": TOKEN, "expires_in": 60})
+        tokens = {"token": TOKEN, "access_token": TOKEN, "refresh_token": REFRESH_TOKEN}
+        gateway.answer("/login", {"message": "Login successful", **tokens, "expires_in": 60})
         gateway.answer("/v1/chat/completions", {"choices": []})
         with ProxyClient(gateway.url + "/", WAIT) as client:
             assert client.register(vector["email"], vector["password"]) == {"message": "User registered successfully"}
             assert client.login(vector["email"], vector["password"])["expires_in"] == 60
             client.chat(MESSAGES, "a/model")
-            assert TOKEN not in repr(client)
+            assert (client.token, client.refresh_token) == (TOKEN, REFRESH_TOKEN)
+            assert TOKEN not in repr(client) + repr(vars(client))
         _, register, login, chat = gateway.requests
         for path, (sent_path, headers, body) in {"/register": register, "/login": login}.items():
             assert sent_path == path
@@ -234,9 +250,11 @@ class TestAccount:
         assert body == {"model": "a/model", "messages": MESSAGES, "temperature": 0, "stream": False}
 
     def test_login_answer_without_token(self, gateway, client):
-        gateway.answer("/login", {"message": "Login successful"})
-        with pytest.raises(ProxyError, match="no token"):
-            client.login("user@example.com", "hunter2")
+        for answer in ({"message": "Login successful"}, {"access_token": "a", "refresh_token": None}):
+            gateway.answer("/login", answer)
+            with pytest.raises(ProxyError, match="no tokens"):
+                client.login("user@example.com", "hunter2")
+        assert client.token == TOKEN
 
     def test_secrets_stay_out_of_errors(self, gateway, client, vectors):
         vector = vectors[0]
@@ -262,7 +280,8 @@ class TestErrors:
         message = "Too many requests"
         error = {"code": 429, "message": message, "type": "rate_limit", "metadata": {"error_type": "rate_limited"}}
         body = {"error": error, "message": message, "detail": message}
-        gateway.answer("/v1/chat/completions", body, "429 Too Many Requests", "X-Request-Id: req-1")
+        headers = ("X-Request-Id: req-1", "Retry-After: 7")
+        gateway.answer("/v1/chat/completions", body, "429 Too Many Requests", *headers)
         for call in (lambda: client.chat(MESSAGES, "a/model"), lambda: next(client.stream(MESSAGES, "a/model"))):
             with pytest.raises(ProxyError) as refused:
                 call()
@@ -273,6 +292,7 @@ class TestErrors:
                 "rate_limited",
                 "req-1",
             )
+            assert problem.retry_after_seconds == 7
             assert str(problem) == "Too many requests (429, rate_limited, request req-1)"
 
     @pytest.mark.parametrize(
@@ -361,7 +381,7 @@ class TestStream:
         assert self.read(client) == list(self.CONTENTS)
 
     def test_event_of_several_lines(self, gateway, client):
-        gateway.stream([b'data:{"choices":\ndata: [{"delta":\n:\ndata: {"content": "x"}}]}\n\n'])
+        gateway.stream([b'data:{"choices":\ndata: [{"delta":\n:\ndata: {"content": "x"}}]}\n\ndata:[DONE]\n\n'])
         assert self.read(client) == ["x"]
 
     def test_fields_are_sent(self, gateway, client):
@@ -379,7 +399,8 @@ class TestStream:
             connection.sendall(answer_head("200 OK", EVENT_STREAM, transfer))
             connection.sendall(wrap(data_line(event("first")) + b"\n\n"))
             assert first_was_read.wait(WAIT)
-            connection.sendall(wrap(data_line(event("second")) + b"\n\n") + (wrap(b"") if wrap is http_chunk else b""))
+            last = data_line(event("second")) + b"\n\ndata: [DONE]\n\n"
+            connection.sendall(wrap(last) + (wrap(b"") if wrap is http_chunk else b""))
 
         gateway.answers["/v1/chat/completions"] = send
         chunks = client.stream(MESSAGES, "a/model")
@@ -434,3 +455,170 @@ class TestStream:
             next(chunks)
         assert failed.value.error_type == "connection_error"
         assert TOKEN not in everything_said_by(failed.value)
+
+    def test_stream_that_just_stops_never_looks_finished(self, gateway, client):
+        gateway.stream([data_line(event("first")) + b"\n\n" + data_line(event("lost")) + b"\n"])
+        chunks = client.stream(MESSAGES, "a/model")
+        assert next(chunks) == event("first")
+        with pytest.raises(ProxyError, match="broke off") as failed:
+            next(chunks)
+        assert (failed.value.status, failed.value.error_type) == (0, "connection_error")
+
+    def test_finish_reason_is_an_end_too(self, gateway, client):
+        last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        usage = {"choices": [], "usage": {"total_tokens": 3}}
+        gateway.stream([data_line(chunk) + b"\n\n" for chunk in (event("x"), last, usage)])
+        assert list(client.stream(MESSAGES, "a/model")) == [event("x"), last, usage]
+
+
+class TestRefresh:
+    """The gateway knows NEW_TOKEN alone, and says so to who sends another."""
+
+    @pytest.fixture
+    def gateway(self, gateway):
+        completion = {"choices": []}
+        expired = json.dumps({"message": "The token has expired; log in again"}).encode()
+        head = answer_head("401 Unauthorized", f"Content-Length: {len(expired)}")
+
+        def chat(connection: socket.socket) -> None:
+            if gateway.requests[-1][1].get("Authorization") != f"Bearer {NEW_TOKEN}":
+                connection.sendall(head + expired)
+            elif json.loads(gateway.requests[-1][2])["stream"]:
+                stream = data_line(event("x")) + b"\n\ndata: [DONE]\n\n"
+                connection.sendall(answer_head("200 OK", EVENT_STREAM) + stream)
+            else:
+                connection.sendall(answer_head("200 OK") + json.dumps(completion).encode())
+
+        gateway.answers[CHAT] = chat
+        gateway.answer(REFRESH, NEW_TOKENS)
+        return gateway
+
+    @pytest.fixture
+    def client(self, client):
+        client.refresh_token = REFRESH_TOKEN
+        return client
+
+    def test_expired_token_is_exchanged_unnoticed(self, gateway, client):
+        assert client.chat(MESSAGES, "a/model") == {"choices": []}
+        assert gateway.paths() == [CHAT, REFRESH, CHAT]
+        refused, refresh, repeated = gateway.requests
+        assert json.loads(refresh[2]) == {"refresh_token": REFRESH_TOKEN}
+        assert "Authorization" not in refresh[1]
+        assert refused[2] == repeated[2]
+        assert (client.token, client.refresh_token) == (NEW_TOKEN, NEW_REFRESH_TOKEN)
+        client.chat(MESSAGES, "a/model")
+        assert gateway.paths() == [CHAT, REFRESH, CHAT, CHAT]
+
+    def test_stream_too(self, gateway, client):
+        assert list(client.stream(MESSAGES, "a/model")) == [event("x")]
+        assert gateway.paths() == [CHAT, REFRESH, CHAT]
+
+    def test_threads_share_one_refresh(self, gateway, client):
+        chat = gateway.answers[CHAT]
+
+        def first(connection: socket.socket) -> None:
+            gateway.wait_for_another()  # who has connected has taken its token before
+            gateway.answers[CHAT] = chat
+            chat(connection)
+
+        gateway.answers[CHAT] = first
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(client.chat(MESSAGES, "a/model"))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT)
+        assert results == [{"choices": []}] * 2
+        assert sorted(gateway.paths()) == [REFRESH, *[CHAT] * 4]
+
+    def test_second_refusal_is_told(self, gateway, client):
+        gateway.answer(REFRESH, NEW_TOKENS | {"access_token": "not good either"})
+        with pytest.raises(ProxyError, match="log in again"):
+            client.chat(MESSAGES, "a/model")
+        assert gateway.paths() == [CHAT, REFRESH, CHAT]
+
+    @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "400 Bad Request"])
+    def test_refused_refresh_says_why_and_is_not_tried_again(self, gateway, client, status):
+        gateway.answer(REFRESH, {"message": f"{REFRESH_TOKEN} is revoked; log in again"}, status)
+        with pytest.raises(ProxyError, match="log in again") as refused:
+            client.chat(MESSAGES, "a/model")
+        assert refused.value.status == int(status[:3])
+        assert REFRESH_TOKEN not in everything_said_by(refused.value)
+        assert client.token is client.refresh_token is None
+        with pytest.raises(ProxyError) as refused:
+            client.chat(MESSAGES, "a/model")
+        assert refused.value.status == 401
+        assert gateway.paths() == [CHAT, REFRESH, CHAT]
+
+    def test_refresh_that_has_to_wait_keeps_the_session(self, gateway, client):
+        gateway.answer(REFRESH, {"message": "Too many"}, "429 Too Many Requests", "Retry-After: 30")
+        with pytest.raises(ProxyError) as refused:
+            client.chat(MESSAGES, "a/model")
+        assert (refused.value.status, refused.value.retry_after_seconds) == (429, 30)
+        gateway.answer(REFRESH, NEW_TOKENS)
+        client.chat(MESSAGES, "a/model")
+
+    def test_lost_answer_is_asked_for_once_more(self, gateway, client):
+        def lose(connection: socket.socket) -> None:
+            gateway.answer(REFRESH, NEW_TOKENS)
+
+        gateway.answers[REFRESH] = lose
+        client.chat(MESSAGES, "a/model")
+        assert gateway.paths() == [CHAT, REFRESH, REFRESH, CHAT]
+        gateway.answers[REFRESH] = lambda connection: None
+        client.token = TOKEN
+        client.refresh_token = REFRESH_TOKEN
+        with pytest.raises(ProxyError) as failed:
+            client.chat(MESSAGES, "a/model")
+        assert failed.value.status == 0
+        assert client.refresh_token == REFRESH_TOKEN
+        assert gateway.paths()[4:] == [CHAT, REFRESH, REFRESH]
+
+    def test_client_key_does_not_go_on_as_who_logged_in_before(self, gateway, client):
+        client.token = "sk-auto-unknown"
+        with pytest.raises(ProxyError) as refused:
+            client.chat(MESSAGES, "a/model")
+        assert refused.value.status == 401
+        assert gateway.paths() == [CHAT]
+
+    def test_call_of_one_user_is_not_repeated_as_another(self, gateway, client):
+        chat = gateway.answers[CHAT]
+
+        def meanwhile(connection: socket.socket) -> None:
+            client.token = NEW_TOKEN
+            chat(connection)
+
+        gateway.answers[CHAT] = meanwhile
+        with pytest.raises(ProxyError) as refused:
+            client.chat(MESSAGES, "a/model")
+        assert refused.value.status == 401
+        assert gateway.paths() == [CHAT]
+        assert client.token == NEW_TOKEN
+
+    def test_wrong_password_is_no_reason_to_refresh(self, gateway, client):
+        gateway.answer("/login", {"message": "Invalid credentials"}, "401 Unauthorized")
+        with pytest.raises(ProxyError, match="Invalid credentials"):
+            client.login("user@example.com", "hunter2")
+        assert gateway.paths() == ["/api/auth/kdf", "/login"]
+
+    @pytest.mark.parametrize(("status", "raises"), [("200 OK", False), ("401 Unauthorized", False), ("503 Busy", True)])
+    def test_logout_forgets_the_tokens(self, gateway, client, status, raises):
+        gateway.answer("/api/auth/logout", {"message": "Whatever"}, status)
+        gateway.answer(REFRESH, {"message": "Revoked"}, "401 Unauthorized")
+        if raises:
+            with pytest.raises(ProxyError, match="Whatever"):
+                client.logout()
+        else:
+            client.logout()
+        assert gateway.requests[0][1]["Authorization"] == f"Bearer {TOKEN}"
+        assert client.token is client.refresh_token is None
+
+    def test_usage_and_quota(self, gateway, client):
+        client.token = NEW_TOKEN
+        answers = {"/api/usage/stats": {"totals": 1}, "/api/usage/stats?start_date=2026-11-01": {"totals": 2}}
+        for path, body in answers.items():
+            gateway.answer(path, body)
+        gateway.answer("/api/quota", {"limit_usd": None})
+        assert client.usage() == {"totals": 1}
+        assert client.usage(start_date="2026-11-01") == {"totals": 2}
+        assert client.quota() == {"limit_usd": None}
