@@ -9,7 +9,8 @@ BASE_PYTHON ?= python3
 WORKERS ?= 3
 NODE_CLIENTS := tests/sdks/node
 LANGCHAIN := tests/sdks/langchain
-CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed
+TYPESCRIPT_CLIENT := clients/typescript
+CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
 .PHONY: help run test torture check lint fmt db lock bench bench-ledger bench-logins
 
@@ -26,10 +27,14 @@ $(VENV)/dev: $(VENV)/runtime requirements-dev.txt
 	@touch $@
 
 # Clients that are not in Python, or want other versions of packages than we do.
-$(NODE_CLIENTS)/node_modules/.package-lock.json: $(NODE_CLIENTS)/package-lock.json
+%/node_modules/.package-lock.json: %/package-lock.json
 	@tests/install-servers
-	@npm ci --prefix $(NODE_CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@npm ci --prefix $* --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
+
+$(TYPESCRIPT_CLIENT)/dist/index.js: $(TYPESCRIPT_CLIENT)/node_modules/.package-lock.json $(wildcard $(TYPESCRIPT_CLIENT)/src/*.ts) $(TYPESCRIPT_CLIENT)/tsconfig.json
+	@rm -rf $(@D)
+	@$(TYPESCRIPT_CLIENT)/node_modules/.bin/tsc --project $(TYPESCRIPT_CLIENT)
 
 $(LANGCHAIN)/.venv/installed: $(LANGCHAIN)/requirements.txt
 	@test -x $(@D)/bin/python || $(BASE_PYTHON) -m venv $(@D)

@@ -359,7 +359,7 @@ class ProxyClient:
             message = f"Redirects are not followed; this one leads to {response.headers['Location']}"
         if not isinstance(message, str):
             message = f"The gateway's answer is not understood (HTTP {response.status_code})"
-        error_type = str(_object(error.get("metadata")).get("error_type") or error.get("type") or "")
+        error_type = str(error.get("type") or _object(error.get("metadata")).get("error_type") or "")
         request_id = self._request_id(response)
         for secret in self._secrets(response, sent or {}):
             message, error_type, request_id = (

@@ -278,7 +278,8 @@ class TestAccount:
 class TestErrors:
     def test_error_shape_of_the_gateway(self, gateway, client):
         message = "Too many requests"
-        error = {"code": 429, "message": message, "type": "rate_limit", "metadata": {"error_type": "rate_limited"}}
+        metadata = {"error_type": "of a shorter list"}
+        error = {"code": 429, "message": message, "type": "rate_limited", "metadata": metadata}
         body = {"error": error, "message": message, "detail": message}
         headers = ("X-Request-Id: req-1", "Retry-After: 7")
         gateway.answer("/v1/chat/completions", body, "429 Too Many Requests", *headers)
