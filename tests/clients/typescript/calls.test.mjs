@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { test } from "node:test";
+import { eventData } from "../../../clients/typescript/dist/events.js";
 import { ProxyClient } from "../../../clients/typescript/dist/index.js";
 import { CHAT, COMPLETION, NEW, REQUEST, failure, say, serve, signal } from "./scripted.mjs";
 
@@ -55,6 +56,17 @@ for (const end of ["\n", "\r\n"]) {
       const bytes = Buffer.from(lines.join(end));
       const parts = [];
       for (let at = 0; at < bytes.length; at += size) parts.push(bytes.subarray(at, at + size));
+      // A socket may join what was written apart; a character in two pieces is certain here alone.
+      const pieces = new ReadableStream({
+        start(controller) {
+          for (const part of parts) controller.enqueue(part);
+          controller.close();
+        },
+      });
+      const found = [];
+      for await (const text of eventData(pieces)) found.push(text);
+      const expected = CONTENTS.map((content) => JSON.stringify(chunk(content)));
+      assert.deepEqual(found, [...expected, "[DONE]", '{"after": "the end"}']);
       const { gateway, client } = await streams(t, ...parts);
       assert.deepEqual(await contents(client.stream({ ...REQUEST, stream: false })), CONTENTS);
       assert.equal(gateway.requests[0].body.stream, true);
