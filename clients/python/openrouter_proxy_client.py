@@ -25,6 +25,8 @@ JsonObject = dict[str, Any]
 DERIVED_KEY_LENGTH = 64
 SALT_BYTES = 16
 SALT_PASSWORD_CHARACTERS = 6
+# So short that a second try falls into the ten seconds in which the gateway says a lost answer again.
+REFRESH_SECONDS = 4.0
 
 # The lower bound keeps a malicious server from asking for a key that is cheap to guess the password from,
 # the upper one from exhausting this machine.
@@ -278,23 +280,19 @@ class ProxyClient:
             return True
 
     def _exchange(self, refresh_token: str, is_last_try: bool = False) -> JsonObject:
+        body, seconds = {"refresh_token": refresh_token}, min(self.timeout, REFRESH_SECONDS)
         try:
-            return self._json("POST", "/api/auth/refresh", {"refresh_token": refresh_token}, is_signed=False)
+            return self._json("POST", "/api/auth/refresh", body, is_signed=False, timeout=seconds)
         except ProxyError as problem:
-            # Without an answer the token may be used up: for ten seconds the gateway says its successor once more.
+            # Without an answer the token may be used up.
             if problem.status or is_last_try:
                 raise
         return self._exchange(refresh_token, is_last_try=True)
 
     def _json(
-        self,
-        method: str,
-        path: str,
-        body: JsonObject | None = None,
-        is_signed: bool = True,
-        params: dict[str, str] | None = None,
+        self, method: str, path: str, body: JsonObject | None = None, is_signed: bool = True, **options: Any
     ) -> JsonObject:
-        with self._call(method, path, body, is_signed=is_signed, params=params) as response:
+        with self._call(method, path, body, is_signed, **options) as response:
             answer = _parse_object(response.content)
             # OpenRouter can fail after its 200 is on the way: the error then stands in the body.
             if not answer or answer.get("error"):
@@ -326,9 +324,8 @@ class ProxyClient:
                 self.base_url + path,
                 json=body,
                 headers={"Authorization": f"Bearer {token}"} if token else {},
-                timeout=self.timeout,
                 allow_redirects=False,
-                **options,
+                **{"timeout": self.timeout, **options},
             )
             if 200 <= response.status_code < 300:
                 return response

@@ -187,7 +187,7 @@ export class ProxyClient {
         signal: AbortSignal.timeout(REFRESH_MILLISECONDS),
       });
     } catch (problem) {
-      // Without an answer the token may be used up: for ten seconds the gateway says its successor once more.
+      // Without an answer the token may be used up.
       const isLost = !(problem instanceof ProxyError) || problem.status === 0;
       if (!isLost || isLastTry) throw problem instanceof ProxyError ? problem : this.#noAnswer(problem);
     }
