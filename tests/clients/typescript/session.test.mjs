@@ -136,6 +136,17 @@ test("a lost answer of a refresh is asked for once more", async (t) => {
   assert.deepEqual(gateway.paths().slice(4), [CHAT, REFRESH, REFRESH]);
 });
 
+test("a refresh that nobody answers is asked for again while the gateway still repeats its answer", async (t) => {
+  const times = [];
+  const { client } = await expired(t, {
+    [REFRESH]: (_, response) => {
+      if (times.push(performance.now()) === 2) say(response, 200, NEW);
+    },
+  });
+  assert.deepEqual(await client.chat(REQUEST), COMPLETION);
+  assert.ok(times[1] - times[0] < 10_000);
+});
+
 test("a client key stands alone", async (t) => {
   const { gateway, client } = await expired(t);
   client.tokens = { access_token: "sk-auto-unknown" };
