@@ -1,4 +1,4 @@
-"""Puts the client's folder, which is no package, on the import path and offers the shared key vectors."""
+"""Puts the client's folder, which is no package, on the import path; offers the shared key vectors and a gateway."""
 
 import json
 import sys
@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway import Gateway
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "clients" / "python"))
 
 
 @pytest.fixture(scope="session")
 def vectors() -> list[dict[str, str]]:
     return json.loads(Path(__file__).with_name("kdf_vectors.json").read_text("utf-8"))["vectors"]
+
+
+@pytest.fixture(scope="session")
+def running(start_for_all, stand_in, pool_keys) -> Gateway:
+    """A gateway in front of the stand-in."""
+    keys = ",".join(key["key"] for key in pool_keys)
+    # A comment is what tells that somebody has gone who waited for a stalled stream.
+    return start_for_all(OPENROUTER_API_URL=stand_in.address, OPENROUTER_API_KEYS=keys, KEEPALIVE_SECONDS=1)
 
 
 @pytest.fixture

@@ -19,20 +19,14 @@ ECHO = 'This is the stand-in for OpenRouter speaking. You said: "Hello"'
 PASSWORD = "🔑🗝️👩‍👩‍👧 correct horse"
 
 
-@pytest.fixture(scope="module")
-def gateway(start, stand_in, pool_keys):
-    keys = ",".join(key["key"] for key in pool_keys)
-    return start(OPENROUTER_API_URL=stand_in.address, OPENROUTER_API_KEYS=keys)
-
-
 @pytest.fixture
 def name() -> str:
     return f"{secrets.token_hex(8)}@example.com"
 
 
 @pytest.fixture
-def client(gateway, name):
-    with ProxyClient(gateway.url) as client:
+def client(running, name):
+    with ProxyClient(running.url) as client:
         client.register(name, PASSWORD)
         client.login(name, PASSWORD)
         yield client
@@ -54,7 +48,7 @@ def text(client: ProxyClient, model: str) -> str:
     return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
-def test_from_sign_up_to_log_out(gateway, client, name):
+def test_from_sign_up_to_log_out(running, client, name):
     with pytest.raises(ProxyError, match="already exists") as taken:
         client.register(name, "another password")
     assert (taken.value.status, taken.value.error_type) == (400, "username_taken")
@@ -80,10 +74,10 @@ def test_threads_share_one_refresh(client):
     assert generation(client) == 2
 
 
-def test_a_session_that_was_ended_elsewhere_says_to_log_in_again(gateway, client, name):
-    with ProxyClient(gateway.url) as elsewhere:
+def test_a_session_that_was_ended_elsewhere_says_to_log_in_again(running, client, name):
+    with ProxyClient(running.url) as elsewhere:
         elsewhere.login(name, PASSWORD)
-        assert gateway.post("/api/auth/logout-all", {}, elsewhere.token).status_code == 200
+        assert running.post("/api/auth/logout-all", {}, elsewhere.token).status_code == 200
     with pytest.raises(ProxyError, match="log in again") as ended:
         client.chat(MESSAGES, MODEL)
     assert ended.value.status == 401
@@ -110,9 +104,9 @@ def test_openrouters_limits_say_how_long_to_wait(client):
     assert (limited.value.status, limited.value.retry_after_seconds) == (429, 3)
 
 
-def test_the_program_in_its_readme_works(gateway, name):
+def test_the_program_in_its_readme_works(running, name):
     program = re.search(r"```python\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)[1]
-    program = program.replace("https://gateway.example", gateway.url).replace("user@example.com", name)
+    program = program.replace("https://gateway.example", running.url).replace("user@example.com", name)
     ended = subprocess.run(
         [sys.executable, "-"], input=program, cwd=CLIENT, env=environment(), capture_output=True, text=True, check=True
     )

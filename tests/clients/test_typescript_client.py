@@ -25,12 +25,6 @@ def in_node(*arguments: object, **settings: object) -> str:
     return ended.stdout
 
 
-@pytest.fixture(scope="module")
-def gateway(start, stand_in, pool_keys):
-    keys = ",".join(key["key"] for key in pool_keys)
-    return start(OPENROUTER_API_URL=stand_in.address, OPENROUTER_API_KEYS=keys)
-
-
 def test_what_is_tested_was_built_from_this_source():
     oldest = min((file.stat().st_mtime for file in (CLIENT / "dist").glob("*.js")), default=0)
     assert max(file.stat().st_mtime for file in (CLIENT / "src").glob("*.ts")) < oldest, "`make test` builds it"
@@ -41,8 +35,8 @@ def test_alone(name):
     in_node("--test", TESTS / f"{name}.test.mjs")
 
 
-def test_at_a_gateway(gateway):
-    in_node("--test", TESTS / "gateway.test.mjs", GATEWAY=gateway.url)
+def test_at_a_gateway(running):
+    in_node("--test", TESTS / "gateway.test.mjs", GATEWAY=running.url)
 
 
 def test_its_types_help(tmp_path):
@@ -57,17 +51,17 @@ def test_its_types_help(tmp_path):
         in_node(CLIENT / "node_modules/typescript/bin/tsc", "--project", tmp_path)
 
 
-def test_the_example_works(gateway):
+def test_the_example_works(running):
     name = f"{secrets.token_hex(8)}@example.com"
     for _ in range(2):  # the second time the name is one's own
-        printed = in_node("examples/chat.mjs", gateway.url, name, "correct horse battery")
+        printed = in_node("examples/chat.mjs", running.url, name, "correct horse battery")
         assert re.fullmatch(r'This is the stand-in .* keys\."\n\d+ tokens, \$0\.\d+\n', printed), printed
 
 
-def test_the_program_in_its_readme_works(gateway, tmp_path):
+def test_the_program_in_its_readme_works(running, tmp_path):
     program = re.search(r"```js\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)[1]
     name = f"{secrets.token_hex(8)}@example.com"
-    program = program.replace("https://gateway.example", gateway.url).replace("user@example.com", name)
+    program = program.replace("https://gateway.example", running.url).replace("user@example.com", name)
     printed = in_node("--input-type=module", "--eval", program)
     assert "stand-in" in printed
     assert "limit_usd: null" in printed

@@ -80,11 +80,8 @@ class SameOrigin(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def origin(start, stand_in, pool_keys) -> Iterator[str]:
-    keys = ",".join(key["key"] for key in pool_keys)
-    # A comment is what tells that a page has gone which waits for a stalled stream.
-    gateway = start(OPENROUTER_API_URL=stand_in.address, OPENROUTER_API_KEYS=keys, KEEPALIVE_SECONDS=1)
-    handler = type("SameOriginAsThisGateway", (SameOrigin,), {"gateway_url": gateway.url})
+def origin(running) -> Iterator[str]:
+    handler = type("SameOriginAsThisGateway", (SameOrigin,), {"gateway_url": running.url})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { ProxyClient } from "../../../clients/typescript/dist/index.js";
 import { failure } from "./scripted.mjs";
 
@@ -39,7 +40,10 @@ test("from sign-up to log-out", async () => {
   assert.match(answer.choices[0].message.content, /stand-in/);
   assert.match(await text(client.stream(QUESTION)), /stand-in/);
   let usage = await client.usage();
-  while (usage.totals.requests < 2) usage = await client.usage(); // the sums follow within seconds
+  while (usage.totals.requests < 2) {
+    await setTimeout(50); // the sums follow within seconds
+    usage = await client.usage();
+  }
   assert.deepEqual([usage.totals.requests, usage.by_model[0].model], [2, QUESTION.model]);
   assert.equal((await client.quota()).limit_usd, null);
 
