@@ -270,6 +270,12 @@ class DatabaseClock(Clock):
             return utc_now(tx)
 
 
+def delete_some(tx: Transaction, key: sa.Column[Any], wanted: sa.ColumnElement[bool], most: int) -> None:
+    """Delete at most so many of the wanted rows: by their primary key, because DELETE with LIMIT is MySQL's alone."""
+    if found := list(tx.scalars(sa.select(key).where(wanted).limit(most))):
+        tx.execute(key.table.delete().where(key.in_(found)))
+
+
 def insert_rows(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert many rows, each with a value for every column, in one statement.
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import json_text
 from clock import Clock
 from crypto import Envelopes, SealBroken, new_token, same, sha256_hex
-from db import Database, Transaction
+from db import Database, Transaction, delete_some
 from errors import BadRequest
 from tables import oauth_states as table
 
@@ -55,11 +55,7 @@ class OAuthStates:
         row["expires_at"] = now + life
 
         def insert(tx: Transaction) -> None:
-            old = list(
-                tx.scalars(sa.select(table.c.state_hash).where(table.c.expires_at <= now).limit(CLEARED_AT_ONCE))
-            )
-            if old:
-                tx.execute(table.delete().where(table.c.state_hash.in_(old)))
+            delete_some(tx, table.c.state_hash, table.c.expires_at <= now, CLEARED_AT_ONCE)
             tx.execute(table.insert().values(row))
 
         self._db.transact(insert)

@@ -300,7 +300,7 @@ def _sign_on(
         from identity_providers import configured_providers  # here, because it takes a tenth of a second and 6 MB
 
         providers = configured_providers(config, clock)
-    return SingleSignOn(providers, config.public_url, states, Identities(db, clock), users, sessions, clock)
+    return SingleSignOn(providers, config.public_url, states, Identities(db, clock), users, sessions)
 
 
 def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock) -> tuple[UpstreamHttp, Upstreams]:

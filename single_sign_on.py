@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from clock import Clock
 from crypto import new_token
 from errors import Forbidden, NotFound, Unauthorized
 from identities import Entered, Identities
@@ -56,7 +55,6 @@ class SingleSignOn:
         identities: Identities,
         users: Users,
         sessions: UserSessions,
-        clock: Clock,
     ) -> None:
         """providers: by the name that stands in their paths. public_url: our own address, without `/` at its end."""
         self.providers = providers
@@ -65,7 +63,6 @@ class SingleSignOn:
         self._states = states
         self._users = users
         self._sessions = sessions
-        self._clock = clock
 
     def provider(self, name: str) -> IdentityProvider:
         """The provider of this name. Raises NotFound."""
@@ -81,8 +78,7 @@ class SingleSignOn:
 
     def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> Begun:
         """Begin to link an account, from its session. Raises NotFound, ProviderFailed; Forbidden if that is old."""
-        since = self._clock.now() - FRESH
-        if not any(one.id == session_id and one.created_at > since for one in self._sessions.open_ones(user_id)):
+        if not self._sessions.is_younger(user_id, session_id, FRESH):
             raise Forbidden("To link another log-in, log in again first: this session is older than 15 minutes")
         return self._begin(name, user_id, session_id, next_path)
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from clock import Clock
 from crypto import keyed_token, new_id, same
-from db import Database, NotAnswering, Transaction
+from db import Database, NotAnswering, Transaction, delete_some
 from errors import NotFound, Unauthorized
 from revisions import bump
 from tables import UtcDateTime
@@ -134,9 +134,7 @@ class UserSessions:
 
         def insert(tx: Transaction) -> None:
             first(tx)
-            old = list(tx.scalars(sa.select(table.c.id).where(forgotten).limit(FORGOTTEN_AT_ONCE)))
-            if old:
-                tx.execute(table.delete().where(table.c.id.in_(old)))
+            delete_some(tx, table.c.id, forgotten, FORGOTTEN_AT_ONCE)
             tx.execute(table.insert().values(row))
 
         self._db.transact(insert)
@@ -191,6 +189,13 @@ class UserSessions:
         query = sa.select(*columns).where(wanted).order_by(table.c.refreshed_at.desc(), table.c.id).limit(SHOWN)
         with self._db.reading() as tx:
             return [OpenSession(*row) for row in tx.execute(query)]
+
+    def is_younger(self, user_id: int, session_id: str, age: timedelta) -> bool:
+        """True if this session of a user's can still be refreshed, and began less than so long ago."""
+        now = self._clock.now()
+        wanted = sa.and_(_usable(session_id, now), table.c.user_id == user_id, table.c.created_at > now - age)
+        with self._db.reading() as tx:
+            return tx.scalar(sa.select(table.c.id).where(wanted)) is not None
 
     def end(self, session_id: str, by: EndedBy = EndedBy.LOGOUT) -> None:
         """Refuse a session's tokens, in every process within two seconds."""

@@ -29,6 +29,7 @@ from db import (
     Duplicate,
     UnknownSchema,
     database_url,
+    delete_some,
     inserted_id,
 )
 from tables import api_keys, revisions, users
@@ -578,3 +579,18 @@ def test_many_rows_are_inserted_with_every_kind_of_value(db):
     db.transact(lambda tx: db_module.insert_rows(tx, tables.usage_rollups, [flags | sums]))
     with db.reading() as tx:
         assert tx.scalar(sa.select(tables.usage_rollups.c.requests)) == 1
+
+
+def test_of_the_wanted_rows_some_are_deleted_and_of_others_none(db):
+    rows = [{"name": f"{kind} {number}", "value": number} for kind in "ab" for number in range(5)]
+    db.transact(lambda tx: tx.execute(revisions.insert(), rows))
+    wanted = revisions.c.name.like("a %")
+
+    def left() -> int:
+        with db.reading() as tx:
+            assert tx.scalar(sa.select(sa.func.count()).where(revisions.c.name.like("b %"))) == 5
+            return tx.scalar(sa.select(sa.func.count()).where(wanted))
+
+    for expected in (2, 0, 0):
+        db.transact(lambda tx: delete_some(tx, revisions.c.name, wanted, 3))
+        assert left() == expected

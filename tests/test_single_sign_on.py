@@ -63,7 +63,7 @@ def sessions(db: Database, clock: MovableClock) -> UserSessions:
 @pytest.fixture
 def sso(db, envelopes: Envelopes, clock, providers, users, sessions) -> SingleSignOn:
     states = OAuthStates(db, envelopes, clock)
-    return SingleSignOn(providers, "https://gateway.test", states, Identities(db, clock), users, sessions, clock)
+    return SingleSignOn(providers, "https://gateway.test", states, Identities(db, clock), users, sessions)
 
 
 def begun(sso: SingleSignOn, name: str = "github") -> tuple[str, str]:
