@@ -38,26 +38,21 @@ def other() -> Iterator[ScriptedUpstream]:
     scripted.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module")
 def served(
-    request: pytest.FixtureRequest,
     start: Callable[..., Gateway],
     stand_in: Running,
     pool_keys: list[dict[str, str]],
     other: ScriptedUpstream,
-    tmp_path_factory: pytest.TempPathFactory,
+    modules_database_url: str,
 ) -> Gateway:
     """A gateway with a pool and two other upstreams, one of which has prices."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('upstreams')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
     listed = [
         {"name": "priced", "base_url": other.url, "api_key": KEY, "prices": PRICES, "model_prefixes": {"priced/": ""}},
         {"name": "free", "base_url": other.url},
     ]
     return start(
-        DATABASE_URL=url,
+        DATABASE_URL=modules_database_url,
         OPENROUTER_API_URL=stand_in.address,
         OPENROUTER_API_KEYS=",".join(key["key"] for key in pool_keys),
         ALLOW_PRIVATE_UPSTREAMS="true",

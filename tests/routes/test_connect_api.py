@@ -1,163 +1,31 @@
 """Connecting one's own OpenRouter account, through real gateways: by key, by OAuth, in a browser; who may, and who pays."""
 
+# ruff: noqa: F811 - the fixtures of connecting.py are parameters here
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import requests
-import sqlalchemy as sa
 
-from config import Config
-from db import Database, database_url
 from pool_keys import KeyState
-from tables import api_keys, metadata, openrouter_accounts, usage_ledger, users
-from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.gateway import Gateway, new_derived_key, refusal_of, wait_for
-from tests.sandbox.conftest import Running
-
-ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
-PUBLIC_URL = "https://gateway.example.net"
-BASE = "/api/v1/openrouter"
-LOCAL = "http://localhost:3000/back?from=app"
-NOTHING = dict.fromkeys(
-    ("method", "label", "connected_at", "checked_at", "limit_usd", "remaining_usd", "usage_usd")
-) | {"connected": False, "state": "none"}
-KEY = re.compile(r"sk-or-v1-[0-9a-f]{16}")
-
-
-class House:
-    """A gateway in which users get no keys of their own, unless they bring one; and the service's account."""
-
-    def __init__(self, start: Callable[..., Gateway], stand_in: Running, url: str, **settings: Any) -> None:
-        self.stand_in, self.start, self.url = stand_in, start, url
-        self.account = stand_in.new_account(balance=1000)["id"]
-        self.settings = {
-            "DATABASE_URL": url,
-            "SECRET_KEY": SECRET_KEY,
-            "ENCRYPTION_KEY": ENCRYPTION_KEY,
-            "ADMIN_TOKEN": ADMIN_TOKEN,
-            "OPENROUTER_API_URL": stand_in.address,
-            "OPENROUTER_API_KEYS": stand_in.new_key(account=self.account)["key"],
-            "PUBLIC_URL": PUBLIC_URL,
-            "SERVER_THREADS": 32,
-        } | settings
-        self.gateway = start(**self.settings)
-        self.db = Database(database_url(Config(database_url=url)))
-
-    def carrier(self, token: str) -> str:
-        """The hash of the key that has carried a call."""
-        before = self.bill()
-        answer = self.gateway.chat(token)
-        assert answer.status_code == 200, answer.text
-        [used] = [key for key, told in self.bill().items() if told["nano"] > before.get(key, {"nano": 0})["nano"]]
-        return used
-
-    def payer(self, token: str) -> str:
-        """The account at OpenRouter that has paid for a call."""
-        return self.bill()[self.carrier(token)]["account"]
-
-    def bill(self) -> dict[str, Any]:
-        return self.stand_in.control("GET", "bill")["keys"]
-
-    def rows(self, table: sa.Table, **wanted: Any) -> list[Any]:
-        with self.db.reading() as tx:
-            return list(tx.execute(sa.select(table).filter_by(**wanted)))
-
-    def exchanges(self) -> int:
-        """How often OpenRouter was asked to redeem a code."""
-        log = self.stand_in.control("GET", "log")["requests"]
-        return sum(entry["path"] == "/api/v1/auth/keys" for entry in log)
-
-
-class Person:
-    """Somebody with an account at the gateway, and one at OpenRouter with so many dollars."""
-
-    def __init__(self, house: House, balance: float = 50) -> None:
-        self.house, self.gateway, self.stand_in = house, house.gateway, house.stand_in
-        self.account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
-        assert self.gateway.post("/register", self.account).status_code == 201
-        self.token = self.another_session()
-        self.own = self.stand_in.new_account(balance=balance)["id"]
-
-    def another_session(self) -> str:
-        told = self.gateway.post("/login", self.account).json()
-        self.id = told["user"]["id"]
-        return told["access_token"]
-
-    def post(self, path: str, body: Any = None, **more: Any) -> requests.Response:
-        return self.gateway.post(BASE + path, body, self.token, **more)
-
-    def told(self, path: str = "/status") -> Any:
-        answer = self.gateway.get(BASE + path, self.token)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def new_key(self, **wishes: Any) -> dict[str, str]:
-        return self.stand_in.new_key(account=self.own, **wishes)
-
-    def connect(self, **wishes: Any) -> dict[str, str]:
-        """Connect with a key, and wait until calls use it."""
-        key = self.new_key(**wishes)
-        answer = self.post("/auth/validate-key", {"api_key": key["key"]})
-        assert answer.status_code == 200, answer.text
-        wait_for(lambda: self.house.payer(self.token) == self.own)
-        return key
-
-    def initiate(self, callback_url: str | None = LOCAL) -> requests.Response:
-        answer = self.post("/oauth/initiate", {"callback_url": callback_url})
-        assert answer.status_code == 200, answer.text
-        return answer
-
-    def approved(self, begun: requests.Response, decision: str = "approve") -> dict[str, str]:
-        """Log in at OpenRouter; returns the parameters that the callback is called with."""
-        location = self.stand_in.decide(begun.json()["authorization_url"], self.own, decision)
-        return {name: value for name, [value] in parse_qs(urlsplit(location).query).items()}
-
-    def finish(self, returned: dict[str, str], token: str | None = None) -> requests.Response:
-        body = {name: returned[name] for name in ("code", "state")}
-        return self.gateway.post(f"{BASE}/oauth/callback", body, token or self.token)
-
-
-def cookie_of(answer: requests.Response) -> str:
-    """As a browser would send it back."""
-    return answer.headers["Set-Cookie"].partition(";")[0]
-
-
-def in_browser(house: House, returned: dict[str, str], cookie: str = "") -> requests.Response:
-    """OpenRouter's redirect to the gateway, which brings no bearer."""
-    headers = {"Cookie": cookie} if cookie else {}
-    url = f"{house.gateway.url}{BASE}/oauth/callback"
-    return requests.get(url, params=returned, headers=headers, timeout=30, allow_redirects=False)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def house(
-    request: pytest.FixtureRequest,
-    start: Callable[..., Gateway],
-    stand_in: Running,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> House:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('connect')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
-    return House(start, stand_in, url)
-
-
-@pytest.fixture
-def owner(house: House) -> Person:
-    return Person(house)
-
-
-@pytest.fixture
-def teammate(house: House) -> Person:
-    return Person(house)
-
+from tables import api_keys, metadata, openrouter_accounts, users
+from tests.connecting import (  # noqa: F401 - fixtures
+    ADMIN_TOKEN,
+    BASE,
+    KEY,
+    LOCAL,
+    NOTHING,
+    PUBLIC_URL,
+    House,
+    Person,
+    cookie_of,
+    house,
+    in_browser,
+    owner,
+    teammate,
+)
+from tests.gateway import refusal_of, wait_for
 
 # ── with a key
 
@@ -510,119 +378,6 @@ def test_a_key_that_openrouter_refuses_asks_to_connect_again(house, owner):
     house.stand_in.control("DELETE", "faults")
     assert refused.status_code == 409
     assert "connect your account again" in refusal_of(refused)
-
-
-# ── as upstream
-
-
-def upstream(person: Person, choice: str | None = None) -> Any:
-    if choice is None:
-        return person.gateway.get("/api/upstream", person.token).json()
-    return person.gateway.ask("PUT", "/api/upstream", {"choice": choice}, person.token)
-
-
-def test_the_choice_is_there_for_who_has_connected_an_account(house, owner, teammate):
-    assert upstream(owner, "shared_first").status_code == 409
-    assert upstream(owner)["dedicated"]["state"] == "off"
-    owner.connect(limit=20)
-    told = upstream(owner)
-    shown = {name: told["dedicated"][name] for name in ("state", "is_connected", "limit_usd", "limit_reset")}
-    assert shown == {"state": "active", "is_connected": True, "limit_usd": 20.0, "limit_reset": None}
-    for choice, payer in (
-        ("shared_first", house.account),
-        ("dedicated_only", owner.own),
-        ("dedicated_first", owner.own),
-    ):
-        assert upstream(owner, choice).status_code == 200
-        wait_for(lambda payer=payer: house.payer(owner.token) == payer)
-        assert [house.payer(owner.token) for _ in range(3)] == [payer] * 3
-    assert upstream(teammate, "dedicated_only").status_code == 409
-    assert house.payer(teammate.token) == house.account
-
-
-def allow_none_but_the_own_key(person: Person) -> None:
-    """In force when this returns: another choice was before it."""
-    for choice, payer in (("shared_first", person.house.account), ("dedicated_only", person.own)):
-        assert upstream(person, choice).status_code == 200
-        wait_for(lambda payer=payer: person.house.payer(person.token) == payer)
-
-
-def test_an_account_that_does_not_pay_lets_the_shared_keys_step_in_or_says_so(house, owner):
-    owner.connect()
-    allow_none_but_the_own_key(owner)
-    assert house.stand_in.control("PATCH", "accounts", id=owner.own, balance=0)
-    for _ in range(2):  # at the refusal itself, and while the account rests after it
-        refused = house.gateway.chat(owner.token)
-        assert refused.status_code == 402
-        assert "Your OpenRouter account does not pay" in refusal_of(refused)
-    assert upstream(owner, "dedicated_first").status_code == 200
-    wait_for(lambda: house.gateway.chat(owner.token).status_code == 200)
-    assert house.payer(owner.token) == house.account
-
-
-def test_a_key_that_is_gone_at_openrouter_says_so_where_no_other_may_step_in(house, owner):
-    key = owner.connect()
-    allow_none_but_the_own_key(owner)
-    for path in ("/chat/completions", "/key"):
-        house.stand_in.control("POST", "faults", scenario="401b", path=path, key=key["hash"])
-    for _ in range(2):  # at the refusal itself, and while the key rests after it
-        refused = house.gateway.chat(owner.token)
-        assert refused.status_code == 502
-        assert "connect the account again" in refused.json()["message"]
-    wait_for(lambda: owner.told()["state"] == "resting")
-    assert upstream(owner, "dedicated_first").status_code == 200
-    wait_for(lambda: house.gateway.chat(owner.token).status_code == 200)
-    assert house.payer(owner.token) == house.account
-    house.stand_in.control("DELETE", "faults")
-
-
-# ── money
-
-
-def test_what_the_own_account_pays_for_is_in_the_ledger_and_not_in_the_quota(house, owner, teammate):
-    def quota() -> Any:
-        return house.gateway.get("/api/quota", owner.token).json()
-
-    def limited(person: Person, usd: float) -> None:
-        path = f"/admin/quotas/user/{person.id}"
-        assert house.gateway.ask("PUT", path, {"limit_usd": usd}, ADMIN_TOKEN).status_code == 200
-        wait_for(lambda: house.gateway.chat(person.token).status_code == (402 if usd < 0.001 else 200))
-
-    limited(owner, 0.0000001)
-    key = owner.new_key()
-    assert owner.post("/auth/validate-key", {"api_key": key["key"]}).status_code == 200
-    wait_for(lambda: house.gateway.chat(owner.token).status_code == 200)
-    assert house.payer(owner.token) == owner.own
-    [own] = house.rows(api_keys, owner_id=owner.id)
-    costs = wait_for(lambda: house.rows(usage_ledger, user_id=owner.id, pool_key_id=own.id, state="settled")[1:])
-    spent = house.stand_in.spent(key["hash"])
-    wait_for(lambda: sum(row.cost_nano for row in house.rows(usage_ledger, pool_key_id=own.id)) == spent > 0)
-    assert {(row.user_quota_id, row.reserved_nano) for row in costs} == {(None, 0)}
-
-    def of_shared_keys() -> float:
-        rows = house.rows(usage_ledger, user_id=owner.id, state="settled")
-        return sum(row.cost_nano for row in rows if row.pool_key_id != own.id) / 10**9
-
-    wait_for(lambda: quota()["spent_usd"] == of_shared_keys())
-    before = quota()["spent_usd"]
-    # A quota that begins anew begins without these costs, too; what is used is told with them.
-    path = f"/admin/quotas/user/{owner.id}"
-    assert house.gateway.ask("PUT", path, {"limit_usd": 5, "period": "week"}, ADMIN_TOKEN).status_code == 200
-    assert quota()["spent_usd"] == before
-    limited(teammate, 0.0000001)  # who has no account of their own is refused as ever
-    assert owner.post("/logout").status_code == 200
-    wait_for(lambda: house.payer(owner.token) == house.account)
-    wait_for(lambda: quota()["spent_usd"] == of_shared_keys() > before)
-
-
-def test_shared_keys_that_step_in_are_paid_by_the_quota(house, owner):
-    owner.connect()
-    path = f"/admin/quotas/user/{owner.id}"
-    assert house.gateway.ask("PUT", path, {"limit_usd": 0.0000001}, ADMIN_TOKEN).status_code == 200
-    assert upstream(owner, "shared_first").status_code == 200
-    wait_for(lambda: house.gateway.chat(owner.token).status_code == 402)
-    assert upstream(owner, "dedicated_first").status_code == 200
-    wait_for(lambda: house.gateway.chat(owner.token).status_code == 200)
 
 
 # ── what is noted

@@ -121,18 +121,13 @@ class House:
         assert self.stand_in.call("PATCH", path, self.account["management_key"], json={"limit": usd}).ok
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module")
 def house(
-    request: pytest.FixtureRequest,
     start: Callable[..., Gateway],
     stand_in: Running,
-    tmp_path_factory: pytest.TempPathFactory,
+    modules_database_url: str,
 ) -> House:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('house')}/x.db"
-    else:
-        url = request.getfixturevalue("mariadb").new_database()
-    return House(start, stand_in, url)
+    return House(start, stand_in, modules_database_url)
 
 
 @pytest.fixture
