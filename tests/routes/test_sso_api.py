@@ -138,6 +138,14 @@ def test_log_ins_are_counted_by_address(start, identity_provider):
     assert 429 in [browser.get(f"{SSO}/github/callback?state=x&code=y").status_code for _ in range(9)]
 
 
+def test_begins_of_linking_are_counted_with_the_log_ins(start, identity_provider):
+    gateway = start(LOGIN_RATE_LIMIT_PER_MINUTE=2, **sign_on_settings(identity_provider, PUBLIC_URL))
+    token, browser = gateway.new_user(), Browser(gateway)
+    answers = [browser.post(f"{SSO}/github/link", {"next": "/"}, token).status_code for _ in range(5)]
+    assert set(answers) <= {200, 429}
+    assert 429 in answers
+
+
 # ── what comes back must be what went out
 
 
