@@ -12,7 +12,7 @@ LANGCHAIN := tests/sdks/langchain
 TYPESCRIPT_CLIENT := clients/typescript
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test torture check lint fmt db lock bench bench-ledger bench-logins
+.PHONY: help run test retest torture check lint fmt db lock bench bench-ledger bench-logins
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ run: $(VENV)/runtime ## Start everything: database, server, background service (
 test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB
 	@tests/install-servers
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
+
+retest: $(VENV)/dev ## Run what failed in the last `make test` again, alone
+	@$(PYTHON) -m pytest --last-failed --last-failed-no-failures none --maxfail 1
 
 torture: $(VENV)/dev ## Kill the key rotation at every point, and databases for long (takes up to half an hour)
 	@tests/install-servers
