@@ -18,6 +18,7 @@ from app import create_app
 from crypto import Envelopes
 from db import Database, database_url
 from services import Services, build
+from tests.browser import browser  # noqa: F401 - a fixture for every folder
 from tests.data_plane import make_proxy, upstream  # noqa: F401 - fixtures of several files
 from tests.gateway import Gateway, on_terminal, start_gateway
 from tests.mariadb import DatabaseServer

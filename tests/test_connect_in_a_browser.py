@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
-from tests.chromium import Chromium, needs_chromium
+from tests.browser import watched_page
 from tests.gateway import Gateway, free_port, new_derived_key, wait_for
 from tests.sandbox.conftest import Running
 
-pytestmark = needs_chromium
 BASE = "/api/v1/openrouter"
 INITIATE = """
-(async () => {
+async (account) => {
   const post = async (path, body, headers) => (await fetch(path, {
     method: "POST", headers: {"Content-Type": "application/json", ...headers}, body: JSON.stringify(body),
   })).json();
-  const session = await post("/login", %s);
+  const session = await post("/login", account);
   const begun = await post("/api/v1/openrouter/oauth/initiate", {}, {Authorization: "Bearer " + session.access_token});
   return begun.authorization_url;
-})()
+}
 """
 
 
@@ -51,8 +49,8 @@ def gateway(start: Callable[..., Gateway], stand_in: Running, service: dict[str,
 class Person:
     """Somebody with a browser, an account at the gateway, and one at OpenRouter."""
 
-    def __init__(self, gateway: Gateway, stand_in: Running, browser: Chromium) -> None:
-        self.gateway, self.stand_in, self.browser = gateway, stand_in, browser
+    def __init__(self, gateway: Gateway, stand_in: Running, page: Page) -> None:
+        self.gateway, self.stand_in, self.page = gateway, stand_in, page
         self.account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
         assert gateway.post("/register", self.account).status_code == 201
         self.token = gateway.post("/login", self.account).json()["access_token"]
@@ -60,8 +58,8 @@ class Person:
 
     def initiate(self) -> str:
         """On a page of the gateway, which logs in and keeps its token to itself; returns where it sends the browser."""
-        self.browser.go(f"{self.gateway.settings['PUBLIC_URL']}/api/health")
-        return wait_for(lambda: self.browser.run(INITIATE % json.dumps(self.account)))
+        self.page.goto(f"{self.gateway.settings['PUBLIC_URL']}/api/health")
+        return self.page.evaluate(INITIATE, self.account)
 
     def status(self) -> dict[str, Any]:
         answer = self.gateway.get(f"{BASE}/status", self.token)
@@ -86,39 +84,40 @@ class Person:
 
 
 @pytest.fixture
-def new_browser(tmp_path: Path) -> Iterator[Callable[[], Chromium]]:
-    """Start browsers, each with a profile of its own."""
+def new_page(browser: Browser) -> Iterator[Callable[[], Page]]:
+    """Open pages, each in a browser of somebody else."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(closing(Chromium(tmp_path / secrets.token_hex(4))))
+        yield lambda: stack.enter_context(watched_page(browser))
 
 
 @pytest.fixture
-def person(gateway: Gateway, stand_in: Running, new_browser: Callable[[], Chromium]) -> Person:
-    return Person(gateway, stand_in, new_browser())
+def person(gateway: Gateway, stand_in: Running, new_page: Callable[[], Page]) -> Person:
+    return Person(gateway, stand_in, new_page())
 
 
-def page_says(browser: Chromium) -> tuple[str, str]:
-    """The title and the text of the gateway's page to which the browser has come back."""
-    wait_for(lambda: browser.run(f"location.pathname == '{BASE}/oauth/callback' && document.readyState == 'complete'"))
-    return browser.run("document.title"), browser.run("document.querySelector('p').innerText")
+def page_says(page: Page, title: str) -> str:
+    """The text of the gateway's page of this title, to which the browser has come back."""
+    page.wait_for_url(f"**{BASE}/oauth/callback?*")
+    expect(page).to_have_title(title)
+    return page.locator("p").inner_text()
 
 
-def test_somebody_connects_their_account_with_a_few_clicks_and_disconnects_it(gateway, service, person):
+def test_somebody_connects_their_account_with_a_few_clicks_and_disconnects_it(gateway, stand_in, service, person):
     assert person.status()["state"] == "none"
     assert person.payer() == service["account"]
-    browser = person.browser
-    browser.go(person.initiate())
-    wait_for(lambda: browser.run(f"location.origin == '{person.stand_in.root}' && document.readyState == 'complete'"))
-    browser.run(f"document.querySelector('select[name=account]').value = '{person.own}'")
-    browser.click("button[value=approve]")
-    assert page_says(browser) == ("Connected", "Your OpenRouter account is connected. You can close this window.")
-    assert browser.ask("Network.getCookies")["cookies"] == []  # it has done its work
+    page = person.page
+    page.goto(person.initiate())
+    page.wait_for_url(f"{stand_in.root}/**")
+    page.select_option("select[name=account]", person.own)
+    page.click("button[value=approve]")
+    assert page_says(page, "Connected") == "Your OpenRouter account is connected. You can close this window."
+    assert page.context.cookies(page.url) == []  # it has done its work
     status = person.status()
     assert (status["connected"], status["state"], status["method"]) == (True, "active", "oauth")
     wait_for(lambda: person.payer() == person.own)
 
-    browser.ask("Page.reload")
-    wait_for(lambda: browser.run("document.title") == "Not connected")  # a state works once
+    page.reload()
+    expect(page).to_have_title("Not connected")  # a state works once
     assert person.status() == status
 
     assert gateway.post(f"{BASE}/logout", None, person.token).status_code == 200
@@ -128,34 +127,30 @@ def test_somebody_connects_their_account_with_a_few_clicks_and_disconnects_it(ga
 
 def test_somebody_who_says_no_comes_back_to_a_page_that_tells_so(service, person):
     before = person.exchanges()
-    person.browser.go(person.initiate())
-    person.browser.click("button[value=deny]")
-    title, text = page_says(person.browser)
-    assert title == "Not connected"
-    assert "was not approved" in text
+    person.page.goto(person.initiate())
+    person.page.click("button[value=deny]")
+    assert "was not approved" in page_says(person.page, "Not connected")
     assert person.status()["state"] == "none"
     assert person.exchanges() == before
     assert person.payer() == service["account"]
 
 
-def test_the_way_back_is_refused_in_a_browser_that_did_not_begin(gateway, stand_in, service, person, new_browser):
+def test_the_way_back_is_refused_in_a_browser_that_did_not_begin(gateway, stand_in, service, person, new_page):
     """As if an attacker sent the link to a victim, who is logged in and connecting too, or to somebody who is new."""
-    victim = Person(gateway, stand_in, new_browser())
+    victim = Person(gateway, stand_in, new_page())
     victim.initiate()  # so that their browser has a cookie, but another
     before = person.exchanges()
-    for browser in (new_browser(), victim.browser):
+    for page in (new_page(), victim.page):
         callback = stand_in.decide(person.initiate(), person.own)
-        browser.go(callback)
-        title, text = page_says(browser)
-        assert title == "Not connected"
-        assert "was not begun in this session or browser" in text
+        page.goto(callback)
+        assert "was not begun in this session or browser" in page_says(page, "Not connected")
         assert (person.status()["state"], victim.status()["state"]) == ("none", "none")
-    person.browser.go(callback)
-    assert page_says(person.browser)[0] == "Not connected"  # whoever shows a state uses it up
+    person.page.goto(callback)
+    page_says(person.page, "Not connected")  # whoever shows a state uses it up
     assert person.exchanges() == before  # OpenRouter has heard of no code
     assert victim.payer() == person.payer() == service["account"]
 
-    person.browser.go(stand_in.decide(person.initiate(), person.own))
-    wait_for(lambda: person.browser.run("document.title") == "Connected")
+    person.page.goto(stand_in.decide(person.initiate(), person.own))
+    expect(person.page).to_have_title("Connected")
     assert person.status()["method"] == "oauth"
     assert victim.status()["state"] == "none"

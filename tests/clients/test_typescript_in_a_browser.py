@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.chromium import Chromium, needs_chromium
+from tests.browser import watched_page
 from tests.gateway import ROOT, wait_for
 
-pytestmark = needs_chromium
 CLIENT = ROOT / "clients/typescript"
 IMPORTS = {"openrouter-proxy-client": "/dist/index.js", "hash-wasm": "/node_modules/hash-wasm/dist/index.esm.min.js"}
 IMPORT_MAP = json.dumps({"imports": IMPORTS})
@@ -92,16 +91,10 @@ def origin(running) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[Chromium]:
-    found = Chromium(tmp_path / "profile")
-    yield found
-    found.close()
-
-
-def test_all_of_the_client_works_in_a_browser(chromium, origin):
-    chromium.go(origin)
-    told = json.loads(wait_for(lambda: chromium.run("globalThis.told && JSON.stringify(told)"), 60))
+def test_all_of_the_client_works_in_a_browser(browser, origin):
+    with watched_page(browser) as page:
+        page.goto(origin)
+        told = wait_for(lambda: page.evaluate("globalThis.told"), 60)
     vectors = json.loads(FILES["/kdf_vectors.json"].read_text())["vectors"]
     assert told == {
         "derives": len(vectors),
