@@ -116,7 +116,7 @@ def test_a_stream_comes_back_byte_for_byte_however_it_is_cut(make_proxy, upstrea
     upstream.play(
         "m", SSE, *(chunked(events[i : i + size], end=False) for i in range(0, len(events), size)), b"0\r\n\r\n"
     )
-    answer = make_proxy().forward(request(stream=True))
+    answer = make_proxy(keepalive_seconds=60).forward(request(stream=True))
     assert dict(answer.headers)["Content-Type"] == "text/event-stream"
     assert whole(answer) == events
 

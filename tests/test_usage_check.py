@@ -28,7 +28,7 @@ from tests.movable_clock import MovableClock
 from tests.rotor import DEPLOYMENT, PREFIX, Account
 from tests.sandbox.conftest import Running
 from tests.test_key_rotation import Service, settings_of
-from usage_check import UsageCheck
+from usage_check import CHECK_AT, UsageCheck
 from usage_checks import Check, Verdict
 
 numbers = itertools.count()
@@ -448,12 +448,14 @@ def test_while_another_process_rotates_nothing_is_compared(books):
 
 @pytest.fixture
 def yesterday(empty_database_url: str, envelopes: Envelopes, stand_in: Running, tmp_path: Path) -> Iterator[Any]:
-    """Books of yesterday, by the real clock, with a key that was used; and the environment of key_rotation.py."""
+    """Books of the latest day that is checked, by the real clock, with a key that was used; and the environment of
+    key_rotation.py.
+    """
     db = Database(database_url(Config(database_url=empty_database_url)))
     db.upgrade()
     clock = MovableClock()
     books = Books(db, envelopes, stand_in, clock)
-    books.at(f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}T12:00:00")
+    books.at(f"{datetime.now(UTC) - CHECK_AT - timedelta(days=1):%Y-%m-%d}T12:00:00")
     books.key = books.minted()
     books.cost = books.use(books.key, 2)
     stand_in.control("POST", "settings", clock_offset_seconds=0)
