@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import json_text
 
 KEPT_PAGES = 16  # of up to 2 MB; other filters are written anew, in milliseconds
+MAX_DESCRIPTION = 500  # characters
 DEFAULT_MODALITIES = frozenset({"text"})
 
 
@@ -37,10 +38,21 @@ class ModelPage:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as people choose one; the texts are OpenRouter's. context: tokens, None if the list does not say."""
+
+    id: str
+    name: str
+    description: str
+    context: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
     name: str
     outputs: frozenset[str]
     text: bytes
+    listed: ListedModel
 
 
 class ModelList:
@@ -60,7 +72,11 @@ class ModelList:
         entries = document.get("data") if isinstance(document, dict) else None
         if not isinstance(entries, list):
             raise ValueError("the answer is no list of models")
-        found = [_Model(entry["id"], _outputs(entry), json_text.write(entry)) for entry in entries if _has_id(entry)]
+        found = [
+            _Model(entry["id"], _outputs(entry), json_text.write(entry), _listed(entry))
+            for entry in entries
+            if _has_id(entry)
+        ]
         with self._lock:
             self._models, self._pages = tuple(found), OrderedDict()
 
@@ -92,6 +108,10 @@ class ModelList:
                     self._pages.popitem(last=False)
         return found
 
+    def listed(self) -> list[ListedModel]:
+        """Those that answer with text, in OpenRouter's order."""
+        return [model.listed for model in self._models if model.outputs & DEFAULT_MODALITIES]
+
     def find(self, name: str, allowance: Allowance | None) -> dict[str, Any] | None:
         """One model as OpenRouter describes it; None if there is none, or none for the one who asks."""
         if allowance and not allowance.allows_model(name):
@@ -122,6 +142,16 @@ def _written(
 
 def _has_id(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("id"), str) and bool(entry["id"])
+
+
+def _listed(entry: dict[str, Any]) -> ListedModel:
+    name, description, context = (entry.get(key) for key in ("name", "description", "context_length"))
+    return ListedModel(
+        entry["id"],
+        name if isinstance(name, str) and name else entry["id"],
+        description[:MAX_DESCRIPTION] if isinstance(description, str) else "",
+        context if type(context) is int and context > 0 else None,
+    )
 
 
 def _outputs(entry: dict[str, Any]) -> frozenset[str]:

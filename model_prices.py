@@ -108,6 +108,10 @@ class ModelPrices:
     def priced_nano(self, _model: str, _usage: object) -> None:
         """Nothing: what OpenRouter does not tell is asked for, and not computed."""
 
+    def find(self, model: str) -> ModelPrice | None:
+        """The price that the list says; None if it says none."""
+        return self._prices.get(model)
+
     def _price(self, model: str) -> ModelPrice:
         price = self._prices.get(model)
         if price is None:

@@ -63,6 +63,21 @@ users = sa.Table(
     sa.Column("trust_level", sa.SmallInteger, nullable=False, server_default="0"),
     sa.Column("display_name", sa.String(100)),
     sa.Column("avatar_url", sa.String(500)),
+    sa.Column("default_model", _ascii(255)),
+    **_table_options,
+)
+
+favourite_models = sa.Table(
+    "favourite_models",
+    metadata,
+    sa.Column(
+        "user_id",
+        Id,
+        sa.ForeignKey("users.id", name="favourite_models_user"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("model", _ascii(255), primary_key=True),
     **_table_options,
 )
 

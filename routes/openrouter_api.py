@@ -91,7 +91,7 @@ def models(caller: Caller, query: ModelFilter) -> Response:
     """The models that you may use, as OpenRouter lists them, up to an hour old."""
     wanted = frozenset(filter(None, query.output_modalities.split(","))) or DEFAULT_MODALITIES
     outputs = None if "all" in wanted else wanted
-    page = _known_models().page(_allowance(caller), outputs, query.offset, query.limit)
+    page = known_models().page(_allowance(caller), outputs, query.offset, query.limit)
     is_known = request.if_none_match.contains_weak(page.etag)
     response = Response(status=304) if is_known else Response(page.body, mimetype=JSON)
     response.set_etag(page.etag)
@@ -181,7 +181,8 @@ def _allowance(caller: Caller) -> Allowance | None:
     return caller.client_key
 
 
-def _known_models() -> ModelList:
+def known_models() -> ModelList:
+    """The list of models. Raises Busy before the first one has come."""
     found = services().prices.models
     if not found:
         raise Busy("The list of models has not been fetched from OpenRouter yet; try again shortly", 5)
@@ -189,7 +190,7 @@ def _known_models() -> ModelList:
 
 
 def _model(caller: Caller, name: str) -> dict[str, Any]:
-    found = _known_models().find(name, _allowance(caller))
+    found = known_models().find(name, _allowance(caller))
     if found is None:
         raise NotFound("There is no such model that you may use; GET /v1/models lists those")
     return found

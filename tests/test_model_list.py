@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_list import KEPT_PAGES, ModelList
+from model_list import KEPT_PAGES, MAX_DESCRIPTION, ListedModel, ModelList
 
 NAMES = ["openai/gpt", "openai/o9", "a/b", "a/picture", "a/vector"]
 OUTPUTS = {"a/picture": ["text", "image"], "a/vector": ["embeddings"], "a/b": None}
@@ -121,3 +121,19 @@ def test_odd_entries_are_no_fault(entries):
     models.take(listed(*entries))
     wanted = [one["id"] for one in entries if isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"]]
     assert names(models.page(None, None)) == wanted
+
+
+def test_people_are_shown_those_that_answer_with_text_whatever_their_entries_hold(models):
+    models.take(
+        listed(
+            {"id": "a/b", "name": "A: B", "description": "x" * 600, "context_length": 4096},
+            {"id": "a/odd", "name": None, "description": ["<b>"], "context_length": "many"},
+            {"id": "a/empty", "name": "", "context_length": True},
+            {"id": "a/vector", "architecture": {"output_modalities": ["embeddings"]}},
+        )
+    )
+    assert models.listed() == [
+        ListedModel("a/b", "A: B", "x" * MAX_DESCRIPTION, 4096),
+        ListedModel("a/odd", "a/odd", "", None),
+        ListedModel("a/empty", "a/empty", "", None),
+    ]

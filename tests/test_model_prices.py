@@ -411,3 +411,11 @@ def test_it_runs_until_told_to_stop_and_outlives_faults(stand_in, tmp_path, capl
     thread.join(10)
     assert not thread.is_alive()
     assert events(caplog) == ["background_fault"]
+
+
+def test_the_price_that_the_list_says_is_found_and_none_is_made_up(prices):
+    known = prices(model())
+    found = known.find("a/b")
+    assert found
+    assert (found.prompt, found.completion) == (DOLLAR, 2 * DOLLAR)
+    assert known.find("a/unknown") is None
