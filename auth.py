@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NoReturn
 
@@ -52,25 +53,31 @@ HOW_TO_DERIVE = "send base64url(Argon2id(...)) cut to 64 characters, as GET /api
 
 
 class Credential(StrEnum):
-    """What somebody proves with who they are."""
+    """What somebody proves with who they are. The last two are made for the pages and their scripts."""
 
     ACCESS_TOKEN = "access token"
     CLIENT_KEY = "client key"
     API_TOKEN = "API token"
+    PAGE_TOKEN = "page token"
+    CALL_TOKEN = "call token"
 
 
 Credentials = frozenset[Credential]
 ACCESS_TOKEN = frozenset({Credential.ACCESS_TOKEN})
-FOR_CALLS = frozenset({Credential.ACCESS_TOKEN, Credential.CLIENT_KEY})
+PAGE_TOKEN = frozenset({Credential.PAGE_TOKEN})
+FOR_CALLS = frozenset({Credential.ACCESS_TOKEN, Credential.CLIENT_KEY, Credential.CALL_TOKEN})
 FOR_READING = frozenset({Credential.ACCESS_TOKEN, Credential.API_TOKEN})
+GIVEN_OUT = (Credential.ACCESS_TOKEN, Credential.CLIENT_KEY, Credential.API_TOKEN)
+# A session's tokens, by their `token_use`.
+TOKEN_USES = {"access": Credential.ACCESS_TOKEN, "page": Credential.PAGE_TOKEN, "call": Credential.CALL_TOKEN}
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who sent a request, as a verified credential says.
 
-    session_id: that of an access token, else empty. expires_at: of the credential, seconds since 1970. client_key,
-    api_token: if one was used.
+    session_id: that of a session's token, else empty. expires_at: of the credential, seconds since 1970. client_key,
+    api_token: if one was used. session_token: the kind of token if neither was.
     """
 
     user_id: int
@@ -78,6 +85,7 @@ class Caller:
     expires_at: float
     client_key: ClientKey | None = None
     api_token: ApiToken | None = None
+    session_token: Credential = Credential.ACCESS_TOKEN
 
     @property
     def client_key_id(self) -> int | None:
@@ -89,7 +97,7 @@ class Caller:
         """The kind of credential that was used."""
         if self.client_key:
             return Credential.CLIENT_KEY
-        return Credential.API_TOKEN if self.api_token else Credential.ACCESS_TOKEN
+        return Credential.API_TOKEN if self.api_token else self.session_token
 
 
 class SigningKeys:
@@ -176,7 +184,7 @@ class Auth:
             raise Forbidden("This account is disabled")
         session = self._sessions.start(user.id, origin, lambda tx: self._users.logged_in(tx, user, new_hash))
         event(log, "login_succeeded", user_id=user.id)
-        return session, self._issue(session)
+        return session, self._access_token(session)
 
     def refresh(self, token: object) -> tuple[UserSession, str]:
         """Exchange a refresh token. Raises Unauthorized, Forbidden, BadRequest."""
@@ -186,7 +194,7 @@ class Auth:
         user = self._users.find_by_id(session.user_id)
         if user is None or user.state is UserState.DISABLED:
             raise Forbidden("This account is disabled")
-        return session, self._issue(session)
+        return session, self._access_token(session)
 
     def change_key(
         self, caller: Caller, key: str, new_key: str, origin: Origin, username: str | None = None
@@ -210,6 +218,16 @@ class Auth:
         self._sessions.reload()  # here at once
         event(log, "key_changed", user_id=user.id)
         return self.let_in(changed, origin)
+
+    def page_token(self, user_id: int, session_id: str) -> str:
+        """What pages alone take; the session goes on with it, as with a refresh. Raises Unauthorized."""
+        self._sessions.extend(session_id)
+        return self._issue(user_id, session_id, "page", self.access_life)
+
+    def call_token(self, caller: Caller, life: timedelta) -> str:
+        """What model calls alone take, for so long at most: it never outlives the caller's own token."""
+        left = timedelta(seconds=int(caller.expires_at - self._clock.timestamp()))
+        return self._issue(caller.user_id, caller.session_id, "call", min(life, left))
 
     def logout(self, caller: Caller) -> None:
         """End the caller's session; its tokens are refused everywhere within two seconds."""
@@ -235,7 +253,7 @@ class Auth:
             raise Forbidden("This account may not make calls at present")
         if caller.credential not in accepted:
             kinds = " or ".join(
-                f"an {kind}" if kind[0] in "aA" else f"a {kind}" for kind in Credential if kind in accepted
+                f"an {kind}" if kind[0] in "aA" else f"a {kind}" for kind in GIVEN_OUT if kind in accepted
             )
             raise Forbidden(f"This takes {kinds}; what was sent is of another kind ({caller.credential})")
         return caller
@@ -259,11 +277,13 @@ class Auth:
             raise Unauthorized("The token has expired; log in again")
         return caller
 
-    def _issue(self, session: UserSession) -> str:
+    def _access_token(self, session: UserSession) -> str:
+        return self._issue(session.user_id, session.id, "access", self.access_life)
+
+    def _issue(self, user_id: int, session_id: str, use: str, life: timedelta) -> str:
         now = int(self._clock.timestamp())
-        claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": str(session.user_id), "sid": session.id}
-        claims |= {"jti": new_id(), "iat": now, "token_use": "access"}
-        claims["exp"] = now + int(self.access_life.total_seconds())
+        claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": str(user_id), "sid": session_id}
+        claims |= {"jti": new_id(), "iat": now, "exp": now + int(life.total_seconds()), "token_use": use}
         keys = self._signing_keys
         return jwt.encode(claims, keys.newest, "HS256", {"kid": keys.newest_id})
 
@@ -286,14 +306,17 @@ class Auth:
         issued_at, expires_at, now = claims["iat"], claims["exp"], self._clock.timestamp()
         if type(issued_at) is not int or type(expires_at) is not int or issued_at > now + CLOCK_SKEW_SECONDS:
             _refuse_token()
-        if claims["token_use"] != "access" or expires_at - issued_at > self.access_life.total_seconds():
+        use = claims["token_use"]
+        if not isinstance(use, str) or use not in TOKEN_USES:
+            _refuse_token()
+        if expires_at - issued_at > self.access_life.total_seconds():
             _refuse_token()
         if expires_at <= now:
             raise Unauthorized("The token has expired; log in again")
         user_id, session_id = claims["sub"], claims["sid"]
         if not isinstance(session_id, str) or not re.fullmatch(r"[0-9]{1,18}", user_id):
             _refuse_token()
-        caller = Caller(int(user_id), session_id, float(expires_at))
+        caller = Caller(int(user_id), session_id, float(expires_at), session_token=TOKEN_USES[use])
         if len(self._verified) >= CACHED_TOKENS:
             self._verified.clear()  # simpler than an order of use, and as good: a token costs 25 µs to verify anew
         self._verified[token] = caller

@@ -78,9 +78,13 @@ class SingleSignOn:
 
     def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> Begun:
         """Begin to link an account, from its session. Raises NotFound, ProviderFailed; Forbidden if that is old."""
-        if not self._sessions.is_younger(user_id, session_id, FRESH):
+        if not self.may_link(user_id, session_id):
             raise Forbidden("To link another log-in, log in again first: this session is older than 15 minutes")
         return self._begin(name, user_id, session_id, next_path)
+
+    def may_link(self, user_id: int, session_id: str) -> bool:
+        """True while a session is so young that one may link from it."""
+        return self._sessions.is_younger(user_id, session_id, FRESH)
 
     def _begin(self, name: str, user_id: int | None, session_id: str | None, next_path: str) -> Begun:
         provider, browser = self.provider(name), new_token()

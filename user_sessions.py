@@ -164,13 +164,32 @@ class UserSessions:
         end_of(tx, table.c.id == session_id, now, EndedBy.REUSE)
         return TokenReused(row.user_id, session_id)
 
-    def _session(self, session_id: str, user_id: int, generation: int) -> UserSession:
-        return UserSession(session_id, user_id, f"{session_id}.{generation}.{self._mac(session_id, generation)}")
+    def extend(self, session_id: str) -> None:
+        """Let a session go on as a refresh does, for pages, whose cookie is no refresh token. Raises Unauthorized."""
+        now = self._clock.now()
+        latest = sa.literal(now + self._refresh_life, UtcDateTime)
+        values: dict[str, object] = {"expires_at": sa.case((table.c.ends_at < latest, table.c.ends_at), else_=latest)}
+        # Seen as used. Where a token was refreshed this would begin its grace anew, for whoever has an old one.
+        values["refreshed_at"] = sa.case(
+            (table.c.generation == 1, sa.literal(now, UtcDateTime)), else_=table.c.refreshed_at
+        )
+        is_open = self._db.transact(
+            lambda tx: tx.execute(table.update().where(_usable(session_id, now)).values(values)).rowcount == 1
+        )
+        if not is_open:
+            raise _refused()
 
-    def _mac(self, session_id: str, generation: int) -> str:
+    def csrf_token(self, session_id: str) -> str:
+        """What a session's pages show and their forms send back: no other site's page can know it."""
+        return self._mac(session_id, "page")
+
+    def _session(self, session_id: str, user_id: int, generation: int) -> UserSession:
+        return UserSession(session_id, user_id, f"{session_id}.{generation}.{self._mac(session_id, str(generation))}")
+
+    def _mac(self, session_id: str, use: str) -> str:
         if self._refresh_key is None:
             raise NotAnswering("the database, which has the key of refresh tokens, has not answered yet")
-        return keyed_token(self._refresh_key, session_id, str(generation))
+        return keyed_token(self._refresh_key, session_id, use)
 
     def _read(self, token: str) -> tuple[str, int]:
         """The session and the generation that a token names. Raises Unauthorized unless it is one of ours."""
@@ -178,7 +197,7 @@ class UserSessions:
         number, _, mac = rest.partition(".")
         if not (number.isascii() and number.isdigit() and len(number) <= 18):
             raise _refused()
-        if number != str(int(number)) or not same(mac, self._mac(session_id, int(number))):
+        if number != str(int(number)) or not same(mac, self._mac(session_id, number)):
             raise _refused()
         return session_id, int(number)
 
@@ -209,9 +228,12 @@ class UserSessions:
         if not session_id.isascii() or not self._db.transact(lambda tx: end_of(tx, wanted, now, EndedBy.LOGOUT)):
             raise NotFound("You have no such session, or it has ended")
 
-    def end_all(self, user_id: int, by: EndedBy = EndedBy.OPERATOR) -> int:
-        """Log a user out everywhere, in every process within two seconds; returns how many sessions there were."""
-        return self._db.transact(lambda tx: end_all_of(tx, user_id, self._clock.now(), by))
+    def end_all(self, user_id: int, by: EndedBy = EndedBy.OPERATOR, spared: str | None = None) -> int:
+        """Log a user out everywhere, in every process within two seconds; returns how many sessions there were.
+
+        spared: the session that goes on.
+        """
+        return self._db.transact(lambda tx: end_all_of(tx, user_id, self._clock.now(), by, spared))
 
     def reload(self) -> None:
         """Copy into memory which sessions have ended while their access tokens may still run."""
@@ -220,9 +242,9 @@ class UserSessions:
             self.ended = frozenset(tx.scalars(sa.select(table.c.id).where(table.c.ended_at > since)))
 
 
-def end_all_of(tx: Transaction, user_id: int, now: datetime, by: EndedBy) -> int:
+def end_all_of(tx: Transaction, user_id: int, now: datetime, by: EndedBy, spared: str | None = None) -> int:
     """End a user's sessions, in the transaction that gives the reason; returns how many could be refreshed."""
-    theirs = table.c.user_id == user_id
+    theirs = sa.and_(table.c.user_id == user_id, table.c.id != spared if spared else sa.true())
     count = end_of(tx, sa.and_(theirs, table.c.expires_at > now), now, by)
     end_of(tx, theirs, now, by)  # an access token can outlast its session's time
     return count

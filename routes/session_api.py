@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field
@@ -12,8 +12,8 @@ from auth import Caller, check_derived_key, check_login_key
 from routes.admin_audit_api import AuditEntryShown
 from routes.auth_api import EXAMPLE_KEY, LoggedOut, Tokens, origin, tokens
 from routes.http import answer, audit, services
-from routes.operation import Body, Page, Paging, Shown, Who, operation
-from user_sessions import EndedBy
+from routes.operation import Body, Page, Paging, Query, Shown, Who, operation
+from user_sessions import EndedBy, UserSession
 
 routes = Blueprint("session_api", __name__, url_prefix="/api/auth")
 
@@ -37,10 +37,16 @@ class Sessions(Shown):
     items: list[SessionShown]
 
 
+class WhichSessions(Query):
+    """Which sessions end."""
+
+    but_this: Literal["true", "false"] = Field("false", description="Spare the session that asks")
+
+
 class AllLoggedOut(Shown):
     """Sessions have ended."""
 
-    message: Literal["Logged out everywhere"]
+    message: Literal["Logged out everywhere", "Logged out everywhere else"]
     sessions: int = Field(description="How many there were", examples=[3])
 
 
@@ -59,46 +65,79 @@ class NewKey(Body):
 @operation("List your sessions", Who.USER, answers={200: Sessions})
 def sessions(caller: Caller) -> Response:
     """The latest used first."""
-    found = services().sessions.open_ones(caller.user_id)
-    return answer({"items": [one.to_dict() | {"is_current": one.id == caller.session_id} for one in found]})
+    return answer({"items": shown(caller)})
 
 
 @routes.delete("/sessions/<session_id>")
 @operation("End one of your sessions", Who.USER, answers={200: LoggedOut}, refusals=(404,))
 def end(caller: Caller, session_id: str) -> Response:
     """Its tokens are refused everywhere within two seconds."""
-    services().sessions.end_own(caller.user_id, session_id)
-    services().sessions.reload()
-    audit(f"user/{caller.user_id}", "session_ended", f"session/{session_id}", caller.user_id)
+    ended(caller, session_id)
     return answer({"message": "Logged out"})
 
 
 @routes.post("/logout-all")
-@operation("Log out everywhere", Who.USER, answers={200: AllLoggedOut})
-def logout_all(caller: Caller) -> Response:
-    """End all your sessions, this one too: their tokens are refused everywhere within two seconds."""
-    count = services().sessions.end_all(caller.user_id, EndedBy.LOGOUT_ALL)
-    services().sessions.reload()
-    audit(f"user/{caller.user_id}", "sessions_ended", f"user/{caller.user_id}", caller.user_id, sessions=count)
-    return answer({"message": "Logged out everywhere", "sessions": count})
+@operation("Log out everywhere", Who.USER, query=WhichSessions, answers={200: AllLoggedOut})
+def logout_all(caller: Caller, query: WhichSessions) -> Response:
+    """End all your sessions, or all but this one: their tokens are refused everywhere within two seconds."""
+    but_this = query.but_this == "true"
+    message = "Logged out everywhere else" if but_this else "Logged out everywhere"
+    return answer({"message": message, "sessions": all_ended(caller, but_this)})
 
 
 @routes.post("/change-key")
 @operation("Change your derived key", Who.USER, body=NewKey, answers={200: Tokens}, refusals=(401,), door="log-ins")
 def change_key(caller: Caller, body: NewKey) -> Response:
     """After a change of password. All sessions end; the answer has the tokens of a new one."""
-    # Whoever has stolen an access token tries as few keys as at the log-in. Not in one count with that: the name that
-    # is counted there is not known here.
-    services().rate_limits.check_account(f"user/{caller.user_id}")
-    session, token = services().auth.change_key(caller, body.derived_key, body.new_derived_key, origin("key"))
-    audit(f"user/{caller.user_id}", "key_changed", f"user/{caller.user_id}", caller.user_id)
-    return answer(tokens(session, token))
+    return answer(tokens(*key_changed(caller, body)))
 
 
 @routes.get("/events")
 @operation("List what happened to your account", Who.USER, query=Paging, answers={200: Page[AuditEntryShown]})
 def events(caller: Caller, query: Paging) -> Response:
     """Log-ins and failures, ends of sessions, changes of keys and tokens, by you and by operators; newest first."""
-    found, total = services().audit.page(query.page, query.page_size, user_id=caller.user_id)
+    return answer(events_shown(caller.user_id, query))
+
+
+# ── for the pages too
+
+
+def shown(caller: Caller) -> list[dict[str, Any]]:
+    """A user's sessions as they are answered."""
+    found = services().sessions.open_ones(caller.user_id)
+    return [one.to_dict() | {"is_current": one.id == caller.session_id} for one in found]
+
+
+def ended(caller: Caller, session_id: str) -> None:
+    """End one of a user's sessions. Raises NotFound."""
+    services().sessions.end_own(caller.user_id, session_id)
+    services().sessions.reload()
+    audit(f"user/{caller.user_id}", "session_ended", f"session/{session_id}", caller.user_id)
+
+
+def all_ended(caller: Caller, but_this: bool = False) -> int:
+    """End a user's sessions; returns how many there were. but_this: not the one that asks."""
+    spared = caller.session_id if but_this else None
+    count = services().sessions.end_all(caller.user_id, EndedBy.LOGOUT_ALL, spared)
+    services().sessions.reload()
+    audit(f"user/{caller.user_id}", "sessions_ended", f"user/{caller.user_id}", caller.user_id, sessions=count)
+    return count
+
+
+def key_changed(caller: Caller, body: NewKey) -> tuple[UserSession, str]:
+    """Change a user's key; returns a new session with its access token. Raises what Auth.change_key raises, and
+    TooManyRequests.
+    """
+    # Whoever has stolen an access token tries as few keys as at the log-in. Not in one count with that: the name that
+    # is counted there is not known here.
+    services().rate_limits.check_account(f"user/{caller.user_id}")
+    session, token = services().auth.change_key(caller, body.derived_key, body.new_derived_key, origin("key"))
+    audit(f"user/{caller.user_id}", "key_changed", f"user/{caller.user_id}", caller.user_id)
+    return session, token
+
+
+def events_shown(user_id: int, query: Paging) -> dict[str, Any]:
+    """A page of what happened to a user's account."""
+    found, total = services().audit.page(query.page, query.page_size, user_id=user_id)
     items = [entry.to_dict() for entry in found]
-    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}

@@ -22,7 +22,18 @@ from hypothesis import strategies as st
 import auth as module
 from api_tokens import ApiTokens
 from audit_log import AuditLog
-from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, Auth, Caller, Credential, SigningKeys
+from auth import (
+    ACCESS_TOKEN,
+    AUDIENCE,
+    FOR_CALLS,
+    FOR_READING,
+    ISSUER,
+    PAGE_TOKEN,
+    Auth,
+    Caller,
+    Credential,
+    SigningKeys,
+)
 from client_keys import ClientKeys
 from crypto import KeyHasher, sha256_hex
 from db import Database
@@ -310,6 +321,49 @@ def test_refreshing_keeps_the_session_and_gives_a_new_access_token(house):
         house.auth.refresh(session.refresh_token)
 
 
+def test_a_call_token_is_of_the_same_session_ends_with_it_and_never_outlives_the_one_that_asks(house, clock):
+    key, _ = house.person(OWNER)
+    session, token = house.auth.login(OWNER, key)
+    caller = house.auth.authenticate(f"Bearer {token}")
+    brief = f"Bearer {house.auth.call_token(caller, timedelta(minutes=5))}"
+    found = house.auth.authenticate(brief, FOR_CALLS)
+    assert (found.user_id, found.session_id) == (caller.user_id, session.id)
+    assert found.expires_at - clock.timestamp() == pytest.approx(300, abs=1)
+    clock.advance(seconds=301)
+    with pytest.raises(Unauthorized, match="expired"):
+        house.auth.authenticate(brief, FOR_CALLS)
+    for asked in (timedelta(days=1000), timedelta(hours=25)):
+        longest = f"Bearer {house.auth.call_token(caller, asked)}"
+        assert house.auth.authenticate(longest, FOR_CALLS).expires_at <= caller.expires_at
+    clock.advance(seconds=caller.expires_at - clock.timestamp() - 0.5)
+    with pytest.raises(Unauthorized, match="expired"):  # it has no whole second left
+        house.auth.authenticate(f"Bearer {house.auth.call_token(caller, timedelta(minutes=5))}", FOR_CALLS)
+
+
+def test_each_of_a_sessions_tokens_is_good_for_one_thing(house):
+    """What leaks from a browser opens neither the API nor the account."""
+    key, _ = house.person(OWNER)
+    session, access = house.auth.login(OWNER, key)
+    caller = house.auth.authenticate(f"Bearer {access}")
+    page = house.auth.page_token(caller.user_id, caller.session_id)
+    call = house.auth.call_token(caller, timedelta(minutes=5))
+    uses = {page: [PAGE_TOKEN], call: [FOR_CALLS], access: [ACCESS_TOKEN, FOR_CALLS, FOR_READING]}
+    for token, good_for in uses.items():
+        for accepted in (ACCESS_TOKEN, FOR_CALLS, FOR_READING, PAGE_TOKEN):
+            if accepted in good_for:
+                assert house.auth.authenticate(f"Bearer {token}", accepted).session_id == session.id
+            else:
+                with pytest.raises(Forbidden, match="of another kind"):
+                    house.auth.authenticate(f"Bearer {token}", accepted)
+    house.sessions.end(session.id)
+    house.sessions.reload()
+    for token, good_for in uses.items():
+        with pytest.raises(Unauthorized, match="has ended"):
+            house.auth.authenticate(f"Bearer {token}", good_for[0])
+    with pytest.raises(Unauthorized):
+        house.auth.page_token(caller.user_id, caller.session_id)
+
+
 @pytest.mark.parametrize("token", [None, 7, True, ["x"], {}, "", "x" * 201, "é"], ids=ascii)
 def test_what_cannot_be_a_refresh_token_is_refused_with_the_reason(door, token):
     with pytest.raises(BadRequest, match="refresh_token must be the text"):
@@ -448,7 +502,7 @@ SESSION = UserSession("s" * 32, 7, "")
 
 
 def test_a_token_says_who_for_whom_how_long_and_nothing_else(door):
-    token = door.auth._issue(SESSION)
+    token = door.auth._access_token(SESSION)
     claims = jwt.decode(token, options={"verify_signature": False})
     now = int(door.clock.timestamp())
     assert re.fullmatch(r"[0-9a-f]{32}", claims.pop("jti"))
@@ -458,7 +512,7 @@ def test_a_token_says_who_for_whom_how_long_and_nothing_else(door):
 
 
 def test_a_token_runs_out_to_the_second_remembered_or_not(door):
-    authorization = f"Bearer {door.auth._issue(SESSION)}"
+    authorization = f"Bearer {door.auth._access_token(SESSION)}"
     door.clock.advance(hours=24, seconds=-1)
     assert door.auth.authenticate(authorization)
     door.clock.advance(seconds=1)
@@ -468,7 +522,7 @@ def test_a_token_runs_out_to_the_second_remembered_or_not(door):
 
 
 def test_users_who_may_not_call_are_refused_remembered_or_not(door):
-    authorization = f"Bearer {door.auth._issue(SESSION)}"
+    authorization = f"Bearer {door.auth._access_token(SESSION)}"
     caller = door.auth.authenticate(authorization)
     door.users.restricted = {caller.user_id: UserState.SILENCED}
     with pytest.raises(Forbidden, match="may not make calls"):
@@ -484,9 +538,9 @@ def test_users_who_may_not_call_are_refused_remembered_or_not(door):
 
 def test_memory_of_tokens_is_bounded(door, monkeypatch):
     monkeypatch.setattr(module, "CACHED_TOKENS", 3)
-    authorization = f"Bearer {door.auth._issue(SESSION)}"
+    authorization = f"Bearer {door.auth._access_token(SESSION)}"
     for _ in range(10):
-        door.auth.authenticate(f"Bearer {door.auth._issue(SESSION)}")
+        door.auth.authenticate(f"Bearer {door.auth._access_token(SESSION)}")
         assert len(door.auth._verified) <= 3
     assert door.auth.authenticate(authorization)
 
@@ -570,7 +624,7 @@ def test_a_key_id_that_names_none_of_our_keys_is_refused(claims, refuses, kid):
 def test_a_token_of_a_former_key_counts_as_long_as_that_is_accepted(door, claims):
     new = "another secret key of tests, 32 bytes and more"
     both, only_new = (House(door.db, door.clock, door.hasher, *keys).auth for keys in ((new, SECRET_KEY), (new,)))
-    of_old, of_new = f"Bearer {signed(claims)}", f"Bearer {both._issue(SESSION)}"
+    of_old, of_new = f"Bearer {signed(claims)}", f"Bearer {both._access_token(SESSION)}"
     for auth in (both, House(door.db, door.clock, door.hasher, SECRET_KEY, new).auth):  # before, and after, the change
         assert auth.authenticate(of_old)
         assert auth.authenticate(of_new)

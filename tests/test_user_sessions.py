@@ -418,6 +418,17 @@ def test_all_open_sessions_of_one_user_end_at_once_and_no_others(db, sessions, s
     assert not refused(sessions, other.refresh_token)
 
 
+def test_all_but_one_end_and_that_one_goes_on(sessions, session, people):
+    second, other = sessions.start(people[0]), sessions.start(people[1])
+    assert sessions.end_all(people[0], EndedBy.LOGOUT_ALL, session.id) == 1
+    assert sessions.end_all(people[0], EndedBy.LOGOUT_ALL, session.id) == 0
+    sessions.reload()
+    assert sessions.ended == {second.id}
+    assert [refused(sessions, one.refresh_token) for one in (session, second, other)] == [False, True, False]
+    # Somebody else's session spares none of one's own.
+    assert sessions.end_all(people[0], EndedBy.LOGOUT_ALL, other.id) == 1
+
+
 def test_a_session_that_has_run_out_is_not_counted_as_ended(sessions, session, people, clock):
     clock.advance(days=8)
     assert sessions.end_all(people[0]) == 0
