@@ -299,8 +299,11 @@ def _tag(endpoint: str) -> str:
 
 
 def _tags(app: Flask) -> list[Json]:
+    described = {
+        endpoint.partition(".")[0] for endpoint, view in app.view_functions.items() if hasattr(view, "operation")
+    }
     texts: Mapping[str, str] = {
-        name: sys.modules[one.import_name].__doc__ or "" for name, one in app.blueprints.items()
+        name: sys.modules[one.import_name].__doc__ or "" for name, one in app.blueprints.items() if name in described
     }
     return [{"name": _tag(name), "description": text.partition("\n")[0]} for name, text in texts.items()]
 

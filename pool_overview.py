@@ -20,6 +20,10 @@ from upstreams import Upstream
 # A process that has not reported for this long may be gone: what it said about keys' health is not news any more.
 SILENT_AFTER = timedelta(seconds=30)
 SEVERITY = ("ok", "half-open", "resting", "suspect")
+RENEWAL_STEPS = ("asked for", "minting", "checking", "draining", "disabled")
+# By the new key's state until that is in use, then by the old one's.
+NEW_KEYS_STEP = {KeyState.INTENT: "minting", KeyState.STORED: "checking"}
+OLD_KEYS_STEP = {KeyState.DRAINING: "draining", KeyState.DISABLED: "disabled"}
 PICKED = {None, "ok", "half-open"}
 
 
@@ -96,6 +100,23 @@ def pool_overview(
             for process in processes
         ],
     )
+
+
+def renewals(rows: Sequence[KeyRow], now: datetime) -> list[dict[str, Any]]:
+    """How far the renewals are that are under way: `old` and `new` name the keys, `step` is one of RENEWAL_STEPS.
+
+    rows: all shared keys that are not gone. A renewal is over once the old key is gone.
+    """
+    by_id = {row.id: row for row in rows}
+    followed = {row.replaces_id for row in rows}
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        if row.state is KeyState.ACTIVE and row.renew_at and row.renew_at <= now and row.id not in followed:
+            found.append({"old": row.name, "new": None, "step": "asked for"})
+        old = by_id.get(row.replaces_id) if row.replaces_id is not None else None
+        if old and (step := NEW_KEYS_STEP.get(row.state) or OLD_KEYS_STEP.get(old.state)):
+            found.append({"old": old.name, "new": row.name, "step": step})
+    return found
 
 
 def upstream_overview(upstreams: Sequence[Upstream], db: Database, now: datetime) -> list[dict[str, Any]]:

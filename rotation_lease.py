@@ -7,6 +7,7 @@ like that: what the rotation does there is safe to do twice.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -26,6 +27,21 @@ class LeaseLost(Exception):
 
 class WrongDeployment(Exception):
     """The database belongs to a deployment with another DEPLOYMENT_ID."""
+
+
+@dataclass(frozen=True)
+class RotationStatus:
+    """What everybody may know of the rotation. is_running: a pass is being made at this moment."""
+
+    is_running: bool
+    deletions_held_until: datetime | None
+
+
+def rotation_status(db: Database, now: datetime) -> RotationStatus:
+    """How the rotation is."""
+    with db.reading() as tx:
+        row = tx.execute(sa.select(table.c.lease_until, table.c.deletions_held_until)).one()
+    return RotationStatus(bool(row.lease_until and row.lease_until > now), row.deletions_held_until)
 
 
 class RotationLease:

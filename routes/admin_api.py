@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -99,46 +99,58 @@ class RotationRequested(Shown):
 @operation("Show the pool", Who.OPERATOR, query=PoolFilter, answers={200: PoolShown})
 def pool(query: PoolFilter) -> Response:
     """The keys without their texts, newest first, as all processes together see them, and the processes."""
-    begin, now = (query.page - 1) * query.page_size, services().clock.now()
-    keys, db = services().keys, services().db
-    found = pool_overview(keys, db, now, query.all == "true", query.owner, begin, query.page_size)
-    return answer(
-        {
-            "items": [key.to_dict() for key in found.keys],
-            "total": found.total,
-            "page": query.page,
-            "page_size": query.page_size,
-            "usable": found.usable,
-            "pool_size": services().config.pool_size,
-            "processes": found.processes,
-        }
-    )
+    return answer(pool_shown(query))
 
 
 @routes.post("/enable")
 @operation("Enable a pool key", Who.OPERATOR, body=PoolKeyName, answers={200: PoolKeyEnabled}, refusals=(404,))
 def enable(operator: str, body: PoolKeyName) -> Response:
     """The key may be picked again, everywhere within two seconds."""
-    return _set_enabled(operator, body.name, True)
+    return set_enabled(operator, body.name, True)
 
 
 @routes.post("/disable")
 @operation("Disable a pool key", Who.OPERATOR, body=PoolKeyName, answers={200: PoolKeyEnabled}, refusals=(404,))
 def disable(operator: str, body: PoolKeyName) -> Response:
     """The key is not picked any more, everywhere within two seconds; it stays alive at OpenRouter."""
-    return _set_enabled(operator, body.name, False)
+    return set_enabled(operator, body.name, False)
 
 
 @routes.post("/rotate")
 @operation("Rotate a pool key", Who.OPERATOR, body=PoolKeyName, answers={202: RotationRequested}, refusals=(404,))
 def rotate(operator: str, body: PoolKeyName) -> Response:
     """The background service replaces the key at its next pass. 404 unless it is a minted key in use."""
-    services().keys.ask_renewal(body.name)
-    audit(operator, "pool_key_rotation_asked", f"pool/{body.name}")
-    return answer({"name": body.name, "rotation": "requested"}, 202)
+    return renewal_asked(operator, body.name)
 
 
-def _set_enabled(operator: str, name: str, enabled: bool) -> Response:
+# ── for the pages too
+
+
+def pool_shown(query: PoolFilter) -> dict[str, Any]:
+    """A page of the pool, as it is answered."""
+    begin, now = (query.page - 1) * query.page_size, services().clock.now()
+    keys, db = services().keys, services().db
+    found = pool_overview(keys, db, now, query.all == "true", query.owner, begin, query.page_size)
+    return {
+        "items": [key.to_dict() for key in found.keys],
+        "total": found.total,
+        "page": query.page,
+        "page_size": query.page_size,
+        "usable": found.usable,
+        "pool_size": services().config.pool_size,
+        "processes": found.processes,
+    }
+
+
+def renewal_asked(operator: str, name: str) -> Response:
+    """Have the rotation replace a key."""
+    services().keys.ask_renewal(name)
+    audit(operator, "pool_key_rotation_asked", f"pool/{name}")
+    return answer({"name": name, "rotation": "requested"}, 202)
+
+
+def set_enabled(operator: str, name: str, enabled: bool) -> Response:
+    """Let a key be picked, or not."""
     services().keys.set_enabled(name, enabled)
     audit(operator, "pool_key_enabled" if enabled else "pool_key_disabled", f"pool/{name}")
     return answer({"name": name, "enabled": enabled})

@@ -39,6 +39,14 @@ class AuditEntryShown(Shown):
 @operation("List changes", Who.OPERATOR, query=AuditFilter, answers={200: Page[AuditEntryShown]})
 def page(query: AuditFilter) -> Response:
     """Every change that operators made, and users to their keys and tokens, newest first. Kept for good."""
+    return answer(changes_shown(query))
+
+
+# ── for the pages too
+
+
+def changes_shown(query: AuditFilter) -> dict[str, Any]:
+    """A page of changes, as it is answered."""
     found, total = services().audit.page(query.page, query.page_size, query.action, query.user_id)
     items = [entry.to_dict() for entry in found]
-    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import Any
 
 from flask import Blueprint, Response
 from pydantic import Field
@@ -38,6 +39,14 @@ class CheckShown(Shown):
 @operation("List the daily checks of the sums", Who.OPERATOR, query=Paging, answers={200: Page[CheckShown]})
 def checks(query: Paging) -> Response:
     """The daily checks of each pool key, newest first."""
+    return answer(checks_shown(query))
+
+
+# ── for the pages too
+
+
+def checks_shown(query: Paging) -> dict[str, Any]:
+    """A page of checks, as it is answered."""
     found, total = usage_checks.page(services().db, query.page, query.page_size)
     items = [check.to_dict() for check in found]
-    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}

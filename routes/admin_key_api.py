@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import Field
@@ -41,9 +41,7 @@ class NewKeyOfAnybody(NewClientKey):
 @operation("List client keys", Who.OPERATOR, query=KeyFilter, answers={200: Page[ClientKeyShown]})
 def page(query: KeyFilter) -> Response:
     """Newest first, revoked ones too."""
-    keys = services().client_keys
-    found, total = keys.page(query.page, query.page_size, query.user_id, query.state, with_revoked=True)
-    return answer({"items": shown(found), "total": total, "page": query.page, "page_size": query.page_size})
+    return answer(keys_shown(query))
 
 
 @routes.post("")
@@ -72,3 +70,13 @@ def change(operator: str, key_id: int, body: ClientKeyChanges) -> Response:
 def delete(operator: str, key_id: int) -> Response:
     """The key is refused everywhere within two seconds, for good; 404 for one that is revoked already."""
     return revoked(operator, key_id)
+
+
+# ── for the pages too
+
+
+def keys_shown(query: KeyFilter) -> dict[str, Any]:
+    """A page of keys, as it is answered."""
+    keys = services().client_keys
+    found, total = keys.page(query.page, query.page_size, query.user_id, query.state, with_revoked=True)
+    return {"items": shown(found), "total": total, "page": query.page, "page_size": query.page_size}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import Field
 
 from errors import NotFound
+from money import usd
 from quotas import Quota, check_amount, check_subject
 from routes.http import answer, audit, services
 from routes.operation import Body, Page, Paging, Who, operation
@@ -39,16 +40,14 @@ class SubjectsQuota(QuotaShown):
 @operation("List quotas", Who.OPERATOR, query=Paging, answers={200: Page[SubjectsQuota]})
 def page(query: Paging) -> Response:
     """The quotas that hold, newest first; users with the default are among them from their first call on."""
-    found, total = services().quotas.page(query.page, query.page_size)
-    items = [_shown(quota.subject, quota) for quota in found]
-    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
+    return answer(quotas_shown(query))
 
 
 @routes.get(ONE)
 @operation("Show a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
 def show(kind: str, number: str) -> Response:
     """The quota of a user or a client key; 404 without one."""
-    subject = _subject(kind, number)
+    subject = subject_of(kind, number)
     found = services().quotas.find(subject)
     if not found:
         raise NotFound(f"{subject} has no quota")
@@ -59,7 +58,35 @@ def show(kind: str, number: str) -> Response:
 @operation("Set a quota", Who.OPERATOR, body=NewQuota, answers={200: SubjectsQuota}, refusals=(404,))
 def put(operator: str, kind: str, number: str, body: NewQuota) -> Response:
     """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
-    subject, config = _subject(kind, number), services().config
+    return quota_set(operator, subject_of(kind, number), body)
+
+
+@routes.delete(ONE)
+@operation("Reset a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
+def delete(operator: str, kind: str, number: str) -> Response:
+    """Back to the default: answers with what holds from now on; nulls if that is nothing."""
+    return quota_reset(operator, subject_of(kind, number))
+
+
+# ── for the pages too
+
+
+def quotas_shown(query: Paging) -> dict[str, Any]:
+    """A page of quotas, as it is answered."""
+    found, total = services().quotas.page(query.page, query.page_size)
+    items = [_shown(quota.subject, quota) for quota in found]
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def default_shown() -> dict[str, object] | None:
+    """The terms of users without a quota of their own; None without any."""
+    terms = services().quotas.default
+    return {"limit_usd": usd(terms.limit_nano), "period": terms.period} if terms else None
+
+
+def quota_set(operator: str, subject: str, body: NewQuota) -> Response:
+    """Give somebody a quota. subject: one that there is. Raises BadRequest."""
+    config = services().config
     limit_nano = check_amount("limit_usd", body.limit_usd)
     soft_limit_nano = check_amount("soft_limit_usd", body.soft_limit_usd)
     terms = body.period or config.quota_period, body.recovery or config.quota_recovery
@@ -68,11 +95,8 @@ def put(operator: str, kind: str, number: str, body: NewQuota) -> Response:
     return answer(_shown(subject, found))
 
 
-@routes.delete(ONE)
-@operation("Reset a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
-def delete(operator: str, kind: str, number: str) -> Response:
-    """Back to the default: answers with what holds from now on; nulls if that is nothing."""
-    subject = _subject(kind, number)
+def quota_reset(operator: str, subject: str) -> Response:
+    """Back to the default. subject: one that there is."""
     found = services().quotas.reset(subject)
     audit(operator, "quota_reset", subject, _user_id(subject))
     return answer(_shown(subject, found))
@@ -83,7 +107,8 @@ def _shown(subject: str, found: Quota | None) -> dict[str, object]:
     return {"subject": subject, "is_default": not found or found.is_default, **fields}
 
 
-def _subject(kind: str, number: str) -> str:
+def subject_of(kind: str, number: str) -> str:
+    """A user or a client key as quotas name them. Raises BadRequest, NotFound."""
     subject = check_subject(f"{kind}/{number}")
     if kind == "user" and services().users.find_by_id(int(number)) is None:
         raise NotFound(f"There is no user {number}")

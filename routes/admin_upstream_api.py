@@ -72,27 +72,21 @@ class UpstreamShown(Shown):
 @operation("List upstreams", Who.OPERATOR, query=Paging, answers={200: Page[UpstreamShown]})
 def page(query: Paging) -> Response:
     """Newest first. The pool of OpenRouter keys, which is the upstream `openrouter`, is not among them."""
-    found, total = services().upstreams.page(query.page, query.page_size)
-    items = _shown(found)
-    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
+    return answer(upstreams_shown(query))
 
 
 @routes.post("")
 @operation("Add an upstream", Who.OPERATOR, body=NewUpstream, answers={201: UpstreamShown}, refusals=(409,))
 def add(operator: str, body: NewUpstream) -> Response:
     """In use everywhere within two seconds; 409 if there is one of this name."""
-    given, api_key = _given(body)
-    upstreams = services().upstreams
-    added = upstreams.add(upstreams.check(given), None if isinstance(api_key, Keep) else api_key)
-    _audit(operator, "upstream_added", added, has_new_key=added.api_key_hint is not None)
-    return answer(_shown([added])[0], 201)
+    return added(operator, body)
 
 
 @routes.get(ONE)
 @operation("Show an upstream", Who.OPERATOR, answers={200: UpstreamShown}, refusals=(404,))
 def show(upstream: str) -> Response:
     """By its name or number."""
-    return answer(_shown([services().upstreams.get(upstream)])[0])
+    return answer(upstream_shown(upstream))
 
 
 @routes.put(ONE)
@@ -100,18 +94,51 @@ def show(upstream: str) -> Response:
 def put(operator: str, upstream: str, body: NewUpstream) -> Response:
     """By its name or number. Without `api_key` the key is kept as long as `base_url` stays with its host; null removes
     it."""
-    given, api_key = _given(body)
-    upstreams = services().upstreams
-    changed = upstreams.change(upstream, upstreams.check(given), api_key)
-    _audit(operator, "upstream_changed", changed, has_new_key=not isinstance(api_key, Keep))
-    return answer(_shown([changed])[0])
+    return changed(operator, upstream, body)
 
 
 @routes.delete(ONE)
 @operation("Remove an upstream", Who.OPERATOR, answers={200: UpstreamShown}, refusals=(404,))
 def delete(operator: str, upstream: str) -> Response:
     """By its name or number; answers with what it was. Its calls stay in the log."""
-    gone = services().upstreams.remove(upstream)
+    return removed(operator, upstream)
+
+
+# ── for the pages too
+
+
+def upstreams_shown(query: Paging) -> dict[str, Any]:
+    """A page of upstreams, as it is answered."""
+    found, total = services().upstreams.page(query.page, query.page_size)
+    return {"items": _shown(found), "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def upstream_shown(name: str) -> dict[str, Any]:
+    """An upstream, as it is answered. Raises NotFound."""
+    return _shown([services().upstreams.get(name)])[0]
+
+
+def added(operator: str, body: NewUpstream) -> Response:
+    """Add an upstream. Raises BadRequest, Conflict."""
+    given, api_key = _given(body)
+    upstreams = services().upstreams
+    new = upstreams.add(upstreams.check(given), None if isinstance(api_key, Keep) else api_key)
+    _audit(operator, "upstream_added", new, has_new_key=new.api_key_hint is not None)
+    return answer(_shown([new])[0], 201)
+
+
+def changed(operator: str, name: str, body: NewUpstream) -> Response:
+    """Replace an upstream. Raises NotFound, BadRequest, Conflict."""
+    given, api_key = _given(body)
+    upstreams = services().upstreams
+    new = upstreams.change(name, upstreams.check(given), api_key)
+    _audit(operator, "upstream_changed", new, has_new_key=not isinstance(api_key, Keep))
+    return answer(_shown([new])[0])
+
+
+def removed(operator: str, name: str) -> Response:
+    """Remove an upstream. Raises NotFound."""
+    gone = services().upstreams.remove(name)
     _audit(operator, "upstream_removed", gone, has_new_key=False)
     return answer(_shown([gone])[0])
 

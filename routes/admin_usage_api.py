@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from flask import Blueprint, Response
 from pydantic import Field
@@ -72,9 +73,7 @@ def stats(query: UsersDays) -> Response:
 @operation("Everybody's calls", Who.OPERATOR, query=EverybodysLogPage, answers={200: Page[EverybodysLogEntry]})
 def logs(query: EverybodysLogPage) -> Response:
     """The request log, newest first. It holds no prompt and no answer."""
-    found = services().usage_log.page(_asked(query, query), query.page, query.page_size)
-    items = [item.to_dict(for_operator=True) for item in found.items]
-    return answer({"items": items, "total": found.total, "page": query.page, "page_size": query.page_size})
+    return answer(log_shown(query))
 
 
 @routes.get("/logs/export")
@@ -86,6 +85,21 @@ def logs(query: EverybodysLogPage) -> Response:
 )
 def export(query: EverybodysLogFile) -> Response:
     """The whole log, oldest first."""
+    return log_file(query)
+
+
+# ── for the pages too
+
+
+def log_shown(query: EverybodysLogPage) -> dict[str, Any]:
+    """A page of everybody's log, as it is answered. Raises BadRequest."""
+    found = services().usage_log.page(_asked(query, query), query.page, query.page_size)
+    items = [item.to_dict(for_operator=True) for item in found.items]
+    return {"items": items, "total": found.total, "page": query.page, "page_size": query.page_size}
+
+
+def log_file(query: EverybodysLogFile) -> Response:
+    """Everybody's log as a file. Raises BadRequest."""
     walk = services().usage_log.walk(_asked(query, query))
     return Response(
         usage_export.lines(walk, query.format, for_operator=True), headers=usage_export.headers(query.format)

@@ -70,28 +70,21 @@ class SessionsEnded(Shown):
 @operation("List users", Who.OPERATOR, query=UserFilter, answers={200: Page[UserShown]})
 def page(query: UserFilter) -> Response:
     """The accounts, newest first. Service accounts are those of client keys without a person."""
-    wanted = query.model_dump(include={"state", "role", "trust_level"}, exclude_none=True)
-    found, total = services().users.page(query.page, query.page_size, wanted)
-    quotas = services().quotas.find_all([f"user/{user.id}" for user in found])
-    items = [_shown(user, quotas.get(f"user/{user.id}")) for user in found]
-    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
+    return answer(users_shown(query))
 
 
 @routes.post("/find")
 @operation("Find a user by name", Who.OPERATOR, body=UserName, answers={200: UserShown}, refusals=(404,))
 def find(body: UserName) -> Response:
     """The account of this name; 404 without one."""
-    user = services().users.find(check_username(body.username))
-    if user is None:
-        raise NotFound("There is no user of this name")
-    return answer(_with_quota(user))
+    return answer(user_found(body))
 
 
 @routes.get(ONE)
 @operation("Show a user", Who.OPERATOR, answers={200: UserShown}, refusals=(404,))
 def show(user_id: int) -> Response:
     """An account by its id."""
-    return answer(_with_quota(_get(user_id)))
+    return answer(user_shown(user_id))
 
 
 @routes.patch(ONE)
@@ -101,6 +94,43 @@ def patch(operator: str, user_id: int, body: UserChange) -> Response:
 
     409 for an admin who would lock themselves out, and for the role of a service account.
     """
+    return changed(operator, user_id, body)
+
+
+@routes.post(f"{ONE}/end-sessions")
+@operation("End a user's sessions", Who.OPERATOR, answers={200: SessionsEnded}, refusals=(404,))
+def end_sessions(operator: str, user_id: int) -> Response:
+    """Log a user out everywhere within two seconds. Client keys and API tokens stay."""
+    return sessions_ended(operator, user_id)
+
+
+# ── for the pages too
+
+
+def users_shown(query: UserFilter) -> dict[str, Any]:
+    """A page of accounts, as it is answered."""
+    wanted = query.model_dump(include={"state", "role", "trust_level"}, exclude_none=True)
+    found, total = services().users.page(query.page, query.page_size, wanted)
+    quotas = services().quotas.find_all([f"user/{user.id}" for user in found])
+    items = [_shown(user, quotas.get(f"user/{user.id}")) for user in found]
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def user_found(body: UserName) -> dict[str, Any]:
+    """The account of this name, as it is answered. Raises NotFound."""
+    user = services().users.find(check_username(body.username))
+    if user is None:
+        raise NotFound("There is no user of this name")
+    return _with_quota(user)
+
+
+def user_shown(user_id: int) -> dict[str, Any]:
+    """An account, as it is answered. Raises NotFound."""
+    return _with_quota(_get(user_id))
+
+
+def changed(operator: str, user_id: int, body: UserChange) -> Response:
+    """Change an account. Raises NotFound; Conflict for one's own rights and for the role of a service account."""
     if operator == f"user/{user_id}" and (body.state or "active", body.role or "admin") != ("active", "admin"):
         raise Conflict("You can't take your own rights away; another operator can")
     state = UserState(body.state) if body.state else None
@@ -111,10 +141,8 @@ def patch(operator: str, user_id: int, body: UserChange) -> Response:
     return answer(_with_quota(after))
 
 
-@routes.post(f"{ONE}/end-sessions")
-@operation("End a user's sessions", Who.OPERATOR, answers={200: SessionsEnded}, refusals=(404,))
-def end_sessions(operator: str, user_id: int) -> Response:
-    """Log a user out everywhere within two seconds. Client keys and API tokens stay."""
+def sessions_ended(operator: str, user_id: int) -> Response:
+    """Log a user out everywhere. Raises NotFound."""
     ended = services().sessions.end_all(_get(user_id).id)
     audit(operator, "sessions_ended", f"user/{user_id}", user_id, ended=ended)
     return answer({"ended": ended})

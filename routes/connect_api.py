@@ -131,6 +131,11 @@ class Callback(NamedTuple):
 )
 def validate_key(caller: Caller, body: NewKey) -> Response:
     """OpenRouter is asked about the key, which is then stored encrypted, in the place of another connection."""
+    return answer(shown(connected(caller.user_id, body)))
+
+
+def connected(user_id: int, body: NewKey) -> ConnectedAccount:
+    """Connect with a key. Raises BadRequest, Conflict, UpstreamFailed, UpstreamTimeout, Busy."""
     if not OPENROUTER_KEY.fullmatch(body.api_key):
         raise BadRequest(f"api_key must be an OpenRouter key, sk-or-v1-...; make one at {KEYS_PAGE}")
     told = services().accounts.api.describe(body.api_key)
@@ -138,7 +143,7 @@ def validate_key(caller: Caller, body: NewKey) -> Response:
         raise BadRequest(f"OpenRouter does not accept this key: it may be deleted or disabled; see {KEYS_PAGE}")
     if told.is_management:
         raise BadRequest(f"This is a management key, which can't call models; make a plain one at {KEYS_PAGE}")
-    return answer(shown(_connect(caller.user_id, body.api_key, Method.KEY, told)))
+    return _connect(user_id, body.api_key, Method.KEY, told)
 
 
 # ── by OAuth
@@ -279,23 +284,32 @@ def status(caller: Caller) -> Response:
 )
 def user_info(caller: Caller) -> Response:
     """OpenRouter is asked now. 409 if it does not accept the key any more."""
-    account = services().accounts.get(caller.user_id)
+    asked_again(caller.user_id)
+    return answer(shown(services().accounts.find(caller.user_id)))
+
+
+def asked_again(user_id: int) -> None:
+    """Note what OpenRouter says of an account now. Raises NotFound, Conflict, UpstreamFailed, UpstreamTimeout, Busy."""
+    account = services().accounts.get(user_id)
     text = services().accounts.key_text(account)
     told = services().accounts.api.describe(text) if text else None
     if told is None:
         raise Conflict("OpenRouter does not accept your connected key any more: connect your account again")
     services().accounts.note(account, told)
-    return answer(shown(services().accounts.find(caller.user_id)))
 
 
 @routes.post("/logout")
 @operation("Disconnect your OpenRouter account", Who.USER, answers={200: Disconnected})
 def logout(caller: Caller) -> Response:
     """Its key is deleted here, and used nowhere after two seconds. At OpenRouter it lives on until you delete it."""
-    if services().accounts.disconnect(caller.user_id):
-        actor = f"user/{caller.user_id}"
-        audit(actor, "openrouter_disconnected", f"openrouter-account/{caller.user_id}", caller.user_id)
+    disconnected(caller.user_id)
     return answer({"message": f"Disconnected. At OpenRouter the key lives on until you delete it at {KEYS_PAGE}"})
+
+
+def disconnected(user_id: int) -> None:
+    """Delete the key of an account, if one is connected."""
+    if services().accounts.disconnect(user_id):
+        audit(f"user/{user_id}", "openrouter_disconnected", f"openrouter-account/{user_id}", user_id)
 
 
 def _connect(user_id: int, text: str, method: Method, told: KeyAccount | None) -> ConnectedAccount:

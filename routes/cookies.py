@@ -1,4 +1,4 @@
-"""Cookies that show that a browser is the one that began a log-in elsewhere. None of them is a log-in itself."""
+"""Cookies: of the pages' sessions, and to know a browser again that began a log-in elsewhere. None is for the API."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from routes.http import services
 
 @dataclass(frozen=True)
 class Cookie:
-    """A cookie by its name, for the whole host: read by no script, sent over nothing less than PUBLIC_URL is."""
+    """A cookie by its name, for the whole host and read by no script; over https alone, but in development."""
 
     plain_name: str
 
     @property
     def _is_secure(self) -> bool:
-        return services().config.public_url.startswith("https://")
+        config = services().config
+        return config.production or config.public_url.startswith("https://")
 
     @property
     def name(self) -> str:

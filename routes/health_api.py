@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import Field
@@ -60,6 +60,12 @@ def health() -> Response:
 
     The last without keys, and in a process that started without its database and waits for it.
     """
+    body = health_shown()
+    return answer(body, 503 if body["status"] == "unavailable" else 200)
+
+
+def health_shown() -> dict[str, Any]:
+    """How the service is, as it is answered."""
     # Reads what the background thread already knows: asking costs no query, however often strangers ask.
     usable, known = services().pool.usable_count(), services().pool.known_count()
     database_is_up = services().watcher.database_is_up
@@ -67,11 +73,10 @@ def health() -> Response:
     serves = known and (services().auth.is_informed or services().auth.trusts_uninformed)
     is_whole = usable and database_is_up and cache != "unreachable" and behind <= LEDGER_LAG_SECONDS
     status = "unavailable" if not serves else "ok" if is_whole else "degraded"
-    body = {
+    return {
         "status": status,
         "database": {"status": "ok" if database_is_up else "unreachable", "kind": services().db.kind},
         "cache": {"status": cache},
         "ledger": {"status": "behind" if behind > LEDGER_LAG_SECONDS else "ok", "behind_seconds": behind},
         "pool": {"status": "ok" if usable else "resting" if known else "empty", "usable": usable, "known": known},
     }
-    return answer(body, 503 if status == "unavailable" else 200)

@@ -40,6 +40,7 @@ MAX_ID = 2**63 - 1  # of a row in any database
 
 View = Callable[..., Response]
 Item = TypeVar("Item")
+Asked = TypeVar("Asked", bound="Query")
 
 
 class Who(Enum):
@@ -154,7 +155,7 @@ def operation(
             if any(isinstance(part, int) and part > MAX_ID for part in path.values()):
                 raise NotFound("There is nothing at this path")
             # Also where none is declared: a filter that is not understood must not show more than was asked for.
-            found["query"] = _asked(query or Query)
+            found["query"] = asked(query or Query)
             if body:
                 found["body"] = _read(body, json_body())
             return view(**{name: value for name, value in found.items() if name in wanted})
@@ -174,7 +175,8 @@ def _let_in(who: Who) -> dict[str, Any]:
     return {"caller": check_caller(CREDENTIALS[who])}
 
 
-def _asked(model: type[Query]) -> Query:
+def asked(model: type[Asked]) -> Asked:
+    """The parameters of this request. Raises BadRequest."""
     for name, values in request.args.lists():
         if len(values) > 1:
             raise BadRequest(f"{name[:40]} is given more than once")

@@ -11,8 +11,9 @@ from pydantic import Field
 from auth import Caller
 from config import OPENROUTER_KEY
 from money import usd
+from personal_keys import PersonalKey
 from routes.client_key_api import Name
-from routes.http import answer, audit, services
+from routes.http import answer, audit, count_request, services
 from routes.operation import Body, Page, Paging, Shown, Who, operation
 from routes.usage_query import Days
 
@@ -106,9 +107,7 @@ def page(caller: Caller, query: Paging) -> Response:
 )
 def create(caller: Caller, body: NewPersonalKey) -> Response:
     """It is stored, encrypted, once OpenRouter accepts it. 409 for a key that you have here, and for too many."""
-    key = services().personal_key_sync.add(caller.user_id, body.name, body.key)
-    audit(_actor(caller), "personal_key_added", _subject(key.id), caller.user_id, name=key.name)
-    return answer(key.to_dict(), 201)
+    return answer(added(caller.user_id, body).to_dict(), 201)
 
 
 @routes.get("/<int:key_id>")
@@ -124,23 +123,18 @@ def show(caller: Caller, key_id: int) -> Response:
     Who.USER,
     body=PersonalKeyChange,
     answers={200: PersonalKeyShown},
-    refusals=(404, 409),
-    door="key checks",
+    refusals=(404, 409, 429),
 )
 def change(caller: Caller, key_id: int, body: PersonalKeyChange) -> Response:
     """Another key is stored once OpenRouter accepts it; the days of the one before stay."""
-    key, is_replaced = services().personal_key_sync.change(key_id, caller.user_id, body.name, body.key)
-    told = {"name": key.name, "is_replaced": is_replaced}
-    audit(_actor(caller), "personal_key_changed", _subject(key_id), caller.user_id, **told)
-    return answer(key.to_dict())
+    return answer(changed(caller.user_id, key_id, body).to_dict())
 
 
 @routes.delete("/<int:key_id>")
 @operation("Remove an OpenRouter key of yours", Who.USER, answers={200: Removed}, refusals=(404,))
 def delete(caller: Caller, key_id: int) -> Response:
     """It is forgotten here, with its usage; at OpenRouter nothing changes."""
-    services().personal_key_sync.keys.remove(key_id, caller.user_id)
-    audit(_actor(caller), "personal_key_removed", _subject(key_id), caller.user_id)
+    removed(caller.user_id, key_id)
     return answer({"id": key_id, "message": "Removed"})
 
 
@@ -174,8 +168,30 @@ def cost(nano: int) -> dict[str, object]:
     return {"cost_nano": nano, "cost_usd": usd(nano)}
 
 
-def _actor(caller: Caller) -> str:
-    return f"user/{caller.user_id}"
+# ── for the pages too
+
+
+def added(user_id: int, body: NewPersonalKey) -> PersonalKey:
+    """Take in a user's key. Raises BadRequest, Conflict, Busy."""
+    key = services().personal_key_sync.add(user_id, body.name, body.key)
+    audit(f"user/{user_id}", "personal_key_added", _subject(key.id), user_id, name=key.name)
+    return key
+
+
+def changed(user_id: int, key_id: int, body: PersonalKeyChange) -> PersonalKey:
+    """Rename or replace a user's key. Raises NotFound, Forbidden, BadRequest, Conflict, Busy, TooManyRequests."""
+    if body.key is not None:
+        count_request("key checks")  # as few as at the door of `create`; for a name alone OpenRouter is not asked
+    key, is_replaced = services().personal_key_sync.change(key_id, user_id, body.name, body.key)
+    told = {"name": key.name, "is_replaced": is_replaced}
+    audit(f"user/{user_id}", "personal_key_changed", _subject(key_id), user_id, **told)
+    return key
+
+
+def removed(user_id: int, key_id: int) -> None:
+    """Forget a user's key. Raises NotFound, Forbidden."""
+    services().personal_key_sync.keys.remove(key_id, user_id)
+    audit(f"user/{user_id}", "personal_key_removed", _subject(key_id), user_id)
 
 
 def _subject(key_id: int) -> str:

@@ -141,7 +141,7 @@ def links(caller: Caller) -> Response:
 def begin(provider: str, query: Where) -> Response:
     """For a browser: sends it to the provider, with a cookie that the way back is bound to."""
     begun = services().sign_on.begin(provider, query.next)
-    return _with_cookie(_redirect(begun.url), begun)
+    return with_cookie(_redirect(begun.url), begun)
 
 
 @routes.get("/<provider>/callback")
@@ -218,15 +218,14 @@ def token(body: OneTimeCode) -> Response:
 def link(caller: Caller, provider: str, body: LinkTo) -> Response:
     """For a page: send the browser to the URL. Takes a session that is not older than 15 minutes."""
     begun = services().sign_on.begin_link(provider, caller.user_id, caller.session_id, body.next)
-    return _with_cookie(answer({"url": begun.url}), begun)
+    return with_cookie(answer({"url": begun.url}), begun)
 
 
 @routes.delete("/<provider>")
 @operation("Unlink a provider from your account", Who.USER, answers={200: Unlinked}, refusals=(404, 409))
 def unlink(caller: Caller, provider: str) -> Response:
     """An account without a key of its own keeps at least one. Sessions go on; they end by themselves or in the list."""
-    services().sign_on.identities.unlink(caller.user_id, provider)
-    audit(f"user/{caller.user_id}", "identity_unlinked", f"identity/{provider}", caller.user_id)
+    unlinked(caller.user_id, provider)
     return answer({"message": "Unlinked"})
 
 
@@ -238,6 +237,16 @@ def _redirect(url: str) -> Response:
     return Response(status=302, headers={"Location": url, "Referrer-Policy": "no-referrer"})
 
 
-def _with_cookie(response: Response, begun: Begun) -> Response:
+# ── for the pages too
+
+
+def unlinked(user_id: int, provider: str) -> None:
+    """Take a log-in from a user's account. Raises NotFound, Conflict."""
+    services().sign_on.identities.unlink(user_id, provider)
+    audit(f"user/{user_id}", "identity_unlinked", f"identity/{provider}", user_id)
+
+
+def with_cookie(response: Response, begun: Begun) -> Response:
+    """The answer that sends a browser to a provider, with the cookie by which it is known when it comes back."""
     BROWSER.give(response, begun.browser, LIFE)
     return response

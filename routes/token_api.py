@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from flask import Blueprint, Response
 from pydantic import Field
@@ -51,25 +52,43 @@ class Revoked(Shown):
 @operation("List your API tokens", Who.USER, query=Paging, answers={200: Page[TokenShown]})
 def page(caller: Caller, query: Paging) -> Response:
     """Newest first, without those that are revoked."""
-    found, total = services().api_tokens.page(caller.user_id, query.page, query.page_size)
-    items = [asdict(row) for row in found]
-    return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
+    return answer(shown(caller.user_id, query))
 
 
 @routes.post("")
 @operation("Make an API token", Who.USER, body=NewToken, answers={201: TokenMade}, refusals=(409,))
 def create(caller: Caller, body: NewToken) -> Response:
     """Its text is shown in this answer and never again. 409 for more tokens than a user may have."""
-    row, text = services().api_tokens.create(caller.user_id, body.name, body.expires_at)
-    fields = body.model_dump(mode="json", exclude_unset=True)
-    audit(f"user/{caller.user_id}", "api_token_made", f"api-token/{row.id}", caller.user_id, fields=fields)
-    return answer({**asdict(row), "token": text}, 201)
+    return answer(made(caller.user_id, body), 201)
 
 
 @routes.delete("/<int:token_id>")
 @operation("Revoke an API token", Who.USER, answers={200: Revoked}, refusals=(404,))
 def delete(caller: Caller, token_id: int) -> Response:
     """The token is refused everywhere within two seconds, for good."""
-    services().api_tokens.revoke(token_id, caller.user_id)
-    audit(f"user/{caller.user_id}", "api_token_revoked", f"api-token/{token_id}", caller.user_id)
+    revoked(caller.user_id, token_id)
     return answer({"id": token_id, "message": "Revoked"})
+
+
+# ── for the pages too
+
+
+def shown(user_id: int, query: Paging) -> dict[str, Any]:
+    """A page of a user's tokens."""
+    found, total = services().api_tokens.page(user_id, query.page, query.page_size)
+    items = [asdict(row) for row in found]
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def made(user_id: int, body: NewToken) -> dict[str, Any]:
+    """Make a token; returns it with its text. Raises BadRequest, Conflict."""
+    row, text = services().api_tokens.create(user_id, body.name, body.expires_at)
+    fields = body.model_dump(mode="json", exclude_unset=True)
+    audit(f"user/{user_id}", "api_token_made", f"api-token/{row.id}", user_id, fields=fields)
+    return {**asdict(row), "token": text}
+
+
+def revoked(user_id: int, token_id: int) -> None:
+    """Revoke a user's token. Raises NotFound."""
+    services().api_tokens.revoke(token_id, user_id)
+    audit(f"user/{user_id}", "api_token_revoked", f"api-token/{token_id}", user_id)

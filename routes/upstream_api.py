@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Literal
 
 from flask import Blueprint, Response
@@ -11,14 +10,12 @@ from pydantic import Field
 from auth import Caller
 from errors import Conflict
 from key_choice import EXPIRY_MARGIN
-from logs import event
 from money import usd
 from pool_keys import KeyRow
-from routes.http import answer, services
+from routes.http import answer, audit, services
 from routes.operation import Body, Shown, Who, operation
 from users import UpstreamChoice, User, UserState
 
-log = logging.getLogger("upstream")
 routes = Blueprint("upstream_api", __name__, url_prefix="/api/upstream")
 
 Choice = Literal["dedicated_first", "shared_first", "dedicated_only"]
@@ -56,7 +53,7 @@ class OwnUpstream(Shown):
 @operation("Your OpenRouter key", Who.USER, answers={200: OwnUpstream})
 def upstream(caller: Caller) -> Response:
     """Which OpenRouter keys carry your calls, and what your own has left."""
-    return answer(_shown(caller.user_id))
+    return answer(shown(caller.user_id))
 
 
 @routes.put("")
@@ -65,18 +62,26 @@ def upstream(caller: Caller) -> Response:
 )
 def choose(caller: Caller, body: NewChoice) -> Response:
     """In force everywhere within two seconds. 409 where users have no keys of their own, for who has connected none."""
-    if services().config.dedicated_keys == "off" and services().accounts.find(caller.user_id) is None:
+    chosen(caller.user_id, body)
+    return answer(shown(caller.user_id))
+
+
+def chosen(user_id: int, body: NewChoice) -> None:
+    """Choose which keys carry a user's calls. Raises Conflict."""
+    if services().config.dedicated_keys == "off" and services().accounts.find(user_id) is None:
         raise Conflict(
             "Users get no OpenRouter keys of their own here (DEDICATED_KEYS is off), "
             "and you have connected no account: nothing to choose"
         )
-    services().users.set_upstream_choice(caller.user_id, UpstreamChoice(body.choice))
-    event(log, "upstream_chosen", user_id=caller.user_id, choice=body.choice)
-    return answer(_shown(caller.user_id))
+    services().users.set_upstream_choice(user_id, UpstreamChoice(body.choice))
+    audit(f"user/{user_id}", "upstream_chosen", f"user/{user_id}", user_id, choice=body.choice)
 
 
-def _shown(user_id: int) -> dict[str, object]:
-    """Asked of the database: another process may have served the PUT a moment ago."""
+def shown(user_id: int) -> dict[str, object]:
+    """Which keys carry a user's calls, as JSON.
+
+    Asked of the database: another process may have served the PUT a moment ago.
+    """
     config, user = services().config, services().users.get(user_id)
     key, account = services().keys.dedicated([user_id]).get(user_id), services().accounts.find(user_id)
     is_connected = account is not None and key is not None and key.id == account.pool_key_id

@@ -36,7 +36,7 @@ def _time(day_long: timedelta) -> Callable[[str], datetime]:
         try:
             if not (found := TIME.fullmatch(text)):
                 raise ValueError
-            day = _midnight(_in_range(date.fromisoformat(found[1])))
+            day = midnight(_in_range(date.fromisoformat(found[1])))
             return day.replace(hour=int(found[2])) if found[2] else day + day_long
         except ValueError:
             raise ValueError(
@@ -58,7 +58,8 @@ def _in_range(day: date) -> date:
     return day
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
+    """The begin of a day of UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
@@ -88,7 +89,7 @@ class Days(Query):
     def usage_of(self, user_id: int | None) -> UsageFilter:
         """The calls of a user, or of everybody, in these days. Raises BadRequest."""
         first, last = self.first_and_last()
-        return UsageFilter(user_id, start=_midnight(first), end=_midnight(last) + timedelta(days=1))
+        return UsageFilter(user_id, start=midnight(first), end=midnight(last) + timedelta(days=1))
 
 
 class LogFilter(Query):

@@ -13,8 +13,8 @@ from crypto import Envelopes
 from db import Database
 from gateway_processes import GatewayProcess
 from outbound import GuardedDial
-from pool_keys import KeySource, KeyState, PoolKeys
-from pool_overview import SILENT_AFTER, PoolOverview, pool_overview, upstream_overview
+from pool_keys import SHARED, KeySource, KeyState, PoolKeys
+from pool_overview import SILENT_AFTER, PoolOverview, pool_overview, renewals, upstream_overview
 from tables import api_keys, gateway_processes
 from upstreams import Upstreams
 
@@ -113,6 +113,39 @@ def test_an_upstream_shows_the_worst_that_any_living_process_reports(db, envelop
     GatewayProcess(db, Clock()).beat(7, {f"upstream/{on.id}": resting, str(on.id): {"health": "suspect"}})
     assert shown() == [("resting", "away"), (None, None)]
     assert upstream_overview([on], db, datetime.now(UTC))[0].items() >= on.to_dict().items()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "step"),
+    [
+        ("active", "intent", "minting"),
+        ("active", "stored", "checking"),
+        ("draining", "active", "draining"),
+        ("disabled", "active", "disabled"),
+        ("disabled", "draining", "disabled"),  # the new one is being replaced in its turn
+        ("deleted", "active", None),
+        ("active", "abandoned", None),
+    ],
+)
+def test_how_far_a_renewal_is_can_be_told_from_the_two_keys(keys, db, mine, old, new, step):
+    other = keys.intend("new", datetime.now(UTC), None, replaces_id=mine)
+    for row_id, state in ((mine, old), (other, new)):
+        wanted = api_keys.c.id == row_id
+        db.transact(lambda tx, w=wanted, s=state: tx.execute(api_keys.update().where(w).values(state=s)))
+    told = [{"old": "mine", "new": "new", "step": step}] if step else []
+    assert renewals(keys.page(SHARED, False, 0, None)[0], datetime.now(UTC)) == told
+
+
+def test_a_renewal_that_was_asked_for_waits_for_its_pass(keys, db, mine):
+    now = datetime.now(UTC)
+    change(db, source=KeySource.MINTED)
+    keys.ask_renewal("mine")
+    rows = keys.page(SHARED, False, 0, None)[0]
+    assert renewals(rows, now - timedelta(hours=1)) == []
+    assert renewals(rows, now + timedelta(hours=1)) == [{"old": "mine", "new": None, "step": "asked for"}]
+    keys.intend("new", now, None, replaces_id=mine)
+    [told] = renewals(keys.page(SHARED, False, 0, None)[0], now + timedelta(hours=1))
+    assert told["step"] == "minting"
 
 
 def test_of_equal_rests_the_longer_one_is_shown(keys, db, report):

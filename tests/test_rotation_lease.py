@@ -14,7 +14,7 @@ from config import Config
 from crypto import Envelopes
 from db import Database, database_url
 from pool_keys import KeySource, KeyState, PoolKeys
-from rotation_lease import LEASE, LeaseLost, RotationLease, WrongDeployment
+from rotation_lease import LEASE, LeaseLost, RotationLease, RotationStatus, WrongDeployment, rotation_status
 from tables import api_keys, rotator
 from tests.conftest import ENCRYPTION_KEY
 from tests.gateway import ROOT, environment, in_processes
@@ -44,6 +44,17 @@ def test_one_of_two_leads_until_it_releases(first, second):
     first.release()
     assert second.take()
     assert not first.take()
+
+
+def test_everybody_may_know_whether_somebody_rotates_and_how_long_nothing_is_deleted(db, first, clock):
+    assert rotation_status(db, clock.now()) == RotationStatus(False, None)
+    first.take()
+    until = clock.now() + timedelta(days=1)
+    first.hold_deletions(until)
+    assert rotation_status(db, clock.now()) == RotationStatus(True, until)
+    assert rotation_status(db, clock.now() + LEASE) == RotationStatus(False, until)
+    first.release()
+    assert rotation_status(db, clock.now()) == RotationStatus(False, until)
 
 
 def test_a_lease_that_is_not_renewed_ends_by_itself(first, second, clock):

@@ -259,3 +259,15 @@ def test_one_address_has_keys_checked_so_many_times_a_minute(start, stand_in):
     assert "Too many key checks: this service allows 3 a minute per address" in refusal_of(refused[0])
     assert gateway.get(PATH, owner).status_code == 200
     assert gateway.new_user()
+
+
+def test_renaming_a_key_is_no_check_of_one(start, stand_in):
+    gateway = start(OPENROUTER_API_URL=stand_in.address, LOGIN_RATE_LIMIT_PER_MINUTE=3)
+    owner = gateway.new_user()
+    shown = added(gateway, owner, stand_in.new_key()["key"])
+    path = f"{PATH}/{shown['id']}"
+    answers = [gateway.ask("PUT", path, {"name": f"name {number}"}, owner) for number in range(7)]
+    assert {answer.status_code for answer in answers} == {200}
+    replaced = [gateway.ask("PUT", path, {"name": "x", "key": "sk-or-v1-" + "0" * 64}, owner) for _ in range(7)]
+    assert {answer.status_code for answer in replaced} == {400, 429}
+    assert gateway.get(path, owner).json()["name"] == "name 6"
