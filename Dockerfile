@@ -27,6 +27,8 @@ COPY LICENSE *.py ./
 COPY migrations ./migrations
 COPY routes ./routes
 COPY static ./static
+COPY templates ./templates
+COPY translations ./translations
 RUN python -m compileall -q .
 
 USER 10001:10001

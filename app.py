@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from flask import Flask
+from flask import Flask, Response
 
 import api_docs
 import cli
@@ -48,13 +48,23 @@ def create_app(services: Services) -> Flask:
     """The WSGI application over these services."""
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # one path, one meaning: no redirects to where a client may have wanted to go
+    if names := services.config.trusted_hosts:
+        app.config["TRUSTED_HOSTS"] = [*names, "127.0.0.1", "localhost"]  # health checks ask from within
     app.extensions["services"] = services
+    if services.config.public_url.startswith("https://"):
+        app.after_request(_over_https_alone)
     routes.register_all(app)
+    routes.register_pages(app)
     api_docs.register(app)
     cli.register(app)
     # Flask documents replacing `wsgi_app` as the place for middleware.
     app.wsgi_app = ProxyDoor(app.wsgi_app, services)  # type: ignore[method-assign]
     return app
+
+
+def _over_https_alone(response: Response) -> Response:
+    response.headers["Strict-Transport-Security"] = "max-age=31536000"
+    return response
 
 
 def start() -> Services:

@@ -39,7 +39,7 @@ DRAIN_SECONDS = 120  # how long running answers may take to finish once the serv
 DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
 # Parts of paths beside providers, methods of log-ins, and owners of other states of log-ins.
 RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "session", "key", "password", "openrouter"}
-OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_-]{16,200}")
+OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_\-]{16,200}")  # of pages' forms, too: for browsers the last - is escaped
 
 
 def _split(value: object) -> object:
@@ -189,11 +189,15 @@ class Config(BaseModel):
         10, description="questions a minute from one address whether a username is taken; 0 for any number"
     )
     admin_rate_limit_per_minute: Limit = Field(
-        120, description="requests a minute to /admin from one address; 0 for any number"
+        120, description="requests a minute to /admin and /operator from one address; 0 for any number"
     )
-    api_token_rate_limit_per_hour: Limit = Field(
-        100, description="requests an hour with one API token; 0 for any number"
+    page_rate_limit_per_minute: Limit = Field(
+        30, description="a stranger's pages a minute, by address; 0 for any number"
     )
+    trusted_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+        (), description="names that pages and API answer to, .example.com for all below it; none for any"
+    )
+    api_token_rate_limit_per_hour: Limit = Field(100, description="requests an hour of one API token; 0 for any number")
     max_client_keys_per_user: int = Field(50, ge=1, le=10_000, description="client keys that a user may have at once")
     max_api_keys_per_user: int = Field(
         10, ge=1, le=1000, description="OpenRouter keys of their own that a user may have watched at once"

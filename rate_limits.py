@@ -28,6 +28,7 @@ Door = Literal[
     "connections",
     "sign-on steps",
     "admin requests",
+    "pages",
 ]
 
 
@@ -120,6 +121,7 @@ class RateLimits:
             "sign-on steps": _Limit("address", "sign-on steps", config.login_rate_limit_per_minute * 2),
             "connections": _Limit("address", "connections", config.login_rate_limit_per_minute),
             "admin requests": _Limit("address", "admin requests", config.admin_rate_limit_per_minute),
+            "pages": _Limit("address", "pages", config.page_rate_limit_per_minute),
         }
         self._account = _Limit("account", "log-ins", config.login_rate_limit_account_per_minute)
         self._api_token = _Limit("token", "requests", config.api_token_rate_limit_per_hour, HOUR)

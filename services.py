@@ -27,6 +27,7 @@ from cost_lookup import CostLookup
 from crypto import Envelopes, KeyHasher
 from db import Database, DatabaseClock, DatabaseError
 from destinations import Destinations
+from favourite_models import FavouriteModels
 from gateway_processes import GatewayProcess
 from generation_records import GenerationRecords
 from identities import Identities
@@ -108,6 +109,7 @@ class Services:
     upstreams: Upstreams
     oauth_states: OAuthStates
     accounts: ConnectedAccounts
+    favourite_models: FavouriteModels
     first_steps: FirstSteps
     started: bool = False
     _complain_at: float = 0.0
@@ -221,9 +223,8 @@ class Services:
 @told_in_one_line()
 def build(config: Config) -> Services:
     """All services, connected; of a database that is away, shut. Raises CannotStart."""
-    clock = Clock()
+    clock, access_life = Clock(), timedelta(hours=config.jwt_expiration_hours)
     db, envelopes = open_if_there(config)
-    access_life = timedelta(hours=config.jwt_expiration_hours)
     users, keys = Users(db, None, clock), PoolKeys(db, envelopes, clock)
     sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
     pool = _pool(config, users, keys, clock)
@@ -277,6 +278,7 @@ def build(config: Config) -> Services:
         upstreams=upstreams,
         oauth_states=states,
         accounts=ConnectedAccounts(db, keys, clock, AccountApi(upstream, config)),
+        favourite_models=FavouriteModels(db),
         first_steps=first_steps,
     )
 

@@ -122,44 +122,39 @@ def answer(body: dict[str, Any], status: int = 200) -> Response:
 def register(app: Flask) -> None:
     """Add the error handlers and the common headers."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_JSON_BYTES
-    app.register_error_handler(AppError, _app_error)
-    app.register_error_handler(HTTPException, _http_exception)
-    app.register_error_handler(DatabaseError, _database_error)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(Exception, lambda error: refusal(app_error(error)))
     app.after_request(_common_headers)
 
 
-def _app_error(error: AppError) -> Response:
+def refusal(error: AppError) -> Response:
+    """An error as JSON."""
     response = Response(error.to_json(), error.status, mimetype="application/json")
     response.headers.update(error.headers)
     return response
 
 
-def _http_exception(error: HTTPException) -> Response:
-    """Werkzeug's own refusals, in our shape."""
-    status = error.code or 500
-    if status == 404:
-        return _app_error(NotFound("There is nothing at this path"))
-    if status == 405:
-        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-        return _app_error(MethodNotAllowed(f"This path takes {allowed} only", {"Allow": allowed}))
-    if isinstance(error, RequestEntityTooLarge):
-        return _app_error(PayloadTooLarge(f"The body may have at most {MAX_JSON_BYTES} bytes"))
-    if 300 <= status < 400:
-        return Response(status=status, headers=error.get_headers())
-    if status < 500:
-        return _app_error(BadRequest(error.description or "The request is malformed"))
-    return _unexpected(error)
-
-
-def _database_error(error: DatabaseError) -> Response:
-    log.error("database_error", extra={"fields": {"error": type(error).__name__}})
-    return _app_error(Busy("The database can't be reached; try again shortly", retry_after_seconds=5))
-
-
-def _unexpected(error: Exception) -> Response:
+def app_error(error: Exception) -> AppError:
+    """What a client is told of whatever was raised; what is our fault is logged."""
+    if isinstance(error, AppError):
+        return error
+    if isinstance(error, DatabaseError):
+        log.error("database_error", extra={"fields": {"error": type(error).__name__}})
+        return Busy("The database can't be reached; try again shortly", retry_after_seconds=5)
+    if isinstance(error, HTTPException) and (error.code or 500) < 500:
+        return _refused_by_werkzeug(error)
     log.error("unexpected_error", exc_info=error)
-    return _app_error(ServiceFault())
+    return ServiceFault()
+
+
+def _refused_by_werkzeug(error: HTTPException) -> AppError:
+    if error.code == 404:
+        return NotFound("There is nothing at this path")
+    if error.code == 405:
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        return MethodNotAllowed(f"This path takes {allowed} only", {"Allow": allowed})
+    if isinstance(error, RequestEntityTooLarge):
+        return PayloadTooLarge(f"The body may have at most {MAX_JSON_BYTES} bytes")
+    return BadRequest(error.description or "The request is malformed")
 
 
 def _common_headers(response: Response) -> Response:

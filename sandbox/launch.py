@@ -136,17 +136,15 @@ def say_what_to_try(url: str, settings: config.Config) -> None:
     messages = '[{"role":"user","content":"Hello, who are you?"}]'
     question = f'{{"model":"openai/gpt-4o-mini","stream":true,"messages":{messages}}}'
     post = "curl -sS -H 'Content-Type: application/json'"
-    say(f"Serving at {url}. Try, in another terminal:")
+    say(f"Serving at {url}: open it in a browser, and sign up. Or try, in another terminal:")
     say(f"{post} {url}/register -d '{account}'")
     say(f'TOKEN=$({post} {url}/login -d \'{account}\' | sed \'s/.*"token":"\\([^"]*\\)".*/\\1/\')')
     say(f"{post} -N {url}/v1/chat/completions -H \"Authorization: Bearer $TOKEN\" -d '{question}'")
 
 
 def say_how_to_sign_on(url: str) -> None:
-    """Addresses for a browser: the stand-in's pages ask who is there."""
-    names = ", ".join(f"{url}/api/auth/sso/{name}" for name in ("github", "linuxdo", "oidc"))
-    say(f"Log in through a stand-in for GitHub, Linux.do or OpenID Connect, in a browser: {names}")
-    say("You end up at a page with #sso=CODE; POST /api/auth/sso/token exchanges it for tokens.")
+    """The stand-in's pages ask who is there."""
+    say(f"{url}/login offers GitHub, Linux.do and OpenID Connect, too: stand-ins, which ask who you want to be.")
 
 
 def say(line: str) -> None:

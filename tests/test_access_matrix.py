@@ -15,7 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
+from flask import Flask
 
+import routes
 import tables
 from tables import identities
 from tests.api_world import CANARY, KINDS, World, all_routes
@@ -191,6 +193,22 @@ def a_personal_key_of_a_while_ago(world: World, kind: str) -> Asked:
     return asked
 
 
+def a_favourite(world: World, kind: str) -> Asked:
+    path = "/api/models/favourites/openai/gpt-4o-mini"
+    world.cleanups.append(lambda: world.ask(kind, "DELETE", path))
+    return Asked(parts={"name": "openai/gpt-4o-mini"})
+
+
+def own_favourite(world: World, kind: str) -> Asked:
+    """A model that the owner alone has marked."""
+    owner, name = world.owns(kind), f"favourite/{secrets.token_hex(4)}"
+    row = {"user_id": owner.id, "model": name}
+    world.db.transact(lambda tx: tx.execute(tables.favourite_models.insert(), row))
+    of_owner = tables.favourite_models.delete().where(tables.favourite_models.c.model == name)
+    world.cleanups.append(lambda: world.db.transact(lambda tx: tx.execute(of_owner)))
+    return Asked(parts={"name": name})
+
+
 def own_call(world: World, _kind: str) -> Asked:
     """The call that the owner made with a client key: both see it."""
     return Asked(query=f"?id={world.owners_call()}")
@@ -282,6 +300,11 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /v1/key": (CALLERS, PLAIN),
     "GET /api/v1/key": (CALLERS, PLAIN),
     "GET /api/v1/auth/key": (CALLERS, PLAIN),
+    # ── one's favourites among the models
+    "GET /api/models/favourites": (USERS, PLAIN),
+    "PUT /api/models/favourites/{name}": (USERS, a_favourite),
+    "DELETE /api/models/favourites/{name}": (THE_OWNER, own_favourite),
+    "PUT /api/models/default": (USERS, sent({"model": "openai/gpt-4o-mini"})),
     # ── accounts
     "GET /api/auth/kdf": (ANYBODY, PLAIN),
     "POST /register": (instead(ANYBODY, 200, 201), new_account),
@@ -430,7 +453,10 @@ def test_each_kind_of_caller_gets_what_it_may_have_and_nothing_of_others(world: 
 
 
 def test_no_other_method_is_taken_anywhere(world: World) -> None:
-    """Also none that a proxy in front might rewrite."""
+    """Also none that a proxy in front might rewrite. Pages have methods of their own, which tests/pages looks at."""
+    app = Flask("pages", static_folder=None)
+    routes.register_pages(app)
+    pages = app.url_map.bind("pages")
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
         numbers = dict.fromkeys(("key_id", "token_id", "user_id", "number"), 1)
@@ -439,5 +465,5 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
         # What stands in the place of another path's part, too.
         here = {found for found, other in taken if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", other), asked)}
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"):
-            if method not in here:
+            if method not in here and not pages.test(asked, method):
                 assert world.ask("operator", method, asked, {}).status_code in {404, 405}, (method, path)

@@ -10,15 +10,15 @@ ROOT = Path(__file__).parents[1]
 
 # Top imports bottom, never the other way. Modules on one line may import those that stand further to the left.
 LAYERS = [
-    "errors clock logs setting_checks config config_sources money quota_terms json_text answer_usage crypto key_derivation password_policy model_list openrouter_errors safe_address outbound upstream_http identity_provider identity_providers named_models call_body model_api responses_api messages_api model_apis event_stream remote_keys management_api client_address window_counters terminal",
+    "errors clock logs setting_checks config config_sources money quota_terms json_text answer_usage crypto key_derivation password_policy model_list openrouter_errors safe_address outbound upstream_http identity_provider identity_providers named_models call_body model_api responses_api messages_api model_apis event_stream remote_keys management_api client_address window_counters terminal server_end user_agents",
     "tables db background",
-    "revisions sealed_secrets hashed_secrets oauth_states user_sessions users identities pool_keys gateway_processes quotas client_keys api_tokens usage_checks audit_log refused_log_ins upstreams",
+    "revisions sealed_secrets hashed_secrets oauth_states user_sessions users identities pool_keys gateway_processes quotas client_keys api_tokens favourite_models usage_checks audit_log refused_log_ins upstreams",
     "key_health key_choice account_api connected_accounts personal_keys dedicated_keys api_key_manager key_probe pool_overview",
     "usage_rollups usage_ledger usage_journal usage_stats usage_log usage_export log_retention",
     "auth single_sign_on personal_key_sync outage_credit leased_quota quota_slices reencrypt rate_limits usage_meter proxy_request model_prices destinations answer_relay upstream_try retry openrouter_proxy",
     "usage_drain generation_records cost_lookup start_up",
     "services rotation_lease rotation_plan rotation_steps usage_check",
-    "key_rotation proxy_wsgi routes",
+    "key_rotation proxy_wsgi page_words routes",
     "openapi_sample openapi_calls openapi api_docs",
     "command_line",
     "audit_cli encryption_key_cli key_cli personal_key_cli pool_cli quota_cli upstream_cli check_cli usage_cli user_cli cli app granian_server",
@@ -82,6 +82,7 @@ SQL = {
     "hashed_secrets",
     "client_keys",
     "api_tokens",
+    "favourite_models",
     "rotation_lease",
     "reencrypt",
     "usage_rollups",
@@ -179,6 +180,7 @@ def test_public_functions_and_classes_are_documented(path):
 @each(SOURCES)
 def test_has_a_test_file(path):
     folder = "tests/routes" if path.parent.name == "routes" else "tests"
+    folder = "tests/pages" if path.stem.endswith("_pages") else folder
     if path.stem != "__init__":
         assert (ROOT / folder / f"test_{path.name}").exists()
 

@@ -55,6 +55,9 @@ CHANGES: dict[str, set[str]] = {
     "POST /api/auth/sso/token": set(),  # what is sent is no code
     "POST /api/auth/sso/{provider}/link": ALL_OF["oauth_states"],
     "DELETE /api/auth/sso/{provider}": ALL_OF["identities"],
+    "PUT /api/models/favourites/{name}": ALL_OF["favourite_models"],
+    "DELETE /api/models/favourites/{name}": ALL_OF["favourite_models"],
+    "PUT /api/models/default": {"users.default_model"},
     "PUT /api/upstream": {"users.upstream_choice", "users.updated_at", "revisions.value"},
     "POST /api/v1/openrouter/auth/validate-key": OF_ACCOUNTS,
     "POST /api/v1/openrouter/oauth/initiate": ALL_OF["oauth_states"],

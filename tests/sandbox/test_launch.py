@@ -62,9 +62,11 @@ def test_a_newcomer_talks_to_a_model_and_ctrl_c_ends_it_all(launched, tmp_path):
     assert (tmp_path / "data/stand-in/openrouter_proxy.db").exists()
     assert not (tmp_path / "data/openrouter_proxy.db").exists()
 
-    [addresses] = [line for line in output.read_text().splitlines() if line.startswith("Log in through a stand-in")]
-    for address in re.findall(r"http://[^ ,]+", addresses):
-        page = requests.get(address, timeout=30)
+    [log_in] = re.findall(r"(http://\S+)/login offers GitHub, Linux.do and OpenID Connect", output.read_text())
+    buttons = re.findall(r'href="(/api/auth/sso/[^"]+)"', requests.get(f"{log_in}/login", timeout=30).text)
+    assert len(buttons) == 3
+    for button in buttons:
+        page = requests.get(log_in + button, timeout=30)
         assert (page.status_code, "Log in as ann" in page.text) == (200, True)
 
     children = psutil.Process(process.pid).children(recursive=True)

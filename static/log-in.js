@@ -1,0 +1,117 @@
+// Logs in and signs up: the key is derived here, the API is asked with it, and its answer becomes the pages' session.
+
+import { deriveKey, fetchParameters } from './derive-key.js';
+
+export class Refused extends Error {
+  /** status: of the answer that said so, if one did. */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(path, body, token) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : { 'Content-Type': 'application/json' };
+  const answer = await fetch(path, { method: 'POST', headers, body: body && JSON.stringify(body), credentials: 'same-origin' });
+  const told = answer.status === 204 ? null : await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Refused(told?.message ?? answer.statusText, answer.status);
+  return told;
+}
+
+/** Turn the tokens of a log-in into a session of the pages. */
+async function enter(tokens, next) {
+  await ask('/session', undefined, tokens.access_token);
+  location.assign(next);
+}
+
+/** For a refusal of this status: say it in the page's own words, which are in the visitor's language. */
+function inWords(status, words) {
+  return (problem) => {
+    throw problem.status === status ? new Refused(words) : problem;
+  };
+}
+
+/** Work with what a form holds; what goes wrong is said in it. */
+export async function submit(form, work, working = form.dataset.working) {
+  const button = form.querySelector('button');
+  const error = form.querySelector('.error');
+  const label = button.textContent;
+  error.hidden = true;
+  button.textContent = working;
+  button.disabled = true;
+  try {
+    await work(Object.fromEntries(new FormData(form)));
+  } catch (problem) {
+    error.textContent = problem.message;
+    error.hidden = false;
+    button.textContent = label;
+    button.disabled = false;
+    form.querySelector('input[type="password"]').focus();
+  }
+}
+
+/** The account that a form names, with the key that its password becomes on this device. */
+export async function keyOf({ username, password }) {
+  const parameters = await fetchParameters('');
+  return { username, derived_key: await deriveKey(username, password, parameters) };
+}
+
+const logIn = document.getElementById('log-in');
+logIn?.addEventListener('submit', (event) => {
+  event.preventDefault();
+  submit(logIn, async (given) => {
+    const tokens = await ask('/login', await keyOf(given)).catch(inWords(401, logIn.dataset.wrong));
+    await enter(tokens, logIn.dataset.next);
+  });
+});
+
+const signUp = document.getElementById('sign-up');
+signUp?.addEventListener('submit', (event) => {
+  event.preventDefault();
+  submit(signUp, async (given) => {
+    if (given.password !== given.again) throw new Refused(signUp.dataset.differ);
+    if (strength(given.password) < 2) throw new Refused(signUp.dataset.weak);
+    const account = await keyOf(given);
+    await ask('/register', account);
+    await enter(await ask('/login', account), signUp.dataset.next);
+  });
+});
+signUp?.elements.password.addEventListener('input', showStrength);
+
+/** Say beside a field for a new password how strong it is. */
+export function showStrength({ target }) {
+  const value = strength(target.value);
+  document.getElementById('meter').value = value;
+  const words = document.getElementById('strength');
+  words.textContent = target.value ? JSON.parse(words.dataset.words)[value] : '';
+}
+
+/** From 0 to 4: how many guesses a password withstands, by its length and variety; repeated and rising runs count once. */
+export function strength(password) {
+  const letters = [...password];
+  const kinds = [/\p{Ll}/u, /\p{Lu}/u, /\p{Nd}/u, /[^\p{L}\p{Nd}]/u].filter((kind) => kind.test(password)).length;
+  const fresh = letters.filter((letter, at) => {
+    const step = at ? letter.codePointAt(0) - letters[at - 1].codePointAt(0) : 2;
+    return step !== 0 && step !== 1 && step !== -1;
+  }).length;
+  const bits = Math.min(fresh, new Set(letters).size * 2) * (1.5 + kinds);
+  return [24, 36, 50, 66].filter((bound) => bits >= bound).length;
+}
+
+// Back from a provider: behind the # stands a one-time code, or why there is none.
+const told = new URLSearchParams(location.hash.slice(1));
+const code = told.get('sso');
+const reason = told.get('sso_error');
+if (logIn && (code || reason)) {
+  history.replaceState(null, '', location.pathname + location.search);
+  const words = JSON.parse(logIn.dataset.refused);
+  submit(
+    logIn,
+    async () => {
+      if (!code) throw new Refused(Object.hasOwn(words, reason) ? words[reason] : logIn.dataset.otherwise);
+      const tokens = await ask('/api/auth/sso/token', { code }).catch(inWords(400, words.invalid_request));
+      await enter(tokens, logIn.dataset.next);
+    },
+    logIn.dataset.entering,
+  );
+}

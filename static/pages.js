@@ -1,0 +1,57 @@
+// What all pages do: send the session's token with every change, say what went wrong, remember language and appearance.
+
+const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
+
+document.addEventListener('htmx:configRequest', (event) => {
+  if (csrfToken) event.detail.headers['X-CSRF-Token'] = csrfToken;
+});
+
+document.addEventListener('htmx:responseError', (event) => {
+  const page = new DOMParser().parseFromString(event.detail.xhr.responseText, 'text/html');
+  const text = page.querySelector('[role="alert"]')?.textContent ?? event.detail.xhr.statusText;
+  const place = event.detail.elt.querySelector?.('.error');
+  if (!place) return notify(text);
+  place.textContent = text;
+  place.hidden = false;
+});
+
+document.addEventListener('htmx:sendError', () => notify('The service can’t be reached'));
+
+// A part that was put in place of another has taken the focus with it: who uses the keyboard goes on at its begin. Who
+// had the focus nowhere keeps it so: parts that keep themselves up to date call for nobody.
+let focused = null;
+document.addEventListener('focusin', ({ target }) => { focused = target; });
+document.addEventListener('pointerdown', () => { focused = null; });
+document.addEventListener('htmx:afterSettle', ({ detail }) => {
+  if (document.activeElement !== document.body || !focused || focused.isConnected) return;
+  detail.elt.tabIndex = -1;
+  detail.elt.focus({ preventScroll: true });
+});
+
+/** Show a text for some seconds, and say it to screen readers. */
+export function notify(text) {
+  const line = document.createElement('p');
+  line.textContent = text;
+  document.getElementById('notices').append(line);
+  setTimeout(() => line.remove(), 6000);
+}
+
+for (const select of document.querySelectorAll('select[data-choose]')) {
+  select.addEventListener('change', () => {
+    document.cookie = `${select.dataset.choose}=${select.value}; path=/; max-age=31536000; samesite=lax`;
+    location.reload();
+  });
+}
+
+document.addEventListener('click', async (event) => {
+  const opener = event.target.closest('[data-open]');
+  if (opener) document.getElementById(opener.dataset.open).showModal();
+  if (event.target.closest('[data-close]')) event.target.closest('dialog').close();
+  const button = event.target.closest('[data-copy]');
+  if (!button) return;
+  const place = document.getElementById(button.dataset.copy);
+  getSelection().selectAllChildren(place); // over plain http browsers give pages no clipboard: it is marked, at least
+  if (!navigator.clipboard) return;
+  await navigator.clipboard.writeText(place.textContent);
+  notify(button.dataset.copied);
+});
