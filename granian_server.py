@@ -13,11 +13,14 @@ from collections.abc import Set
 
 from granian.cli import entrypoint
 
+import server_end
+
 ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def _wait_for(signals: Set[signal.Signals]) -> None:
     number = signal.sigwait(signals)
+    server_end.tell()
     handler = signal.getsignal(number)
     if callable(handler):
         handler(number, None)

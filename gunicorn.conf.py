@@ -12,6 +12,7 @@ from gunicorn.workers.gthread import ThreadWorker
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
 import logs
+import server_end
 from config import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT
 from config_sources import ConfigError, load
 
@@ -34,6 +35,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.close(graceful=True)
             conn.close = lambda graceful=False: None
         return result
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """End once all calls have: not after what lasts for itself."""
+        server_end.tell()
+        super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End at once, without gunicorn's call of the thread pool from within the signal's handler.
