@@ -45,6 +45,7 @@ class Bench:
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(48))
     encryption_key: str = field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     management_key: str | None = None
+    settings: dict[str, object] = field(default_factory=dict)  # of the gateways, besides
     stand_in: Target = field(init=False)
 
     @contextmanager
@@ -108,6 +109,7 @@ class Bench:
             # The load comes from one address and knows one account.
             LOGIN_RATE_LIMIT_PER_MINUTE=0,
             LOGIN_RATE_LIMIT_ACCOUNT_PER_MINUTE=0,
+            **self.settings,
             **settings,
         )
 
