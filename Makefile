@@ -12,7 +12,7 @@ LANGCHAIN := tests/sdks/langchain
 TYPESCRIPT_CLIENT := clients/typescript
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test retest torture check lint fmt db lock bench bench-ledger bench-logins
+.PHONY: help run test retest torture check lint fmt db lock screenshots bench bench-ledger bench-pages bench-logins
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,12 +70,19 @@ check: lint test ## Format, lint, types and tests: what continuous integration r
 db: $(VENV)/runtime ## Bring the configured database to the newest schema
 	@$(VENV)/bin/flask --app app db upgrade
 
+screenshots: $(VENV)/dev ## Take the pictures of the README again, from pages in a browser
+	@SCREENSHOTS_FOLDER=$(CURDIR)/docs/screenshots $(PYTHON) -m pytest -q tests/pages/test_screenshots.py
+
 bench: $(VENV)/dev ## Measure the gateway beside direct calls (takes some minutes)
 	@$(PYTHON) -m bench.gateway
 
 bench-ledger: $(VENV)/dev ## Measure the ledger and its log at ten million rows (takes half an hour and 15 GB of disk)
 	@tests/install-servers
 	@$(PYTHON) -m bench.ledger
+
+bench-pages: $(VENV)/dev ## Measure pages at ten million requests in the log (takes a quarter of an hour and 10 GB of disk)
+	@tests/install-servers
+	@$(PYTHON) -m bench.pages
 
 bench-logins: $(VENV)/dev ## Compare failed log-ins of unknown and of known names: answers and times (takes about a minute)
 	@$(PYTHON) -m bench.logins
