@@ -69,6 +69,10 @@ def test_a_newcomer_talks_to_a_model_and_ctrl_c_ends_it_all(launched, tmp_path):
         page = requests.get(log_in + button, timeout=30)
         assert (page.status_code, "Log in as ann" in page.text) == (200, True)
 
+    [command] = [line for line in output.read_text().splitlines() if line.endswith("users set 1 --role admin")]
+    made = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert '"role":"admin"' in made.stdout
+
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 4
     environments = {tuple(child.cmdline()[1:2]): child.environ() for child in children}
