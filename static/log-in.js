@@ -50,6 +50,12 @@ export async function submit(form, work, working = form.dataset.working) {
   }
 }
 
+/** Let a form be sent that this script listens to by now. Before, its `method="dialog"` keeps the browser from sending
+ * it by itself, with the password in the address. */
+export function ready(form) {
+  if (form) form.querySelector('button').disabled = false;
+}
+
 /** The account that a form names, with the key that its password becomes on this device. */
 export async function keyOf({ username, password }) {
   const parameters = await fetchParameters('');
@@ -65,6 +71,8 @@ logIn?.addEventListener('submit', (event) => {
   });
 });
 
+ready(logIn);
+
 const signUp = document.getElementById('sign-up');
 signUp?.addEventListener('submit', (event) => {
   event.preventDefault();
@@ -77,6 +85,7 @@ signUp?.addEventListener('submit', (event) => {
   });
 });
 signUp?.elements.password.addEventListener('input', showStrength);
+ready(signUp);
 
 /** Say beside a field for a new password how strong it is. */
 export function showStrength({ target }) {

@@ -1,6 +1,6 @@
 // The profile: a new password, whose key is derived here, and what came of linking a log-in elsewhere.
 
-import { Refused, keyOf, showStrength, strength, submit } from './log-in.js';
+import { Refused, keyOf, ready, showStrength, strength, submit } from './log-in.js';
 
 const form = document.getElementById('change-password');
 
@@ -32,6 +32,7 @@ form?.addEventListener('submit', (event) => {
   submit(form, changePassword);
 });
 form?.elements.new_password.addEventListener('input', showStrength);
+ready(form);
 
 // Behind the # stands what came of it: `sso_linked=<provider>`, `sso_error=<type>` or `password_changed`.
 const told = new URLSearchParams(location.hash.slice(1));

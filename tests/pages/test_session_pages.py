@@ -52,6 +52,30 @@ def test_somebody_signs_up_leaves_and_comes_back_and_no_password_is_sent(page, s
     assert not any(word in line for line in sent for word in ("violet", "Harbor", "lantern"))
 
 
+@pytest.mark.parametrize(
+    ("path", "form"), [("/login", "#log-in"), ("/register", "#sign-up"), ("/profile", "#change-password")]
+)
+def test_a_form_that_no_script_listens_to_yet_sends_no_password(browser, site, path, form):
+    """As on a slow line: somebody may be quicker than the script that derives the key."""
+    context = browser.new_context(base_url=site.url, java_script_enabled=False)
+    site.enter(context, site.new_person())
+    if path != "/profile":
+        context.clear_cookies()
+    page = context.new_page()
+    page.goto(path)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.eval_on_selector_all(f"{form} button", "buttons => buttons.forEach((one) => (one.disabled = false))")
+    for field in page.locator(f"{form} input").all():
+        field.fill(PASSWORD)
+    page.click(f"{form} button")
+    page.locator(f"{form} input").last.press("Enter")
+    page.screenshot()  # drawn after what the key did: had it sent the form, that would have begun
+    assert [url for url in sent if "/static/" not in url] == []
+    assert page.url == site.url + path
+    context.close()
+
+
 def test_no_script_reads_the_session(page, person):
     page.goto("/dashboard")
     assert page.evaluate("document.cookie") == ""
