@@ -141,32 +141,31 @@ def for_admins(view: View) -> View:
 
 def show(template: str, status: int = 200, **values: Any) -> Response:
     """A page, or a part of one, of this template."""
-    language = _language()
+    language, theme = _language(), request.cookies.get(THEME)
     shared = {
         "visitor": find_visitor(),
         "language": language,
         "languages": LANGUAGES,
-        "theme": request.cookies.get(THEME) if request.cookies.get(THEME) in {"dark", "light"} else "auto",
+        "theme": theme if theme in {"dark", "light"} else "auto",
         "t": lambda text, **parts: translate(text, language, **parts),
-        "is_part": is_part(),
     }
     return Response(render_template(template, **shared, **values), status, mimetype="text/html")
 
 
-def is_part() -> bool:
-    """True if the request wants a part of the page, to put it in its place."""
-    return request.headers.get("HX-Request") == "true" and request.headers.get("HX-History-Restore-Request") != "true"
-
-
 def go_to(path: str) -> Response:
     """Have the browser go to another address; elsewhere only for parts: forms may lead to this host alone (POLICY)."""
-    if is_part():
+    if _is_part():
         return Response(status=204, headers={"HX-Redirect": path})
     return Response(status=303, headers={"Location": path})
 
 
+def _is_part() -> bool:
+    """True if the request wants a part of the page, to put it in its place."""
+    return request.headers.get("HX-Request") == "true" and request.headers.get("HX-History-Restore-Request") != "true"
+
+
 def _to_log_in() -> Response:
-    if is_part():  # a part alone is no page: back to the one that asked for it
+    if _is_part():  # a part alone is no page: back to the one that asked for it
         wanted = urlsplit(request.headers.get("HX-Current-URL", "")).path
     else:
         wanted = request.path if request.method == "GET" else ""
