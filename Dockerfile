@@ -24,11 +24,21 @@ RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ig
     --only-binary=:all: --require-hashes -r requirements.txt
 
 COPY LICENSE *.py ./
+COPY accounts ./accounts
+COPY billing ./billing
+COPY commands ./commands
+COPY config ./config
+COPY formats ./formats
+COPY foundation ./foundation
+COPY gateway ./gateway
 COPY migrations ./migrations
-COPY routes ./routes
-COPY static ./static
-COPY templates ./templates
-COPY translations ./translations
+COPY monitor ./monitor
+COPY pool ./pool
+COPY replicas ./replicas
+COPY serving ./serving
+COPY upstream ./upstream
+COPY vault ./vault
+COPY web ./web
 RUN python -m compileall -q .
 
 USER 10001:10001

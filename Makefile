@@ -56,10 +56,11 @@ torture: $(VENV)/dev ## Kill the key rotation at every point, and databases for 
 	@$(PYTHON) -m pytest -m torture
 	@$(PYTHON) -m tests.rotation_torture
 
-lint: $(VENV)/dev ## Check format, lint and types
+lint: $(VENV)/dev ## Check format, lint, types, and what imports what
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
 
 fmt: $(VENV)/dev ## Format the code and fix what can be fixed
 	@$(VENV)/bin/ruff format .
@@ -71,7 +72,7 @@ db: $(VENV)/runtime ## Bring the configured database to the newest schema
 	@$(VENV)/bin/flask --app app db upgrade
 
 screenshots: $(VENV)/dev ## Take the pictures of the README again, from pages in a browser
-	@SCREENSHOTS_FOLDER=$(CURDIR)/docs/screenshots $(PYTHON) -m pytest -q tests/pages/test_screenshots.py
+	@SCREENSHOTS_FOLDER=$(CURDIR)/docs/screenshots $(PYTHON) -m pytest -q tests/web/pages/test_screenshots.py
 
 bench: $(VENV)/dev ## Measure the gateway beside direct calls (takes some minutes)
 	@$(PYTHON) -m bench.gateway

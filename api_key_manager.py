@@ -1,6 +1,6 @@
 """The pool in memory: every process's copy of the usable OpenRouter keys, and which of them the next call gets.
 
-A call gets one of the keys that all users share, or its user's own where users have such keys (dedicated_keys.py).
+A call gets one of the keys that all users share, or its user's own where users have such keys (pool/dedicated.py).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from clock import Clock
-from dedicated_keys import DedicatedKeys, account_is_spent, account_key_refused, out_of_credit, own_key_is_spent
-from errors import AppError, Busy, TooManyRequests
-from key_choice import Choice, PoolKey, Ring, Trial, load
-from key_health import MAX_OTHER_ASK_SECONDS, MAX_SUSPECT_ASK_SECONDS, Account, Breaker, Outage, health_told
-from logs import event
-from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, Row, rest_seconds
-from pool_keys import KeyRow, PoolKeys
-from users import UpstreamChoice
+from accounts.users import UpstreamChoice
+from foundation.clock import Clock
+from foundation.errors import AppError, Busy, TooManyRequests
+from foundation.logs import event
+from pool.choice import Choice, PoolKey, Ring, Trial, load
+from pool.dedicated import DedicatedKeys, account_is_spent, account_key_refused, out_of_credit, own_key_is_spent
+from pool.health import MAX_OTHER_ASK_SECONDS, MAX_SUSPECT_ASK_SECONDS, Account, Breaker, Outage, health_told
+from pool.keys import KeyRow, PoolKeys
+from upstream.refusals import ROWS, Hits, Lasts, Other, Refusal, Row, rest_seconds
 
 log = logging.getLogger("pool")
 
@@ -296,7 +296,7 @@ class ApiKeyManager:
         """Something that rested may be used again, or weighs less: look at all keys at the next pick."""
         self._choices = [None, None]
 
-    # ── what GET /key says, asked by key_probe.py
+    # ── what GET /key says, asked by pool/probe.py
 
     def to_ask(self, count: int) -> list[PoolKey]:
         """Keys whose turn it is, those that rest first: suspects, spent limits, keys whose account is unknown."""

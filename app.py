@@ -19,15 +19,16 @@ from typing import Any, NoReturn
 
 from flask import Flask, Response
 
-import api_docs
-import cli
-import config
-import config_sources
-import logs
-import routes
-from proxy_wsgi import ProxyDoor
+from commands import groups
+from config import sources
+from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, Config
+from foundation import logs
 from services import Services, build
+from serving.door import ProxyDoor
 from start_up import CannotStart
+from web.api.table import register_api
+from web.openapi import readers
+from web.pages.table import register_pages
 
 log = logging.getLogger("app")
 
@@ -46,17 +47,17 @@ SWITCH_INTERVAL_SECONDS = 0.1
 
 def create_app(services: Services) -> Flask:
     """The WSGI application over these services."""
-    app = Flask(__name__, static_folder=None)
+    app = Flask(__name__, static_folder=None, template_folder="web/templates")
     app.url_map.merge_slashes = False  # one path, one meaning: no redirects to where a client may have wanted to go
     if names := services.config.trusted_hosts:
         app.config["TRUSTED_HOSTS"] = [*names, "127.0.0.1", "localhost"]  # health checks ask from within
     app.extensions["services"] = services
     if services.config.public_url.startswith("https://"):
         app.after_request(_over_https_alone)
-    routes.register_all(app)
-    routes.register_pages(app)
-    api_docs.register(app)
-    cli.register(app)
+    register_api(app)
+    register_pages(app)
+    readers.register(app)
+    groups.register(app)
     # Flask documents replacing `wsgi_app` as the place for middleware.
     app.wsgi_app = ProxyDoor(app.wsgi_app, services)  # type: ignore[method-assign]
     return app
@@ -70,10 +71,10 @@ def _over_https_alone(response: Response) -> Response:
 def start() -> Services:
     """Configuration, logging, services. Prints what is wrong and exits with 1 if they can't be had."""
     try:
-        settings = config_sources.load()
+        settings = sources.load()
         logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
         return build(settings)
-    except config_sources.ConfigError as error:
+    except sources.ConfigError as error:
         refuse(str(error))
     except CannotStart as error:
         refuse(f"Cannot start: {error}")
@@ -98,10 +99,10 @@ def serve() -> None:
     os.execve(sys.executable, command, environment)
 
 
-def server_process(settings: config.Config, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def server_process(settings: Config, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The server's command and its environment, made of ours."""
     command = gunicorn_command() if settings.server == "gunicorn" else granian_command(settings)
-    search_path = os.pathsep.join(filter(None, [str(config.ROOT), environ.get("PYTHONPATH")]))
+    search_path = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
     return [sys.executable, "-m", *command], {**MEMORY_SETTINGS, **environ, "PYTHONPATH": search_path}
 
 
@@ -119,10 +120,10 @@ def _check_port(host: str, port: int) -> None:
 
 def gunicorn_command() -> list[str]:
     """Its settings are in gunicorn.conf.py, so that `gunicorn app:app` has them too."""
-    return ["gunicorn", "--config", str(config.ROOT / "gunicorn.conf.py"), "app:app"]
+    return ["gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "app:app"]
 
 
-def granian_command(settings: config.Config) -> list[str]:
+def granian_command(settings: Config) -> list[str]:
     """granian with one thread for each request in flight; its own chatter off, its errors on."""
     options = {
         "interface": "wsgi",
@@ -131,13 +132,13 @@ def granian_command(settings: config.Config) -> list[str]:
         "port": settings.port,
         "workers": settings.server_workers,
         "blocking-threads": settings.server_threads,
-        "backpressure": settings.server_threads + config.IDLE_CONNECTIONS,
+        "backpressure": settings.server_threads + IDLE_CONNECTIONS,
         "backlog": 4096,
-        "workers-kill-timeout": config.DRAIN_SECONDS,
+        "workers-kill-timeout": DRAIN_SECONDS,
         "log-level": "error",
     }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    return ["granian_server", *flags, "--no-ws", "--respawn-failed-workers", "app:app"]
+    return ["serving.granian", *flags, "--no-ws", "--respawn-failed-workers", "app:app"]
 
 
 def _suit_interpreter_to_many_threads() -> None:

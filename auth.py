@@ -1,7 +1,7 @@
 """Who is calling: register, log in, issue and verify tokens.
 
 Who calls sends a key derived from the password; the server hashes that key again. A password that is sent itself never
-gets here: key_derivation.py has made a key of it.
+gets here: accounts/key_derivation.py has made a key of it.
 Access tokens are JSON web tokens (HS256) with one issuer and one decoder; verification raises, it never returns False.
 Their `kid` says which of the accepted keys has signed them, so that the key can be changed while people are logged in.
 Client keys and API tokens are known by their prefix and looked up in memory by their hash.
@@ -12,25 +12,23 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any, NoReturn
 
 import jwt
 
-import api_tokens
-import client_keys
-from api_tokens import ApiToken
-from client_keys import ClientKey
-from clock import Clock
-from crypto import KeyHasher, WrongKey, new_id, sha256_hex
-from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
-from hashed_secrets import HashedSecrets
-from logs import event
-from refused_log_ins import RefusedLogIns
-from user_sessions import UNKNOWN, Origin, UserSession, UserSessions
-from users import User, Users, UserState
+from accounts import api_tokens, client_keys
+from accounts.api_tokens import ApiToken
+from accounts.caller import Caller, Credential
+from accounts.client_keys import ClientKey
+from accounts.refused_log_ins import RefusedLogIns
+from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
+from accounts.users import User, Users, UserState
+from foundation.clock import Clock
+from foundation.crypto import KeyHasher, WrongKey, new_id, sha256_hex
+from foundation.errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
+from foundation.logs import event
+from vault.hashed import HashedSecrets
 
 log = logging.getLogger("auth")
 
@@ -52,16 +50,6 @@ MIN_DIFFERENT_CHARACTERS = 20
 HOW_TO_DERIVE = "send base64url(Argon2id(...)) cut to 64 characters, as GET /api/auth/kdf describes"
 
 
-class Credential(StrEnum):
-    """What somebody proves with who they are. The last two are made for the pages and their scripts."""
-
-    ACCESS_TOKEN = "access token"
-    CLIENT_KEY = "client key"
-    API_TOKEN = "API token"
-    PAGE_TOKEN = "page token"
-    CALL_TOKEN = "call token"
-
-
 Credentials = frozenset[Credential]
 ACCESS_TOKEN = frozenset({Credential.ACCESS_TOKEN})
 PAGE_TOKEN = frozenset({Credential.PAGE_TOKEN})
@@ -70,34 +58,6 @@ FOR_READING = frozenset({Credential.ACCESS_TOKEN, Credential.API_TOKEN})
 GIVEN_OUT = (Credential.ACCESS_TOKEN, Credential.CLIENT_KEY, Credential.API_TOKEN)
 # A session's tokens, by their `token_use`.
 TOKEN_USES = {"access": Credential.ACCESS_TOKEN, "page": Credential.PAGE_TOKEN, "call": Credential.CALL_TOKEN}
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request, as a verified credential says.
-
-    session_id: that of a session's token, else empty. expires_at: of the credential, seconds since 1970. client_key,
-    api_token: if one was used. session_token: the kind of token if neither was.
-    """
-
-    user_id: int
-    session_id: str
-    expires_at: float
-    client_key: ClientKey | None = None
-    api_token: ApiToken | None = None
-    session_token: Credential = Credential.ACCESS_TOKEN
-
-    @property
-    def client_key_id(self) -> int | None:
-        """The id of the client key, if one was used."""
-        return self.client_key.id if self.client_key else None
-
-    @property
-    def credential(self) -> Credential:
-        """The kind of credential that was used."""
-        if self.client_key:
-            return Credential.CLIENT_KEY
-        return Credential.API_TOKEN if self.api_token else self.session_token
 
 
 class SigningKeys:

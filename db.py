@@ -21,8 +21,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from clock import Clock
-from config import ROOT, Config
+from config.settings import ROOT, Config
+from foundation.clock import Clock
 from tables import UtcDateTime, metadata
 
 log = logging.getLogger("db")

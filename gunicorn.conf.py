@@ -11,10 +11,10 @@ from gunicorn.workers.gthread import ThreadWorker
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
-import logs
-import server_end
-from config import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT
-from config_sources import ConfigError, load
+from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT
+from config.sources import ConfigError, load
+from foundation import logs
+from serving import ending
 
 try:
     _settings = load()
@@ -38,7 +38,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """End once all calls have: not after what lasts for itself."""
-        server_end.tell()
+        ending.tell()
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:

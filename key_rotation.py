@@ -10,10 +10,10 @@ With DEDICATED_KEYS it also keeps a key of their own for each active user.
     python key_rotation.py --claim      make a copied database this deployment's own
     python key_rotation.py --check-usage   compare what we counted with what OpenRouter says, as every day
 
-Only this program has the management key. Each pass compares the rows with OpenRouter's list of keys (rotation_plan.py)
-and does what is missing, step by step. A crash between any two steps leaves something that the next pass finds. What
-can be lost in the worst case, a key whose text nobody has, could spend no more than its limit and not outlive its
-expiry; it is found by its name and deleted.
+Only this program has the management key. Each pass compares the rows with OpenRouter's list of keys
+(pool/rotation_plan.py) and does what is missing, step by step. A crash between any two steps leaves something that the
+next pass finds. What can be lost in the worst case, a key whose text nobody has, could spend no more than its limit and
+not outlive its expiry; it is found by its name and deleted.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import track
 
-import config_sources
-import gateway_processes
-import logs
-import sealed_secrets
-from clock import Clock
-from config import Config
-from config_sources import ConfigError
-from crypto import Envelopes, SealBroken
+from billing.daily_check import UsageCheck
+from config import sources
+from config.settings import Config
+from config.sources import ConfigError
 from db import Database, DatabaseClock, DatabaseError
-from errors import AppError
-from logs import event
-from management_api import ManagementApi, ManagementError
-from money import nano
-from pool_keys import ANYBODYS, SHARED, KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys, Whose
-from remote_keys import RemoteKey
-from rotation_lease import LeaseLost, RotationLease, WrongDeployment
-from rotation_plan import MAX_DEDICATED, Dedicated, Do, Situation, Step, Timing, plan
-from rotation_steps import RotationSteps
+from foundation import logs
+from foundation.clock import Clock
+from foundation.crypto import Envelopes, SealBroken
+from foundation.errors import AppError
+from foundation.logs import event
+from foundation.money import nano
+from foundation.terminal import show
+from pool.keys import ANYBODYS, SHARED, KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys, Whose
+from pool.rotation_plan import MAX_DEDICATED, Dedicated, Do, Situation, Step, Timing, plan
+from pool.rotation_steps import RotationSteps
+from replicas import processes as gateway_processes
+from replicas.lease import LeaseLost, RotationLease, WrongDeployment
 from start_up import CannotStart, open_database
-from terminal import show
-from usage_check import UsageCheck
+from upstream.openrouter.key_facts import RemoteKey
+from upstream.openrouter.management_api import ManagementApi, ManagementError
+from vault import sealed
 
 log = logging.getLogger("rotation")
 
@@ -147,7 +147,7 @@ class KeyRotation:
         unreadable = {row_id for row_id, text in texts.items() if isinstance(text, SealBroken)}
         if unreadable:
             # Or is it us, running on with an ENCRYPTION_KEY that was replaced? Asked after the rows were read.
-            sealed_secrets.check_canary(self._db, self._envelopes)
+            sealed.check_canary(self._db, self._envelopes)
         processes = gateway_processes.reports(self._db, now)
 
         def in_use(row: KeyRow) -> bool:
@@ -270,7 +270,7 @@ def main() -> int:
     arguments = _arguments()
     required = () if arguments.status else ("OPENROUTER_PROVISION_KEY", "DEPLOYMENT_ID")
     try:
-        settings = config_sources.load(required=required)
+        settings = sources.load(required=required)
         logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
         db, envelopes = open_database(settings)
     except ConfigError as error:

@@ -4,7 +4,7 @@ What goes up is the client's body, byte for byte, under headers built here from 
 status and bytes under headers built from a list; only errors are cleaned of what identifies our account.
 
     admitted ──> tried ──> begun ──> streaming | plain ──> finished
-                 │  └─ again, with another key, until there is content (retry.py)
+                 │  └─ again, with another key, until there is content (gateway/attempts.py)
                  └─ late: begun without an answer, after KEEPALIVE_SECONDS; still tried again until there is content
 """
 
@@ -18,21 +18,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from answer_relay import TICK_SECONDS, AnswerRelay, ClientGone, Silence
-from call_body import CallBody
-from config import Config
-from destinations import Destination, Destinations
-from errors import AppError, ServiceFault, UpstreamFailed
-from event_stream import KEEPALIVE
-from key_choice import PoolKey
-from logs import event
-from money import usd
-from openrouter_errors import Refusal, classify, retry_after
-from proxy_request import ProxyRequest
-from retry import Tries, note_refusal
-from upstream_http import Exchange, NothingYet
-from upstream_try import Form, UpstreamTry
-from usage_meter import TryResult, UsageMeter
+from billing.meter import TryResult, UsageMeter
+from config.settings import Config
+from formats.body import CallBody
+from formats.event_stream import KEEPALIVE
+from foundation.errors import AppError, ServiceFault, UpstreamFailed
+from foundation.logs import event
+from foundation.money import usd
+from gateway.attempt import Form, UpstreamTry
+from gateway.attempts import Tries, note_refusal
+from gateway.destinations import Destination, Destinations
+from gateway.relay import TICK_SECONDS, AnswerRelay, ClientGone, Silence
+from gateway.request import ProxyRequest
+from pool.choice import PoolKey
+from upstream.http import Exchange, NothingYet
+from upstream.refusals import Refusal, classify, retry_after
 
 log = logging.getLogger("proxy")
 

@@ -12,56 +12,56 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.util import Finalize
 
-from account_api import AccountApi
+from accounts.api_tokens import ApiTokens
+from accounts.audit_log import AuditLog
+from accounts.client_address import ClientAddresses
+from accounts.client_keys import ClientKeys
+from accounts.favourite_models import FavouriteModels
+from accounts.key_derivation import KeyDerivation
+from accounts.refused_log_ins import RefusedLogIns
+from accounts.sessions import UserSessions
+from accounts.sign_on.flow import SingleSignOn
+from accounts.sign_on.identities import Identities
+from accounts.sign_on.provider import IdentityProvider
+from accounts.sign_on.states import OAuthStates
+from accounts.users import Users
 from api_key_manager import ApiKeyManager
-from api_tokens import ApiTokens
-from audit_log import AuditLog
 from auth import Auth, SigningKeys
-from background import repeat
-from client_address import ClientAddresses
-from client_keys import ClientKeys
-from clock import Clock
-from config import Config
-from connected_accounts import ConnectedAccounts
-from cost_lookup import CostLookup
-from crypto import Envelopes, KeyHasher
+from billing.cost_lookup import CostLookup
+from billing.drain import UsageDrain
+from billing.journal import UsageJournal
+from billing.ledger import UsageLedger
+from billing.meter import UsageMeter
+from billing.prices import ModelPrices
+from billing.quotas.outage_credit import OutageCredit
+from billing.quotas.rate_limits import RateLimits
+from billing.quotas.rows import Quotas
+from billing.quotas.slices import QuotaSlices
+from billing.reports.request_log import UsageLog
+from billing.reports.retention import LogRetention
+from billing.reports.statistics import UsageStats
+from config.settings import Config
 from db import Database, DatabaseClock, DatabaseError
-from destinations import Destinations
-from favourite_models import FavouriteModels
-from gateway_processes import GatewayProcess
-from generation_records import GenerationRecords
-from identities import Identities
-from identity_provider import IdentityProvider
-from key_derivation import KeyDerivation
-from key_probe import KeyProbe
-from log_retention import LogRetention
-from logs import event
-from model_prices import ModelPrices
-from money import nano
-from oauth_states import OAuthStates
+from foundation.clock import Clock
+from foundation.crypto import Envelopes, KeyHasher
+from foundation.logs import event
+from foundation.money import nano
+from gateway.destinations import Destinations
+from monitor.sync import PersonalKeySync
+from monitor.watched_keys import PersonalKeys
 from openrouter_proxy import OpenRouterProxy
-from outage_credit import OutageCredit
-from outbound import GuardedDial, HttpProxy, dial_directly
-from personal_key_sync import PersonalKeySync
-from personal_keys import PersonalKeys
-from pool_keys import PoolKeys
-from quota_slices import QuotaSlices
-from quotas import Quotas
-from rate_limits import RateLimits
-from refused_log_ins import RefusedLogIns
-from revisions import WARN_SECONDS, RevisionWatcher
-from single_sign_on import SingleSignOn
+from pool.connected import ConnectedAccounts
+from pool.keys import PoolKeys
+from pool.probe import KeyProbe
+from replicas.processes import GatewayProcess
+from replicas.repeating import repeat
+from replicas.revisions import WARN_SECONDS, RevisionWatcher
 from start_up import CannotStart, DatabaseAway, FirstSteps, open_if_there, told_in_one_line, unstored_upstreams
-from upstream_http import UpstreamHttp
-from upstreams import Upstreams
-from usage_drain import UsageDrain
-from usage_journal import UsageJournal
-from usage_ledger import UsageLedger
-from usage_log import UsageLog
-from usage_meter import UsageMeter
-from usage_stats import UsageStats
-from user_sessions import UserSessions
-from users import Users
+from upstream.dial import GuardedDial, HttpProxy, dial_directly
+from upstream.http import UpstreamHttp
+from upstream.openrouter.account_api import AccountApi
+from upstream.openrouter.generation_records import GenerationRecords
+from upstream.registry import Upstreams
 
 log = logging.getLogger("services")
 
@@ -242,7 +242,7 @@ def build(config: Config) -> Services:
     auth = Auth(users, sessions, hasher, signing, clock, client_keys.live, api_tokens.live, RefusedLogIns(audit))
     ledger, prices = UsageLedger(db, clock), ModelPrices(upstream, config.data_dir)
     destinations = Destinations(pool, upstream, prices, upstreams, clock, config)
-    records, states = GenerationRecords(keys, upstream), OAuthStates(db, envelopes, clock)
+    records, states = GenerationRecords(keys.authorizations, upstream), OAuthStates(db, envelopes, clock)
     return Services(
         config=config,
         clock=clock,
@@ -299,7 +299,9 @@ def _sign_on(
 ) -> SingleSignOn:
     providers: dict[str, IdentityProvider] = {}
     if config.public_url:  # without which there is no provider
-        from identity_providers import configured_providers  # here, because it takes a tenth of a second and 6 MB
+        from accounts.sign_on.providers import (
+            configured_providers,  # here, because it takes a tenth of a second and 6 MB
+        )
 
         providers = configured_providers(config, clock)
     return SingleSignOn(providers, config.public_url, states, Identities(db, clock), users, sessions)

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import json_text
-import sealed_secrets
-from clock import Clock
-from config import Config
-from crypto import Envelopes, SealBroken, sha256_hex
+from accounts.sessions import UserSessions
+from accounts.users import Users
+from config.settings import Config
 from db import Database, DatabaseError, UnknownSchema, database_url, is_away
-from errors import BadRequest, Conflict
-from logs import event, redact
-from pool_keys import KeyAlreadyKnown, KeySource, PoolKeys
-from upstreams import Upstream, Upstreams, UpstreamTerms, check_key
-from user_sessions import UserSessions
-from users import Users
+from foundation import json_text
+from foundation.clock import Clock
+from foundation.crypto import Envelopes, SealBroken, sha256_hex
+from foundation.errors import BadRequest, Conflict
+from foundation.logs import event, redact
+from pool.keys import KeyAlreadyKnown, KeySource, PoolKeys
+from upstream.registry import Upstream, Upstreams, UpstreamTerms, check_key
+from vault import sealed
 
 log = logging.getLogger("services")
 
@@ -84,7 +84,7 @@ def _connect(config: Config) -> tuple[Database, Envelopes]:
 
 
 def _prepare(db: Database, envelopes: Envelopes) -> None:
-    sealed_secrets.check_canary(db, envelopes)
+    sealed.check_canary(db, envelopes)
     if not db.is_current():
         db.upgrade()
 
@@ -115,14 +115,14 @@ class FirstSteps:
         """Do them; a shut database is opened first. What was done does no harm again. Raises CannotStart."""
         if self.db.is_shut:
             self._open()
-        self.users.know_username_key(self._key(sealed_secrets.USERNAME_KEY))
-        self.sessions.know_refresh_key(self._key(sealed_secrets.REFRESH_KEY))
+        self.users.know_username_key(self._key(sealed.USERNAME_KEY))
+        self.sessions.know_refresh_key(self._key(sealed.REFRESH_KEY))
         import_keys(self.keys, self.config)
         import_upstreams(self.upstreams, self.config)
         self.are_done = True
 
     def _key(self, name: str) -> bytes:
-        return sealed_secrets.deployment_key(self.db, self.envelopes, name, self.clock.now())
+        return sealed.deployment_key(self.db, self.envelopes, name, self.clock.now())
 
     def _open(self) -> None:
         other = self.db.another()  # the shut one lets nobody in meanwhile, and be it for a migration of hours

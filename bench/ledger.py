@@ -27,18 +27,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import config
 from bench import ledger_rows
 from bench.ledger_rows import BIG_USER, POPULAR_MODEL, RARE_MODEL, SMALL_USER, Filling
 from bench.processes import Cores
 from bench.report import FOLDER, describe_machine, processor
-from clock import Clock
+from billing.ledger import UsageLedger
+from billing.reports.request_log import UsageLog
+from billing.reports.retention import LogRetention
+from billing.reports.statistics import UsageFilter, UsageStats
+from config.settings import Config
 from db import Database, database_url
-from log_retention import LogRetention
-from tests.mariadb import DatabaseServer
-from usage_ledger import UsageLedger
-from usage_log import UsageLog
-from usage_stats import UsageFilter, UsageStats
+from foundation.clock import Clock
+from tests.support.mariadb import DatabaseServer
 
 PAGE_SIZE = 20
 DEFAULT_ROWS = {"mariadb": 10**7, "sqlite": 10**6}
@@ -189,7 +189,7 @@ def measure(kind: str, folder: Path, options: argparse.Namespace) -> Figures:
         execute: ledger_rows.Execute = lambda statement: server.execute(statement, name)  # noqa: E731
     else:
         url = f"sqlite:///{folder}/ledger.db"
-    db = Database(database_url(config.Config(database_url=url)))
+    db = Database(database_url(Config(database_url=url)))
     try:
         db.upgrade()
         found: Figures = {"database": kind, "rows": rows, "apply": measure_apply(db, options.calls)}

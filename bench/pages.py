@@ -42,12 +42,12 @@ from bench.pages_world import USERS, World
 from bench.processes import Cores, pin
 from bench.report import FOLDER, describe_machine
 from bench.set_up import Target, WrongStatus, ask
-from clock import Clock
-from config import Config
+from billing.reports.request_log import UsageLog, request_id_at
+from billing.reports.statistics import UsageFilter
+from config.settings import Config
 from db import Database, database_url
-from routes.usage_query import MAX_DAYS
-from usage_log import UsageLog, request_id_at
-from usage_stats import UsageFilter
+from foundation.clock import Clock
+from web.usage_query import MAX_DAYS
 
 GOAL_MS = 200
 PAGE_SIZE = 20  # the pages' own

@@ -14,7 +14,7 @@ from typing import Any
 from bench.ledger_rows import BIG_USER, SMALL_USER, Filling
 from bench.processes import Cores
 from bench.set_up import Bench, ask
-from tests.mariadb import DatabaseServer
+from tests.support.mariadb import DatabaseServer
 
 USERS = 998  # that the ledger knows
 AUDIT_ENTRIES = 100 * USERS

@@ -16,9 +16,9 @@ import time
 import orjson
 import requests
 
-import config
-import config_sources
 from clients.python.openrouter_proxy_client import KdfParameters, derive_key
+from config import sources
+from config.settings import ROOT, Config
 
 START_SECONDS = 60
 STAND_IN_CLIENT = "stand-in"
@@ -32,7 +32,7 @@ def main() -> int:
     children: list[Child] = []
     try:
         return run(children)
-    except config_sources.ConfigError as error:
+    except sources.ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
@@ -46,12 +46,12 @@ def main() -> int:
 
 def run(children: list[Child]) -> int:
     """Start the programs into `children` and return when one of them ends. Raises ConfigError."""
-    settings = config_sources.load()
+    settings = sources.load()
     environment = dict(os.environ)
     if not (settings.openrouter_provision_key or settings.openrouter_api_keys or os.environ.get("OPENROUTER_API_URL")):
         environment |= start_stand_in(children, settings)
         environment |= start_identity_provider(children, settings)
-        settings = config_sources.load(environment)
+        settings = sources.load(environment)
         say("No OpenRouter key is set (OPENROUTER_PROVISION_KEY in .env): a stand-in answers in its place.")
     if settings.openrouter_provision_key:
         children.append(start("key_rotation.py", environment))
@@ -68,7 +68,7 @@ def run(children: list[Child]) -> int:
     return 1
 
 
-def start_stand_in(children: list[Child], settings: config.Config) -> Environment:
+def start_stand_in(children: list[Child], settings: Config) -> Environment:
     """Start the stand-in; return the settings that lead to it, and to a folder, a database and a key of its own."""
     folder = settings.data_dir / "stand-in"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def start_stand_in(children: list[Child], settings: config.Config) -> Environmen
     return own | dict.fromkeys(no_database_server, "")
 
 
-def start_identity_provider(children: list[Child], settings: config.Config) -> Environment:
+def start_identity_provider(children: list[Child], settings: Config) -> Environment:
     """Start the stand-in for GitHub, Linux.do and OpenID Connect; return the settings that lead to it."""
     address = listening(children, [sys.executable, "-m", "sandbox.identity_provider", "--port", "0"])
     own = {"PUBLIC_URL": f"http://127.0.0.1:{settings.port}", "OIDC_NAME": "oidc", "OIDC_ISSUER": f"{address}/oidc"}
@@ -99,7 +99,7 @@ def start_identity_provider(children: list[Child], settings: config.Config) -> E
 
 def listening(children: list[Child], command: list[str]) -> str:
     """Start a stand-in and return the address that it says it listens on."""
-    stand_in = subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE)
+    stand_in = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     children.append(stand_in)
     assert stand_in.stdout  # noqa: S101 - a pipe, as asked
     return str(orjson.loads(stand_in.stdout.readline())["listening"])
@@ -107,7 +107,7 @@ def listening(children: list[Child], command: list[str]) -> str:
 
 def start(program: str, environment: Environment) -> Child:
     """Start one of the project's programs; it writes to this terminal."""
-    return subprocess.Popen([sys.executable, str(config.ROOT / program)], cwd=config.ROOT, env=environment)
+    return subprocess.Popen([sys.executable, str(ROOT / program)], cwd=ROOT, env=environment)
 
 
 def wait_until_healthy(url: str, children: list[Child]) -> None:
@@ -128,7 +128,7 @@ def wait_until_healthy(url: str, children: list[Child]) -> None:
     raise SystemExit(1)
 
 
-def say_what_to_try(url: str, settings: config.Config) -> None:
+def say_what_to_try(url: str, settings: Config) -> None:
     """Three lines for another terminal, with the key of a password made up here."""
     username = f"you-{secrets.token_hex(2)}@example.com"
     key = derive_key(username, secrets.token_urlsafe(16), KdfParameters(domain=settings.kdf_domain))
@@ -142,7 +142,7 @@ def say_what_to_try(url: str, settings: config.Config) -> None:
     say(f"{post} -N {url}/v1/chat/completions -H \"Authorization: Bearer $TOKEN\" -d '{question}'")
 
 
-def say_what_else(url: str, settings: config.Config) -> None:
+def say_what_else(url: str, settings: Config) -> None:
     """What the stand-ins are good for besides. Commands have to be told of this run's own database."""
     say(f"{url}/login offers GitHub, Linux.do and OpenID Connect, too: stand-ins, which ask who you want to be.")
     here = f"DATABASE_URL= DB_HOST= DATA_DIR={settings.data_dir}"

@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-import config
 from app import create_app
-from crypto import Envelopes
+from config.settings import Config
 from db import Database, database_url
+from foundation.crypto import Envelopes
 from services import Services, build
-from tests.browser import browser  # noqa: F401 - a fixture for every folder
-from tests.data_plane import make_proxy, upstream  # noqa: F401 - fixtures of several files
-from tests.gateway import Gateway, on_terminal, start_gateway
-from tests.mariadb import DatabaseServer
-from tests.movable_clock import MovableClock
-from tests.redis_server import RedisServer
-from tests.rotor import account, new_rotor, one, rotor  # noqa: F401 - fixtures of several files
 from tests.sandbox.conftest import Running, stand_in, start_stand_in  # noqa: F401 - fixtures for every folder
-from tests.sign_on import started_provider
+from tests.support.browser import browser  # noqa: F401 - a fixture for every folder
+from tests.support.data_plane import make_proxy, upstream  # noqa: F401 - fixtures of several files
+from tests.support.gateway import Gateway, on_terminal, start_gateway
+from tests.support.mariadb import DatabaseServer
+from tests.support.movable_clock import MovableClock
+from tests.support.redis_server import RedisServer
+from tests.support.rotor import account, new_rotor, one, rotor  # noqa: F401 - fixtures of several files
+from tests.support.sign_on import started_provider
 
 pytest.register_assert_rewrite("tests.money_world")  # its assertions show what they compare
 
@@ -97,7 +97,7 @@ def modules_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytes
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file as migrations make it."""
     file = tmp_path_factory.mktemp("migrated") / "test.db"
-    database = Database(database_url(config.Config(database_url=f"sqlite:///{file}")))
+    database = Database(database_url(Config(database_url=f"sqlite:///{file}")))
     database.upgrade()
     database.close()
     return file
@@ -110,7 +110,7 @@ def db(request: pytest.FixtureRequest, empty_database_url: str, migrated_file: P
         shutil.copy(migrated_file, empty_database_url.removeprefix("sqlite:///"))
     else:
         request.getfixturevalue("mariadb").fill(empty_database_url)
-    database = Database(database_url(config.Config(database_url=empty_database_url)))
+    database = Database(database_url(Config(database_url=empty_database_url)))
     yield database
     database.close()
 
@@ -192,7 +192,7 @@ def token(gateway: Gateway) -> str:
 @pytest.fixture
 def services(empty_database_url: str) -> Iterator[Services]:
     """All services of a process that serves nobody, once on each kind of database."""
-    found = build(config.Config(database_url=empty_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
+    found = build(Config(database_url=empty_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
     yield found
     found.db.close()
 

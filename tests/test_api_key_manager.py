@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_key_manager import ApiKeyManager
-from config import Config
-from crypto import Envelopes
+from config.settings import Config
 from db import Database, DatabaseError, database_url
-from errors import AppError, Busy, PaymentRequired, TooManyRequests
-from key_choice import PoolKey, Trial
-from key_health import Account
-from openrouter_errors import ROWS, Hits, Lasts, Other, Refusal, classify
-from pool_keys import KeySource, PoolKeys
+from foundation.crypto import Envelopes
+from foundation.errors import AppError, Busy, PaymentRequired, TooManyRequests
+from pool.choice import PoolKey, Trial
+from pool.health import Account
+from pool.keys import KeySource, PoolKeys
 from tables import api_keys, revisions
-from tests.movable_clock import MovableClock
+from tests.support.movable_clock import MovableClock
+from upstream.refusals import ROWS, Hits, Lasts, Other, Refusal, classify
 
 
 def key_text(number: int) -> str:

@@ -17,12 +17,22 @@ import pytest
 import requests
 
 import app as module
-import sealed_secrets
-from config import Config
-from crypto import Envelopes
+from config.settings import Config
 from db import Database, database_url
+from foundation.crypto import Envelopes
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.gateway import JSON, ROOT, Gateway, environment, free_port, new_derived_key, run, start_gateway, wait_for
+from tests.support.gateway import (
+    JSON,
+    ROOT,
+    Gateway,
+    environment,
+    free_port,
+    new_derived_key,
+    run,
+    start_gateway,
+    wait_for,
+)
+from vault import sealed
 
 PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "HOST": "127.0.0.1"}
 SERVERS = ["granian", "gunicorn"]
@@ -216,8 +226,8 @@ def test_a_wrong_encryption_key_is_refused_and_nothing_is_written(tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     db = Database(database_url(Config(database_url=url)))
     db.upgrade()
-    sealed_secrets.deployment_key(
-        db, Envelopes(["N3NYZl9wTGs2UTJ3RTh0WTR1STBvUDFhUzNkRjVnSDc="]), sealed_secrets.USERNAME_KEY, datetime.now(UTC)
+    sealed.deployment_key(
+        db, Envelopes(["N3NYZl9wTGs2UTJ3RTh0WTR1STBvUDFhUzNkRjVnSDc="]), sealed.USERNAME_KEY, datetime.now(UTC)
     )
     db.close()
     before = (tmp_path / "x.db").read_bytes()

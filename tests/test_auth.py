@@ -20,31 +20,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import auth as module
-from api_tokens import ApiTokens
-from audit_log import AuditLog
-from auth import (
-    ACCESS_TOKEN,
-    AUDIENCE,
-    FOR_CALLS,
-    FOR_READING,
-    ISSUER,
-    PAGE_TOKEN,
-    Auth,
-    Caller,
-    Credential,
-    SigningKeys,
-)
-from client_keys import ClientKeys
-from crypto import KeyHasher, sha256_hex
+from accounts.api_tokens import ApiTokens
+from accounts.audit_log import AuditLog
+from accounts.caller import Caller, Credential
+from accounts.client_keys import ClientKeys
+from accounts.refused_log_ins import RefusedLogIns
+from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
+from accounts.users import Users, UserState
+from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, PAGE_TOKEN, Auth, SigningKeys
 from db import Database
-from errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
-from refused_log_ins import RefusedLogIns
+from foundation.crypto import KeyHasher, sha256_hex
+from foundation.errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
 from tables import user_sessions as session_table
 from tables import users as user_table
-from tests.gateway import new_derived_key
-from tests.movable_clock import MovableClock
-from user_sessions import UNKNOWN, Origin, UserSession, UserSessions
-from users import Users, UserState
+from tests.support.gateway import new_derived_key
+from tests.support.movable_clock import MovableClock
 
 SECRET_KEY = "a secret key of tests, more than 32 bytes"
 KEY_ID = SigningKeys([SECRET_KEY]).newest_id

@@ -12,15 +12,15 @@ import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
 import tables
-from clock import Clock
-from crypto import Envelopes
 from db import Database, Transaction
-from pool_keys import KeySource, PoolKeys
-from sealed_secrets import USERNAME_KEY, deployment_key
+from foundation.clock import Clock
+from foundation.crypto import Envelopes
+from pool.keys import KeySource, PoolKeys
 from tables import api_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.gateway import Gateway, refusal_of, run
 from tests.sandbox.conftest import Running
+from tests.support.gateway import Gateway, refusal_of, run
+from vault.sealed import USERNAME_KEY, deployment_key
 
 OTHER_KEY = Fernet.generate_key().decode()
 CALLS = 12  # with three keys left: enough that a damaged one would have been picked

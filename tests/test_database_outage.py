@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.billing import Billing, status_of, user_of
-from tests.gateway import Gateway, read_all, wait_for
-from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running
+from tests.support.billing import Billing, status_of, user_of
+from tests.support.gateway import Gateway, read_all, wait_for
+from tests.support.mariadb import DatabaseServer
 
 RATE = 50  # requests a second
 LIMIT_NANO = 10**9

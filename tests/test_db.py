@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import db as db_module
 import tables
-from config import Config
+from config.settings import Config
 from db import (
     SCHEMA_VERSION,
     Database,
@@ -33,12 +33,12 @@ from db import (
     inserted_id,
 )
 from tables import api_keys, revisions, users
-from tests.gateway import ROOT, in_processes
-from tests.mariadb import DatabaseServer
+from tests.support.gateway import ROOT, in_processes
+from tests.support.mariadb import DatabaseServer
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 YEAR_1900, YEAR_2200 = (NOON.replace(year=year, tzinfo=None) for year in (1900, 2200))
-OPEN = "import config, db, tables; database = db.Database(db.database_url(config.Config(database_url=sys.argv[1])))"
+OPEN = "import db, tables; from config import settings; database = db.Database(db.database_url(settings.Config(database_url=sys.argv[1])))"
 DRIVERS = ["mysql", "mysql+pymysql"]
 
 
@@ -169,12 +169,12 @@ for _ in range(15):
     moment = int(time.time() * 25) + 1
     time.sleep(max(0, moment / 25 - time.time()))
     url = f"sqlite:///{sys.argv[1]}/{moment}.db"
-    db.Database(db.database_url(config.Config(database_url=url))).has_table("x")
+    db.Database(db.database_url(settings.Config(database_url=url))).has_table("x")
 """
 
 
 def test_processes_that_open_a_new_sqlite_file_at_the_same_moment_do_not_lock_each_other_out(tmp_path):
-    in_processes(4, "import config, db, time", OPEN_TOGETHER, str(tmp_path))
+    in_processes(4, "import db, time; from config import settings", OPEN_TOGETHER, str(tmp_path))
 
 
 def test_the_schema_of_a_newer_version_is_refused_and_left_alone(db):

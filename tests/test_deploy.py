@@ -23,11 +23,11 @@ import pytest
 import requests
 import yaml
 
-import config
-import config_sources
-from tests.gateway import ROOT, Gateway, free_port, wait_for
-from tests.mariadb import DatabaseServer
+from config import sources
+from config.settings import DRAIN_SECONDS, SECRET_NAMES, Config
 from tests.sandbox.conftest import Running
+from tests.support.gateway import ROOT, Gateway, free_port, wait_for
+from tests.support.mariadb import DatabaseServer
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
@@ -121,7 +121,7 @@ def test_dockerfile_is_careful() -> None:
     assert instruction("STOPSIGNAL") == "SIGTERM"
     assert instruction("EXPOSE") == "5000"
     assert "--require-hashes" in next(rest for word, rest in dockerfile() if word == "RUN" and "pip install" in rest)
-    assert not set(image_environment()) & config.SECRET_NAMES
+    assert not set(image_environment()) & SECRET_NAMES
     assert image_environment()["APP_ENV"] == "production"
     assert f"--mode=0700 {image_environment()['DATA_DIR']}" in " ".join(rest for _, rest in dockerfile())
 
@@ -155,7 +155,7 @@ def test_our_services_are_locked_down(name: str) -> None:
 
 
 def test_a_stop_leaves_running_answers_their_time() -> None:
-    assert int(SERVICES["app"]["stop_grace_period"].removesuffix("s")) > config.DRAIN_SECONDS
+    assert int(SERVICES["app"]["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
 
 
 def test_only_the_gateway_is_published() -> None:
@@ -181,7 +181,7 @@ def test_no_credential_has_a_default() -> None:
 
 def test_every_setting_reaches_a_program() -> None:
     passed = {variable for name in OURS for variable in SERVICES[name]["environment"]}
-    assert {name.upper() for name in config.Config.model_fields} == passed | DECIDED
+    assert {name.upper() for name in Config.model_fields} == passed | DECIDED
     assert not passed & DECIDED
 
 
@@ -409,4 +409,4 @@ def test_mysql_is_healthy_only_for_the_gateways_user(
 def test_secrets_made_as_told_are_accepted() -> None:
     made = made_secrets()
     assert set(made) == {*required_variables(), "ADMIN_TOKEN"} - {"OPENROUTER_PROVISION_KEY"}
-    assert config_sources.problems({"APP_ENV": "production", "DB_HOST": "mysql", **made}) == []
+    assert sources.problems({"APP_ENV": "production", "DB_HOST": "mysql", **made}) == []

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from config import SECRET_NAMES, Config
-from config_sources import GENERATED
-from tests.gateway import ROOT
+from config.settings import SECRET_NAMES, Config
+from config.sources import GENERATED
+from tests.support.gateway import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -42,7 +42,8 @@ def settings_table() -> str:
 def test_settings_table_is_the_codes() -> None:
     if settings_table() not in (ROOT / "docs/settings.md").read_text():
         pytest.fail(
-            f"docs/settings.md differs from config.py; its table must be:\n\n{settings_table()}\n", pytrace=False
+            f"docs/settings.md differs from config/settings.py; its table must be:\n\n{settings_table()}\n",
+            pytrace=False,
         )
 
 
@@ -55,7 +56,7 @@ def test_env_example_has_every_setting_and_its_default() -> None:
         if block not in text and (default_of(name) or block.replace(f"#{name}", name) not in text):
             missing.append(block)
     if missing:
-        pytest.fail(".env.example differs from config.py; it must have:\n\n" + "".join(missing), pytrace=False)
+        pytest.fail(".env.example differs from config/settings.py; it must have:\n\n" + "".join(missing), pytrace=False)
 
 
 def test_env_example_has_each_name_once_and_no_other() -> None:

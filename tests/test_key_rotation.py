@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-import sealed_secrets
 from api_key_manager import ApiKeyManager
-from config import Config
-from crypto import Envelopes
+from config.settings import Config
 from db import Database, database_url
-from management_api import ManagementApi, ManagementError
-from pool_keys import KeySource, KeyState
-from rotation_lease import LEASE, LeaseLost, WrongDeployment
+from foundation.crypto import Envelopes
+from pool.keys import KeySource, KeyState
+from replicas.lease import LEASE, LeaseLost, WrongDeployment
 from tables import api_keys, rotator
 from tests.conftest import ENCRYPTION_KEY
-from tests.gateway import ROOT, environment, on_terminal, run, wait_for
-from tests.rotor import DEPLOYMENT, PREFIX, Account, Rotor, events, unknown
+from tests.support.gateway import ROOT, environment, on_terminal, run, wait_for
+from tests.support.rotor import DEPLOYMENT, PREFIX, Account, Rotor, events, unknown
+from upstream.openrouter.management_api import ManagementApi, ManagementError
+from vault import sealed
 
 # ── a full pool
 
@@ -396,7 +396,7 @@ def test_a_database_that_is_away_ends_it_with_1_and_one_clear_line(program, acco
 def test_a_wrong_encryption_key_ends_it_before_openrouter_is_asked(program, account):
     db = opened(program)
     db.upgrade()
-    sealed_secrets.deployment_key(db, Envelopes([ENCRYPTION_KEY]), sealed_secrets.USERNAME_KEY, datetime.now(UTC))
+    sealed.deployment_key(db, Envelopes([ENCRYPTION_KEY]), sealed.USERNAME_KEY, datetime.now(UTC))
     db.close()
     ended = run("key_rotation.py", "--once", **program)
     assert ended.returncode == 1

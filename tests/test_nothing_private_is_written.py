@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from sandbox.openrouter_faults import ROWS
-from tests.gateway import environment, new_derived_key, read_all, run, wait_for
+from tests.support.gateway import environment, new_derived_key, read_all, run, wait_for
 
 PROMPT = "the canary sings of kestrel-4711 and a quiet harbour"
 

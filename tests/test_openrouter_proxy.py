@@ -9,15 +9,15 @@ import threading
 
 import pytest
 
-from auth import Caller
-from errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
-from model_apis import CHAT
-from proxy_request import ProxyRequest
-from rate_limits import UNLIMITED
-from tests.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
-from tests.gateway import wait_for
-from tests.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, chunked, json_answer
-from upstream_http import ConnectionLost
+from accounts.caller import Caller
+from billing.quotas.rate_limits import UNLIMITED
+from formats.registry import CHAT
+from foundation.errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
+from gateway.request import ProxyRequest
+from tests.support.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
+from tests.support.gateway import wait_for
+from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, chunked, json_answer
+from upstream.http import ConnectionLost
 
 # ── what goes up
 
@@ -391,7 +391,7 @@ def test_an_error_that_repeats_half_an_emoji_keeps_its_status_and_is_cleaned(mak
 
 
 def test_a_refusal_that_trickles_is_not_waited_for(make_proxy, upstream, monkeypatch):
-    monkeypatch.setattr("upstream_try.REFUSAL_SECONDS", 0.3)
+    monkeypatch.setattr("gateway.attempt.REFUSAL_SECONDS", 0.3)
     upstream.play(
         "m",
         JSON_CHUNKED.replace(b"200 OK", b"400 Bad Request"),

@@ -15,20 +15,20 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
-from auth import Caller
-from call_body import CallBody
-from config import Config
-from crypto import sha256_hex
+from accounts.caller import Caller
+from accounts.users import UserState
+from config.settings import Config
 from db import Database, NotAnswering, database_url
-from errors import Forbidden, QuotaExceeded, TooManyRequests, Unauthorized
-from gateway_processes import ProcessReport, reports
-from pool_keys import KeySource, KeyState
+from formats.body import CallBody
+from foundation.crypto import sha256_hex
+from foundation.errors import Forbidden, QuotaExceeded, TooManyRequests, Unauthorized
+from pool.keys import KeySource, KeyState
+from replicas.processes import ProcessReport, reports
 from services import Services, build
 from start_up import CannotStart, DatabaseAway, import_keys, import_upstreams, open_database
 from tables import sealed_secrets, user_sessions
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.gateway import new_derived_key, wait_for
-from users import UserState
+from tests.support.gateway import new_derived_key, wait_for
 
 NOBODY = "http://127.0.0.1:1/api/v1"
 KEYS = [f"sk-or-v1-{number:064x}" for number in range(3)]

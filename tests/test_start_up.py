@@ -10,11 +10,11 @@ import pytest
 import requests
 from cryptography.fernet import Fernet
 
-from tests.billing import Billing, user_of
-from tests.gateway import Gateway, environment, new_derived_key, refusal_of, run, wait_for
-from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running
-from tests.scripted_upstream import ScriptedUpstream, json_answer
+from tests.support.billing import Billing, user_of
+from tests.support.gateway import Gateway, environment, new_derived_key, refusal_of, run, wait_for
+from tests.support.mariadb import DatabaseServer
+from tests.support.scripted_upstream import ScriptedUpstream, json_answer
 
 ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 CREDIT_NANO = 350_000  # ten times what is reserved for a call; about

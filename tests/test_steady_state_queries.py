@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.billing import Billing, user_of
-from tests.gateway import Gateway, new_derived_key, wait_for
-from tests.mariadb import DatabaseServer
 from tests.sandbox.conftest import Running
+from tests.support.billing import Billing, user_of
+from tests.support.gateway import Gateway, new_derived_key, wait_for
+from tests.support.mariadb import DatabaseServer
 
 CONNECTIONS = 4
 FEW, MANY = 200, 2000

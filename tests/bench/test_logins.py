@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bench.logins import Attempt, Series, comparable, is_whole, mann_whitney, show
-from tests.gateway import ROOT
+from tests.support.gateway import ROOT
 
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}"
 

@@ -12,7 +12,7 @@ import pytest
 from bench.ledger_rows import BIG_USER, SMALL_USER
 from bench.pages import GOAL_MS, WHO, Browser, Found, Page, faults, markdown
 from bench.set_up import WrongStatus
-from tests.gateway import ROOT, new_derived_key
+from tests.support.gateway import ROOT, new_derived_key
 
 ROWS, TURNS = 20_000, 2
 

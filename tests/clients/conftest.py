@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway import Gateway
+from tests.support.gateway import Gateway
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "clients" / "python"))
 

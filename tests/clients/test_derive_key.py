@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from openrouter_proxy_client import derive_key
 
-STATIC = Path(__file__).parents[2] / "static"
+STATIC = Path(__file__).parents[2] / "web/static"
 VENDORED = json.loads((STATIC / "vendor" / "vendor.json").read_text("utf-8"))
 ODD_CHARACTERS = [
     "a",

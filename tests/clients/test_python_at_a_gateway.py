@@ -10,7 +10,7 @@ import sys
 import pytest
 from openrouter_proxy_client import ProxyClient, ProxyError
 
-from tests.gateway import ROOT, environment, in_threads, wait_for
+from tests.support.gateway import ROOT, environment, in_threads, wait_for
 
 CLIENT = ROOT / "clients/python"
 MODEL = "openai/gpt-4o-mini"

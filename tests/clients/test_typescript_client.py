@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway import ROOT, environment
+from tests.support.gateway import ROOT, environment
 
 CLIENT = ROOT / "clients/typescript"
 TESTS = Path(__file__).parent / "typescript"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.browser import watched_page
-from tests.gateway import ROOT, wait_for
+from tests.support.browser import watched_page
+from tests.support.gateway import ROOT, wait_for
 
 CLIENT = ROOT / "clients/typescript"
 IMPORTS = {"openrouter-proxy-client": "/dist/index.js", "hash-wasm": "/node_modules/hash-wasm/dist/index.esm.min.js"}

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from crypto import Envelopes, SealBroken, sha256_hex
+from foundation.crypto import Envelopes, SealBroken, sha256_hex
 
 MIN_AGE = timedelta(minutes=5)
 HELD = timedelta(hours=24)

@@ -17,14 +17,14 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
-from clock import Clock
-from config import Config
-from crypto import Envelopes
+from config.settings import Config
 from db import Database, DatabaseError
+from foundation.clock import Clock
+from foundation.crypto import Envelopes
 from key_rotation import KeyRotation
-from management_api import ManagementApi, ManagementError
-from rotation_lease import LeaseLost, WrongDeployment
-from rotation_plan import Timing
+from pool.rotation_plan import Timing
+from replicas.lease import LeaseLost, WrongDeployment
+from upstream.openrouter.management_api import ManagementApi, ManagementError
 
 ANSWER_SECONDS = 0.3  # a slow answer of the stand-in takes longer
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG: nothing stays behind, not even a stopped process

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.gateway import ROOT
+from tests.support.gateway import ROOT
 
 
 class StandIn:

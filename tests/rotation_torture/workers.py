@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.mariadb import DatabaseServer
 from tests.rotation_torture.schedules import Schedule
 from tests.rotation_torture.world import Place
+from tests.support.mariadb import DatabaseServer
 
 WORKERS = 2
 

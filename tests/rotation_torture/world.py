@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
+from accounts.users import UpstreamChoice, Users, UserState
 from api_key_manager import ApiKeyManager
-from config import Config
-from crypto import Envelopes
+from config.settings import Config
 from db import Database, database_url
-from errors import Busy
-from gateway_processes import GatewayProcess
+from foundation.crypto import Envelopes
+from foundation.errors import Busy
 from key_rotation import KeyRotation
-from pool_keys import PoolKeys
+from pool.keys import PoolKeys
+from replicas.processes import GatewayProcess
 from tables import api_keys, gateway_processes, metadata, revisions, rotator, users
 from tests.rotation_torture.commit_cutter import CommitCutter
 from tests.rotation_torture.invariants import MIN_AGE, PASSING, Invariants, Sample, born
@@ -46,7 +47,6 @@ from tests.rotation_torture.rotator import (
 )
 from tests.rotation_torture.schedules import STAGES, Schedule
 from tests.rotation_torture.stand_in import StandIn
-from users import UpstreamChoice, Users, UserState
 
 DEPLOYMENT, OTHER, CLONE = (f"{digit * 8}-2222-3333-4444-555555555555" for digit in "189")
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody

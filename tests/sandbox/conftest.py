@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.gateway import ROOT, body_of, wait_for
+from tests.support.gateway import ROOT, body_of, wait_for
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ from joserfc import jwt
 from joserfc.errors import BadSignatureError
 from joserfc.jwk import KeySet
 
-from tests.sign_on import agree, query_of
+from tests.support.sign_on import agree, query_of
 
 CALLBACK = "http://127.0.0.1:9/callback"
 VERIFIER = "v" * 43

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import requests
 
-from tests.gateway import environment, free_port, wait_for
+from tests.support.gateway import environment, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway import Gateway, environment, wait_for
 from tests.sandbox.conftest import Running
+from tests.support.gateway import Gateway, environment, wait_for
 
 CLIENTS = Path(__file__).parent
 OPEN_STATES = {"dispatched", "streaming", "pending"}

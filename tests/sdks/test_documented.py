@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway import ROOT
+from tests.support.gateway import ROOT
 
 DOCUMENT = (ROOT / "docs/clients.md").read_text()
 ROWS = re.findall(r"^\| `([^`]+)` \((Python|Node)\) \| ([\d.]+) \|.*\| `(tests/[^`]+)` \|$", DOCUMENT, re.MULTILINE)

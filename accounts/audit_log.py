@@ -1,0 +1,90 @@
+"""Who changed what and who came in, and when: operators, and users to their own accounts. Kept for good; no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import Database
+from foundation import json_text
+from foundation.clock import Clock
+from tables import audit_log as table
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One change. actor: `admin-token`, `cli`, or `user/<id>`. subject: what was changed, as `upstream/openai`."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    user_id: int | None
+    address: str | None
+    request_id: str | None
+    details: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self) | {"at": self.at.isoformat(timespec="milliseconds")}
+
+
+class AuditLog:
+    """Entries are added and read, never changed."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    def record(
+        self,
+        actor: str,
+        action: str,
+        subject: str,
+        user_id: int | None = None,
+        address: str | None = None,
+        request_id: str | None = None,
+        **details: object,
+    ) -> None:
+        """Write down a change that was made. user_id: whom it concerns. details: what is told of it."""
+        row: dict[str, Any] = {"actor": actor, "action": action, "subject": subject, "user_id": user_id}
+        self.record_all([row | {"address": address, "request_id": request_id, "details": details}])
+
+    def record_all(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Write down entries, all or none, each by the names of `record`'s parameters. Raises DatabaseError."""
+        empty = {"at": self._clock.now(), "user_id": None, "address": None, "request_id": None}
+        rows = [{**empty, **entry, "details": json_text.write(entry["details"]).decode()} for entry in entries]
+        if rows:
+            self._db.transact(lambda tx: tx.execute(table.insert(), rows))
+
+    def page(
+        self, page: int, page_size: int, action: str | None = None, user_id: int | None = None
+    ) -> tuple[list[AuditEntry], int]:
+        """A page of entries, newest first, and how many there are in all."""
+        wanted = [
+            column == value
+            for column, value in ((table.c.action, action), (table.c.user_id, user_id))
+            if value is not None
+        ]
+        begin = (page - 1) * page_size
+        with self._db.reading() as tx:
+            total = tx.scalar(sa.select(sa.func.count()).select_from(table).where(*wanted)) or 0
+            size = min(page_size, total - begin)
+            if size <= 0:
+                return [], total
+            after = total - begin - size
+            # Rows that are skipped cost time. So it is counted from the nearer end, and by the index alone.
+            order, skipped = (table.c.id.asc(), after) if after < begin else (table.c.id.desc(), begin)
+            ids = sa.select(table.c.id).where(*wanted).order_by(order).limit(size).offset(skipped).subquery()
+            query = sa.select(table).join(ids, table.c.id == ids.c.id).order_by(table.c.id.desc())
+            rows = tx.execute(query).all()
+        return [_entry(row) for row in rows], total
+
+
+def _entry(row: Any) -> AuditEntry:
+    return AuditEntry(**row._asdict() | {"details": json_text.parse(row.details.encode())})

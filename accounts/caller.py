@@ -1,0 +1,47 @@
+"""Who sent a request, and what proved it. auth.py makes these; whoever serves the request reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from accounts.api_tokens import ApiToken
+from accounts.client_keys import ClientKey
+
+
+class Credential(StrEnum):
+    """What somebody proves with who they are. The last two are made for the pages and their scripts."""
+
+    ACCESS_TOKEN = "access token"
+    CLIENT_KEY = "client key"
+    API_TOKEN = "API token"
+    PAGE_TOKEN = "page token"
+    CALL_TOKEN = "call token"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, as a verified credential says.
+
+    session_id: that of a session's token, else empty. expires_at: of the credential, seconds since 1970. client_key,
+    api_token: if one was used. session_token: the kind of token if neither was.
+    """
+
+    user_id: int
+    session_id: str
+    expires_at: float
+    client_key: ClientKey | None = None
+    api_token: ApiToken | None = None
+    session_token: Credential = Credential.ACCESS_TOKEN
+
+    @property
+    def client_key_id(self) -> int | None:
+        """The id of the client key, if one was used."""
+        return self.client_key.id if self.client_key else None
+
+    @property
+    def credential(self) -> Credential:
+        """The kind of credential that was used."""
+        if self.client_key:
+            return Credential.CLIENT_KEY
+        return Credential.API_TOKEN if self.api_token else self.session_token

@@ -1,0 +1,301 @@
+"""Client keys: what programs call models with instead of a log-in, each limited as its owner wants.
+
+The text of a key exists once, in the answer to who made it; here are its hash and its first characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from math import inf
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from accounts.users import add_service_account, is_user
+from db import Database, Transaction, inserted_id
+from foundation import json_text
+from foundation.clock import Clock
+from foundation.errors import BadRequest, Conflict, Forbidden, NotFound
+from tables import client_keys as table
+from vault.hashed import HashedSecrets, check_expiry, check_name, check_text, new_secret
+
+PREFIX = "sk-auto-"
+SCOPES = ("chat", "completions", "embeddings", "responses", "messages")
+MAX_DESCRIPTION_CHARACTERS = 1000
+MAX_MODELS, MAX_UPSTREAMS, MAX_RPM = 100, 100, 1_000_000
+MODEL_PATTERN = re.compile(r"[!-)+-~]{1,254}\*?|\*")  # printable ASCII; an asterisk only at the end
+UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LISTS = ("scopes", "models", "upstreams")
+
+KeyState = Literal["active", "expired", "revoked"]
+Also = Callable[[Transaction, str], None]
+"""What is to be done with a key's quota_subject, such as setting its budget, in the transaction that writes the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """What a live key may do. None stands for all, or for no limit. expires_at: seconds since 1970.
+
+    The checks raise Forbidden with a message that says what is allowed.
+    """
+
+    id: int
+    user_id: int
+    scopes: frozenset[str] | None = None
+    models: tuple[str, ...] | None = None
+    upstreams: frozenset[str] | None = None
+    rpm: int | None = None
+    expires_at: float = inf
+
+    def check_scope(self, name: str) -> None:
+        """Refuse an API that the key is not for."""
+        if self.scopes is not None and name not in self.scopes:
+            raise Forbidden(f"This client key is not for {name}; it is for {_told(self.scopes)}")
+
+    def check_model(self, names: Collection[str]) -> None:
+        """Refuse a call unless the key may use every model that it names, and it names one."""
+        if self.models is None:
+            return
+        if not all(names) or not names:
+            raise Forbidden(f"This client key needs a `model` in the request; it may use {_told(self.models)}")
+        for name in names:
+            if not self.allows_model(name):
+                raise Forbidden(f"This client key may not use {name[:200]!r}; it may use {_told(self.models)}")
+
+    def allows_model(self, name: str) -> bool:
+        """True if the key may use a model of this name. Names are compared letter by letter."""
+        return self.models is None or any(
+            name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in self.models
+        )
+
+    def check_upstream(self, name: str) -> None:
+        """Refuse an upstream that the key may not use."""
+        if self.upstreams is not None and name not in self.upstreams:
+            raise Forbidden(
+                f"This client key may not use the upstream {name[:64]!r}; it may use {_told(self.upstreams)}"
+            )
+
+
+def _told(allowed: Iterable[str]) -> str:
+    return ", ".join(sorted(allowed))
+
+
+@dataclass(frozen=True)
+class ClientKeyRow:
+    """A key as its owner and the operator see it. key_hint: its first characters."""
+
+    id: int
+    user_id: int
+    key_hint: str
+    name: str
+    description: str
+    scopes: tuple[str, ...] | None
+    models: tuple[str, ...] | None
+    upstreams: tuple[str, ...] | None
+    rpm: int | None
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    last_used: datetime | None
+    revoked_at: datetime | None
+
+    @property
+    def quota_subject(self) -> str:
+        """Whose quota is the key's budget."""
+        return f"key/{self.id}"
+
+    def state(self, at: datetime) -> KeyState:
+        """What has become of the key."""
+        if self.revoked_at:
+            return "revoked"
+        return "expired" if self.expires_at and self.expires_at <= at else "active"
+
+    def to_dict(self, at: datetime, budget: dict[str, Any] | None) -> dict[str, object]:
+        """For JSON. budget: the key's quota, likewise."""
+        fields = asdict(self)
+        shown = {"state": self.state(at), "budget": budget}
+        return fields | shown
+
+
+COLUMNS = [table.c[name] for name in ClientKeyRow.__dataclass_fields__]
+NOT_REVOKED = table.c.revoked_at.is_(None)
+
+
+class ClientKeys:
+    """The keys; the live ones in memory.
+
+    most: how many a user may have that are not revoked. know_budgets: reads the quotas, before new keys are in force:
+    a key must not be known to a process that does not know its budget yet.
+    """
+
+    def __init__(self, db: Database, clock: Clock, most: int, know_budgets: Callable[[], None] | None = None) -> None:
+        self._db = db
+        self._clock = clock
+        self._most = most
+        self.live = HashedSecrets(db, clock, table, table.c.key_hash, _live, know_budgets)
+
+    def create(
+        self, user_id: int | None, fields: Mapping[str, Any], also: Also | None = None
+    ) -> tuple[ClientKeyRow, str]:
+        """Make a key; returns it with its text, which nobody can ever ask for again.
+
+        user_id: the owner; None for a new account of the key's own. fields: name, and what else is not as usual among
+        description, scopes, models, upstreams, rpm, expires_at. also: done in the same transaction. Raises BadRequest,
+        Conflict.
+        """
+        usual: dict[str, Any] = {"description": ""} | dict.fromkeys([*LISTS, "rpm", "expires_at"])
+        values, now = self._checked(usual | dict(fields)), self._clock.now()
+        text, key_hash, key_hint = new_secret(PREFIX)
+        values |= {"key_hash": key_hash, "key_hint": key_hint, "created_at": now, "updated_at": now}
+
+        def insert(tx: Transaction, revision: int) -> ClientKeyRow:
+            owner = add_service_account(tx, now) if user_id is None else self._check_owner(tx, user_id)
+            key_id = inserted_id(tx.execute(table.insert().values({**values, "user_id": owner, "revision": revision})))
+            row = _get(tx, key_id)
+            if also:
+                also(tx, row.quota_subject)
+            return row
+
+        return self.live.change(insert), text
+
+    def _check_owner(self, tx: Transaction, user_id: int) -> int:
+        if not is_user(tx, user_id):
+            raise BadRequest(f"There is no user {user_id}")
+        if _count(tx, [table.c.user_id == user_id, NOT_REVOKED]) >= self._most:
+            raise Conflict(f"A user may have {self._most} client keys; revoke one that is not needed any more")
+        return user_id
+
+    def change(
+        self, key_id: int, fields: Mapping[str, Any], user_id: int | None = None, also: Also | None = None
+    ) -> ClientKeyRow:
+        """Change a key; in force everywhere within two seconds. Raises NotFound, BadRequest.
+
+        fields, also: as for create; what is missing stays. user_id: whose key it has to be.
+        """
+        values = self._checked(fields)
+        values["updated_at"] = self._clock.now()
+
+        def update(tx: Transaction, revision: int) -> ClientKeyRow:
+            row = _get(tx, key_id, user_id)
+            tx.execute(table.update().where(table.c.id == key_id).values({**values, "revision": revision}))
+            if also:
+                also(tx, row.quota_subject)
+            return _get(tx, key_id)
+
+        return self.live.change(update)
+
+    def revoke(self, key_id: int, user_id: int | None = None) -> ClientKeyRow:
+        """Refuse a key from now on, everywhere within two seconds. Raises NotFound. user_id: whose it has to be."""
+
+        def update(tx: Transaction, revision: int) -> ClientKeyRow:
+            _get(tx, key_id, user_id)
+            values = {"revoked_at": self._clock.now(), "revision": revision}
+            tx.execute(table.update().where(table.c.id == key_id).values(values))
+            return _get(tx, key_id, with_revoked=True)
+
+        return self.live.change(update)
+
+    def get(self, key_id: int, user_id: int | None = None, with_revoked: bool = False) -> ClientKeyRow:
+        """A key. user_id: whose it has to be. Raises NotFound."""
+        with self._db.reading() as tx:
+            return _get(tx, key_id, user_id, with_revoked)
+
+    def page(
+        self,
+        page: int,
+        page_size: int,
+        user_id: int | None = None,
+        state: KeyState | None = None,
+        with_revoked: bool = False,
+    ) -> tuple[list[ClientKeyRow], int]:
+        """A page of keys, newest first, and how many there are in all. page: from 1."""
+        wanted = [] if user_id is None else [table.c.user_id == user_id]
+        if state is not None:
+            wanted.append(self._is_in(state))
+        elif not with_revoked:
+            wanted.append(NOT_REVOKED)
+        query = sa.select(*COLUMNS).where(*wanted).order_by(table.c.id.desc())
+        with self._db.reading() as tx:
+            rows = tx.execute(query.limit(page_size).offset((page - 1) * page_size)).all()
+            return [_row(row) for row in rows], _count(tx, wanted)
+
+    def of_user(self, user_id: int, and_ids: Collection[int]) -> list[ClientKeyRow]:
+        """A user's keys, newest first: those that are not revoked, and of the others those with these ids."""
+        kept = sa.or_(NOT_REVOKED, table.c.id.in_(and_ids))
+        query = sa.select(*COLUMNS).where(table.c.user_id == user_id, kept).order_by(table.c.id.desc())
+        with self._db.reading() as tx:
+            return [_row(row) for row in tx.execute(query)]
+
+    def _is_in(self, state: KeyState) -> sa.ColumnElement[bool]:
+        if state == "revoked":
+            return sa.not_(NOT_REVOKED)
+        is_over = sa.and_(table.c.expires_at.is_not(None), table.c.expires_at <= self._clock.now())
+        return sa.and_(NOT_REVOKED, is_over if state == "expired" else sa.not_(is_over))
+
+    def _checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields as columns. Raises BadRequest with what is accepted."""
+        values = dict(fields)
+        if "name" in values:
+            values["name"] = check_name(values["name"])
+        if "description" in values:
+            check_text("description", values["description"], 0, MAX_DESCRIPTION_CHARACTERS)
+        if "expires_at" in values:
+            check_expiry(values["expires_at"], self._clock.now())
+        if values.get("rpm") is not None and not 1 <= values["rpm"] <= MAX_RPM:
+            raise BadRequest(f"rpm must be a whole number from 1 to {MAX_RPM}, or null for no limit of the key's own")
+        for name in LISTS:
+            if values.get(name) is not None:
+                names = _checked_list(name, values[name])
+                values[name] = json_text.write(names).decode()
+        return values
+
+
+def _checked_list(field: str, names: Collection[str]) -> list[str]:
+    rules = {
+        "scopes": (len(SCOPES), SCOPES.__contains__, f"among {', '.join(SCOPES)}"),
+        "models": (MAX_MODELS, MODEL_PATTERN.fullmatch, "models' names or beginnings with an asterisk, as openai/*"),
+        "upstreams": (MAX_UPSTREAMS, UPSTREAM_NAME.fullmatch, "upstreams' names"),
+    }
+    most, is_right, told = rules[field]
+    if not 1 <= len(names) <= most or not all(is_right(name) for name in names):  # type: ignore[operator]
+        raise BadRequest(f"{field} must be a list of 1 to {most} texts, {told}; null stands for all")
+    return sorted(set(names))
+
+
+def _get(tx: Transaction, key_id: int, user_id: int | None = None, with_revoked: bool = False) -> ClientKeyRow:
+    wanted = [table.c.id == key_id]
+    if user_id is not None:
+        wanted.append(table.c.user_id == user_id)
+    if not with_revoked:
+        wanted.append(NOT_REVOKED)
+    row = tx.execute(sa.select(*COLUMNS).where(*wanted)).first()
+    if row is None:
+        raise NotFound(f"There is no client key {key_id}")
+    return _row(row)
+
+
+def _count(tx: Transaction, wanted: Sequence[sa.ColumnElement[bool]]) -> int:
+    found: int = tx.execute(sa.select(sa.func.count()).select_from(table).where(*wanted)).scalar_one()
+    return found
+
+
+def _list(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(json_text.parse(text.encode()))
+
+
+def _set(text: str | None) -> frozenset[str] | None:
+    return None if text is None else frozenset(json_text.parse(text.encode()))
+
+
+def _row(row: sa.Row[Any]) -> ClientKeyRow:
+    values = row._asdict()
+    return ClientKeyRow(**values | {name: _list(values[name]) for name in LISTS})
+
+
+def _live(row: sa.Row[Any]) -> ClientKey:
+    expires_at = row.expires_at.timestamp() if row.expires_at else inf
+    models, upstreams = _list(row.models), _set(row.upstreams)
+    return ClientKey(row.id, row.user_id, _set(row.scopes), models, upstreams, row.rpm, expires_at)

@@ -1,0 +1,138 @@
+"""Logging in through somebody else: to the provider, back with a code, and in with the tokens of a session.
+
+    browser                     gateway                               provider
+    GET  /sso/github        →   notes state, verifier, nonce      →   asks whoever sits there
+    GET  /sso/github/callback ← ..................................... sends the browser back with state and code
+                                checks the state, exchanges the code  says who it is
+    page#sso=CODE           ←   notes a code of our own
+    POST /sso/token CODE    →   opens the session, answers with its tokens: they never stand in a URL
+
+Every step is bound to a cookie of the browser that began, and each text works once (accounts/sign_on/states.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from accounts.sessions import UserSessions
+from accounts.sign_on.identities import Entered, Identities
+from accounts.sign_on.provider import Attempt, IdentityProvider, Profile
+from accounts.sign_on.states import OAuthState, OAuthStates
+from accounts.users import Users
+from foundation.crypto import new_token
+from foundation.errors import Forbidden, NotFound, Unauthorized
+
+CODE_LIFE = timedelta(minutes=1)
+SESSION = "session"  # in the place of a provider: of a code that opens a session
+# Whoever has got hold of an access token could else keep the account with a log-in of their own.
+FRESH = timedelta(minutes=15)
+
+
+class InactiveThere(Forbidden):
+    """The provider says that the account there is not active."""
+
+    type = "inactive_at_provider"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A log-in that is under way. url: where the browser goes. browser: what its cookie holds meanwhile."""
+
+    url: str
+    browser: str
+
+
+class SingleSignOn:
+    """The flow, whichever the provider."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, IdentityProvider],
+        public_url: str,
+        states: OAuthStates,
+        identities: Identities,
+        users: Users,
+        sessions: UserSessions,
+    ) -> None:
+        """providers: by the name that stands in their paths. public_url: our own address, without `/` at its end."""
+        self.providers = providers
+        self.identities = identities
+        self._public_url = public_url
+        self._states = states
+        self._users = users
+        self._sessions = sessions
+
+    def provider(self, name: str) -> IdentityProvider:
+        """The provider of this name. Raises NotFound."""
+        found = self.providers.get(name)
+        if found is None:
+            known = ", ".join(self.providers) or "none: its operator has configured no provider"
+            raise NotFound(f"Logging in through that is not possible here; providers: {known}")
+        return found
+
+    def begin(self, name: str, next_path: str) -> Begun:
+        """Begin a log-in. next_path: where the browser ends up. Raises NotFound, ProviderFailed."""
+        return self._begin(name, None, None, next_path)
+
+    def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> Begun:
+        """Begin to link an account, from its session. Raises NotFound, ProviderFailed; Forbidden if that is old."""
+        if not self.may_link(user_id, session_id):
+            raise Forbidden("To link another log-in, log in again first: this session is older than 15 minutes")
+        return self._begin(name, user_id, session_id, next_path)
+
+    def may_link(self, user_id: int, session_id: str) -> bool:
+        """True while a session is so young that one may link from it."""
+        return self._sessions.is_younger(user_id, session_id, FRESH)
+
+    def _begin(self, name: str, user_id: int | None, session_id: str | None, next_path: str) -> Begun:
+        provider, browser = self.provider(name), new_token()
+        secrets = {"verifier": new_token(), "nonce": new_token()}
+        state = self._states.begin(name, browser, OAuthState(secrets, user_id, session_id, next_path))
+        return Begun(provider.authorize_url(self._attempt(name, secrets), state), browser)
+
+    def returned(self, name: str, browser: str, state: str) -> OAuthState:
+        """What was noted at the begin, once. Raises NotFound, BadRequest."""
+        self.provider(name)
+        return self._states.consume(name, browser, state)
+
+    def log_in(self, name: str, noted: OAuthState, provider_code: str, browser: str) -> tuple[str, Entered]:
+        """Find or make the account of whoever came back with the provider's code.
+
+        Returns a code of ours that opens a session within a minute, and the account. Raises ProviderFailed,
+        InactiveThere.
+        """
+        profile = self._profile(name, noted, provider_code)
+        entered = self.identities.enter(name, profile)
+        if entered.is_silenced:
+            self._users.reload()  # here at once
+        noted = OAuthState({"method": name}, entered.user_id, None, None)
+        return self._states.begin(SESSION, browser, noted, CODE_LIFE), entered
+
+    def link(self, name: str, noted: OAuthState, provider_code: str) -> int:
+        """Link whoever came back to the account that began; returns its id.
+
+        Raises ProviderFailed, InactiveThere, Conflict; Unauthorized if the session has ended meanwhile.
+        """
+        if noted.user_id is None or noted.session_id in self._sessions.ended:
+            raise Unauthorized("The session has ended; log in again")
+        self.identities.link(noted.user_id, name, self._profile(name, noted, provider_code))
+        return noted.user_id
+
+    def redeem(self, browser: str, code: str) -> tuple[int, str]:
+        """Whose session our code opens, and the name of the provider. Raises BadRequest."""
+        noted = self._states.consume(SESSION, browser, code)
+        assert noted.user_id is not None  # noqa: S101 - as log_in has noted it
+        return noted.user_id, noted.secrets["method"]
+
+    def _profile(self, name: str, noted: OAuthState, provider_code: str) -> Profile:
+        provider = self.provider(name)
+        profile = provider.profile(self._attempt(name, noted.secrets), provider_code)
+        if not profile.is_active:
+            raise InactiveThere(f"Your account at {provider.title} is not active")
+        return profile
+
+    def _attempt(self, name: str, secrets: Mapping[str, str]) -> Attempt:
+        callback = f"{self._public_url}/api/auth/sso/{name}/callback"
+        return Attempt(callback, secrets["verifier"], secrets["nonce"])

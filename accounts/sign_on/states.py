@@ -1,0 +1,88 @@
+"""Log-ins that are under way at a provider: one row each, from the redirect there until the browser comes back.
+
+The state is 256 random bits, stored as a hash, and good for one return of the browser that began, within ten minutes.
+The row holds what that return needs and no browser may see: the verifier of PKCE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from db import Database, Transaction, delete_some
+from foundation import json_text
+from foundation.clock import Clock
+from foundation.crypto import Envelopes, SealBroken, new_token, same, sha256_hex
+from foundation.errors import BadRequest
+from tables import oauth_states as table
+
+LIFE = timedelta(minutes=10)  # as long as OpenRouter's codes hold
+MAX_TEXT = 200
+CLEARED_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class OAuthState:
+    """What was noted at the begin. user_id, session_id: of who links or connects an account; None for a log-in."""
+
+    secrets: Mapping[str, str]
+    user_id: int | None
+    session_id: str | None
+    next_path: str | None
+
+
+class OAuthStates:
+    """Begun and consumed; nothing else."""
+
+    def __init__(self, db: Database, envelopes: Envelopes, clock: Clock) -> None:
+        self._db = db
+        self._envelopes = envelopes
+        self._clock = clock
+
+    def begin(self, provider: str, browser: str, noted: OAuthState, life: timedelta = LIFE) -> str:
+        """Note that a browser goes to a provider; returns the state to send along.
+
+        browser: a text that only this browser has: of a cookie that it was given for this, or its session's id.
+        """
+        state, now = new_token(), self._clock.now()
+        state_hash, plain = sha256_hex(state), json_text.write(dict(noted.secrets)).decode()
+        row: dict[str, object] = {"state_hash": state_hash, "provider": provider, "browser_hash": sha256_hex(browser)}
+        row["secrets_encrypted"] = self._envelopes.seal(table.name, "secrets_encrypted", state_hash, plain)
+        row |= {"user_id": noted.user_id, "session_id": noted.session_id, "next_path": noted.next_path}
+        row["expires_at"] = now + life
+
+        def insert(tx: Transaction) -> None:
+            delete_some(tx, table.c.state_hash, table.c.expires_at <= now, CLEARED_AT_ONCE)
+            tx.execute(table.insert().values(row))
+
+        self._db.transact(insert)
+        return state
+
+    def consume(self, provider: str, browser: str, state: str) -> OAuthState:
+        """What was noted, once. Raises BadRequest, whatever is wrong; what was shown is used up in any case."""
+        if not isinstance(state, str) or not 1 <= len(state) <= MAX_TEXT:
+            raise _refused()
+        wanted = table.c.state_hash == sha256_hex(state)
+
+        def take(tx: Transaction) -> sa.Row[tuple[object, ...]] | None:
+            row = tx.execute(sa.select(table).where(wanted)).first()
+            # The row count decides: of any number of parallel returns one gets it.
+            return row if row and tx.execute(table.delete().where(wanted)).rowcount == 1 else None
+
+        row = self._db.transact(take)
+        if row is None or row.expires_at <= self._clock.now() or row.provider != provider:
+            raise _refused()
+        if not same(row.browser_hash, sha256_hex(browser)):
+            raise _refused()
+        try:
+            plain = self._envelopes.open(table.name, "secrets_encrypted", row.state_hash, row.secrets_encrypted)
+        except SealBroken:  # by a key that was taken from ENCRYPTION_KEY within these ten minutes
+            raise _refused() from None
+        return OAuthState(json_text.parse(plain.encode()), row.user_id, row.session_id, row.next_path)
+
+
+def _refused() -> BadRequest:
+    return BadRequest("This log-in was not begun here, has been used, or took too long; begin again")

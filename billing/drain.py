@@ -1,0 +1,111 @@
+"""Moves journals into the ledger, in the background: this process's own, and those that dead processes have left.
+
+Each round: close the journal's segment, apply what is closed, remove it. With the database away the segments wait, in
+any number. Slices of quotas are enlarged and given back here too, because what they hold follows the journal.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from billing import journal as usage_journal
+from billing.journal import UsageJournal
+from billing.ledger import UsageLedger
+from billing.quotas.slices import QuotaSlices
+from db import Database
+from foundation.logs import event
+from replicas import processes
+from replicas.repeating import repeat
+
+log = logging.getLogger("ledger")
+
+ROUND_SECONDS = 0.5
+SLICE_SECONDS = 1.0
+ADOPT_SECONDS = 5.0
+RECLAIM_SECONDS = 60.0
+
+
+class UsageDrain:
+    """Runs in a thread of its own: the database may take its time."""
+
+    def __init__(self, db: Database, journal: UsageJournal, ledger: UsageLedger, slices: QuotaSlices) -> None:
+        self._db = db
+        self._journal = journal
+        self._ledger = ledger
+        self._slices = slices
+        self._lock = threading.Lock()
+        self._behind_since: float | None = None
+        self._next_slices = 0.0
+        self._next_adoption = 0.0
+        self._next_reclaim = 0.0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Go on until told to stop."""
+        repeat(self.run_once, ROUND_SECONDS, stopping)
+
+    @property
+    def behind_seconds(self) -> int:
+        """For how long the database has not taken what the journal holds; 0 if all is well."""
+        return 0 if self._behind_since is None else round(time.monotonic() - self._behind_since)
+
+    def run_once(self) -> None:
+        """One round. Raises DatabaseError."""
+        with self._lock:
+            self._round(time.monotonic())
+
+    def _round(self, now: float) -> None:
+        self.drain()
+        if now >= self._next_slices:
+            self._next_slices = now + SLICE_SECONDS
+            self._slices.top_up()
+            self._slices.return_idle()
+        if now >= self._next_adoption:
+            self._next_adoption = now + ADOPT_SECONDS
+            self.adopt()
+        if now >= self._next_reclaim:
+            self._next_reclaim = now + RECLAIM_SECONDS
+            self._slices.reclaim_expired()
+
+    def drain(self) -> None:
+        """Apply what this process has written so far. Raises DatabaseError, OSError."""
+        begun = time.monotonic()
+        try:
+            for segment in self._journal.take():
+                self._apply(self._journal.process_id, segment)
+        except Exception:
+            self._behind_since = self._behind_since or begun
+            raise
+        self._behind_since = None
+
+    def adopt(self) -> None:
+        """Apply the journals of dead processes, and close what they left open. Raises DatabaseError."""
+        for lock_file in usage_journal.lock_files(self._journal.folder):
+            if lock_file.name.startswith(self._journal.process_id):
+                continue
+            with usage_journal.adopt(lock_file) as dead:
+                if dead is None:
+                    continue
+                for segment in dead.segments:
+                    self._apply(dead.process_id, segment)
+                self._ledger.close_dead(dead.process_id)
+                self._slices.return_slices_of([dead.process_id])
+                processes.forget(self._db, dead.process_id)
+                usage_journal.forget(self._journal.folder, dead.process_id)
+                event(log, "journal_adopted", logging.WARNING, process=dead.process_id, segments=len(dead.segments))
+
+    def finish(self) -> None:
+        """The last round, when no call is running any more. What can't be applied now waits for another process."""
+        with self._lock:  # a round that is under way would lease slices again
+            try:
+                self.drain()
+                self._slices.return_all()
+            finally:
+                self._journal.close()
+
+    def _apply(self, process_id: str, segment: Path) -> None:
+        if not self._ledger.apply(process_id, usage_journal.read(segment)):
+            usage_journal.keep(segment)
+        segment.unlink(missing_ok=True)

@@ -1,0 +1,334 @@
+"""The ledger: one row for each call upstream, and how its cost becomes known. The only writer of `usage_ledger`.
+
+    dispatched ──> streaming ──┬─> settled     OpenRouter said what it cost: in the body, the stream, or GET /generation
+        │              │       ├─> pending     it is over, and GET /generation will be asked ──> settled | estimated
+        └──────────────┴───────┼─> void        surely not billed: nothing was sent, or OpenRouter refused
+                               └─> unknown     maybe billed, and there is no id to ask for
+
+Facts come from journals, in any number of copies, and from cost_lookup. A row's state decides what counts: a cost is
+added to quotas and roll-ups in the transaction that settles its row, and a settled row is never settled again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from billing import rollups
+from billing.quotas import rows as quotas
+from billing.quotas.rows import Move
+from billing.rollups import Sums
+from db import BadValue, Database, Duplicate, Transaction, insert_rows
+from foundation.clock import Clock
+from foundation.logs import event
+from pool.keys import KeySource
+from tables import api_keys
+from tables import usage_ledger as table
+
+log = logging.getLogger("ledger")
+
+Row = dict[str, Any]
+RowKey = tuple[str, int]
+
+BATCH_ROWS = 1000
+# Longer than a call takes, however long its stream: what is open after that is looked into.
+MAX_CALL = timedelta(hours=2)
+# When GET /generation is asked, counted from the end of the call: OpenRouter's record comes late, and after a broken
+# stream much later.
+ASK_AFTER = [timedelta(seconds=s) for s in (2, 5, 15, 60, 300, 1800, 7200, 43_200, 86_400)]
+
+
+class State(StrEnum):
+    """Where a call's cost stands."""
+
+    DISPATCHED = "dispatched"
+    STREAMING = "streaming"
+    PENDING = "pending"
+    SETTLED = "settled"
+    ESTIMATED = "estimated"
+    VOID = "void"
+    UNKNOWN = "unknown"
+
+
+OPEN = frozenset({State.DISPATCHED, State.STREAMING, State.PENDING})
+COUNTED = frozenset({State.SETTLED, State.ESTIMATED})
+FINAL = COUNTED | {State.VOID}
+# How a request ended; `lost` is a process that died.
+NO_ERROR = frozenset({"complete", "client_gone"})
+MONEY_FACTS = frozenset({"state", "source", "cost_nano", "generation_id", "prompt_tokens", "completion_tokens"})
+MONEY_FACTS |= {"estimate_nano", "next_check_at"}
+# What a damaged record, or a fault of ours, may end in; a database that is away does not.
+UNUSABLE = (Duplicate, BadValue, KeyError, TypeError, ValueError, OverflowError, AttributeError)
+ENDING_FACTS = frozenset({"is_last", "outcome", "http_status", "first_byte_ms", "total_ms"})
+EMPTY_ROW: Row = dict.fromkeys(table.c.keys()) | {"is_last": False, "checks": 0}
+
+
+class UsageLedger:
+    """Applies facts about calls to the database."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    def apply(self, process_id: str, records: Iterable[Row]) -> bool:
+        """Apply a journal's records, in their order. May be done again with the same ones. Raises DatabaseError.
+
+        False if there were facts that no row can hold: they are reported and left out, since what comes after them
+        must not wait for ever.
+        """
+        facts: dict[RowKey, Row] = {}
+        all_usable = True
+        for record in records:
+            facts.setdefault((record.get("request_id"), record.get("attempt")), {}).update(record)  # type: ignore[arg-type]
+            if len(facts) >= BATCH_ROWS:
+                all_usable &= self._change_usable(facts, process_id)
+                facts = {}
+        return self._change_usable(facts, process_id) and all_usable
+
+    def _change_usable(self, facts: Mapping[RowKey, Row], process_id: str) -> bool:
+        try:
+            self._change(facts, process_id)
+            return True
+        except UNUSABLE as error:
+            if len(facts) == 1:
+                [(request_id, _)] = facts
+                event(log, "facts_unusable", logging.ERROR, request_id=request_id, error=type(error).__name__)
+            else:  # apply all but the one, or the few
+                for key, one in facts.items():
+                    self._change_usable({key: one}, process_id)
+            return False
+
+    def settle(self, key: RowKey, **facts: Any) -> None:
+        """Apply what became known of a row otherwise than from its process's journal. Raises DatabaseError."""
+        self._change({key: facts}, None)
+
+    def close_dead(self, process_id: str) -> None:
+        """Decide about the calls that a dead process was carrying; its journal was applied. Raises DatabaseError."""
+        now = self._clock.now()
+        for row in self._unfinished(process_id):
+            facts: Row = {}
+            if row.state != State.PENDING:
+                facts = {"state": State.UNKNOWN}
+                if row.generation_id:
+                    facts = {"state": State.PENDING, "next_check_at": now}
+            self.settle((row.request_id, row.attempt), is_last=True, outcome="lost", **facts)
+
+    def _unfinished(self, process_id: str) -> list[Any]:
+        """The last tries of a process's requests that are not over."""
+        later = table.alias()
+        is_followed = sa.exists().where(later.c.request_id == table.c.request_id, later.c.attempt > table.c.attempt)
+        mine = sa.and_(table.c.process_id == process_id, table.c.is_last.is_(sa.false()))
+        columns = table.c.request_id, table.c.attempt, table.c.state, table.c.generation_id
+        # Through the index of open rows.
+        query = sa.select(*columns).where(table.c.next_check_at.is_not(None), mine, ~is_followed)
+        with self._db.reading() as tx:
+            return list(tx.execute(query))
+
+    def claim_due(self, count: int, claimed_for: timedelta) -> list[Row]:
+        """Open rows whose time to be looked into has come; nobody else gets them for the time given."""
+        now = self._clock.now()
+        is_due = table.c.next_check_at <= now
+        with self._db.reading() as tx:
+            query = sa.select(table).where(is_due).order_by(table.c.next_check_at).limit(count)
+            rows = [dict(row) for row in tx.execute(query).mappings()]
+        return [row for row in rows if self._postpone(row, now + claimed_for)]
+
+    def find_pool_key(self, generation_id: str, user_id: int, client_key_id: int | None = None) -> int | None:
+        """The pool key that made a generation of this user's; None if it is somebody else's, or was not made here.
+
+        client_key_id: only if it was made with this key.
+        """
+        columns = table.c.user_id, table.c.client_key_id, table.c.pool_key_id
+        with self._db.reading() as tx:
+            row = tx.execute(sa.select(*columns).where(table.c.generation_id == generation_id)).one_or_none()
+        is_own = row and row.user_id == user_id and client_key_id in {None, row.client_key_id}
+        return row.pool_key_id if row and is_own else None
+
+    def _postpone(self, row: Row, until: datetime) -> bool:
+        """True if nobody else has touched the row's time since it was read."""
+        seen = sa.and_(
+            table.c.request_id == row["request_id"],
+            table.c.attempt == row["attempt"],
+            table.c.next_check_at == row["next_check_at"],
+        )
+        update = table.update().where(seen).values(next_check_at=until)
+        return self._db.transact(lambda tx: tx.execute(update).rowcount) == 1
+
+    def ask_again(self, row: Row, checks: int, next_check_at: datetime) -> None:
+        """Note that a row was looked into in vain. Raises DatabaseError."""
+        this = sa.and_(table.c.request_id == row["request_id"], table.c.attempt == row["attempt"])
+        update = table.update().where(this, table.c.state.in_(OPEN))
+        self._db.transact(lambda tx: tx.execute(update.values(checks=checks, next_check_at=next_check_at)))
+
+    # ── one transaction
+
+    def _change(self, facts: Mapping[RowKey, Row], process_id: str | None) -> None:
+        """process_id: whose journal the facts are from; None if they are from elsewhere."""
+        if not facts:
+            return
+        for tries_left in (2, 1, 0):
+            try:
+                self._db.transact(lambda tx: self._write(tx, facts, process_id))
+                return
+            except Duplicate:  # another process inserted the same row, or generation id, at the same moment
+                if not tries_left:
+                    raise
+
+    def _write(self, tx: Transaction, facts: Mapping[RowKey, Row], process_id: str | None) -> None:
+        now = self._clock.now()
+        ids = sorted({request_id for request_id, _ in facts})
+        query = sa.select(table).where(table.c.request_id.in_(ids)).with_for_update()
+        before = {(row["request_id"], row["attempt"]): dict(row) for row in tx.execute(query).mappings()}
+        after = dict(before)
+        for key in sorted(facts):
+            row = _merged(before.get(key), facts[key], process_id, now)
+            if row is not None:
+                after[key] = row
+        changed = [key for key in sorted(after) if after[key] != before.get(key)]
+        _refuse_known_generations(tx, before, after, changed)
+        effects = _Effects(process_id, _connected(tx, {after[key]["pool_key_id"] for key in changed}))
+        for key in changed:
+            effects.add(before.get(key), after[key])
+        # A changed row is written anew as a whole: two statements for any number of rows, where updates need one each.
+        rewritten = {request_id for request_id, _ in changed if (request_id, _) in before}
+        if rewritten:
+            tx.execute(table.delete().where(table.c.request_id.in_(sorted(rewritten))))
+        is_written = set(changed)
+        rows = [after[key] for key in sorted(after) if key in is_written or key[0] in rewritten]
+        if rows:
+            insert_rows(tx, table, rows)
+        quotas.apply(tx, effects.moves, effects.spent)
+        rollups.add(tx, effects.sums)
+
+
+def created_at(request_id: str) -> datetime:
+    """When a request came, which its id says: 12 hex digits of milliseconds since 1970."""
+    milliseconds = int(request_id[:12], 16)
+    return datetime.fromtimestamp(milliseconds // 1000, UTC) + timedelta(milliseconds=milliseconds % 1000)
+
+
+def _merged(before: Row | None, facts: Row, process_id: str | None, now: datetime) -> Row | None:
+    """The row with these facts; None if there is nothing to say them of."""
+    if before is None:
+        if "user_id" not in facts or process_id is None:
+            event(log, "facts_without_call", logging.ERROR, request_id=facts.get("request_id"))
+            return None
+        row = EMPTY_ROW | {"process_id": process_id, "created_at": created_at(facts["request_id"])} | facts
+    else:
+        row = before | _news(before, facts)
+    state = row["state"]
+    if state not in OPEN:
+        row["next_check_at"] = None
+        if before is None or before["state"] != state:
+            row["settled_at"] = now
+    elif row["next_check_at"] is None or (state == State.PENDING and before and before["state"] != state):
+        first = row["created_at"] + MAX_CALL if state != State.PENDING else now + ASK_AFTER[0]
+        row["next_check_at"] = facts.get("next_check_at") or first
+    return row
+
+
+def _news(before: Row, facts: Row) -> Row:
+    """Those of the facts that may still change the row."""
+    state, said = before["state"], facts.get("state")
+    late = (
+        state in FINAL
+        or (state == State.UNKNOWN and said != State.SETTLED)
+        or (state == State.PENDING and said in {State.DISPATCHED, State.STREAMING})
+    )
+    old = MONEY_FACTS if late else frozenset()
+    if before["is_last"]:
+        old = old | ENDING_FACTS
+    return {name: value for name, value in facts.items() if name not in old}
+
+
+def _refuse_known_generations(
+    tx: Transaction, before: Mapping[RowKey, Row], after: dict[RowKey, Row], changed: Sequence[RowKey]
+) -> None:
+    """Only the first row with a generation id has it. What the others cost nobody knows: nobody pays for another."""
+    claims: dict[str, list[RowKey]] = defaultdict(list)
+    for key in changed:
+        generation = after[key]["generation_id"]
+        if generation and (before.get(key) or {}).get("generation_id") != generation:
+            claims[generation].append(key)
+    if not claims:
+        return
+    taken = set(tx.scalars(sa.select(table.c.generation_id).where(table.c.generation_id.in_(sorted(claims)))))
+    for generation, keys in claims.items():
+        for key in keys if generation in taken else keys[1:]:
+            event(log, "generation_id_twice", logging.ERROR, request_id=key[0], attempt=key[1])
+            cleared = {"generation_id": None, "cost_nano": None, "source": None, "next_check_at": None}
+            after[key] = after[key] | cleared | {"state": State.UNKNOWN}
+
+
+class _Effects:
+    """What changed rows mean for quotas and roll-ups."""
+
+    def __init__(self, process_id: str | None, connected: Collection[int]) -> None:
+        self.moves: dict[tuple[str, int], Move] = {}
+        self.spent: list[tuple[str, datetime, int]] = []
+        self.sums: dict[rollups.Key, Sums] = {}
+        self._from_journal = process_id is not None
+        self._connected = connected
+
+    def add(self, before: Row | None, after: Row) -> None:
+        """Add one row's change."""
+        cost = _counted(after, "cost_nano") - _counted(before, "cost_nano")
+        if quota_ids := [quota for quota in (after["user_quota_id"], after["key_quota_id"]) if quota is not None]:
+            move = self._move(before, after)
+            for quota_id in quota_ids:
+                place = after["process_id"], quota_id
+                self.moves[place] = self.moves.get(place, Move()) + move
+        if cost:
+            for subject in _subjects(after, user_pays=after["pool_key_id"] in self._connected):
+                self.spent.append((subject, after["created_at"], cost))
+        ended = after["is_last"] and not (before and before["is_last"])
+        sums = Sums(
+            requests=int(ended),
+            errors=int(ended and after["outcome"] not in NO_ERROR),
+            prompt_tokens=_counted(after, "prompt_tokens") - _counted(before, "prompt_tokens"),
+            completion_tokens=_counted(after, "completion_tokens") - _counted(before, "completion_tokens"),
+            cost_nano=cost,
+            unknown=_is_unknown(after) - _is_unknown(before),
+        )
+        whose = rollups.key_of(after)
+        self.sums[whose] = self.sums.get(whose, Sums()) + sums
+
+    def _move(self, before: Row | None, after: Row) -> Move:
+        reserved, cost = after["reserved_nano"], after["cost_nano"] or 0
+        was_open, is_open = before is not None and before["state"] in OPEN, after["state"] in OPEN
+        if before is None:
+            return Move(opened=reserved) if is_open else Move(through=min(cost, reserved))
+        if not was_open or is_open:
+            return Move()
+        return Move(closed=reserved, back=max(reserved - cost, 0) if self._from_journal else 0)
+
+
+def _counted(row: Row | None, name: str) -> int:
+    return (row[name] or 0) if row and row["state"] in COUNTED else 0
+
+
+def _is_unknown(row: Row | None) -> int:
+    return int(row is not None and row["state"] == State.UNKNOWN)
+
+
+def _connected(tx: Transaction, pool_key_ids: Collection[int | None]) -> set[int]:
+    """Those of these keys that belong to users' own accounts: nobody else pays for what they carry."""
+    wanted = [row_id for row_id in pool_key_ids if row_id is not None]
+    if not wanted:
+        return set()
+    is_connected = api_keys.c.source == KeySource.CONNECTED
+    return set(tx.scalars(sa.select(api_keys.c.id).where(api_keys.c.id.in_(wanted), is_connected)))
+
+
+def _subjects(row: Row, user_pays: bool) -> Iterator[str]:
+    """Whose quotas a cost counts in. What a client key may spend, its user has limited: that counts, whoever pays."""
+    if not user_pays:
+        yield f"user/{row['user_id']}"
+    if row["client_key_id"] is not None:
+        yield f"key/{row['client_key_id']}"

@@ -1,0 +1,239 @@
+"""One call's accounting: what may it cost, what did it cost. Writes to the journal and moves quota slices in memory.
+
+    admit ──> dispatch ──> answered ──> over ──> dispatch ... ──> finish
+              before the   before the   a try    the next one     the request is over
+              first byte   first byte   ended
+              goes out     goes back
+
+A call that can't be written down is not made. Once it was made, nothing here raises: what can't be written then is
+found again by the call's generation id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from accounts.caller import Caller
+from billing.journal import Record, UsageJournal
+from billing.ledger import State
+from billing.quotas.slices import QuotaSlices, Reservation
+from foundation.errors import Busy
+from foundation.logs import event
+from foundation.money import nano
+
+log = logging.getLogger("usage")
+
+MAX_TOKENS = 10**12  # of one answer; more is no number of tokens
+MAX_GENERATION_ID = 64
+
+
+def _unpriced(_usage: dict[str, Any]) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class TryResult:
+    """How a try ended. usage: OpenRouter's block, with chat's names, if one came. streamed: it came in a stream.
+    refused: OpenRouter said no before it did anything. sent: False if nothing went out.
+
+    estimate: what the try probably cost, in nano-dollars; asked only if the upstream has not told the cost. priced:
+    what this usage costs, where that can be computed. is_final: nobody can be asked later, so that the estimate counts.
+    """
+
+    generation_id: str | None = None
+    usage: dict[str, Any] | None = None
+    streamed: bool = False
+    refused: bool = False
+    sent: bool = True
+    estimate: Callable[[], int | None] = int
+    priced: Callable[[dict[str, Any]], int | None] = _unpriced
+    is_final: bool = False
+
+
+class UsageMeter:
+    """Makes the meters of calls."""
+
+    def __init__(self, journal: UsageJournal, slices: QuotaSlices) -> None:
+        self._journal = journal
+        self._slices = slices
+
+    def call(self, request_id: str, caller: Caller, model: str, stream: bool, most_nano: int) -> CallMeter:
+        """The meter of one request. model: a name that may be written down. most_nano: what one try may cost."""
+        return CallMeter(self._journal, self._slices, request_id, caller, model, stream, most_nano)
+
+
+class CallMeter:
+    """The accounting of one request and its tries; used by one thread at a time."""
+
+    def __init__(
+        self,
+        journal: UsageJournal,
+        slices: QuotaSlices,
+        request_id: str,
+        caller: Caller,
+        model: str,
+        stream: bool,
+        most_nano: int,
+    ) -> None:
+        self._journal = journal
+        self._slices = slices
+        self._request_id = request_id
+        self._caller = caller
+        self._most_nano = most_nano
+        self._about: Record = {"model": model, "is_stream": stream, "user_id": caller.user_id}
+        self._about |= {"client_key_id": caller.client_key_id}
+        self._reserved: Reservation | None = None
+        self._generation_id: str | None = None
+        self._is_open = False
+        self._attempt = 0
+
+    def admit(self, user_pays: bool = False) -> None:
+        """Reserve what the call may cost. Raises QuotaExceeded, Busy.
+
+        user_pays: with an account of their own, so that the user's quota, of what others pay, is not asked.
+        """
+        self._reserved = self._slices.reserve(self._caller, self._most_nano, with_user=not user_pays)
+
+    def dispatch(self, pool_key_id: int | None, upstream_id: int | None = None, user_pays: bool = False) -> None:
+        """Note that the call goes out now, with a key of the pool or to another upstream; by id, below 0 if unstored.
+
+        user_pays: as for `admit`, and only for calls that were not admitted before.
+
+        Raises Busy if that can't be written down, QuotaExceeded for a call that was not admitted, or another try.
+        """
+        if self._reserved is None:
+            self.admit(user_pays)
+        assert self._reserved is not None  # noqa: S101 - admit has just made it
+        reserved = self._reserved
+        record = self._about | {
+            "request_id": self._request_id,
+            "attempt": self._attempt + 1,
+            "state": State.DISPATCHED,
+            "pool_key_id": _stored(pool_key_id),
+            "upstream_id": _stored(upstream_id),
+            "user_quota_id": reserved.user_quota_id,
+            "key_quota_id": reserved.key_quota_id,
+            "reserved_nano": reserved.nano,
+            "estimate_nano": self._most_nano,
+        }
+        try:
+            self._journal.append(record)
+        except OSError as error:
+            event(log, "journal_unwritable", logging.ERROR, reason=error.strerror or str(error))
+            raise Busy("The service can't keep accounts at this moment; try again shortly", 5) from None
+        self._attempt += 1
+        self._is_open, self._generation_id = True, None
+
+    def answered(self, generation_id: str | None) -> None:
+        """Note OpenRouter's name for the answer, before any of it goes back."""
+        usable = _usable(generation_id)
+        if self._is_open and usable and usable != self._generation_id:
+            self._generation_id = usable
+            self._append({"state": State.STREAMING, "generation_id": usable})
+
+    def over(self, result: TryResult) -> None:
+        """A try has ended, and another follows."""
+        if self._is_open:
+            self._end_try(result, {})
+
+    def finish(self, result: TryResult | None, **ending: Any) -> int | None:
+        """The request is over. Returns what its last try cost, in nano-dollars; None if that is not known by now.
+
+        ending: http_status, outcome, first_byte_ms, total_ms.
+        """
+        ending["is_last"] = True
+        if self._is_open:
+            return self._end_try(result or TryResult(), ending)
+        if not self._attempt:  # it never went up
+            ending |= self._about | {"state": State.VOID, "reserved_nano": 0, "estimate_nano": 0}
+        self._append(ending)
+        if self._reserved is not None:
+            self._slices.give_back(self._reserved, self._reserved.nano)
+            self._reserved = None
+        return None
+
+    def _end_try(self, result: TryResult, ending: Record) -> int | None:
+        """Note what became of a try; returns its cost, if that is known. What its reservation did not use is free
+        again, unless its cost is yet to come."""
+        reserved, self._reserved, self._is_open = self._reserved, None, False
+        generation_id = _usable(result.generation_id) or self._generation_id
+        facts = _settled(result) or _unsettled(result, generation_id)
+        cost_nano: int | None = facts.get("cost_nano")
+        if generation_id:
+            facts["generation_id"] = generation_id
+        # If it can't be written down the row keeps its reservation, and so does the slice in memory.
+        if self._append(facts | ending) and reserved and reserved.nano and facts["state"] != State.PENDING:
+            self._slices.give_back(reserved, max(reserved.nano - (cost_nano or 0), 0))
+        return cost_nano
+
+    def _append(self, facts: Record) -> bool:
+        try:
+            self._journal.append(facts | {"request_id": self._request_id, "attempt": self._attempt})
+        except OSError as error:
+            event(log, "journal_unwritable", logging.ERROR, reason=error.strerror or str(error))
+            return False
+        return True
+
+
+def _stored(row_id: int | None) -> int | None:
+    """What the ledger can name: None for what was never stored."""
+    return None if row_id is None or row_id < 0 else row_id
+
+
+def _usable(generation_id: str | None) -> str | None:
+    """OpenRouter's name for an answer, if a column can hold it."""
+    usable = generation_id and len(generation_id) <= MAX_GENERATION_ID and generation_id.isascii()
+    return generation_id if usable else None
+
+
+def _unsettled(result: TryResult, generation_id: str | None) -> Record:
+    """The facts of a try whose cost was not told."""
+    estimate_nano = result.estimate()
+    facts: Record = {"state": State.UNKNOWN, "estimate_nano": estimate_nano or 0}
+    if not result.sent or (result.refused and not generation_id):
+        return facts | {"state": State.VOID}
+    if generation_id:
+        return facts | {"state": State.PENDING}
+    if result.is_final and estimate_nano is not None:
+        return facts | {"state": State.ESTIMATED, "source": "estimate", "cost_nano": estimate_nano}
+    return facts
+
+
+def _settled(result: TryResult) -> Record | None:
+    """The facts of a usage block with a cost, or with tokens that have a price; None without one."""
+    if result.usage is None:
+        return None
+    source = "stream" if result.streamed else "body"
+    cost_nano = cost_of(result.usage.get("cost"))
+    if cost_nano is None:
+        cost_nano, source = result.priced(result.usage), "priced"
+    if cost_nano is None:
+        return None
+    return {
+        "state": State.SETTLED,
+        "source": source,
+        "cost_nano": cost_nano,
+        "prompt_tokens": tokens_of(result.usage.get("prompt_tokens")),
+        "completion_tokens": tokens_of(result.usage.get("completion_tokens")),
+    }
+
+
+def cost_of(dollars: object) -> int | None:
+    """A cost that OpenRouter reports, in nano-dollars; None if it is none. Zero is a cost too."""
+    if isinstance(dollars, bool) or not isinstance(dollars, int | float | Decimal):
+        return None
+    try:
+        amount = nano(dollars)
+    except (ValueError, ArithmeticError):
+        return None
+    return amount if amount is not None and amount >= 0 else None
+
+
+def tokens_of(count: object) -> int | None:
+    """A number of tokens that OpenRouter reports; None if it is none."""
+    is_count = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MAX_TOKENS
+    return count if is_count else None  # type: ignore[return-value]

@@ -1,0 +1,339 @@
+"""The request log: the ledger's rows by request, newest first, in pages that stay fast at ten million rows.
+
+A page has a number outside and a place inside. Which hour it begins in comes from the roll-ups, which count the
+requests of every day and hour; its rows are then a short range of one index. Counting and skipping rows instead takes
+the longer the older the page is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from billing.ledger import NO_ERROR, State
+from billing.reports.statistics import POOL, UsageFilter, shown_upstream
+from billing.rollups import DAY, HOUR
+from db import Database, Transaction
+from foundation.clock import Clock
+from foundation.money import usd
+from tables import api_keys, log_retention, upstreams
+from tables import usage_ledger as ledger
+from tables import usage_rollups as rollups
+from upstream.registry import OPENROUTER
+
+# Of a request with several tries the log shows the state that leaves most open.
+STATES = [State.DISPATCHED, State.STREAMING, State.PENDING, State.UNKNOWN, State.ESTIMATED, State.SETTLED, State.VOID]
+HOUR_LONG, DAY_LONG = timedelta(hours=1), timedelta(days=1)
+# A page that begins this deep in a day looks up the hours of the day; below, to skip the rows is as fast.
+SKIP_AT_MOST = 500
+WALK_ROWS = 500  # MariaDB makes a join of a list of 1,000 ids
+
+Range = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True)
+class LogItem:
+    """One request. cost_nano and tokens: of all its tries, None while unknown; tries: calls upstream.
+
+    upstream: where it went, `openrouter` for the pool; None if it never went up.
+    """
+
+    request_id: str
+    created_at: datetime
+    user_id: int
+    client_key_id: int | None
+    model: str
+    upstream: str | None
+    pool_key: str | None
+    status: int | None
+    outcome: str | None
+    stream: bool
+    state: str
+    source: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_nano: int | None
+    tries: int
+    first_byte_ms: int | None
+    total_ms: int | None
+
+    def to_dict(self, for_operator: bool = False) -> dict[str, Any]:
+        """As JSON, with the names of `columns`."""
+        shown = {name: getattr(self, name) for name in columns(for_operator) if name != "cost_usd"}
+        shown["created_at"] = self.created_at.isoformat(timespec="milliseconds")
+        shown["cost_usd"] = usd(self.cost_nano)
+        return shown
+
+
+def columns(for_operator: bool) -> list[str]:
+    """What is shown of a request. Whose it is and which pool key carried it are the operator's alone to see."""
+    names = [*(field.name for field in fields(LogItem)), "cost_usd"]
+    return names if for_operator else [name for name in names if name not in {"user_id", "pool_key"}]
+
+
+@dataclass(frozen=True)
+class LogPage:
+    """items: newest first. total: of all pages."""
+
+    items: list[LogItem]
+    total: int
+
+
+@dataclass(frozen=True)
+class _Count:
+    """How many requests began in [start, end): a day or an hour, never none."""
+
+    start: datetime
+    end: datetime
+    requests: int
+
+
+class UsageLog:
+    """Reads the log. Only requests that are over are in it."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    def page(self, asked: UsageFilter, page: int, page_size: int) -> LogPage:
+        """One page, counted from 1; beyond the last there are none. What was deleted counts no more."""
+        with self._db.reading() as tx:
+            begin, end = self._counted_bounds(tx, asked)
+            counts = self._counts(tx, asked, begin, end)
+            total, skip = sum(count.requests for count in counts), (page - 1) * page_size
+            if skip >= total:
+                return LogPage([], total)
+            ranges, skip = _place(tx, asked, counts, skip, page_size, begin)
+            if not ranges:  # the rows of the last hours were deleted since they were counted
+                return LogPage([], total)
+            # One query for each range, put together: of ranges joined by OR, SQLite makes a walk through the table.
+            queries = [_select_ids(asked, one) for one in ranges]
+            found = queries[0] if len(queries) == 1 else sa.union_all(*queries)
+            newest_first = found.order_by(sa.desc("request_id")).limit(page_size).offset(skip)
+            return LogPage(_items(tx, list(tx.scalars(newest_first))), total)
+
+    def count(self, asked: UsageFilter) -> int:
+        """How many requests there are."""
+        with self._db.reading() as tx:
+            return sum(count.requests for count in self._counts(tx, asked, *self._counted_bounds(tx, asked)))
+
+    def walk(self, asked: UsageFilter) -> Iterator[list[LogItem]]:
+        """All requests, oldest first, in lists of at most WALK_ROWS; each is a short transaction of its own."""
+        with self._db.reading() as tx:
+            start, end = self._bounds(tx, asked)
+        return self._walk(asked, start, end)
+
+    def _walk(self, asked: UsageFilter, start: datetime, end: datetime) -> Iterator[list[LogItem]]:
+        # One day at a time, so that no query looks for long for the few rows that a filter leaves.
+        while start < end:
+            until = min(end, _midnight(start) + DAY_LONG)
+            after = ""
+            while True:
+                found = _select_ids(asked, (start, until)).where(ledger.c.request_id > after)
+                with self._db.reading() as tx:
+                    ids = list(tx.scalars(found.order_by(ledger.c.request_id).limit(WALK_ROWS)))
+                    items = _items(tx, ids)
+                if items:
+                    yield items
+                if len(ids) < WALK_ROWS:
+                    break
+                after = ids[-1]
+            start = until
+
+    def _bounds(self, tx: Transaction, asked: UsageFilter) -> Range:
+        """From when to when there is anything, in full hours."""
+        end = _midnight(self._clock.now()) + 2 * DAY_LONG  # clocks of other hosts may be ahead
+        oldest: str | None = tx.scalar(sa.select(sa.func.min(ledger.c.request_id)))
+        begin = _time(oldest).replace(minute=0, second=0, microsecond=0) if oldest else end
+        return max(begin, asked.start or begin), min(end, asked.end or end)
+
+    def _counted_bounds(self, tx: Transaction, asked: UsageFilter) -> Range:
+        """Where the roll-ups count what is there: not where old rows were deleted, though a few open ones are left."""
+        begin, end = self._bounds(tx, asked)
+        deleted_before: datetime | None = tx.scalar(sa.select(log_retention.c.deleted_before))
+        return max(begin, deleted_before or begin), end
+
+    def _counts(self, tx: Transaction, asked: UsageFilter, begin: datetime, end: datetime) -> list[_Count]:
+        """The requests between two full hours, newest first: by hour in days that begin or end within, else by day."""
+        first, last = -(-begin.timestamp() // 86400), end.timestamp() // 86400
+        if first >= last:
+            return _counted(tx, asked, HOUR, [(begin, end)])
+        first_day, last_day = (datetime.fromtimestamp(day * 86400, UTC) for day in (first, last))
+        return [
+            *_counted(tx, asked, HOUR, [(last_day, end)]),
+            *_counted(tx, asked, DAY, [(first_day, last_day)]),
+            *_counted(tx, asked, HOUR, [(begin, first_day)]),
+        ]
+
+
+def request_id_at(time: datetime) -> str:
+    """What the ids of requests from this time on are not below."""
+    return f"{int(time.timestamp() * 1000):012x}"
+
+
+def _time(request_id: str) -> datetime:
+    return datetime.fromtimestamp(int(request_id[:12], 16) / 1000, UTC)
+
+
+def _midnight(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+# ── where a page is
+
+
+def _counted(tx: Transaction, asked: UsageFilter, period: str, ranges: list[Range]) -> list[_Count]:
+    ranges = [(start, end) for start, end in ranges if start < end]
+    if not ranges:
+        return []
+    requests, errors = sa.func.sum(rollups.c.requests), sa.func.sum(rollups.c.errors)
+    number = {None: requests, True: errors, False: requests - errors}[asked.is_error].label("number")
+    times = sa.or_(*(sa.and_(rollups.c.start >= start, rollups.c.start < end) for start, end in ranges))
+    query = sa.select(rollups.c.start, number).where(asked.sums_of(period), times)
+    rows = tx.execute(query.group_by(rollups.c.start).order_by(rollups.c.start.desc()))
+    length = HOUR_LONG if period == HOUR else DAY_LONG
+    return [_Count(row.start, row.start + length, int(row.number)) for row in rows if row.number > 0]
+
+
+def _place(
+    tx: Transaction, asked: UsageFilter, counts: list[_Count], skip: int, page_size: int, begin: datetime
+) -> tuple[list[Range], int]:
+    """Where to look for a page's rows, and how many matching rows to skip there.
+
+    If an index holds just what is asked for, the page's rows are the next ones from the hour in which it begins, maybe
+    long before it. Otherwise the rows between may be very many, and only the hours with matching ones are looked at.
+    """
+    is_indexed = _is_indexed(asked)
+    touched, skip = _touched(counts, skip, 1 if is_indexed else page_size)
+    days = [(count.start, count.end) for count in touched if count.end - count.start == DAY_LONG]
+    if days and (skip > SKIP_AT_MOST or not is_indexed):
+        hours = _counted(tx, asked, HOUR, _joined(days))
+        hours += [count for count in touched if count.end - count.start == HOUR_LONG]
+        hours.sort(key=lambda count: count.start, reverse=True)
+        touched, skip = _touched(hours, skip, 1 if is_indexed else page_size)
+    if not touched:
+        return [], 0
+    if is_indexed:
+        return [(begin, touched[0].end)], skip
+    return _joined((count.start, count.end) for count in touched), skip
+
+
+def _touched(counts: list[_Count], skip: int, wanted: int) -> tuple[list[_Count], int]:
+    """The counts that hold the `wanted` requests after the first `skip`, and how many to skip of them."""
+    touched: list[_Count] = []
+    held = 0
+    for count in counts:
+        if skip >= count.requests and not touched:
+            skip -= count.requests
+            continue
+        touched.append(count)
+        held += count.requests
+        if held >= skip + wanted:
+            break
+    return touched, skip
+
+
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    """Ranges, newest first, with neighbours made one."""
+    joined: list[Range] = []
+    for start, end in ranges:
+        if joined and joined[-1][0] == end:
+            joined[-1] = start, joined[-1][1]
+        else:
+            joined.append((start, end))
+    return joined
+
+
+# ── its rows
+
+
+def _index(asked: UsageFilter) -> str:
+    if asked.user_id is not None:
+        return "usage_ledger_user"
+    if asked.model is not None:
+        return "usage_ledger_model"
+    return "usage_ledger_pool_key" if asked.pool_key_id is not None else "PRIMARY"
+
+
+def _is_indexed(asked: UsageFilter) -> bool:
+    """True if all that is asked for stands in one index."""
+    others = asked.user_id, asked.model, asked.pool_key_id
+    unindexed = asked.client_key_id, asked.is_error, asked.upstream_id
+    return all(one is None for one in unindexed) and sum(one is not None for one in others) <= 1
+
+
+def _select_ids(asked: UsageFilter, within: Range) -> sa.Select[Any]:
+    """The ids of the requests that are over and began within a range."""
+    low, high = map(request_id_at, within)
+    between = ledger.c.request_id >= low, ledger.c.request_id < high
+    query = sa.select(ledger.c.request_id).where(*between, ledger.c.is_last == sa.true())
+    if asked.user_id is not None:
+        query = query.where(ledger.c.user_id == asked.user_id)
+    if asked.client_key_id is not None:
+        query = query.where(ledger.c.client_key_id == asked.client_key_id)
+    if asked.model is not None:
+        query = query.where(ledger.c.model == asked.model)
+    if asked.pool_key_id is not None:
+        query = query.where(ledger.c.pool_key_id == asked.pool_key_id)
+    if asked.upstream_id is not None:
+        is_pools = ledger.c.pool_key_id.is_not(None)
+        query = query.where(is_pools if asked.upstream_id == POOL else ledger.c.upstream_id == asked.upstream_id)
+    if asked.is_error is not None:
+        outcome = sa.func.coalesce(ledger.c.outcome, "")
+        query = query.where(outcome.not_in(NO_ERROR) if asked.is_error else outcome.in_(NO_ERROR))
+    # Left to itself, MySQL may read along another index if it hopes to meet enough rows before the limit. SQLite takes
+    # an index with an equal column; there is a choice only within the hours that are looked at for several columns.
+    return query.with_hint(ledger, f"FORCE INDEX ({_index(asked)})", "mysql")
+
+
+def _items(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
+    """These requests with all their tries, in this order."""
+    joined = ledger.outerjoin(api_keys, api_keys.c.id == ledger.c.pool_key_id)
+    joined = joined.outerjoin(upstreams, upstreams.c.id == ledger.c.upstream_id)
+    names = api_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream")
+    query = sa.select(ledger, *names).select_from(joined)
+    tries: dict[str, list[sa.Row[Any]]] = {}
+    query = query.where(ledger.c.request_id.in_(request_ids)).with_hint(ledger, "FORCE INDEX (PRIMARY)", "mysql")
+    for row in tx.execute(query.order_by(ledger.c.attempt)):
+        tries.setdefault(row.request_id, []).append(row)
+    return [_item(tries[request_id]) for request_id in request_ids if request_id in tries]
+
+
+def _item(tries: list[sa.Row[Any]]) -> LogItem:
+    last = next((row for row in tries if row.is_last), tries[-1])
+    priced = [row for row in tries if row.cost_nano is not None]
+    return LogItem(
+        request_id=last.request_id,
+        created_at=last.created_at,
+        user_id=last.user_id,
+        client_key_id=last.client_key_id,
+        model=last.model,
+        upstream=_upstream(last),
+        pool_key=last.pool_key,
+        status=last.http_status,
+        outcome=last.outcome,
+        stream=last.is_stream,
+        state=min((row.state for row in tries), key=STATES.index),
+        source=priced[-1].source if priced else None,
+        prompt_tokens=_sum(row.prompt_tokens for row in tries),
+        completion_tokens=_sum(row.completion_tokens for row in tries),
+        cost_nano=0 if all(row.state == "void" for row in tries) else _sum(row.cost_nano for row in tries),
+        tries=sum(row.attempt > 0 for row in tries),
+        first_byte_ms=last.first_byte_ms,
+        total_ms=last.total_ms,
+    )
+
+
+def _upstream(row: sa.Row[Any]) -> str | None:
+    if row.upstream_id is not None:
+        return shown_upstream(row.upstream_id, row.upstream)
+    return None if row.pool_key_id is None else OPENROUTER
+
+
+def _sum(amounts: Iterable[int | None]) -> int | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None

@@ -1,0 +1,154 @@
+"""Deletes old rows of the request log: a little at a time, every night at two, in one process of all.
+
+Roll-ups stay, and so do rows whose cost is still open. It may be killed at any moment: the next run begins at the
+oldest row that is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from billing.ledger import OPEN
+from billing.reports.request_log import request_id_at
+from db import Database, Transaction
+from foundation.clock import Clock
+from foundation.crypto import new_id
+from foundation.logs import event
+from replicas.repeating import repeat
+from tables import log_retention as table
+from tables import usage_ledger as ledger
+
+log = logging.getLogger("retention")
+
+RUN_HOUR = 2  # of the local time
+CHECK_SECONDS = 60.0
+LEASE = timedelta(minutes=5)  # longer than any batch with its pause
+BATCH_ROWS = 1000
+# A pause is this many times as long as the batch before it: at most a fifth of the time is spent writing, and a
+# database that is slow because it is busy gets longer pauses.
+PAUSE_FACTOR = 4
+
+
+class LeaseLost(Exception):
+    """Another process deletes now; this one must stop."""
+
+
+class LogRetention:
+    """Runs in a thread of its own, in every process; a lease decides which of them works."""
+
+    def __init__(self, db: Database, clock: Clock, days: int) -> None:
+        """clock: one for all processes. days: how long rows are kept; 0 for ever."""
+        self._db = db
+        self._clock = clock
+        self._days = days
+        self._owner = new_id()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Look whether a run is due until told to stop."""
+        repeat(lambda: self.run_once(stopping), CHECK_SECONDS, stopping)
+
+    def run_once(self, stopping: threading.Event) -> bool:
+        """Delete what is old, if a run is due and no other process is at it. True if it came to its end."""
+        if not self._days or not self._take():
+            return False
+        deleted = 0
+        try:
+            for count in self.delete_before(self.cutoff(self._days), stopping.wait, guard=self._guard):
+                deleted += count
+                if stopping.is_set():
+                    break
+        except LeaseLost:
+            return False
+        done = not stopping.is_set()
+        self._release(done)
+        told(deleted)
+        return done
+
+    def cutoff(self, days: int) -> datetime:
+        """Rows from before this time are older than so many days. A full hour, because the log is counted by hours."""
+        return (self._clock.now() - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+
+    def delete_before(
+        self,
+        cutoff: datetime,
+        pause: Callable[[float], object],
+        keep: Collection[str] = (),
+        guard: Callable[[Transaction], None] | None = None,
+    ) -> Iterator[int]:
+        """Delete the rows of requests from before a full hour; says after each batch how many, and pauses then.
+
+        keep: ids of requests to leave. guard: called in each batch's transaction, may raise to end it.
+        """
+        after, end = "", request_id_at(cutoff)
+        is_more = True
+        while is_more:
+            begun = time.monotonic()
+            low = after
+
+            def work(tx: Transaction, low: str = low) -> tuple[int, str | None]:
+                if guard:
+                    guard(tx)
+                return _delete_batch(tx, low, end, keep)
+
+            deleted, high = self._db.transact(work)
+            is_more, after = high is not None, high or end
+            took = time.monotonic() - begun
+            yield deleted
+            if is_more:
+                pause(took * PAUSE_FACTOR)
+        earlier = sa.or_(table.c.deleted_before.is_(None), table.c.deleted_before < cutoff)
+        self._db.transact(lambda tx: tx.execute(table.update().where(earlier).values(deleted_before=cutoff)))
+
+    # ── the lease
+
+    def _take(self) -> bool:
+        """True if a run is due and this process may do it."""
+        now = self._clock.now()
+        due = sa.or_(table.c.finished_at.is_(None), table.c.finished_at < last_run_time(now))
+        free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now, table.c.owner == self._owner)
+        with self._db.reading() as tx:  # nearly always there is nothing to do, and nothing to lock
+            if tx.scalar(sa.select(table.c.name).where(due, free)) is None:
+                return False
+        values = {"owner": self._owner, "lease_until": now + LEASE}
+        return self._db.transact(lambda tx: tx.execute(table.update().where(due, free).values(values)).rowcount) == 1
+
+    def _guard(self, tx: Transaction) -> None:
+        mine = table.c.owner == self._owner
+        if not tx.execute(table.update().where(mine).values(lease_until=self._clock.now() + LEASE)).rowcount:
+            raise LeaseLost
+
+    def _release(self, done: bool) -> None:
+        """done: the next run is tomorrow's; otherwise another process may go on at once."""
+        values = {"lease_until": None} | ({"finished_at": self._clock.now()} if done else {})
+        mine = table.c.owner == self._owner
+        self._db.transact(lambda tx: tx.execute(table.update().where(mine).values(values)))
+
+
+def last_run_time(now: datetime) -> datetime:
+    """The last time that it was RUN_HOUR o'clock in this host's time zone."""
+    local = now.astimezone()
+    due = local.replace(hour=RUN_HOUR, minute=0, second=0, microsecond=0)
+    return due if due <= local else due - timedelta(days=1)
+
+
+def told(deleted: int) -> None:
+    """Log the end of a run."""
+    event(log, "logs_cleaned_up", message=f"Cleaned up {deleted} old request logs", deleted=deleted)
+
+
+def _delete_batch(tx: Transaction, low: str, end: str, keep: Collection[str]) -> tuple[int, str | None]:
+    """Delete some rows between two ids, neither of them included; returns how many, and the id to go on after."""
+    between = ledger.c.request_id > low, ledger.c.request_id < end
+    ids = sa.select(ledger.c.request_id).where(*between).order_by(ledger.c.request_id)
+    high: str | None = tx.scalar(ids.limit(1).offset(BATCH_ROWS - 1))
+    kept = [request_id for request_id in keep if low < request_id <= (high or end)]
+    delete = ledger.delete().where(*between, ledger.c.state.not_in(OPEN), ledger.c.request_id.not_in(kept))
+    if high is not None:
+        delete = delete.where(ledger.c.request_id <= high)
+    return tx.execute(delete).rowcount, high

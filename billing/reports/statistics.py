@@ -1,0 +1,206 @@
+"""Statistics of what was used: by model, by day, by key, from the roll-ups alone, however many calls there were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from billing.rollups import DAY, EVERYBODY, Sums
+from db import Database, Transaction
+from foundation.clock import Clock
+from foundation.money import usd
+from tables import api_keys, upstreams
+from tables import usage_rollups as table
+from upstream.registry import OPENROUTER
+
+DEFAULT_DAYS = 30
+DAY_LONG = timedelta(days=1)
+POOL = 0  # the number of the upstream that has no row: the pool of OpenRouter keys
+
+
+@dataclass(frozen=True)
+class UsageFilter:
+    """Which calls are asked about; None leaves a question open.
+
+    user_id: None for everybody. client_key_id: only together with a user, because everybody's sums don't tell keys.
+    start, end: aware, full hours; end is not included. upstream_id: of another upstream than the pool, or POOL.
+    """
+
+    user_id: int | None = None
+    client_key_id: int | None = None
+    model: str | None = None
+    pool_key_id: int | None = None
+    is_error: bool | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    upstream_id: int | None = None
+
+    def sums_of(self, period: str) -> sa.ColumnElement[bool]:
+        """The roll-ups that these calls are counted in; the time is the caller's to add."""
+        assert self.client_key_id is None or self.user_id is not None  # noqa: S101 - routes have refused it
+        wanted = [table.c.period == period, table.c.user_id == (self.user_id or EVERYBODY)]
+        if self.client_key_id is not None:
+            wanted.append(table.c.client_key_id == self.client_key_id)
+        if self.pool_key_id is not None:
+            wanted.append(table.c.pool_key_id == self.pool_key_id)
+        if self.upstream_id is not None:
+            carrier = table.c.pool_key_id
+            wanted.append(carrier > 0 if self.upstream_id == POOL else carrier == -self.upstream_id)
+        if self.model is not None:
+            wanted.append(table.c.model == self.model)
+        return sa.and_(*wanted)
+
+
+SUMS = [sa.func.sum(table.c[field.name]).label(field.name) for field in fields(Sums)]
+
+
+class UsageStats:
+    """Answers from the sums by day. Days are those of UTC."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    def summary(self, asked: UsageFilter, for_operator: bool = False) -> dict[str, Any]:
+        """Totals, by model, by day and, for one user, by client key; for operators by pool key too.
+
+        asked: of full days; without start or end the last 30 days. Days and models without calls are left out.
+        """
+        asked = self._with_days(asked)
+        with self._db.reading() as tx:
+            days = self._grouped(tx, asked, table.c.start)
+            found: dict[str, Any] = {
+                "start_date": _date(asked.start),
+                "end_date": _date(asked.end - DAY_LONG if asked.end else None),
+                "totals": _shown(_added(_sums(day) for day in days)),
+                "by_model": _by_cost(
+                    {"model": row.model} | _shown(_sums(row)) for row in self._grouped(tx, asked, table.c.model)
+                ),
+                "by_day": [{"date": _date(day.start)} | _shown(_sums(day)) for day in days],
+            }
+            if asked.user_id is not None:
+                found["by_client_key"] = self._by_client_key(tx, asked)
+            if for_operator:
+                rows = self._grouped(tx, asked, table.c.pool_key_id)
+                names = _pool_key_names(tx, {row.pool_key_id for row in rows})
+                others = _upstream_names(tx)
+                found["by_pool_key"] = _by_cost(
+                    {"pool_key": names.get(row.pool_key_id), "upstream": _upstream(row.pool_key_id, others)}
+                    | _shown(_sums(row))
+                    for row in rows
+                )
+        return found
+
+    def client_keys(self, asked: UsageFilter) -> list[dict[str, Any]]:
+        """A user's usage by client key; client_key_id None stands for calls without one."""
+        asked = self._with_days(asked)
+        with self._db.reading() as tx:
+            return self._by_client_key(tx, asked)
+
+    def spent_nano(self, user_id: int, client_key_id: int | None) -> dict[str, int]:
+        """What a user, or one client key of theirs, has spent in nano-dollars, under OpenRouter's names of the times:
+        `usage` ever, `usage_daily`, `usage_weekly` (from Monday) and `usage_monthly` in those of now.
+        """
+        today = self._clock.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        monday = today - today.weekday() * DAY_LONG
+        starts = {"usage_daily": today, "usage_weekly": monday, "usage_monthly": today.replace(day=1)}
+        since = [
+            sa.func.sum(sa.case((table.c.start >= start, table.c.cost_nano), else_=0)).label(name)
+            for name, start in starts.items()
+        ]
+        asked = UsageFilter(user_id=user_id, client_key_id=client_key_id)
+        query = sa.select(sa.func.sum(table.c.cost_nano).label("usage"), *since).where(asked.sums_of(DAY))
+        with self._db.reading() as tx:
+            row = tx.execute(query).one()
+        return {name: int(getattr(row, name) or 0) for name in ("usage", *starts)}
+
+    def days_and_models(self, asked: UsageFilter, page: int, page_size: int) -> tuple[list[dict[str, Any]], int]:
+        """One page of a user's usage by day and model, newest day first, and how many such items there are."""
+        groups = self._select(self._with_days(asked), table.c.start, table.c.model)
+        cut = groups.order_by(table.c.start.desc(), table.c.model).limit(page_size).offset((page - 1) * page_size)
+        with self._db.reading() as tx:
+            total = tx.scalar(sa.select(sa.func.count()).select_from(groups.subquery())) or 0
+            rows = tx.execute(cut).all()
+        return [{"date": _date(row.start), "model": row.model} | _shown(_sums(row)) for row in rows], total
+
+    def _with_days(self, asked: UsageFilter) -> UsageFilter:
+        today = self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        end = asked.end or today + DAY_LONG
+        return replace(asked, start=asked.start or end - DEFAULT_DAYS * DAY_LONG, end=end)
+
+    def _select(self, asked: UsageFilter, *by: sa.Column[Any]) -> sa.Select[Any]:
+        times = table.c.start >= asked.start, table.c.start < asked.end
+        return sa.select(*by, *SUMS).where(asked.sums_of(DAY), *times).group_by(*by)
+
+    def _grouped(self, tx: Transaction, asked: UsageFilter, by: sa.Column[Any]) -> list[sa.Row[Any]]:
+        return list(tx.execute(self._select(asked, by).order_by(by)))
+
+    def _by_client_key(self, tx: Transaction, asked: UsageFilter) -> list[dict[str, Any]]:
+        rows = self._grouped(tx, asked, table.c.client_key_id)
+        return _by_cost({"client_key_id": row.client_key_id or None} | _shown(_sums(row)) for row in rows)
+
+
+def no_usage(client_key_id: int) -> dict[str, Any]:
+    """What UsageStats.client_keys has for a key with calls, for one without."""
+    return {"client_key_id": client_key_id} | _shown(Sums())
+
+
+def _pool_key_names(tx: Transaction, ids: Iterable[int]) -> dict[int, str]:
+    """The names of pool keys by their ids."""
+    rows = tx.execute(sa.select(api_keys.c.id, api_keys.c.name).where(api_keys.c.id.in_(list(ids))))
+    return {row.id: row.name for row in rows}
+
+
+def _upstream_names(tx: Transaction) -> dict[int, str]:
+    return {row.id: row.name for row in tx.execute(sa.select(upstreams.c.id, upstreams.c.name))}
+
+
+def _upstream(carrier: int, names: Mapping[int, str]) -> str | None:
+    if carrier < 0:
+        return shown_upstream(-carrier, names.get(-carrier))
+    return OPENROUTER if carrier else None
+
+
+def shown_upstream(upstream_id: int, name: str | None) -> str:
+    """An upstream's name; `#` and its number once it was removed."""
+    return name or f"#{upstream_id}"
+
+
+def find_upstream(db: Database, name: str) -> int | None:
+    """The id of the upstream of this name; POOL for that of the pool."""
+    if name == OPENROUTER:
+        return POOL
+    with db.reading() as tx:
+        return {name: number for number, name in _upstream_names(tx).items()}.get(name)
+
+
+def find_pool_key(db: Database, name: str) -> int | None:
+    """The id of the pool key of this name."""
+    with db.reading() as tx:
+        found: int | None = tx.scalar(sa.select(api_keys.c.id).where(api_keys.c.name == name))
+    return found
+
+
+def _sums(row: sa.Row[Any]) -> Sums:
+    return Sums(**{field.name: int(getattr(row, field.name)) for field in fields(Sums)})  # MySQL adds up to decimals
+
+
+def _added(sums: Iterable[Sums]) -> Sums:
+    return sum(sums, Sums())
+
+
+def _shown(sums: Sums) -> dict[str, Any]:
+    """unknown: calls that OpenRouter may have billed and nobody can tell."""
+    return {field.name: getattr(sums, field.name) for field in fields(Sums)} | {"cost_usd": usd(sums.cost_nano)}
+
+
+def _by_cost(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(items, key=lambda item: (item["cost_nano"], item["requests"]), reverse=True)
+
+
+def _date(time: datetime | None) -> str | None:
+    return time.astimezone(UTC).date().isoformat() if time else None

@@ -1,0 +1,92 @@
+"""The operator's command `flask --app app check`: whether what the gateway needs is there, right now."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import click
+from flask.cli import with_appcontext
+
+from commands.printing import json_option, services, show
+from commands.upstreams import ask
+from db import DatabaseClock, DatabaseError
+
+# Log-ins and client keys expire by the clocks of hosts; more than this between them is a fault of theirs.
+MAX_SKEW_SECONDS = 5.0
+ANSWERS: dict[int | None, str] = {
+    None: "does not open with ENCRYPTION_KEY",
+    0: "OpenRouter does not answer",
+    200: "accepted by OpenRouter",
+    401: "refused by OpenRouter",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is in order, and what was seen."""
+
+    check: str
+    ok: bool
+    found: str
+
+
+@click.command("check", params=[json_option()])
+@with_appcontext
+def check() -> None:
+    """Check configuration, database, OpenRouter, other upstreams and Redis, a line each.
+
+    Exits with 1 if anything is out of order.
+
+    A configuration that is refused is told by every command, with all its faults, and 1 too.
+    """
+    found = [*_configuration(), *_database(), *_openrouter(), *_upstreams(), *_redis()]
+    show(map(asdict, found), "Check")
+    sys.exit(0 if all(finding.ok for finding in found) else 1)
+
+
+def _configuration() -> Iterator[Finding]:
+    config = services().config
+    told = f"APP_ENV={config.app_env}, {config.openrouter_api_url}"
+    yield Finding("configuration", True, told if config.admin_token else f"{told}, no ADMIN_TOKEN")
+
+
+def _database() -> Iterator[Finding]:
+    db = services().db
+    try:
+        is_current = db.is_current()
+        skew = (DatabaseClock(db).now() - services().clock.now()).total_seconds()
+    except DatabaseError as error:
+        yield Finding("database", False, f"{db.kind} does not answer ({type(error).__name__})")
+        return
+    yield Finding("database", is_current, f"{db.kind}, its schema is {'' if is_current else 'not '}this version's")
+    yield Finding("clock", abs(skew) <= MAX_SKEW_SECONDS, f"{abs(skew):.1f} s from the database's")
+
+
+def _openrouter() -> Iterator[Finding]:
+    try:
+        statuses = services().probe.statuses()
+    except DatabaseError:
+        return  # its line has said so
+    if not statuses:
+        yield Finding("pool", False, "no usable key; key_rotation.py mints them, and `pool add` takes them")
+    for name, status in statuses.items():
+        yield Finding(f"pool key {name}", status == 200, ANSWERS.get(status, f"OpenRouter answers {status}"))
+
+
+def _upstreams() -> Iterator[Finding]:
+    try:
+        active = [row for row in services().upstreams.rows() if row.terms.is_active]
+    except DatabaseError:
+        return  # its line has said so
+    for upstream in active:
+        told = ask(upstream)
+        found = "answers" if told["ok"] else str(told["reason"] or f"answers {told['status']}")
+        yield Finding(f"upstream {upstream.terms.name}", bool(told["ok"]), found)
+
+
+def _redis() -> Iterator[Finding]:
+    if services().config.redis_url:
+        status = services().rate_limits.check_cache()
+        yield Finding("redis", status == "ok", status)

@@ -1,0 +1,78 @@
+"""Operator commands for quotas: `flask --app app quota list|show|set|reset`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from billing.quotas.rows import Quota, check_amount, check_subject
+from billing.quotas.terms import PERIODS, RECOVERIES
+from commands.printing import Commands, audit, services, show
+from foundation.errors import NotFound
+
+quota_commands = Commands("quota", help="What users (user/<id>) and client keys (key/<id>) may spend.")
+
+
+@quota_commands.command("list")
+@click.option("--page", default=1, type=click.IntRange(1), help="Which page, newest first.")
+@click.option("--page-size", default=100, type=click.IntRange(1, 10_000), help="Quotas on a page.")
+def list_quotas(page: int, page_size: int) -> None:
+    """Show the quotas that hold; users with the default are among them from their first call on."""
+    found, total = services().quotas.page(page, page_size)
+    _show_quotas([(quota.subject, quota) for quota in found], f"Quotas: {total}")
+
+
+@quota_commands.command("show")
+@click.argument("subject")
+def show_quota(subject: str) -> None:
+    """Show one quota. Exits with 1 if there is none."""
+    found = services().quotas.find(_subject(subject))
+    if not found:
+        raise click.ClickException(f"{subject} has no quota")
+    _show_quotas([(subject, found)], "Quota")
+
+
+@quota_commands.command("set")
+@click.argument("subject")
+@click.option("--limit", default="none", show_default=True, help="Dollars per period, or none.")
+@click.option("--soft", default="none", show_default=True, help="Dollars from which on answers carry a warning.")
+@click.option("--period", type=click.Choice(PERIODS), help="By default QUOTA_PERIOD.")
+@click.option("--recovery", type=click.Choice(RECOVERIES), help="By default QUOTA_RECOVERY.")
+def set_quota(subject: str, limit: str, soft: str, period: str | None, recovery: str | None) -> None:
+    """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
+    config = services().config
+    limit_nano, soft_limit_nano = (
+        check_amount(name, None if text == "none" else text) for name, text in (("--limit", limit), ("--soft", soft))
+    )
+    period, recovery = period or config.quota_period, recovery or config.quota_recovery
+    found = services().quotas.set(_subject(subject), limit_nano, soft_limit_nano, period, recovery)
+    terms = {name: found.to_dict()[name] for name in ("limit_usd", "soft_limit_usd", "period", "recovery")}
+    audit("quota_set", subject, _user_id(subject), **terms)
+    _show_quotas([(subject, found)], "Set")
+
+
+@quota_commands.command("reset")
+@click.argument("subject")
+def reset_quota(subject: str) -> None:
+    """Put a user or a client key back to the default."""
+    found = services().quotas.reset(_subject(subject))
+    audit("quota_reset", subject, _user_id(subject))
+    _show_quotas([(subject, found)], "Reset")
+
+
+def _subject(subject: str) -> str:
+    kind, _, number = check_subject(subject).partition("/")
+    if kind == "user" and services().users.find_by_id(int(number)) is None:
+        raise NotFound(f"There is no user {number}")
+    return subject
+
+
+def _user_id(subject: str) -> int | None:
+    kind, _, number = subject.partition("/")
+    return int(number) if kind == "user" else None
+
+
+def _show_quotas(found: Iterable[tuple[str, Quota | None]], title: str) -> None:
+    rows = [{"subject": subject, **(quota.to_dict() if quota else {"limit_usd": None})} for subject, quota in found]
+    show(rows, title)

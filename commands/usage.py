@@ -1,0 +1,133 @@
+"""Operator commands for what was used: `flask --app app logs export|cleanup`, `flask --app app usage checks`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from rich.progress import Progress
+
+from billing import daily_check_rows
+from billing.ledger import OPEN
+from billing.reports import export as usage_export
+from billing.reports.request_log import LogItem
+from billing.reports.retention import told
+from billing.reports.statistics import UsageFilter
+from commands.printing import Commands, audit, is_for_people, services, show
+from db import DatabaseError
+
+logs_commands = Commands("logs", help="The request log.")
+usage_commands = Commands("usage", help="What was spent.")
+
+DAY = click.DateTime(["%Y-%m-%d"])
+FILE = click.Path(path_type=Path)
+
+
+@logs_commands.command("export")
+@click.option("--format", "name", type=click.Choice(list(usage_export.MIMETYPES)), required=True)
+@click.option("--start", type=DAY, help="First day (UTC); by default the oldest.")
+@click.option("--end", type=DAY, help="Last day (UTC); by default today.")
+@click.option("--output", type=FILE, help="A new file; by default standard output.")
+def export(name: str, start: datetime | None, end: datetime | None, output: Path | None) -> None:
+    """Write the request log, oldest first."""
+    first = start.replace(tzinfo=UTC) if start else None
+    asked = UsageFilter(start=first, end=end.replace(tzinfo=UTC) + timedelta(days=1) if end else None)
+    if output:
+        with _new_file(output) as file:
+            _export(file, asked, name)
+        show([{"exported": str(output)}], "Exported")
+    elif sys.stdout.isatty():
+        raise click.ClickException("Give --output FILE, or send the output into a file or a pipe")
+    else:
+        _export(sys.stdout.buffer, asked, name)
+
+
+@logs_commands.command("cleanup")
+@click.option("--days", type=click.IntRange(1, 36_500), help="Keep so many days; by default LOG_RETENTION_DAYS.")
+@click.option("--export-to", "output", type=FILE, help="First write what is deleted to this new .csv or .jsonl file.")
+def cleanup(days: int | None, output: Path | None) -> None:
+    """Delete old rows of the request log; statistics stay. May be stopped and run again."""
+    days = days or services().config.log_retention_days
+    if not days:
+        raise click.ClickException("LOG_RETENTION_DAYS is 0, so nothing is ever old; give --days N")
+    cutoff = services().retention.cutoff(days)
+    asked = UsageFilter(end=cutoff)
+    still_open: set[str] = set()
+    if output:
+        name = output.suffix.lstrip(".")
+        if name not in usage_export.MIMETYPES:
+            raise click.ClickException("--export-to must name a file that ends with .csv or .jsonl")
+        with _new_file(output) as file:
+            _export(file, asked, name, still_open)
+    deleted = 0
+    try:
+        total = services().usage_log.count(asked)
+        for count in _watched(services().retention.delete_before(cutoff, time.sleep, still_open), total, "Deleting"):
+            deleted += count
+    except DatabaseError:
+        raise click.ClickException("The database went away; what is deleted stays deleted. Run it again") from None
+    told(deleted)
+    audit("logs_cleaned_up", "logs", deleted=deleted, from_before=cutoff.isoformat())
+    show([{"deleted": deleted, "from_before": cutoff.isoformat()}], "Cleaned up")
+
+
+def _export(file: BinaryIO, asked: UsageFilter, name: str, still_open: set[str] | None = None) -> None:
+    """still_open: takes the ids of requests whose cost was still open when they were written."""
+    log = services().usage_log
+
+    def walk() -> Iterator[list[LogItem]]:
+        with Progress(disable=not is_for_people()) as progress:
+            task = progress.add_task("Exporting", total=log.count(asked))
+            for items in log.walk(asked):
+                if still_open is not None:
+                    still_open.update(item.request_id for item in items if item.state in OPEN)
+                yield items
+                progress.advance(task, len(items))
+
+    try:
+        for piece in usage_export.lines(walk(), name, for_operator=True):
+            file.write(piece)
+        file.flush()
+    except DatabaseError:
+        raise click.ClickException("The database went away; nothing is deleted. Run it again") from None
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is whole and on the disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    if path.exists():
+        raise click.ClickException(f"{path} exists; name a new file")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError as error:
+        raise click.ClickException(f"Can't write {path} ({error.strerror}); nothing is deleted") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _watched(counts: Iterable[int], total: int, title: str) -> Iterator[int]:
+    """The counts as they come, shown as a bar on a terminal."""
+    with Progress(disable=not is_for_people()) as progress:
+        task = progress.add_task(title, total=total)
+        for count in counts:
+            progress.advance(task, count)
+            yield count
+
+
+@usage_commands.command("checks")
+@click.option("--count", default=100, type=click.IntRange(1, 10_000), help="How many of the newest; by default 100.")
+def show_usage_checks(count: int) -> None:
+    """Show the daily checks of our sums against OpenRouter's, newest first. docs/usage-check.md explains them."""
+    checks, _ = daily_check_rows.page(services().db, 1, count)
+    show([check.to_dict() for check in checks], "Our sums and OpenRouter's")

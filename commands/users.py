@@ -1,0 +1,78 @@
+"""Operator commands for accounts: `flask --app app users list|show|find|set`. Names are only ever read, never shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from accounts.users import MAX_TRUST_LEVEL, User, UserRole, UserState
+from auth import check_username
+from commands.printing import Commands, audit, services, show
+from foundation.errors import NotFound
+
+user_commands = Commands("users", help="Accounts: who may call, and who may administer.")
+
+STATE = click.Choice([state.value for state in UserState])
+ROLE = click.Choice([role.value for role in UserRole])
+GIVEN_ROLE = click.Choice([UserRole.USER.value, UserRole.ADMIN.value])
+TRUST_LEVEL = click.IntRange(0, MAX_TRUST_LEVEL)
+
+
+@user_commands.command("list")
+@click.option("--state", type=STATE, help="In this state alone.")
+@click.option("--role", type=ROLE, help="With this role alone.")
+@click.option("--trust-level", type=TRUST_LEVEL, help="With this trust level alone.")
+@click.option("--page", default=1, type=click.IntRange(1), help="Which page, newest first.")
+@click.option("--page-size", default=100, type=click.IntRange(1, 10_000), help="Accounts on a page.")
+def list_users(page: int, page_size: int, **filters: Any) -> None:
+    """Show the accounts. Service accounts are those of client keys without a person."""
+    wanted = {name: value for name, value in filters.items() if value is not None}
+    found, total = services().users.page(page, page_size, wanted)
+    show([user.to_dict() for user in found], f"Users: {total}")
+
+
+@user_commands.command("show")
+@click.argument("user_id", type=click.IntRange(1))
+def show_user(user_id: int) -> None:
+    """Show one account and its quota. Exits with 1 if there is none."""
+    user = services().users.find_by_id(user_id)
+    if user is None:
+        raise NotFound(f"There is no user {user_id}")
+    _show(user)
+
+
+@user_commands.command("find")
+def find_user() -> None:
+    """Show the account of a name, read from the terminal or standard input. Exits with 1 if there is none.
+
+    Not from the command line, which every process of the host can read.
+    """
+    name = click.prompt("Username") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    user = services().users.find(check_username(name))
+    if user is None:
+        raise NotFound("There is no user of this name")
+    _show(user)
+
+
+@user_commands.command("set")
+@click.argument("user_id", type=click.IntRange(1))
+@click.option("--state", type=STATE, help="disabled: no log-in, no calls; silenced: may look, may not call.")
+@click.option("--role", type=GIVEN_ROLE, help="admin: may use /admin.")
+@click.option("--trust-level", type=TRUST_LEVEL)
+def set_user(user_id: int, state: str | None, role: str | None, trust_level: int | None) -> None:
+    """Change an account, in force everywhere within two seconds. Disabling ends all its sessions."""
+    if state is None and role is None and trust_level is None:
+        raise click.UsageError("Say what to change: --state, --role or --trust-level")
+    new_state, new_role = UserState(state) if state else None, UserRole(role) if role else None
+    before, after = services().users.change(user_id, new_state, new_role, trust_level)
+    if changes := after.changed_from(before):
+        audit("user_changed", f"user/{user_id}", user_id, **changes)
+    _show(after)
+
+
+def _show(user: User) -> None:
+    quota = services().quotas.find(f"user/{user.id}")
+    amounts = {name: quota.to_dict()[name] if quota else None for name in ("limit_usd", "spent_usd", "remaining_usd")}
+    show([user.to_dict() | amounts], "User")

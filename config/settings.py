@@ -1,0 +1,448 @@
+"""Every setting once: name, type, default, help, and what is refused. config/sources.py reads them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import field_validator as check
+
+from config import checks
+
+ROOT = Path(__file__).resolve().parents[1]
+SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "DATABASE_URL", "REDIS_URL"} | {
+    "ACCEPTED_SECRET_KEYS",
+    "OPENROUTER_PROVISION_KEY",
+    "OPENROUTER_API_KEYS",
+    "OUTBOUND_PROXY",
+    "UPSTREAMS",
+    "GITHUB_CLIENT_SECRET",
+    "LINUXDO_CLIENT_SECRET",
+    "OIDC_CLIENT_SECRET",
+}
+PLACEHOLDER = re.compile(
+    r"change[-_ ]?(me|this|it)|your[-_ ]|dev[-_]?secret|placeholder|insecure|example", re.IGNORECASE
+)
+KNOWN_WEAK = re.compile(
+    r"(secret|password|passw0rd|admin|root|test|default|mysql|openrouter)[-_]?\d*|\d+", re.IGNORECASE
+)
+# Connections that a worker keeps open between requests. Both servers count them among those that they serve, and would
+# accept no new one once clients and reverse proxies keep as many as there are threads.
+IDLE_CONNECTIONS = 4000
+DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
+DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
+# Parts of paths beside providers, methods of log-ins, and owners of other states of log-ins.
+RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "session", "key", "password", "openrouter"}
+OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_\-]{16,200}")  # of pages' forms, too: for browsers the last - is escaped
+
+
+def _split(value: object) -> object:
+    return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
+
+
+def _is_guessable(text: str) -> bool:
+    """True for placeholders, for few different characters, and for a short piece over and over again."""
+    repeats = any(text[size:] == text[:-size] for size in range(1, 17))
+    return repeats or len(set(text)) < 10 or bool(PLACEHOLDER.search(text))
+
+
+def _is_weak_password(text: str) -> bool:
+    return len(text) < 8 or bool(KNOWN_WEAK.fullmatch(text) or PLACEHOLDER.search(text))
+
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
+class Config(BaseModel):
+    """The settings, checked and frozen. Field names are the variables' names in lower case."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, validate_default=True, str_strip_whitespace=True)
+
+    # APP_ENV stands first: what follows is checked against it.
+    app_env: Literal["development", "production"] = Field(
+        "development", description="production refuses missing or weak secrets; development generates them"
+    )
+    secret_key: SecretStr = Field(SecretStr(""), description="signs access tokens; at least 32 characters")
+    accepted_secret_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
+        (), description="more keys whose access tokens are accepted, separated by commas, while SECRET_KEY changes"
+    )
+    encryption_key: SecretStr = Field(
+        SecretStr(""), description="one or more Fernet keys, newest first: encrypts pool keys in the database"
+    )
+    deployment_id: str = Field(
+        "", max_length=64, pattern=r"^[A-Za-z0-9-]*$", description="names this installation's keys at OpenRouter"
+    )
+    admin_token: SecretStr | None = Field(
+        None, description="bearer token of the operator, for /admin; without it only admins by role are let in"
+    )
+    api_docs: Literal["auto", "off", "on"] = Field(
+        "auto", description="/api/docs, /api/redoc and /api/openapi.json; auto: on in development, off in production"
+    )
+    host: str = Field("", description="address to listen on; default 127.0.0.1, in production 0.0.0.0")
+    port: int = Field(5000, ge=0, le=65535, description="port to listen on")
+    server: Literal["granian", "gunicorn"] = Field("granian", description="the WSGI server that `python app.py` starts")
+    server_workers: int = Field(1, ge=1, le=64, description="worker processes; about one for each core")
+    server_threads: int = Field(1100, ge=8, le=20000, description="requests that one worker holds open at once")
+    flask_debug: bool = Field(False, description="log at DEBUG; refused in production")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
+    data_dir: Path = Field(
+        Path("data"), description="SQLite file, journal of calls, generated secrets; relative to the project"
+    )
+    db_host: str | None = Field(None, description="MySQL or MariaDB host; without it, SQLite in DATA_DIR")
+    db_port: int = Field(3306, ge=1, le=65535, description="port of DB_HOST")
+    db_user: str = Field("root", description="user at DB_HOST")
+    db_password: SecretStr | None = Field(None, description="password of DB_USER")
+    db_name: str = Field("openrouter_proxy", pattern=r"^[A-Za-z0-9_$-]{1,64}$", description="database at DB_HOST")
+    database_url: SecretStr | None = Field(
+        None, description="instead of DB_*: mysql://, mysql+pymysql://, mariadb:// or sqlite:///path"
+    )
+    redis_url: Annotated[SecretStr | None, AfterValidator(checks.redis_url)] = Field(
+        None, description="counts the rate limits of several replicas together; without it each process counts alone"
+    )
+    app_hostname: str = Field("https://myapp.com", description="sent to OpenRouter as HTTP-Referer")
+    app_title: Annotated[str, AfterValidator(checks.header_text)] = Field(
+        "MyApp", max_length=200, description="sent to OpenRouter as X-Title and X-OpenRouter-Title"
+    )
+    openrouter_api_url: str = Field("https://openrouter.ai/api/v1", description="OpenRouter's API")
+    openrouter_provision_key: SecretStr | None = Field(
+        None, description="OpenRouter management key; only key_rotation.py needs it, give it to nothing else"
+    )
+    openrouter_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
+        (), description="OpenRouter keys to put into the pool at start, separated by commas"
+    )
+    outbound_proxy: Annotated[SecretStr | None, AfterValidator(checks.http_proxy)] = Field(
+        None, description="http://user:password@host:port, an HTTP proxy (CONNECT) to upstreams and identity providers"
+    )
+    upstreams: Annotated[SecretStr | None, AfterValidator(checks.list_of_objects)] = Field(
+        None, description="upstreams beside OpenRouter, a JSON list; imported while the database has none"
+    )
+    allow_private_upstreams: bool = Field(
+        False, description="whether upstreams may have private addresses, and http:// URLs"
+    )
+    kdf_domain: str = Field(
+        "openrouter-proxy-access-key-v1", min_length=1, max_length=200, description="part of every client's key salt"
+    )
+    jwt_expiration_hours: float = Field(24, gt=0, le=24 * 30, description="life of an access token")
+    refresh_token_days: float = Field(7, gt=0, le=365, description="life of a refresh token")
+    pool_size: int = Field(5, ge=1, le=10_000, description="keys that key_rotation.py keeps usable")
+    key_limit_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        10, description="what one minted key may spend per KEY_LIMIT_RESET; `none` for no limit"
+    )
+    key_limit_reset: Literal["daily", "weekly", "monthly", "none"] = Field(
+        "daily", description="when OpenRouter resets that limit"
+    )
+    key_lifetime_hours: float = Field(72, ge=2, le=24 * 365, description="a minted key expires after this")
+    key_rotation_interval_hours: float = Field(24, gt=0, le=24 * 90, description="a minted key is renewed after this")
+    dedicated_keys: Literal["off", "on"] = Field(
+        "off", description="whether key_rotation.py mints each active user an OpenRouter key of their own"
+    )
+    dedicated_key_limit_usd: float = Field(
+        5, ge=0.01, le=1_000_000, description="what such a key may spend per DEDICATED_KEY_LIMIT_RESET"
+    )
+    dedicated_key_limit_reset: Literal["daily", "weekly", "monthly", "none"] = Field(
+        "monthly", description="when OpenRouter resets that limit"
+    )
+    dedicated_key_lifetime_days: float = Field(
+        90, ge=1, le=365, description="such a key expires after this; it is renewed after two thirds of it"
+    )
+    key_max_in_flight: int = Field(
+        0, ge=0, le=100_000, description="calls that one OpenRouter key carries at once; 0 for any number"
+    )
+    upstream_connect_timeout_seconds: Seconds = Field(5, description="to open a connection to OpenRouter")
+    upstream_first_byte_timeout_seconds: Seconds = Field(
+        300, description="until an answer's first content; comments don't count"
+    )
+    upstream_idle_timeout_seconds: Seconds = Field(120, description="silence within an answer; comments don't count")
+    keepalive_seconds: Seconds = Field(4, description="silence in a stream after which the client gets a comment")
+    sticky_keys: Literal["off", "session", "user"] = Field(
+        "off", description="calls that keep to one pool key: those of a session (session_id) or of a user"
+    )
+    rate_limit_user_rpm: Limit = Field(0, description="model calls a minute of one user; 0 for any number")
+    rate_limit_user_tpm: Limit = Field(0, description="tokens a minute of one user; 0 for any number")
+    rate_limit_user_concurrent: Limit = Field(
+        0, description="model calls of one user at once, in each process; 0 for any number"
+    )
+    rate_limit_key_rpm: Limit = Field(0, description="model calls a minute with one client key; 0 for any number")
+    rate_limit_key_tpm: Limit = Field(0, description="tokens a minute with one client key; 0 for any number")
+    rate_limit_key_concurrent: Limit = Field(
+        0, description="model calls with one client key at once, in each process; 0 for any number"
+    )
+    rate_limit_address_rpm: Limit = Field(0, description="model calls a minute from one address; 0 for any number")
+    rate_limit_address_concurrent: Limit = Field(
+        0, description="model calls from one address at once, in each process; 0 for any number"
+    )
+    login_rate_limit_per_minute: Limit = Field(
+        5,
+        description="log-ins a minute from one address; as many registrations, refreshes, key checks; 0 for any number",
+    )
+    login_rate_limit_account_per_minute: Limit = Field(
+        10, description="log-ins a minute to one account, from anywhere; 0 for any number"
+    )
+    check_username_rate_limit_per_minute: Limit = Field(
+        10, description="questions a minute from one address whether a username is taken; 0 for any number"
+    )
+    admin_rate_limit_per_minute: Limit = Field(
+        120, description="requests a minute to /admin and /operator from one address; 0 for any number"
+    )
+    page_rate_limit_per_minute: Limit = Field(
+        30, description="a stranger's pages a minute, by address; 0 for any number"
+    )
+    trusted_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+        (), description="names that pages and API answer to, .example.com for all below it; none for any"
+    )
+    api_token_rate_limit_per_hour: Limit = Field(100, description="requests an hour of one API token; 0 for any number")
+    max_client_keys_per_user: int = Field(50, ge=1, le=10_000, description="client keys that a user may have at once")
+    max_api_keys_per_user: int = Field(
+        10, ge=1, le=1000, description="OpenRouter keys of their own that a user may have watched at once"
+    )
+    sync_interval_minutes: int = Field(
+        60, ge=1, le=24 * 60, description="how often such a key's usage is fetched from OpenRouter"
+    )
+    public_url: str = Field(
+        "",
+        description="this gateway's own address as browsers see it, https://host; log-ins elsewhere return to it",
+    )
+    github_url: str = Field("https://github.com", max_length=255, description="where people log in to GitHub")
+    github_api_url: str = Field("https://api.github.com", description="GitHub's API")
+    github_client_id: str = Field(
+        "", max_length=255, description="of an OAuth app at GitHub; lets people log in with it"
+    )
+    github_client_secret: SecretStr | None = Field(None, description="secret of that app")
+    linuxdo_url: str = Field("https://connect.linux.do", max_length=255, description="where people log in to Linux.do")
+    linuxdo_client_id: str = Field("", max_length=255, description="of an application at Linux.do")
+    linuxdo_client_secret: SecretStr | None = Field(None, description="secret of that application")
+    oidc_name: str = Field(
+        "oidc", pattern=r"^[a-z0-9-]{1,24}$", description="short name of the OpenID Connect provider, part of its paths"
+    )
+    oidc_issuer: str = Field(
+        "",
+        max_length=255,
+        description="its issuer URL exactly as it writes it, where its discovery document is",
+    )
+    oidc_client_id: str = Field("", max_length=255, description="of a client at that provider")
+    oidc_client_secret: SecretStr | None = Field(None, description="secret of that client")
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(checks.networks)] = Field(
+        (), description="networks whose X-Forwarded-For is believed, separated by commas; `unix` for a Unix socket"
+    )
+    quota_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = Field(
+        None,
+        description="what each user may spend per QUOTA_PERIOD, unless a quota of their own is set; `none` for any",
+    )
+    quota_soft_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = Field(
+        None, description="from here on a user's answers carry a warning; `none` for no warning"
+    )
+    quota_period: Literal["day", "week", "month", "none"] = Field(
+        "month", description="the time for which QUOTA_USD is; `none` for all time"
+    )
+    quota_recovery: Literal["reset", "steady"] = Field(
+        "reset", description="how a quota recovers: all at once when the period ends, or steadily all the time"
+    )
+    credit_without_database_usd: float = Field(
+        0,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="what each user may spend in a process that started without its database; 0: calls wait for it",
+    )
+    log_retention_days: int = Field(
+        90, ge=0, le=36_500, description="how long the request log keeps a call; 0 for ever. Statistics stay"
+    )
+    max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="largest request body")
+
+    @check("secret_key", "encryption_key", "admin_token", mode="after")
+    @classmethod
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        if text and (len(text) < 32 or _is_guessable(text)):
+            raise ValueError(
+                "is known or weak; use at least 32 random characters, for example `openssl rand -base64 48`"
+            )
+        return value
+
+    @check("accepted_secret_keys", mode="after")
+    @classmethod
+    def _each_strong(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            cls._strong(secret)
+        return value
+
+    @check("encryption_key", mode="after")
+    @classmethod
+    def _fernet(cls, value: SecretStr) -> SecretStr:
+        for key in filter(None, re.split(r"[\s,]+", value.get_secret_value())):
+            try:
+                decoded = base64.b64decode(key, altchars=b"-_", validate=True)
+            except binascii.Error:
+                decoded = b""
+            if len(decoded) != 32 or len(set(decoded)) < 10:
+                raise ValueError("is not a Fernet key: 32 random bytes in URL-safe base64, 44 characters each")
+        return value
+
+    @check("secret_key", "encryption_key", mode="after")
+    @classmethod
+    def _required(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if not value.get_secret_value() and info.data.get("app_env") == "production":
+            how = "openssl rand -base64 48" if info.field_name == "secret_key" else "openssl rand -base64 32 | tr +/ -_"
+            raise ValueError(f"is missing; production generates no secrets. Make one with `{how}` and keep a copy")
+        return value
+
+    @check("flask_debug", mode="after")
+    @classmethod
+    def _no_debug(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("app_env") == "production":
+            raise ValueError("must not be on in production")
+        return value
+
+    @check("db_password", mode="after")
+    @classmethod
+    def _db_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        needed = info.data.get("app_env") == "production" and info.data.get("db_host")
+        if needed and _is_weak_password(value.get_secret_value() if value else ""):
+            raise ValueError("is missing or weak; use at least 8 characters that nobody would guess")
+        return value
+
+    @check("database_url", mode="after")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if not value:
+            if info.data.get("db_password") and not info.data.get("db_host"):
+                raise ValueError("is missing and DB_HOST too, though DB_PASSWORD is set: the data would go to SQLite")
+            return value
+        if info.data.get("db_host"):
+            raise ValueError("is set and DB_HOST too; give one of them")
+        try:
+            parts = urlsplit(value.get_secret_value())
+            _ = parts.port
+        except ValueError:  # its text can hold the password
+            raise ValueError("is not a URL; write %23, %2F, %3F, %40 for # / ? @ in the password") from None
+        if parts.scheme not in DATABASE_SCHEMES:
+            raise ValueError(f"must begin with one of {', '.join(s + '://' for s in DATABASE_SCHEMES)}")
+        if parts.scheme == "sqlite" and (parts.netloc or len(parts.path) < 2 or parts.path == "/:memory:"):
+            raise ValueError("must name a file, sqlite:///path: several processes share it")
+        by_network = parts.scheme != "sqlite" and "unix_socket=" not in parts.query
+        if by_network and info.data.get("app_env") == "production" and _is_weak_password(unquote(parts.password or "")):
+            raise ValueError("has no password or a weak one; use at least 8 characters that nobody would guess")
+        return value
+
+    @check("app_hostname", "openrouter_api_url", mode="after")
+    @classmethod
+    def _url(cls, value: str, info: ValidationInfo) -> str:
+        value = checks.url(value)
+        if info.field_name == "openrouter_api_url" and not checks.is_safe_to_call(value):
+            raise ValueError("must use https: keys and prompts would cross the network in clear")
+        return value.rstrip("/")
+
+    @check("public_url", "github_url", "github_api_url", "linuxdo_url", "oidc_issuer", mode="after")
+    @classmethod
+    def _sign_on_url(cls, value: str, info: ValidationInfo) -> str:
+        if not value:
+            return value
+        value = checks.own_address(value) if info.field_name == "public_url" else checks.url(value)
+        if info.data.get("app_env") == "production" and urlsplit(value).scheme != "https":
+            raise ValueError("must use https in production: log-ins would cross the network in clear")
+        return value if info.field_name == "oidc_issuer" else value.rstrip("/")  # an issuer is compared as it is
+
+    @check("oidc_name", mode="after")
+    @classmethod
+    def _free_name(cls, value: str) -> str:
+        if value in RESERVED_PROVIDERS:
+            raise ValueError(f"must not be one of {', '.join(sorted(RESERVED_PROVIDERS))}: they mean something else")
+        return value
+
+    @check("github_client_id", "linuxdo_client_id", "oidc_client_id", mode="after")
+    @classmethod
+    def _has_callback(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("public_url") == "":
+            raise ValueError("needs PUBLIC_URL too: callbacks are made from it")
+        if value and info.field_name == "oidc_client_id" and info.data.get("oidc_issuer") == "":
+            raise ValueError("needs OIDC_ISSUER too")
+        return value
+
+    @check("github_client_secret", "linuxdo_client_secret", "oidc_client_secret", mode="after")
+    @classmethod
+    def _goes_with_id(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        name = str(info.field_name).replace("secret", "id")
+        has_secret = bool(value and value.get_secret_value())
+        if name in info.data and has_secret != bool(info.data[name]):
+            raise ValueError(f"goes with {name.upper()}: set both, or neither")
+        return value
+
+    @check("openrouter_provision_key", "openrouter_api_keys", mode="after")
+    @classmethod
+    def _openrouter_keys(cls, value: Any) -> Any:
+        for key in value if isinstance(value, tuple) else filter(None, [value]):
+            if not OPENROUTER_KEY.fullmatch(key.get_secret_value()):
+                raise ValueError("does not look like an OpenRouter key (sk-or-v1-...)")
+        return value
+
+    @check("quota_soft_usd", mode="after")
+    @classmethod
+    def _below_the_quota(cls, value: float | None, info: ValidationInfo) -> float | None:
+        limit = info.data.get("quota_usd")
+        if value is not None and limit is not None and value > limit:
+            raise ValueError("must not be above QUOTA_USD: no call would ever get that far")
+        return value
+
+    @check("quota_recovery", mode="after")
+    @classmethod
+    def _steady(cls, value: str, info: ValidationInfo) -> str:
+        if value == "steady" and (info.data.get("quota_usd") is None or info.data.get("quota_period") == "none"):
+            raise ValueError("can be steady only with QUOTA_USD and a QUOTA_PERIOD other than none")
+        return value
+
+    @check("key_rotation_interval_hours", mode="after")
+    @classmethod
+    def _renewed_before_expiry(cls, value: float, info: ValidationInfo) -> float:
+        lifetime = info.data.get("key_lifetime_hours")
+        if lifetime is not None and value + 1 > lifetime:
+            raise ValueError("must be at least one hour shorter than KEY_LIFETIME_HOURS: keys would expire in use")
+        return value
+
+    @property
+    def production(self) -> bool:
+        """True where real people are served."""
+        return self.app_env == "production"
+
+    @property
+    def effective_log_level(self) -> str:
+        """LOG_LEVEL, or DEBUG with FLASK_DEBUG."""
+        return "DEBUG" if self.flask_debug else self.log_level
+
+    @property
+    def shows_api_docs(self) -> bool:
+        """Whether anybody may read how the API works, here."""
+        return self.api_docs == "on" or (self.api_docs == "auto" and not self.production)
+
+    @property
+    def listen_host(self) -> str:
+        """The address to listen on: the loopback unless this is production or HOST says otherwise."""
+        return self.host or ("0.0.0.0" if self.production else "127.0.0.1")  # noqa: S104 - inside a container
+
+    @property
+    def signing_keys(self) -> list[str]:
+        """Keys of access tokens: the first signs, all are accepted."""
+        return [secret.get_secret_value() for secret in (self.secret_key, *self.accepted_secret_keys)]
+
+    @property
+    def encryption_keys(self) -> list[str]:
+        """Fernet keys, newest first."""
+        return [key for key in re.split(r"[\s,]+", self.encryption_key.get_secret_value()) if key]
+
+    def secret_values(self) -> list[str]:
+        """Every secret text in use, for the log's redaction."""
+        single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
+        single += [self.github_client_secret, self.linuxdo_client_secret, self.oidc_client_secret]
+        addresses = self.database_url, self.redis_url, self.outbound_proxy
+        urls = [urlsplit(u.get_secret_value()).password or "" for u in addresses if u]
+        texts = [s.get_secret_value() for s in (*single, *self.accepted_secret_keys, *self.openrouter_api_keys) if s]
+        listed = json.loads(self.upstreams.get_secret_value()) if self.upstreams else []
+        keys = [key for item in listed if isinstance(key := item.get("api_key"), str)]
+        found = {*texts, *keys, *self.encryption_keys, *urls, *map(unquote, urls)}
+        return sorted(text for text in found if len(text) >= 8)

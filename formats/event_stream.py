@@ -1,0 +1,134 @@
+"""Reads server-sent events as they pass: usage, errors, end; in bounded memory.
+
+Whole events go through, byte for byte; an event cut across network chunks is held until its end is here. That costs
+nothing (upstreams send whole events) and it means that between two calls of `feed` the client is always at an event's
+border: a comment or an error of our own can be put there without splitting anything.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from formats import usage_block
+from formats.chat import ModelApi
+from foundation import json_text
+from foundation.errors import UpstreamFailed
+from upstream.refusals import Refusal
+
+EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\n\r\n|\r\r")
+LINE_ENDS = re.compile(rb"[\r\n]{1,3}\Z")
+KEEPALIVE = b": keep-alive\n\n"
+ERROR = re.compile(rb'"error"(?!\s*:\s*null)')
+
+
+def events_in(data: bytes) -> list[bytes]:
+    """Whole events, one by one."""
+    ends = [border.end() for border in BLANK_LINE.finditer(data)]
+    return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True) if b > a]
+
+
+class EventStream:
+    """One answer's events. After the end: `usage` and the first `refusal` if events held them, `done` if the event came
+    that ends a stream of this format.
+
+    `at_border` is False only within an event of more than `api.max_held_bytes`.
+    """
+
+    def __init__(self, api: ModelApi) -> None:
+        self.usage: dict[str, Any] | None = None
+        self.refusal: Refusal | None = None
+        self.done = False
+        self.count = 0
+        """Data events so far, more or less: about as many as there were tokens."""
+        self.at_border = True
+        self.is_unread = False
+        """True if an event was too long to be read: it may have been the last one."""
+        self._api = api
+        self._end_mark = api.end_mark
+        self._dropping = False
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a network chunk; return what may go on to the client now, possibly nothing."""
+        if not self._held and self.at_border and data.endswith(b"\n\n"):
+            return self._look(data)  # nearly every chunk of a well-behaved upstream
+        searched = max(0, len(self._held) - 3)
+        self._held += data
+        ready = b""
+        if not self.at_border:
+            ready, searched = self._rest_of_long_event(searched), 0
+        if not self.at_border:
+            return ready
+        if cut := self._last_border(searched):
+            ready += self._look(bytes(self._held[:cut]))
+            del self._held[:cut]
+        return ready + self._overflow()
+
+    def finish(self) -> bytes:
+        """The upstream has ended: what was still held, an event without its blank line."""
+        rest, self._held = bytes(self._held), bytearray()
+        if self.at_border:
+            return self._look(rest)
+        return b"" if self._dropping else rest
+
+    def _last_border(self, searched: int) -> int:
+        """Where the last whole event in `_held` ends, or 0."""
+        held = self._held
+        return max((at + len(mark) for mark in EVENT_ENDS if (at := held.rfind(mark, searched)) >= 0), default=0)
+
+    def _rest_of_long_event(self, searched: int) -> bytes:
+        border = BLANK_LINE.search(self._held, searched)
+        if border:
+            cut, self.at_border = border.end(), True
+        else:
+            # Line ends stay: the next chunk may make a blank line of them.
+            tail = LINE_ENDS.search(self._held)
+            cut = tail.start() if tail else len(self._held)
+        rest = b"" if self._dropping else bytes(self._held[:cut])
+        del self._held[:cut]
+        self._dropping = self._dropping and not border
+        return rest
+
+    def _overflow(self) -> bytes:
+        if len(self._held) <= self._api.max_held_bytes:
+            return b""
+        self.at_border, self.is_unread = False, True
+        if ERROR.search(self._held):  # too long to be cleaned: the client gets our words instead
+            self._dropping = True
+            self._rest_of_long_event(0)
+            return self._in_our_words()
+        return self._rest_of_long_event(0)
+
+    def _look(self, events: bytes) -> bytes:
+        """Note what whole events say; return them, cleaned where they hold an error."""
+        self.count += events.count(b"data:")
+        if b'"usage"' not in events and b'"error"' not in events and self._end_mark not in events:
+            return events
+        return b"".join(map(self._look_at_one, events_in(events)))
+
+    def _look_at_one(self, event: bytes) -> bytes:
+        self.done = self.done or self._api.is_end(event)
+        if b'"error"' not in event and not usage_block.USAGE.search(event):
+            return event
+        lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+        try:
+            payload = json_text.parse(b"\n".join(lines))
+            if not isinstance(payload, dict):
+                return event
+            if (usage := self._api.usage_in(payload)) is not None:
+                self.usage = self._api.with_usage(self.usage, usage_block.exact(event, usage))
+            refusal = self._api.refusal_in(payload)
+            if refusal is None:
+                return event
+            self.refusal = self.refusal or refusal
+            shown = self._api.told(payload)
+            return event if shown == payload else self._api.event(shown)
+        except json_text.BadJson:
+            return event if b'"error"' not in event else self._in_our_words()
+
+    def _in_our_words(self) -> bytes:
+        failure = UpstreamFailed("The upstream reported an error that can't be passed on")
+        self.refusal = self.refusal or Refusal(failure.status, None)
+        return self._api.error_event(failure, None, "", self.count)

@@ -1,0 +1,137 @@
+"""Anthropic's Messages format: events with a name, usage at both ends of a stream, and an envelope for errors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from formats import body
+from formats.chat import SHARED_HEADERS, ModelApi, by_variable, named_event, status_of, unexplained
+from foundation import json_text
+from foundation.errors import AppError
+from upstream.refusals import Refusal, classify, clean
+
+Json = dict[str, Any]
+
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    524: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+class MessagesApi(ModelApi):
+    """The format of POST /messages."""
+
+    name = "messages"
+    path = "/messages"
+    forwarded = by_variable(*SHARED_HEADERS, "Anthropic-Version", "Anthropic-Beta")
+    takes_api_key_header = True
+    request_id_headers = ("X-Request-Id", "request-id")  # Anthropic's SDKs read the second
+    read = staticmethod(body.read_message)
+    end_mark = b"message_stop"
+    must_end = True
+    reads_tail = False  # a tool's input is a model's JSON, not a text, and may be made to look like usage
+    pings = re.compile(rb'data:\s*\{\s*"type"\s*:\s*"ping"')
+    _end = re.compile(rb'"type"\s*:\s*"message_stop"')
+
+    def _may_be_content(self, payload: Json) -> bool:
+        said = payload.get("type")
+        if said in ("message_start", "message_stop", "ping", "content_block_stop"):
+            return False
+        if said == "content_block_start":
+            block = payload.get("content_block")
+            if not isinstance(block, dict) or block.get("type") not in ("text", "thinking"):
+                return True
+            return any(value for name, value in block.items() if name != "type")
+        if said == "content_block_delta":
+            delta = payload.get("delta")
+            return not isinstance(delta, dict) or any(value for name, value in delta.items() if name != "type")
+        return True
+
+    def event(self, payload: Json) -> bytes:
+        return named_event("error", payload)
+
+    def usage_in(self, payload: Json) -> Json | None:
+        message = payload.get("message")
+        if payload.get("type") != "message_start" or not isinstance(message, dict):
+            return super().usage_in(payload)
+        # What is written, and so what it costs, is not known yet: those fields hold the place only.
+        begun = super().usage_in(message)
+        return begun and {name: begun[name] for name in begun if name not in ("output_tokens", "cost")}
+
+    def with_usage(self, known: Json | None, usage: Json) -> Json:
+        merged = (known or {}) | {name: value for name, value in usage.items() if value is not None}
+        # What was read from or written to the prompt's cache is counted apart, and is a part of the prompt.
+        parts = [merged.get(f"{name}input_tokens") for name in ("", "cache_creation_", "cache_read_")]
+        counts = [part for part in parts if type(part) is int]
+        return merged | {
+            "prompt_tokens": sum(counts) if counts else None,
+            "completion_tokens": merged.get("output_tokens"),
+        }
+
+    def refusal_in(self, payload: Json) -> Refusal | None:
+        error = payload.get("error")
+        if payload.get("type") not in (None, "error") or not (error or "type" in payload):
+            return None
+        error = error if isinstance(error, dict) else {"message": str(error or "OpenRouter reported an error")}
+        return Refusal(status_of(error), payload | {"error": error})
+
+    def told(self, payload: Json) -> Json:
+        refusal = self.refusal_in(payload)
+        if refusal is None:
+            return payload
+        row = classify(refusal)
+        if row.answer:
+            return _envelope(row.answer(refusal), payload.get("request_id"))
+        return self._cleaned(refusal, payload.get("request_id"))
+
+    def _cleaned(self, refusal: Refusal, request_id: object) -> Json:
+        """OpenRouter's refusal in this envelope, whichever it came in."""
+        cleaned = clean(refusal.payload or {})
+        error = cleaned.get("error")
+        if not isinstance(error, dict) or not error.get("message"):
+            return _envelope(unexplained(refusal), request_id)
+        error_type = error.get("type")
+        if error_type not in ANTHROPIC_TYPES.values():
+            error_type = _anthropic_type(refusal.status)
+        shown: Json = {"type": "error", "error": {"type": error_type, "message": error["message"]}}
+        shown["request_id"] = request_id
+        if word := refusal.error_type:
+            shown["error"]["error_type"] = word
+        if metadata := error.get("metadata") or cleaned.get("metadata"):
+            shown["metadata"] = metadata
+        return shown
+
+    def error_body(self, error: AppError, request_id: str) -> bytes:
+        return json_text.write(_envelope(error, request_id))
+
+    def refusal_body(self, refusal: Refusal, request_id: str) -> bytes:
+        return json_text.write(self._cleaned(refusal, request_id))
+
+    def error_event(
+        self, error: AppError, _generation_id: str | None = None, _model: str = "", _number: int = 0
+    ) -> bytes:
+        return self.event(_envelope(error, None))
+
+    def refusal_event(self, refusal: Refusal, _model: str = "") -> bytes:
+        return self.event(self._cleaned(refusal, None))
+
+
+def _envelope(error: AppError, request_id: object) -> Json:
+    """An error of ours as Anthropic's clients read it."""
+    told_error = {"type": _anthropic_type(error.status), "message": error.message}
+    return {"type": "error", "error": told_error, "request_id": request_id}
+
+
+def _anthropic_type(status: int) -> str:
+    return ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")

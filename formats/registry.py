@@ -1,0 +1,51 @@
+"""The five formats in which models are called, by the names that scopes of client keys have."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from formats import body
+from formats.chat import ModelApi
+from formats.messages import MessagesApi
+from formats.responses import ResponsesApi
+
+Json = dict[str, Any]
+
+
+class CompletionsApi(ModelApi):
+    """The older text completions."""
+
+    name = "completions"
+    path = "/completions"
+    read = staticmethod(body.read_completion)
+
+    def _error_chunk(self, error: object, generation_id: str | None, model: str) -> bytes:
+        chunk = {
+            "id": generation_id or "gen-none",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model or "unknown",
+            "error": error,
+            "choices": [{"index": 0, "text": "", "finish_reason": "error", "logprobs": None}],
+        }
+        return self.event(chunk)
+
+
+class EmbeddingsApi(ModelApi):
+    """Embeddings: never streamed, and nothing is written."""
+
+    name = "embeddings"
+    path = "/embeddings"
+    read = staticmethod(body.read_embeddings)
+
+    def with_usage(self, _known: Json | None, usage: Json) -> Json:
+        return {"completion_tokens": 0, **usage}
+
+
+CHAT = ModelApi()
+COMPLETIONS = CompletionsApi()
+EMBEDDINGS = EmbeddingsApi()
+RESPONSES = ResponsesApi()
+MESSAGES = MessagesApi()
+MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)

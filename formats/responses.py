@@ -1,0 +1,110 @@
+"""OpenAI's Responses format: events with a type, three of which repeat the whole response and so the request."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from formats import body
+from formats.chat import ModelApi, named_event, status_of, unexplained
+from foundation.errors import AppError
+from upstream.refusals import Refusal, classify, clean, clean_error
+
+Json = dict[str, Any]
+
+# The events that repeat the request's instructions and tools, and at last the answer, have to be read.
+MAX_HELD_RESPONSE_BYTES = 4 * 1024 * 1024
+
+
+class ResponsesApi(ModelApi):
+    """The format of POST /responses."""
+
+    name = "responses"
+    path = "/responses"
+    read = staticmethod(body.read_response)
+    end_mark = b'"response"'  # the key of the whole response, which the last event repeats and deltas lack
+    must_end = True
+    max_held_bytes = MAX_HELD_RESPONSE_BYTES
+    reads_tail = False  # the request's own tools and metadata are in the body, and may be made to look like usage
+    _end = re.compile(rb'"type"\s*:\s*"response\.(?:completed|incomplete|failed|done)"')
+    _last = ("response.completed", "response.incomplete", "response.failed", "response.done")
+    _begin = ("response.created", "response.in_progress", "response.queued", "response.debug")
+
+    def _may_be_content(self, payload: Json) -> bool:
+        said = payload.get("type")
+        if said in self._begin:
+            return False
+        if said == "response.output_item.added":
+            item = payload.get("item")
+            if not isinstance(item, dict) or item.get("type") not in ("message", "reasoning"):
+                return True
+            return bool(item.get("content") or item.get("summary") or item.get("encrypted_content"))
+        if said in ("response.content_part.added", "response.reasoning_summary_part.added"):
+            part = payload.get("part")
+            return not isinstance(part, dict) or any(value for name, value in part.items() if name != "type")
+        return not (isinstance(said, str) and said.endswith(".delta") and payload.get("delta") in ("", None))
+
+    def event(self, payload: Json) -> bytes:
+        name = payload.get("type")
+        return named_event(name if name in ("response.error", "response.failed") else "error", payload)
+
+    def usage_in(self, payload: Json) -> Json | None:
+        if "type" not in payload:
+            return super().usage_in(payload)
+        response = payload.get("response")
+        return super().usage_in(response) if payload["type"] in self._last and isinstance(response, dict) else None
+
+    def with_usage(self, _known: Json | None, usage: Json) -> Json:
+        return usage | {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
+
+    def refusal_in(self, payload: Json) -> Refusal | None:
+        said = payload.get("type")
+        if said is None:
+            error, whole = payload.get("error"), payload
+            if not error and payload.get("status") != "failed":
+                return None
+        elif said == "response.failed":
+            whole = payload["response"] if isinstance(payload.get("response"), dict) else {}
+            error = whole.get("error")
+        elif said in ("error", "response.error"):
+            error, whole = payload.get("error") or payload, payload
+        else:
+            return None
+        error = error if isinstance(error, dict) else {"message": str(error or "The response failed")}
+        return Refusal(status_of(error, whole.get("error_type")), payload | {"error": error})
+
+    def told(self, payload: Json) -> Json:
+        refusal = self.refusal_in(payload)
+        if refusal is None:
+            return payload
+        row = classify(refusal)
+        ours = _response_error(row.answer(refusal)) if row.answer else None
+        shown = clean(payload)  # `error` beside the type, if it is there
+        if isinstance(response := payload.get("response"), dict):
+            shown["response"] = response | {"error": ours or clean_error(response.get("error"))}
+        elif ours and "error" in payload:
+            shown["error"] = ours
+        if "type" in payload and "response" not in payload:
+            words = ours or clean_error({name: payload[name] for name in ("code", "message") if name in payload})
+            shown |= {name: value for name, value in words.items() if name in ("code", "message")}
+        return shown
+
+    def error_event(
+        self, error: AppError, _generation_id: str | None = None, _model: str = "", number: int = 0
+    ) -> bytes:
+        return self._error(_response_error(error), number)
+
+    def refusal_event(self, refusal: Refusal, _model: str = "") -> bytes:
+        error = clean(refusal.payload or {}).get("error")
+        return self._error(error if isinstance(error, dict) else _response_error(unexplained(refusal)), 0)
+
+    def _error(self, error: Json, number: int) -> bytes:
+        # Twice the same: OpenAI's document has the fields flat, and its SDKs raise only for what is below `error`.
+        flat = {"type": "error", "code": str(error.get("code")), "message": error.get("message"), "param": None}
+        return self.event(flat | {"sequence_number": number, "error": error})
+
+
+def _response_error(error: AppError) -> Json:
+    """An error of ours as Responses have it: with a word as its code."""
+    code = {400: "invalid_prompt", 429: "rate_limit_exceeded"}.get(error.status, "server_error")
+    return {**error.to_dict()["error"], "code": code}  # type: ignore[dict-item]

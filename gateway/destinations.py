@@ -1,0 +1,331 @@
+"""Where a call goes: to OpenRouter with a key of the pool, or to another upstream with its own.
+
+By the header X-Upstream, else by the longest mapped beginning of the model's name, else to the default, which is
+the pool unless an upstream was made it. A call is never sent on to another one: that has other models and
+other prices, and is not whom its user trusts with the prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from accounts.users import UpstreamChoice
+from api_key_manager import ApiKeyManager
+from billing.meter import tokens_of
+from billing.prices import DEFAULT_COMPLETION_TOKENS, MAX_CALL_NANO, ModelPrice, ModelPrices
+from config.settings import Config
+from formats.body import CallBody
+from formats.chat import ModelApi
+from formats.registry import MODEL_APIS
+from foundation import json_text
+from foundation.clock import Clock
+from foundation.crypto import SealBroken
+from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, TooManyRequests
+from foundation.logs import event, hide_values
+from pool.choice import PoolKey, Trial
+from pool.health import health_told
+from upstream.http import ConnectFailed, Exchange, UpstreamHttp
+from upstream.refusals import Hits, Lasts, Other, Refusal, Row, rest_seconds
+from upstream.registry import ANY_MODEL, OPENROUTER, Upstream, Upstreams
+
+log = logging.getLogger("upstreams")
+
+REFUSED_KEY_SECONDS = 30.0  # nobody else can be asked whether it works again, so a call has to try
+AWAY_SECONDS = 5.0
+AWAY_TIMES = 3  # in a row, of connections: as many as one call makes
+
+
+class Keys(Protocol):
+    """What carries calls to a destination; `ApiKeyManager` says what each of these does."""
+
+    def choice_of(self, user_id: int) -> UpstreamChoice | None: ...
+    def is_connected(self, user_id: int) -> bool: ...
+    def pick(
+        self,
+        tried: Collection[PoolKey] = (),
+        *,
+        other: Other = Other.KEY,
+        free: bool = False,
+        sticky: str | None = None,
+        owner: int | None = None,
+        choice: UpstreamChoice | None = None,
+    ) -> PoolKey: ...
+    def succeeded(self, key: PoolKey) -> None: ...
+    def refused(self, key: PoolKey, refusal: Refusal, row: Row) -> None: ...
+    def release(self, key: PoolKey) -> None: ...
+
+
+class Prices(Protocol):
+    """What calls cost, in nano-dollars."""
+
+    def most_nano(self, call: CallBody, body_bytes: int) -> int: ...
+    def estimate_nano(self, model: str, prompt_bytes: int, events: int) -> int | None: ...
+    def priced_nano(self, model: str, usage: Mapping[str, Any]) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Destination:
+    """One of them. upstream_id: None for the pool. heads: by a format's name, all but what authorizes a call."""
+
+    name: str
+    upstream_id: int | None
+    keys: Keys
+    http: UpstreamHttp
+    heads: Mapping[str, bytes]
+    prices: Prices
+    first_byte_timeout: float
+    idle_timeout: float
+    model_prefixes: Mapping[str, str]
+
+    def send(self, api: ModelApi, key: PoolKey, headers: bytes, body: bytes) -> Exchange:
+        """Send a call. headers: the client's that may go up. Raises ConnectFailed, ConnectionLost."""
+        if self.upstream_id is not None:
+            headers = _others(headers)
+        try:
+            return self.http.send(b"%s%s%s" % (self.heads[api.name], key.authorization, headers), body)
+        except ConnectFailed:
+            if isinstance(self.keys, UpstreamKey):
+                self.keys.away(key)
+            raise
+
+    def body_for(self, call: CallBody, body: bytes) -> bytes:
+        """What goes up: the client's bytes, written anew only if the model has another name there."""
+        prefix = longest_prefix(call.model, self.model_prefixes)
+        if prefix is None or self.model_prefixes[prefix] == prefix:
+            return body
+        model = self.model_prefixes[prefix] + call.model[len(prefix) :]
+        return json_text.write(json_text.parse(body) | {"model": model})
+
+
+def longest_prefix(model: str, prefixes: Collection[str]) -> str | None:
+    """The longest of these that the model's name begins with."""
+    return max(filter(model.startswith, prefixes), key=len, default=None)
+
+
+def _others(headers: bytes) -> bytes:
+    """Of the client's headers those that are Anthropic's; the rest are between it and OpenRouter."""
+    return b"".join(line for line in headers.splitlines(keepends=True) if line.lower().startswith(b"anthropic-"))
+
+
+class UpstreamPrices:
+    """The prices that an operator has set for one upstream. What has no price is free as far as anybody knows."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._prices = {
+            name: ModelPrice(price.prompt, price.completion, 0) for name, price in upstream.terms.prices.items()
+        }
+
+    def _price(self, model: str) -> ModelPrice | None:
+        return self._prices.get(model) or self._prices.get(ANY_MODEL)
+
+    def most_nano(self, call: CallBody, body_bytes: int) -> int:
+        """As of ModelPrices."""
+        tokens = DEFAULT_COMPLETION_TOKENS if call.max_tokens is None else call.max_tokens
+        prices = filter(None, map(self._price, call.names))
+        return min(
+            max((price.nano((body_bytes + 1) // 2, tokens, call.n) for price in prices), default=0), MAX_CALL_NANO
+        )
+
+    def estimate_nano(self, model: str, prompt_bytes: int, events: int) -> int | None:
+        """As of ModelPrices; None if nobody knows."""
+        price = self._price(model)
+        return min(price.nano((prompt_bytes + 3) // 4, events, 1), MAX_CALL_NANO) if price else None
+
+    def priced_nano(self, model: str, usage: Mapping[str, Any]) -> int | None:
+        """What so many tokens cost; None if there is no price, or no count."""
+        price = self._price(model)
+        prompt, completion = (tokens_of(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        return None if price is None or prompt is None or completion is None else price.nano(prompt, completion, 1)
+
+
+class UpstreamKey:
+    """The only key of an upstream, or the lack of one, in the place of a pool: with a breaker of its own."""
+
+    def __init__(self, upstream: Upstream, text: str | None, clock: Clock) -> None:
+        self._name = upstream.terms.name
+        self._key = PoolKey(upstream.id, self._name, text or "", math.inf)
+        if text is None:
+            self._key.authorization = b""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._away = 0
+
+    def choice_of(self, _user_id: int) -> None:
+        """There is nothing to choose."""
+
+    def is_connected(self, _user_id: int) -> bool:
+        """The operator pays, whoever calls."""
+        return False
+
+    def pick(self, tried: Collection[PoolKey] = (), **_how: Any) -> PoolKey:
+        """The key, if it may be used now and is not among `tried`. Raises Busy, TooManyRequests, PaymentRequired."""
+        if self._key in tried:
+            raise Busy(f"The upstream {self._name} has no other key")
+        rest = self._key.rest
+        if not rest.until:
+            return self._key
+        with self._lock:
+            now = self._clock.monotonic()
+            if not rest.lets(now):
+                raise self._resting(math.ceil(min(max(rest.until - now, 1), 60)))
+            if rest.until:
+                rest.is_trying = True
+                return Trial(self._key, [rest])
+        return self._key
+
+    def _resting(self, wait: int) -> AppError:
+        status = self._key.rest.status
+        if status == 429:
+            return TooManyRequests(f"The upstream {self._name} is limiting requests; try again shortly", wait)
+        if status == 402:
+            return PaymentRequired(f"The service has run out of credit at the upstream {self._name}")
+        return Busy(f"The upstream {self._name} does not work at present; try again shortly", wait)
+
+    def succeeded(self, key: PoolKey) -> None:
+        """Learn that a call was answered."""
+        if self._away or isinstance(key, Trial):
+            with self._lock:
+                self._away = 0
+                if isinstance(key, Trial):
+                    self._key.rest.close()
+
+    def refused(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
+        """Learn from a refusal; only what is about our key or its account lets it rest."""
+        self._away = 0
+        if row.hits is Hits.NOTHING or row.lasts is Lasts.RELOAD:
+            return
+        seconds = rest_seconds(row, refusal, self._clock.now())
+        status = row.answer(refusal).status if row.answer else refusal.status
+        self._rest(key, REFUSED_KEY_SECONDS if seconds == math.inf else seconds, row.name, status)
+
+    def report(self) -> dict[str, Any]:
+        """How it is, as health_told says."""
+        return health_told(self._key.rest, self._clock)
+
+    def away(self, key: PoolKey) -> None:
+        """Learn that there was no connection. Some in a row let it rest, so that calls don't wait for nothing."""
+        self._away += 1
+        if self._away >= AWAY_TIMES:
+            self._rest(key, AWAY_SECONDS, "away", 502)
+
+    def _rest(self, key: PoolKey, seconds: float, reason: str, status: int) -> None:
+        with self._lock:
+            self._key.rest.open(self._clock.monotonic(), seconds, reason, status, isinstance(key, Trial))
+
+    def release(self, key: PoolKey) -> None:
+        """A call is over."""
+        if isinstance(key, Trial):
+            with self._lock:
+                self._key.rest.is_trying = False
+
+
+class Destinations:
+    """This process's copy of where calls may go."""
+
+    def __init__(
+        self,
+        pool: ApiKeyManager,
+        openrouter: UpstreamHttp,
+        prices: ModelPrices,
+        store: Upstreams,
+        clock: Clock,
+        config: Config,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._named: dict[str, Destination | None] = {}
+        """Those that calls may go to, by name; None for one that can't be used."""
+        self._by_prefix: dict[str, str] = {}
+        self._built: dict[int, tuple[Upstream, str | None, Destination]] = {}
+        attribution = {"HTTP-Referer": config.app_hostname, "X-Title": config.app_title}
+        attribution["X-OpenRouter-Title"] = config.app_title
+        self.openrouter = Destination(
+            OPENROUTER,
+            None,
+            pool,
+            openrouter,
+            _heads(openrouter, attribution),
+            prices,
+            config.upstream_first_byte_timeout_seconds,
+            config.upstream_idle_timeout_seconds,
+            {},
+        )
+        self._default_name = OPENROUTER
+        self._named[OPENROUTER] = self.openrouter
+
+    def choose(self, asked: str, model: str) -> Destination:
+        """Where a call goes. asked: by X-Upstream, or "". Raises BadRequest if there is none, Busy if it is off."""
+        name = asked or self._name_for(model)
+        found = self._named.get(name)
+        if found:
+            return found
+        if name in self._named:
+            raise Busy(f"The upstream {name} is switched off at present", retry_after_seconds=60)
+        raise BadRequest(f"There is no upstream named {asked[:64]!r}; leave the header X-Upstream out, or send another")
+
+    def _name_for(self, model: str) -> str:
+        by_prefix = self._by_prefix
+        prefix = longest_prefix(model, by_prefix) if by_prefix else None
+        return self._default_name if prefix is None else by_prefix[prefix]
+
+    def reload(self) -> None:
+        """Copy the upstreams into memory; one that has not changed keeps its health and its connections."""
+        rows = self._store.rows()
+        self.use(rows, self._store.keys([row.id for row in rows]))
+
+    def use(self, rows: Sequence[Upstream], keys: Mapping[int, str | SealBroken | None]) -> None:
+        """Put these upstreams in the place of those known so far. keys: by their ids."""
+        hide_values(key for key in keys.values() if isinstance(key, str))
+        named: dict[str, Destination | None] = {OPENROUTER: self.openrouter}
+        built: dict[int, tuple[Upstream, str | None, Destination]] = {}
+        by_prefix: dict[str, str] = {}
+        for row in rows:
+            terms, key = row.terms, keys.get(row.id)
+            named[terms.name] = None
+            if isinstance(key, SealBroken):  # this one only: the others' may be whole
+                event(log, "upstream_unreadable", logging.ERROR, upstream=terms.name, reason=str(key))
+            elif terms.is_active:
+                before = self._built.get(row.id)
+                is_same = before is not None and before[:2] == (row, key)
+                built[row.id] = before if before and is_same else (row, key, self._build(row, key))
+                named[terms.name] = built[row.id][2]
+            if terms.is_active:
+                by_prefix = dict.fromkeys(terms.model_prefixes, terms.name) | by_prefix  # of two, the first
+        gone = [one for row_id, one in self._built.items() if built.get(row_id) is not one]
+        self._named, self._by_prefix, self._built = named, by_prefix, built
+        self._default_name = next((row.terms.name for row in rows if row.terms.is_default), OPENROUTER)
+        for _, _, destination in gone:
+            destination.http.close()
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """How the upstreams are that are not well: by `upstream/<id>`, as health_told says."""
+        keys = [(row_id, to.keys) for row_id, (_, _, to) in self._built.items()]
+        told = {f"upstream/{row_id}": key.report() for row_id, key in keys if isinstance(key, UpstreamKey)}
+        return {name: one for name, one in told.items() if one["health"] != "ok"}
+
+    def _build(self, row: Upstream, key: str | None) -> Destination:
+        terms = row.terms
+        http = UpstreamHttp(terms.base_url, terms.connect_timeout_seconds, dial=self._store.guard.dial)
+        return Destination(
+            terms.name,
+            row.id,
+            UpstreamKey(row, key, self._clock),
+            http,
+            _heads(http, {}),
+            UpstreamPrices(row),
+            terms.timeout_seconds,
+            terms.idle_timeout_seconds,
+            terms.model_prefixes,
+        )
+
+
+def _heads(http: UpstreamHttp, more: Mapping[str, str]) -> dict[str, bytes]:
+    lines = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity"}
+    lines |= {"User-Agent": "openrouter-proxy", **more}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii")
+    return {api.name: http.request_line("POST", api.path) + head for api in MODEL_APIS}

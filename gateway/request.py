@@ -1,0 +1,61 @@
+"""A verified call, and what of its headers may go up: a few out of a list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from accounts.caller import Caller
+from billing.quotas.rate_limits import Admission
+from formats.body import CallBody
+from formats.chat import ModelApi
+from foundation.errors import BadRequest
+
+HEADER_TEXT = re.compile(r"[\x20-\x7e]{1,1024}")
+SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRequest:
+    """A verified caller's call in one of the formats.
+
+    headers: upstream header lines, from `forwarded_headers`. admission: released when the call is over. upstream: the
+    name that X-Upstream asks for, or "".
+    """
+
+    api: ModelApi
+    request_id: str
+    caller: Caller
+    body: bytes
+    headers: bytes
+    client_is_gone: Callable[[], bool]
+    admission: Admission
+    upstream: str = ""
+
+    def sticky_text(self, rule: str, call: CallBody) -> str | None:
+        """What calls that should share a pool key have in common; None if any key will do.
+
+        rule: `off`, `session` or `user`. A session's name counts only together with its user: whoever guesses another
+        person's can't steer where their calls go.
+        """
+        if rule == "user":
+            return str(self.caller.user_id)
+        if rule == "off":
+            return None
+        line = SESSION_LINE.search(self.headers)
+        # OpenRouter too lets the body win over the header.
+        session = call.session_id or (line.group(1).decode("ascii") if line else None)
+        return f"{self.caller.user_id}/{session}" if session else None
+
+
+def forwarded_headers(api: ModelApi, environ: dict[str, Any]) -> bytes:
+    """The client's headers that may go up, as header lines. Raises BadRequest for one that can't be a header."""
+    lines = ""
+    for variable, name in api.forwarded.items():
+        if (value := environ.get(variable)) is not None:
+            if not HEADER_TEXT.fullmatch(value):
+                raise BadRequest(f"The header {name} must be 1 to 1024 printable ASCII characters")
+            lines += f"{name}: {value}\r\n"
+    return lines.encode("ascii")

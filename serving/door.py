@@ -1,0 +1,198 @@
+"""The data plane's door: a plain WSGI callable in front of Flask, for the paths that carry model calls.
+
+It holds no rules of its own, it translates between `environ` and openrouter_proxy. Flask costs about 80 µs a request,
+twice the rest of the path together, and so answers only what is not a model call.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any
+
+from auth import FOR_CALLS
+from formats.chat import ModelApi
+from formats.registry import CHAT, MODEL_APIS
+from foundation.errors import (
+    AppError,
+    BadRequest,
+    Busy,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    ServiceFault,
+    UnsupportedMedia,
+)
+from foundation.logs import request_id as current_request_id
+from gateway.request import ProxyRequest, forwarded_headers
+from openrouter_proxy import Headers, ProxyAnswer
+from services import Services
+
+log = logging.getLogger("proxy")
+
+# The paths of model calls, letter by letter; each takes POST only. What goes up is built from the format's own path.
+PATHS: dict[str, ModelApi] = {f"{base}{api.path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS}
+PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHAT}
+MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
+REQUEST_ID = "openrouter_proxy.request_id"
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+COMMON_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, Headers], object]
+WsgiApp = Callable[[Environ, Any], Iterable[bytes]]
+
+
+def new_request_id() -> str:
+    """48 bits of milliseconds and 80 random bits as 32 hex characters: sorts by time, as a ULID does."""
+    return f"{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
+
+
+class ProxyDoor:
+    """Answers the model-call paths itself and hands everything else to Flask."""
+
+    def __init__(self, flask_wsgi: WsgiApp, services: Services) -> None:
+        self._flask_wsgi = flask_wsgi
+        self._services = services
+        self._max_body_bytes = services.config.max_body_bytes
+        self._stranger_bodies = threading.BoundedSemaphore(max(1, services.config.server_threads // 4))
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        request_id = environ[REQUEST_ID] = new_request_id()
+        current_request_id.set(request_id)
+        api = PATHS.get(environ["PATH_INFO"])
+        headers: Headers = [(name, request_id) for name in (api or CHAT).request_id_headers] + COMMON_HEADERS
+        try:
+            if not self._services.started:
+                self._services.start()  # in the process that serves: threads do not survive a fork
+            if api is None:
+                if environ["PATH_INFO"].startswith("//"):  # Werkzeug would take them for one
+                    raise NotFound("There is nothing at this path")
+                self._take_body(environ)
+                return self._flask_wsgi(environ, start_response)
+            answer = self._answer(api, environ, request_id, headers)
+        except AppError as error:
+            answer = _error_answer(error, api or CHAT, request_id)
+        except Exception:
+            log.exception("unexpected_error")
+            answer = _error_answer(ServiceFault(), api or CHAT, request_id)
+        status = STATUS_LINES.get(answer.status) or f"{answer.status} Unknown"
+        try:
+            start_response(status, [*answer.headers, *headers])
+        except BaseException:
+            _close(answer.body)  # the server won't, and the call would never be over
+            raise
+        return answer.body
+
+    def _take_body(self, environ: Environ) -> None:
+        """Read a small body before Flask gets the request, few strangers at a time.
+
+        No server lets us end a read that takes too long. Without this bound, as many slow log-ins as there are threads
+        would stop everything; with it they stop other log-ins, and model calls and health go on.
+        """
+        if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
+            return
+        if not self._stranger_bodies.acquire(blocking=False):
+            raise Busy("Too many requests are being sent at this moment; try again in a second")
+        try:
+            body = _read_body(environ, MAX_JSON_BYTES)
+        finally:
+            self._stranger_bodies.release()
+        environ["wsgi.input"] = BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+    def _answer(self, api: ModelApi, environ: Environ, request_id: str, more_headers: Headers) -> ProxyAnswer:
+        """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
+        if environ["REQUEST_METHOD"] != "POST":
+            raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
+        # Who calls comes first: a stranger's body is not even read.
+        caller = self._services.auth.authenticate(_authorization(api, environ), FOR_CALLS)
+        admission = self._services.rate_limits.admit(caller, self._services.addresses.of(environ))
+        more_headers += admission.headers
+        more_headers += self._services.quota_slices.headers(caller)
+        try:
+            headers = forwarded_headers(api, environ)
+            body = _read_body(environ, self._max_body_bytes)
+            upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), _client_watch(environ)
+            request = ProxyRequest(api, request_id, caller, body, headers, watch, admission, upstream)
+            return self._services.proxy.forward(request)
+        except BaseException:
+            admission.release(None)
+            raise
+
+
+def _read_body(environ: Environ, limit: int) -> bytes:
+    """The whole body. Raises UnsupportedMedia, PayloadTooLarge, BadRequest."""
+    if environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+        raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding")
+    length = environ.get("CONTENT_LENGTH")
+    if length and not length.isdecimal():
+        raise BadRequest("Content-Length must be a number")
+    wanted = int(length) if length else limit + 1
+    body = b"" if length and wanted > limit else _read(environ["wsgi.input"], wanted)
+    if wanted > limit and (length or len(body) > limit):
+        raise PayloadTooLarge(f"The body may have at most {limit} bytes")
+    if length and len(body) < wanted:
+        raise BadRequest("The body ended before its Content-Length")
+    return body
+
+
+def _read(stream: Any, size: int) -> bytes:
+    try:
+        body: bytes = stream.read(size)
+    except Exception:  # noqa: BLE001 - each server has its own kinds; that the client's bytes were bad is common to them
+        raise BadRequest("The body could not be read: it broke off, or its chunks are malformed") from None
+    return body
+
+
+def _close(body: Iterable[bytes]) -> None:
+    if close := getattr(body, "close", None):
+        close()
+
+
+def _authorization(api: ModelApi, environ: Environ) -> str | None:
+    """The Authorization header; where Anthropic's clients call, `x-api-key` does as well. Raises BadRequest for two."""
+    authorization: str | None = environ.get("HTTP_AUTHORIZATION")
+    if not api.takes_api_key_header or not (key := environ.get("HTTP_X_API_KEY")):
+        return authorization
+    if authorization and authorization.partition(" ")[2] != key:
+        raise BadRequest("Authorization and x-api-key hold different credentials; send one of them")
+    return authorization or f"Bearer {key}"
+
+
+def _error_answer(error: AppError, api: ModelApi, request_id: str) -> ProxyAnswer:
+    body = api.error_body(error, request_id)
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers.items()]
+    return ProxyAnswer(error.status, headers, (body,))
+
+
+def _client_watch(environ: Environ) -> Callable[[], bool]:
+    """A function that tells whether the client has gone while nothing is being written to it.
+
+    gunicorn lends its socket to ask. granian needs no asking: it ends the answer's iterator at the next step.
+    """
+    sock = environ.get("gunicorn.socket")
+    return partial(_is_closed, sock) if sock else _never
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except ValueError:  # TLS sockets can't peek
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,664 @@
+"""Slices: calls are admitted from memory, never beyond the limit, whatever processes do to each other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accounts.caller import Caller
+from billing.quotas import rows
+from billing.quotas.slices import (
+    AWAY_SECONDS,
+    FORGET_SECONDS,
+    IDLE_SECONDS,
+    RECLAIM,
+    REFUSED_SECONDS,
+    TRUST,
+    UNLIMITED,
+    QuotaSlices,
+    Reservation,
+)
+from config.settings import Config
+from db import Database, DatabaseError, Transaction, database_url
+from foundation.clock import Clock
+from foundation.errors import Busy, QuotaExceeded
+from tables import gateway_processes, quota_slices, quotas, usage_ledger, usage_rollups
+from tests.support.gateway import in_processes
+from tests.support.movable_clock import MovableClock
+from tests.support.quota_world import Call, Process, World, at, caller
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(db: Database, clock: MovableClock) -> MakeWorld:
+    return lambda **settings: World(db, clock, **settings)
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """Where each user may spend 1000 nano-dollars a month."""
+    return make_world(quota_usd=0.000001)
+
+
+def admitted(process: Any, nano: int, who: Any = None) -> bool:
+    try:
+        process.slices.reserve(who or caller(), nano)
+    except QuotaExceeded:
+        return False
+    return True
+
+
+def test_without_quota_a_call_is_admitted_and_nothing_written(make_world):
+    process = make_world().process()
+    assert process.slices.reserve(caller(), 10**18) is UNLIMITED
+    assert Reservation(0, None, None) == UNLIMITED
+    assert process.slices.headers(caller()) == []
+    assert process.world.rows_of_slices() == {}
+
+
+def test_calls_are_admitted_up_to_the_limit_and_no_further(world):
+    process = world.process()
+    assert [admitted(process, 100) for _ in range(12)] == [True] * 10 + [False] * 2
+    assert world.row("user/1").reserved_nano == 1000
+    world.check()
+
+
+def test_the_refusal_says_whose_limit_it_is_and_when_it_resets(world):
+    process = world.process()
+    with pytest.raises(QuotaExceeded) as refused:
+        process.slices.reserve(caller(), 1001)
+    assert refused.value.message == (
+        "Your quota of $0.000001 per month does not cover this call, which may cost $0.000001001; "
+        "it resets at 2026-12-01T00:00:00Z"
+    )
+    assert refused.value.headers == {"x-should-retry": "false"}
+
+
+def test_what_a_call_did_not_use_is_there_for_the_next_one_at_once(world):
+    process = world.process()
+    call = process.begin(1000)
+    assert not admitted(process, 600)
+    process.end(call, 400)
+    assert admitted(process, 600)
+    assert not admitted(process, 1)
+    process.drain()
+    world.check()
+    row = world.row("user/1")
+    assert (row.spent_nano, row.reserved_nano) == (400, 600)
+
+
+def test_user_and_client_key_must_both_admit_and_the_first_gets_back_what_the_second_refuses(world):
+    world.quotas.set("key/7", 50, None, "day", "reset")
+    process = world.process()
+    with pytest.raises(QuotaExceeded, match=r"This key's quota of .* per day"):
+        process.slices.reserve(caller(1, 7), 60)
+    both = process.slices.reserve(caller(1, 7), 50)
+    assert both == Reservation(50, world.row("user/1").id, world.row("key/7").id)
+    assert admitted(process, 950)
+    assert not admitted(process, 1)
+    process.slices.give_back(both, 10)
+    assert admitted(process, 10, caller(2, 7))
+    assert not admitted(process, 1, caller(2, 7))
+    assert admitted(process, 10)
+    world.check()
+
+
+def test_of_a_hundred_calls_at_once_in_two_processes_exactly_those_are_admitted_that_are_paid_for(world):
+    processes = [world.process(), world.process()]
+    admissions: list[bool] = []
+    barrier = threading.Barrier(100)
+
+    def call(number: int) -> None:
+        barrier.wait()
+        admissions.append(admitted(processes[number % 2], 100))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert admissions.count(True) == 10
+    world.check()
+    assert world.row("user/1").reserved_nano == 1000
+
+
+def test_what_an_old_call_did_not_use_is_not_there_twice_after_its_slice_was_reclaimed(world):
+    world.quotas.set("user/1", 1000, None, "day", "reset")
+    silent, other = world.process(), world.process()
+    call = silent.begin(100)
+    silent.drain()
+    world.clock.advance(seconds=RECLAIM.total_seconds() + 1)
+    other.beat()
+    other.slices.reclaim_expired()
+    silent.beat()
+    silent.slices.headers(caller())  # knows the quota again, and has nothing of it
+    silent.end(call, 1)
+    silent.drain()  # which gives the other 99 back to the quota
+    assert admitted(silent, 999)
+    assert not admitted(silent, 1)
+    world.check()
+
+
+# ── whatever happens, in whatever order
+
+
+class Money:
+    """Some processes, which admit, settle, die, fall silent and come back, while windows pass. Every step takes three
+    numbers, and does what comes nearest to them."""
+
+    STEPS = ("call",) * 8 + ("end",) * 5 + ("drain",) * 3 + ("tick",) * 3
+    STEPS += ("unsent", "idle", "next_window", "set_limit", "start", "kill", "bury", "fall_silent")
+
+    def __init__(self, db: Database) -> None:
+        def clear(tx: Transaction) -> None:
+            for name in (quota_slices, quotas, usage_ledger, usage_rollups, gateway_processes):
+                tx.execute(name.delete())
+
+        db.transact(clear)
+        self.db = db
+        self.clock = MovableClock()
+        self.world = World(db, self.clock, quota_usd=0.000001, quota_period="day")
+        self.world.quotas.set("key/7", 600, None, "week", "reset")
+        self.alive = [self.world.process(), self.world.process()]
+        self.dead: list[Process] = []
+        self.calls: list[Call] = []
+
+    def one(self, number: int) -> Process:
+        return self.alive[number % len(self.alive)]
+
+    def overdraft(self, subject: str) -> int:
+        """By how much more than the limit is promised, but for what calls cost beyond their reservations."""
+        found = self.world.quotas.find(subject)
+        since = found.terms.window_of(self.clock.now())
+        mine = [call for call in self.calls if subject in call.subjects()]
+        ended = [call for call in mine if call.cost is not None and call.created_at >= since]
+        promised = sum(min(call.cost, call.reservation.nano) for call in ended)
+        promised += sum(call.reservation.nano for call in mine if call.cost is None and found.id in call.quota_ids())
+        for process in self.alive:
+            promised += sum(each.nano for each in process.slices._slices.values() if each.subject == subject)
+        return promised - found.terms.limit_nano
+
+    def call(self, number: int, nano: int, key: int) -> None:
+        try:
+            self.calls.append(self.one(number).begin(nano, caller(1, 7 if key % 2 else None)))
+        except QuotaExceeded:
+            return
+        for subject in self.calls[-1].subjects():
+            assert self.overdraft(subject) <= 0
+
+    def unsent(self, number: int, nano: int, key: int) -> None:
+        slices = self.one(number).slices
+        try:
+            slices.give_back(slices.reserve(caller(1, 7 if key % 2 else None), nano), nano)
+        except QuotaExceeded:
+            pass
+
+    def end(self, number: int, cost: int, which: int) -> None:
+        process = self.one(number)
+        if process.running:
+            call = process.running[which % len(process.running)]
+            process.end(call, cost if which % 3 else min(cost, call.reservation.nano))
+
+    def drain(self, number: int, *_: int) -> None:
+        self.one(number).drain()
+
+    def tick(self, number: int, seconds: int, _: int) -> None:
+        self.clock.advance(seconds=seconds % 5)
+        self.one(number).beat()
+
+    def idle(self, number: int, *_: int) -> None:
+        self.wait(seconds=FORGET_SECONDS if number % 2 else IDLE_SECONDS)
+        for process in self.alive:
+            process.drain()
+            process.slices.return_idle()
+
+    def next_window(self, number: int, *_: int) -> None:
+        self.wait(days=number % 8)
+
+    def wait(self, **delta: float) -> None:
+        self.clock.advance(**delta)
+        for process in self.alive:
+            process.beat()
+
+    def set_limit(self, number: int, limit: int, _: int) -> None:
+        self.world.quotas.set("key/7" if number % 2 else "user/1", 2 * limit, None, "day", "reset")
+        for process in self.alive:
+            process.slices.reload()
+
+    def start(self, *_: int) -> None:
+        if len(self.alive) < 3:
+            self.alive.append(self.world.process())
+
+    def kill(self, number: int, unwritten: int, _: int) -> None:
+        """Before, or after its latest call has reached the journal."""
+        if len(self.alive) > 1:
+            process = self.one(number)
+            self.alive.remove(process)
+            self.dead.append(process)
+            if unwritten % 2 and process.running and process.journal and process.journal[-1] is process.running[-1]:
+                self.calls.remove(process.journal.pop())
+                process.running.pop()
+
+    def bury(self, _: int, cost: int, __: int) -> None:
+        """Another process adopts the journals, returns the slices, and finds out what the calls cost."""
+        for process in self.dead:
+            process.drain()
+            self.alive[0].slices.return_slices_of([process.id])
+            for call in process.running:
+                call.cost = cost
+            self.world.settle(process.running, from_journal=False)
+        self.dead.clear()
+
+    def fall_silent(self, number: int, cost: int, which: int) -> None:
+        silent = self.one(number)
+        silent.drain()
+        self.bury(number, cost, which)
+        self.clock.advance(seconds=RECLAIM.total_seconds() + 1)
+        others = [process for process in self.alive if process is not silent]
+        for process in others:  # before any of them looks: they were not silent meanwhile
+            process.beat()
+        for process in others if which % 2 else ():
+            process.slices.reclaim_expired()
+        with pytest.raises(Busy):
+            silent.slices.reserve(caller(), 1)
+        self.end(number, cost, which)
+        silent.beat()
+
+    def rest(self) -> None:
+        """All calls end, all processes leave: nothing is reserved any more."""
+        self.bury(0, 5, 0)
+        for process in self.alive:
+            for call in list(process.running):
+                process.end(call, 1)
+            process.drain()
+            process.slices.return_all()
+        self.world.check()
+        assert self.world.rows_of_slices() == {}
+        with self.db.reading() as tx:
+            assert set(tx.scalars(sa.select(quotas.c.reserved_nano))) == {0}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One SQLite database for many examples."""
+    found = Database(database_url(Config(database_url=f"sqlite:///{tmp_path_factory.mktemp('money')}/x.db")))
+    found.upgrade()
+    yield found
+    found.close()
+
+
+steps = st.tuples(st.sampled_from(Money.STEPS), st.integers(0, 9), st.integers(1, 700), st.integers(0, 9))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, min_size=30, max_size=60))
+def test_whatever_happens_no_more_is_promised_than_the_limit_and_nothing_is_lost(file, chosen):
+    money = Money(file)
+    for name, *numbers in chosen:
+        getattr(money, name)(*numbers)
+        money.world.check()
+    money.rest()
+
+
+# ── in the background
+
+
+def slices_of(world: World, process: Process, subject: str = "user/1") -> int:
+    return world.rows_of_slices().get((process.id, world.row(subject).id), 0)
+
+
+def use(process: Process, nano: int, who: Caller | None = None) -> None:
+    """A call that costs all that it may."""
+    process.end(process.begin(nano, who), nano)
+    process.drain()
+
+
+def test_a_slice_is_enlarged_for_the_next_minute_before_anybody_waits(make_world, clock):
+    world = make_world(quota_usd=1)
+    process = world.process()
+    use(process, 1000)
+    assert slices_of(world, process) == 0
+    clock.advance(seconds=1)
+    process.beat()
+    assert slices_of(world, process) == 12_000
+    for _ in range(10):
+        use(process, 1000)
+        clock.advance(seconds=1)
+        process.beat()
+    held = slices_of(world, process)
+    assert 30_000 <= held <= 65_000
+    process.slices.reserve(caller(), held)
+    assert slices_of(world, process) == held, "it has asked for more"
+    world.check()
+
+
+def test_a_slice_is_never_enlarged_beyond_a_quarter_of_what_is_left(world, clock):
+    process = world.process()
+    use(process, 500)
+    clock.advance(seconds=1)
+    process.beat()
+    assert slices_of(world, process) == 0  # 500 are left: a quarter holds no such call
+    use(process, 20)
+    clock.advance(seconds=1)
+    process.beat()
+    assert slices_of(world, process) == 480 // 4 // 20 * 20
+
+
+def test_a_slice_shrinks_when_others_have_used_up_the_rest(world, clock):
+    process, other = world.process(), world.process()
+    for reservation in [process.slices.reserve(caller(), 20) for _ in range(10)]:
+        process.slices.give_back(reservation, 20)
+    assert slices_of(world, process) >= 200
+    use(other, 700)
+    clock.advance(seconds=1)
+    process.beat()
+    assert slices_of(world, process) == 300 // 4
+    use(other, 225)
+    assert admitted(process, 75)
+    world.check()
+
+
+def test_a_slice_that_nobody_uses_goes_back_and_is_forgotten_later(world, clock):
+    process = world.process()
+    process.slices.give_back(process.slices.reserve(caller(), 100), 100)
+    clock.advance(seconds=IDLE_SECONDS - 1)
+    process.slices.return_idle()
+    assert world.row("user/1").reserved_nano == 100
+    clock.advance(seconds=1)
+    process.slices.return_idle()
+    assert world.row("user/1").reserved_nano == 0
+    assert slices_of(world, process) == 0
+    clock.advance(seconds=FORGET_SECONDS)
+    process.beat()
+    process.slices.return_idle()
+    assert world.rows_of_slices() == {}
+    assert admitted(process, 1000)
+    world.check()
+
+
+def test_a_lease_whose_commit_was_lost_comes_back_when_its_slice_is_forgotten(world, clock):
+    process = world.process()
+    use(process, 100)
+    quota_id = world.row("user/1").id
+    world.db.transact(lambda tx: rows.take(tx, process.id, quota_id, clock.now(), lambda left: 700))
+    assert not admitted(process, 300)
+    clock.advance(seconds=FORGET_SECONDS)
+    process.beat()
+    process.slices.return_idle()
+    assert admitted(process, 900)
+    world.check()
+
+
+def test_a_refused_call_leaves_what_its_process_held_to_others(world):
+    process, other = world.process(), world.process()
+    process.slices.give_back(process.slices.reserve(caller(), 300), 300)
+    assert admitted(other, 600)
+    assert not admitted(process, 500)
+    assert admitted(other, 400)
+    world.check()
+
+
+def test_refusals_are_remembered_for_a_moment_only_and_smaller_calls_may_ask(world, clock):
+    process, other = world.process(), world.process()
+    held = other.slices.reserve(caller(), 900)
+    assert not admitted(process, 200)
+    other.slices.give_back(held, 900)
+    other.slices.return_all()
+    assert not admitted(process, 200)
+    assert admitted(process, 100)
+    clock.advance(seconds=REFUSED_SECONDS)
+    assert admitted(process, 200)
+
+
+# ── changed limits
+
+
+def test_a_new_limit_is_in_force_when_it_is_reloaded(world):
+    process = world.process()
+    assert not admitted(process, 1500)
+    world.quotas.set("user/1", 2000, None, "month", "reset")
+    process.slices.reload()
+    assert admitted(process, 1500)
+    world.quotas.set("user/1", None, None, "month", "reset")
+    process.slices.reload()
+    assert process.slices.reserve(caller(), 10**12) is UNLIMITED
+    assert process.slices.headers(caller()) == []
+    assert not admitted(process, 1500, caller(2))
+    world.quotas.reset("user/1")
+    process.slices.reload()
+    assert not admitted(process, 1500)
+    world.check()
+
+
+def test_nothing_is_admitted_below_a_lowered_limit_and_slices_go_back(world, clock):
+    process = world.process()
+    first, second = process.begin(600), process.begin(300)
+    process.end(second, 100)
+    process.drain()
+    world.quotas.set("user/1", 500, None, "month", "reset")
+    process.slices.reload()
+    row = world.row("user/1")
+    assert (row.spent_nano, row.reserved_nano, slices_of(world, process)) == (100, 600, 0)
+    process.end(first, 500)  # 100 come back to memory, and must not be used
+    assert not admitted(process, 1)
+    process.drain()
+    clock.advance(seconds=REFUSED_SECONDS)
+    assert not admitted(process, 1)
+    process.beat()
+    assert world.row("user/1").reserved_nano == 0
+    world.check()
+
+
+def test_a_quota_whose_row_is_gone_is_made_anew(world, clock):
+    """As after the restore of a backup."""
+    process = world.process()
+    process.begin(600)
+    world.db.transact(lambda tx: [tx.execute(each.delete()) for each in (quotas, quota_slices)])
+    process.beat()
+    assert admitted(process, 900)
+    world.check()
+
+
+# ── deaths and silence
+
+
+def test_the_slices_of_the_dead_return_and_their_open_calls_stay_reserved(world):
+    dead, process = world.process(), world.process()
+    dead.slices.give_back(dead.slices.reserve(caller(), 300), 300)
+    dead.begin(200)
+    dead.drain()
+    assert world.row("user/1").reserved_nano == 300
+    process.slices.return_slices_of([dead.id])
+    assert world.row("user/1").reserved_nano == 200
+    assert admitted(process, 800)
+    world.check()
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_the_slices_of_a_process_that_reports_no_more_are_reclaimed(world, clock, has_left):
+    silent, process = world.process(), world.process()
+    silent.slices.give_back(silent.slices.reserve(caller(), 300), 300)
+    if has_left:
+        silent.row.leave()
+    else:
+        clock.advance(seconds=RECLAIM.total_seconds())
+        process.beat()
+        assert process.slices.reclaim_expired() == 0
+        clock.advance(seconds=1)
+    assert process.slices.reclaim_expired() == 1
+    assert world.rows_of_slices() == {}
+    assert world.row("user/1").reserved_nano == 0
+
+
+def test_a_process_that_can_not_report_admits_nobody_with_a_quota_before_its_slices_are_taken(world, clock):
+    world.quotas.set("user/2", None, None, "month", "reset")
+    silent, process = world.process(), world.process()
+    held = silent.slices.reserve(caller(), 300)
+    silent.slices.give_back(held, 200)
+    clock.advance(seconds=TRUST.total_seconds() - 1)
+    silent.slices.give_back(silent.slices.reserve(caller(), 100), 100)
+    clock.advance(seconds=1)
+    assert TRUST < RECLAIM
+    with pytest.raises(Busy):
+        silent.slices.reserve(caller(), 100)
+    assert silent.slices.reserve(caller(2), 100) is UNLIMITED
+    clock.advance(minutes=2)
+    process.beat()
+    assert process.slices.reclaim_expired() == 1
+    assert admitted(process, 1000)
+    silent.slices.give_back(held, 100)
+    silent.beat()
+    assert not admitted(silent, 1)
+    world.check()
+
+
+def test_before_its_first_report_a_process_admits_nobody_with_a_quota(db, clock, world):
+    slices = QuotaSlices(db, "new", world.quotas, clock)
+    slices.top_up()
+    with pytest.raises(Busy):
+        slices.reserve(caller(), 1)
+
+
+def test_at_the_end_everything_is_returned_and_nobody_admitted(world):
+    process = world.process()
+    process.slices.give_back(process.slices.reserve(caller(), 300), 300)
+    process.slices.return_all()
+    assert world.rows_of_slices() == {}
+    assert world.row("user/1").reserved_nano == 0
+    with pytest.raises(Busy):
+        process.slices.reserve(caller(), 1)
+
+
+# ── what answers say
+
+
+def test_answers_say_what_remains_until_when(world, clock):
+    process = world.process()
+    assert process.slices.headers(caller()) == []  # nothing is known yet
+    call = process.begin(300)
+    reset = ("X-Quota-Reset", str(int((at("2026-12-01") - clock.now()).total_seconds())))
+    limit = ("X-Quota-Limit", "0.000001")
+    assert process.slices.headers(caller()) == [limit, ("X-Quota-Remaining", "0.0000007"), reset]
+    process.end(call, 100)
+    assert process.slices.headers(caller()) == [limit, ("X-Quota-Remaining", "0.0000009"), reset]
+    process.end(process.begin(900), 2000)
+    process.drain()
+    process.beat()
+    assert process.slices.headers(caller()) == [limit, ("X-Quota-Remaining", "0"), reset]
+    assert process.slices.headers(caller(2)) == []
+
+
+@pytest.mark.parametrize(("period", "recovery"), [("none", "reset"), ("day", "steady")])
+def test_what_never_resets_has_no_such_header(world, period, recovery):
+    world.quotas.set("user/1", 1000, None, period, recovery)
+    process = world.process()
+    use(process, 1)
+    assert [name for name, _ in process.slices.headers(caller())] == ["X-Quota-Limit", "X-Quota-Remaining"]
+
+
+def test_a_soft_limit_warns_and_refuses_nobody(make_world, clock):
+    world = make_world(quota_soft_usd=0.000001)
+    process = world.process()
+    for cost in (1000, 1):
+        assert process.slices.reserve(caller(), 10**9) is UNLIMITED
+        process.beat()
+        assert process.slices.headers(caller()) == []
+        world.settle([Call(caller(), UNLIMITED, clock.now(), process.id, cost)])
+    process.beat()
+    assert process.slices.headers(caller()) == [("X-Quota-Warning", "more than $0.000001 spent")]
+    assert process.slices.headers(caller(2)) == []
+    world.check()
+
+
+def test_the_tighter_of_two_quotas_is_told(world):
+    world.quotas.set("key/7", 50, None, "none", "reset")
+    process = world.process()
+    process.begin(10, caller(1, 7))
+    assert dict(process.slices.headers(caller(1, 7)))["X-Quota-Remaining"] == "0.00000004"
+
+
+# ── many processes, and no database
+
+
+def test_processes_that_race_admit_exactly_what_is_paid_for(db, empty_database_url):
+    prepare = """
+import threading
+from foundation.clock import Clock
+from config.settings import Config
+from db import Database, database_url
+from foundation.errors import QuotaExceeded
+from tests.support.quota_world import World, caller
+db = Database(database_url(Config(database_url=sys.argv[1])))
+process = World(db, Clock(), quota_usd=0.000001).process()
+admitted = []
+def run():
+    for _ in range(5):
+        try:
+            process.slices.reserve(caller(), 50)
+            admitted.append(1)
+        except QuotaExceeded:
+            pass
+threads = [threading.Thread(target=run) for _ in range(5)]
+"""
+    race = "[t.start() for t in threads]; [t.join() for t in threads]; print(len(admitted))"
+    printed = in_processes(3, prepare, race, empty_database_url)
+    assert sum(map(int, printed)) == 20
+    World(db, Clock()).check()
+
+
+def test_with_the_database_away_slices_go_on_and_what_exceeds_them_is_refused(mariadb, clock):
+    db = Database(database_url(Config(database_url=mariadb.new_database())))
+    db.upgrade()
+    world = World(db, clock, quota_usd=0.000001)
+    process = world.process()
+    process.slices.give_back(process.slices.reserve(caller(), 300), 300)
+    world.quotas.set("user/3", None, None, "month", "reset")
+    process.slices.reload()
+    without_quotas = World(db, clock).process()
+    mariadb.stop()
+    try:
+        assert admitted(process, 200)
+        assert without_quotas.slices.reserve(caller(4), 10**12) is UNLIMITED
+        for who, nano in ((caller(), 200), (caller(), 200), (caller(2), 1)):
+            with pytest.raises(Busy) as refused:
+                process.slices.reserve(who, nano)
+            assert "Retry-After" in refused.value.headers
+        assert process.slices.reserve(caller(3), 10**12) is UNLIMITED
+        assert admitted(process, 100)
+        with pytest.raises(DatabaseError):
+            process.slices.top_up()
+    finally:
+        mariadb.start()
+    clock.advance(seconds=AWAY_SECONDS)
+    assert admitted(process, 700)
+    assert not admitted(process, 1)
+    world.check()
+    db.close()
+
+
+def test_what_can_not_be_returned_stays_in_use(mariadb, clock):
+    db = Database(database_url(Config(database_url=mariadb.new_database())))
+    db.upgrade()
+    world = World(db, clock, quota_usd=0.000001)
+    process = world.process()
+    process.slices.give_back(process.slices.reserve(caller(), 1000), 1000)
+    clock.advance(seconds=IDLE_SECONDS)
+    mariadb.stop()
+    try:
+        with pytest.raises(DatabaseError):
+            process.slices.return_idle()
+        assert admitted(process, 400)
+    finally:
+        mariadb.start()
+    clock.advance(seconds=IDLE_SECONDS)
+    process.slices.return_idle()
+    assert world.row("user/1").reserved_nano == 400
+    world.check()
+    db.close()

@@ -1,0 +1,135 @@
+"""Roll-ups: four rows for each change, always the sums of what was added, whoever adds at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import product
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing import rollups
+from billing.rollups import Key, Sums
+from db import DatabaseError
+from tables import usage_rollups as table
+
+NOON = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
+HOUR, DAY = datetime(2026, 11, 21, 12, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def stored(db) -> dict[tuple, tuple]:
+    with db.reading() as tx:
+        rows = [tuple(row) for row in tx.execute(sa.select(table))]
+    return {row[:6]: row[6:] for row in rows}
+
+
+def add(db, changes) -> None:
+    db.transact(lambda tx: rollups.add(tx, changes))
+
+
+def test_a_change_counts_for_its_hour_and_its_day_for_its_owner_and_for_everybody(db):
+    add(db, {Key(7, 3, 5, "openai/gpt-4o", NOON): Sums(1, 0, 10, 20, 30, 0)})
+    add(db, {Key(8, None, None, "", NOON): Sums(requests=1, errors=1)})
+    assert stored(db) == {
+        ("h", 7, HOUR, 3, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
+        ("d", 7, DAY, 3, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
+        ("h", 0, HOUR, 0, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
+        ("d", 0, DAY, 0, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
+        ("h", 8, HOUR, 0, 0, ""): (1, 1, 0, 0, 0, 0),
+        ("d", 8, DAY, 0, 0, ""): (1, 1, 0, 0, 0, 0),
+        ("h", 0, HOUR, 0, 0, ""): (1, 1, 0, 0, 0, 0),
+        ("d", 0, DAY, 0, 0, ""): (1, 1, 0, 0, 0, 0),
+    }
+
+
+def test_what_is_taken_back_is_gone_and_nothing_is_written_for_nothing(db):
+    key = Key(7, None, 5, "m", NOON)
+    add(db, {key: Sums(unknown=1)})
+    add(db, {key: Sums(unknown=-1, cost_nano=2**62)})
+    assert set(stored(db).values()) == {(0, 0, 0, 0, 2**62, 0)}
+    add(db, {Key(9, None, 5, "m", NOON): Sums()})
+    add(db, {})
+    assert not any(row[1] == 9 for row in stored(db))
+
+
+def test_hours_and_days_are_those_of_utc(db):
+    at = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5)))
+    add(db, {Key(7, None, None, "m", at): Sums(1)})
+    starts = {(row[0], row[2]) for row in stored(db)}
+    assert starts == {("h", datetime(2026, 11, 21, 20, tzinfo=UTC)), ("d", DAY)}
+
+
+def test_models_that_differ_in_case_alone_are_two(db):
+    add(db, {Key(7, None, 1, model, NOON): Sums(1) for model in ("a/B", "a/b", "o'c:free%s?")})
+    assert sorted(row[5] for row in stored(db) if row[:2] == ("h", 7)) == ["a/B", "a/b", "o'c:free%s?"]
+
+
+amounts = st.integers(-(10**12), 10**12)
+keys = st.builds(
+    Key,
+    st.integers(1, 3),
+    st.sampled_from([None, 1, 2]),
+    st.sampled_from([None, 4, 5]),
+    st.sampled_from(["", "openai/gpt-4o", "x-ai/grok-4:free"]),
+    st.integers(0, 4 * 3600).map(lambda seconds: datetime(2026, 11, 20, 22, tzinfo=UTC) + timedelta(seconds=seconds)),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(keys, st.builds(Sums, *[amounts] * 6), max_size=8), max_size=5))
+def test_roll_ups_are_the_sums_of_all_that_was_added(db, calls):
+    db.transact(lambda tx: tx.execute(table.delete()))
+    expected: dict[tuple, list[int]] = {}
+    for changes in calls:
+        add(db, changes)
+        for (user, client, pool, model, at), sums in changes.items():
+            for (period, cut), owner in product((("h", 13), ("d", 10)), ((user, client or 0), (0, 0))):
+                start = datetime.fromisoformat(at.isoformat()[:cut] + "T00:00:00"[cut - 10 :]).replace(tzinfo=UTC)
+                key = (period, owner[0], start, owner[1], pool or 0, model)
+                before = expected.get(key, [0] * 6)
+                expected[key] = [a + b for a, b in zip(before, sums.amounts(), strict=True)]
+    found = stored(db)
+    assert {key: list(row) for key, row in found.items() if any(row)} == {k: v for k, v in expected.items() if any(v)}
+
+
+def test_more_changes_than_one_statement_takes_are_all_added(db):
+    changes = {Key(user, None, 1, "m", NOON): Sums(1, 0, 1, 1, 1, 0) for user in range(1, 3001)}
+    assert len(changes) * 2 > rollups.ROWS_AT_ONCE
+    add(db, changes)
+    found = stored(db)
+    assert len(found) == 3000 * 2 + 2
+    assert found["d", 0, DAY, 0, 1, "m"][0] == 3000
+
+
+def test_what_is_added_at_the_same_time_is_all_counted(db):
+    """Each thread has the keys in another order, as processes have."""
+    faults = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(10):
+                users = [(place * (number * 2 + 1) + turn) % 32 + 1 for place in range(32)]
+                add(db, {Key(user, None, 1, "m", NOON): Sums(1) for user in users})
+        except DatabaseError as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert faults == []
+    counts = Counter({row[1]: sums[0] for row, sums in stored(db).items() if row[0] == "d"})
+    assert counts == dict.fromkeys(range(1, 33), 40) | {0: 1280}
+
+
+def test_a_change_that_does_not_commit_counts_nothing(db):
+    def work(tx) -> None:
+        rollups.add(tx, {Key(7, None, 1, "m", NOON): Sums(1)})
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        db.transact(work)
+    assert stored(db) == {}

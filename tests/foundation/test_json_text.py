@@ -1,0 +1,41 @@
+"""JSON as people send it: half emojis and deep nesting are read or refused, never a surprise."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundation.json_text import BadJson, parse, write
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+)
+
+
+@given(values)
+def test_what_was_parsed_can_be_written_and_means_the_same(value):
+    again = parse(write(parse(json.dumps(value).encode())))
+    assert again == parse(json.dumps(value).encode())
+
+
+def test_half_an_emoji_survives():
+    assert parse(b'"\\ud83d"') == "\ud83d"
+    assert parse(write(["\ud83d"])) == ["\ud83d"]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"[Infinity]", b"\xff", b"[" * 100_000, b"{}x", b"'a'"])
+def test_what_is_not_json_is_refused(text):
+    with pytest.raises(BadJson):
+        parse(text)
+
+
+def test_what_is_too_deep_to_write_is_refused():
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(BadJson):
+        write(value)
+    while value:  # taken apart by hand: Python's own way down is recursive
+        value = value[0]

@@ -1,0 +1,258 @@
+"""One try: what is held until there is content, what counts as none, and what is known when it ends."""
+
+import math
+import time
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+
+from formats.chat import MAX_HELD_BYTES
+from formats.registry import CHAT
+from foundation.errors import AppError
+from gateway.attempt import Form, NoAnswer, UpstreamTry
+from gateway.relay import MAX_PLAIN_LOOKED_AT
+from tests.support.data_plane import DONE, EVENT, WHOLE
+from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
+from upstream.http import NothingYet, UpstreamHttp
+
+COMMENT = b": OPENROUTER PROCESSING\n\n"
+ROLE = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+ERROR = b'data: {"id":"gen-1","error":{"code":502,"message":"Provider returned error"},"choices":[]}\n\n'
+HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>"
+GZIP = JSON_CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+
+
+@pytest.fixture
+def make_try():
+    """A try whose upstream plays these steps, and a function that lets it go on for some seconds."""
+    upstream = ScriptedUpstream()
+    http = UpstreamHttp(upstream.url, 1)
+    tries = []
+
+    def make(*steps, idle_timeout=2.0, head_came=lambda _: None):
+        upstream.play("m", *steps)
+        one = UpstreamTry(CHAT, SimpleNamespace(name="key-0"), idle_timeout, head_came)
+        tries.append(one)
+
+        def advance(seconds=5.0, blank_seconds=5.0):
+            now = time.monotonic()
+            one.advance(
+                lambda _key: http.send(http.request_line("POST", "/x"), b'{"model":"m"}'),
+                now + seconds,
+                now + blank_seconds,
+            )
+
+        return one, advance
+
+    yield make
+    for one in tries:
+        one.close()
+    http.close()
+    upstream.close()
+
+
+@pytest.mark.parametrize("head", [SSE, JSON_CHUNKED, GZIP])
+def test_the_answers_name_is_told_once_before_anything_waits_for_the_rest(make_try, head):
+    told = []
+    named = head.replace(b"\r\n\r\n", b"\r\nX-Generation-Id: gen-7\r\n\r\n")
+    _, advance = make_try(named, 5.0, head_came=lambda tried: told.append((tried.generation_id, tried.known)))
+    for _ in range(2):
+        with pytest.raises(NothingYet):
+            advance(0.2, 0.2)
+    assert told == [("gen-7", None)]
+
+
+# ── streams
+
+
+def test_a_stream_is_held_until_its_first_content(make_try):
+    one, advance = make_try(SSE, chunked(COMMENT, ROLE, end=False), 0.1, chunked(ROLE, EVENT, end=False), 5.0)
+    advance()
+    assert (one.form, one.held, one.refusal) == (Form.STREAM, COMMENT + ROLE + ROLE + EVENT, None)
+    assert one.has_content
+
+
+def test_comments_before_all_data_can_be_passed_on_earlier(make_try):
+    one, advance = make_try(SSE, chunked(COMMENT, COMMENT, ROLE, COMMENT, end=False), 0.6, chunked(EVENT))
+    with pytest.raises(NothingYet):
+        advance(0.3)
+    assert one.has_blank
+    assert one.take_blank() == COMMENT * 2
+    assert not one.has_blank
+    assert one.take_blank() == b""
+    advance()
+    assert one.held == ROLE + COMMENT + EVENT
+
+
+@pytest.mark.parametrize("first", [EVENT, EVENT[:-1] + b" " + EVENT[-1:] + b"\n"])
+def test_an_error_after_content_is_the_streams_own_affair(make_try, first):
+    one, advance = make_try(SSE, chunked(COMMENT + first + ERROR))
+    advance()
+    assert one.refusal is None
+    assert one.held == COMMENT + first + ERROR
+
+
+@pytest.mark.parametrize("before", [b"", COMMENT, COMMENT + ROLE])
+def test_an_error_before_content_is_a_refusal_under_status_200(make_try, before):
+    one, advance = make_try(SSE, chunked(before + ERROR + DONE))
+    advance()
+    assert (one.refusal.status, one.status) == (502, 200)
+    assert one.held == before + ERROR + DONE
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ((CLOSE,), "lost"),
+        ((RESET,), "lost"),
+        ((SSE, chunked()), "empty"),
+        ((SSE, chunked(COMMENT, ROLE, DONE)), "empty"),
+        ((SSE, CLOSE), "cut"),
+        ((SSE, chunked(COMMENT, ROLE, end=False), CLOSE), "cut"),
+        ((SSE, chunked(EVENT[:20], end=False), CLOSE), "cut"),
+        ((JSON_CHUNKED, chunked()), "empty"),
+        ((JSON_CHUNKED, chunked(b"\n   \n")), "empty"),
+        ((JSON_CHUNKED, chunked(b"\n   \n", end=False), CLOSE), "cut"),
+        ((GZIP, chunked()), "empty"),
+        ((HTML,), "page"),
+    ],
+)
+def test_what_ends_without_content_is_no_answer(make_try, steps, kind):
+    _, advance = make_try(*steps)
+    with pytest.raises(NoAnswer) as failure:
+        advance()
+    assert failure.value.kind == kind
+
+
+def test_no_connection_is_no_answer(make_try):
+    http = UpstreamHttp("http://127.0.0.1:1", 1)
+    with pytest.raises(NoAnswer) as failure:
+        one = UpstreamTry(CHAT, SimpleNamespace(name="k"), 1, lambda _: None)
+        one.advance(lambda _key: http.send(b"", b""), math.inf, math.inf)
+    assert failure.value.kind == "unreachable"
+
+
+def test_no_more_than_a_bound_is_held(make_try):
+    one, advance = make_try(SSE, *[chunked(ROLE * 100, end=False)] * 20, 5.0)
+    advance()
+    assert one.has_content
+    assert MAX_HELD_BYTES < len(one.held) <= MAX_HELD_BYTES + 32 * 1024
+
+
+def test_a_long_event_counts_as_content_before_it_is_whole(make_try):
+    one, advance = make_try(SSE, chunked(b"data: " + b"x" * 2 * MAX_HELD_BYTES, end=False), 5.0)
+    advance()
+    assert one.has_content
+
+
+def test_where_no_event_ends_nothing_of_ours_can_be_put_so_the_answer_begins(make_try):
+    line = b":" + b"x" * (MAX_HELD_BYTES - 1) + b"\n"  # of it, all but its end passes: exactly the bound
+    one, advance = make_try(SSE, chunked(line, end=False), 5.0)
+    advance(3)
+    assert one.has_content
+
+
+def test_comments_that_never_end_do_not_hold_the_caller(make_try):
+    one, advance = make_try(SSE, *[chunked(COMMENT, end=False), 0.01] * 300)
+    with pytest.raises(NothingYet):
+        advance(0.3)
+    assert one.take_blank()
+
+
+# ── plain
+
+
+def test_a_small_body_is_whole_at_once(make_try):
+    one, advance = make_try(JSON_CHUNKED, chunked(WHOLE[:7], end=False), 0.05, chunked(WHOLE[7:]))
+    advance()
+    assert (one.form, one.held, one.is_whole) == (Form.PLAIN, WHOLE, True)
+    assert one.usage["cost"] == Decimal("0.000007")
+
+
+def test_a_long_body_is_not_held_to_its_end(make_try):
+    body = b'{"a":"' + b"x" * MAX_PLAIN_LOOKED_AT * 2 + b'"}'
+    one, advance = make_try(JSON_CHUNKED, chunked(body))
+    advance()
+    assert not one.is_whole
+    assert body.startswith(one.held)
+    assert len(one.held) < MAX_PLAIN_LOOKED_AT + 32 * 1024
+
+
+def test_white_space_can_be_passed_on_earlier(make_try):
+    one, advance = make_try(JSON_CHUNKED, chunked(b"\n   \n", end=False), 0.6, chunked(b" ", WHOLE))
+    with pytest.raises(NothingYet):
+        advance(5, 0.2)
+    assert one.take_blank() == b"\n   \n"
+    advance()
+    assert one.held == b" " + WHOLE
+
+
+def test_a_body_that_is_no_json_passes_unchanged(make_try):
+    one, advance = make_try(JSON_CHUNKED, chunked(b"this is not json"))
+    advance()
+    assert (one.held, one.is_whole) == (b"this is not json", True)
+
+
+def test_a_body_that_may_hold_an_error_but_cant_be_read_is_not_passed(make_try):
+    _, advance = make_try(JSON_CHUNKED, chunked(b'{"error":{"message":"user_abcdefghij"'))
+    with pytest.raises(AppError):
+        advance()
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "kind"), [((CLOSE,), 502, "cut"), ((RESET,), 502, "cut"), ((5.0,), 504, "stalled")]
+)
+def test_a_body_that_has_begun_and_does_not_end_is_an_error_and_not_tried_again(make_try, end, status, kind):
+    one, advance = make_try(JSON_CHUNKED, chunked(b" {", end=False), 0.05, *end, idle_timeout=0.3)
+    with pytest.raises(AppError) as refused:
+        advance()
+    assert (refused.value.status, one.kind) == (status, kind)
+
+
+def test_a_body_that_goes_on_slowly_is_waited_for(make_try):
+    steps = [step for byte in WHOLE[:8] for step in (chunked(bytes([byte]), end=False), 0.1)]
+    one, advance = make_try(JSON_CHUNKED, *steps, chunked(WHOLE[8:]), idle_timeout=0.5)
+    with pytest.raises(NothingYet):
+        advance(0.3)
+    advance()
+    assert one.held == WHOLE
+
+
+@pytest.mark.parametrize(("body", "is_cut"), [(WHOLE, False), (WHOLE[:-5], True)])
+def test_a_body_that_the_connections_end_ends_must_be_json(make_try, body, is_cut):
+    one, advance = make_try(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + body, CLOSE)
+    if is_cut:
+        with pytest.raises(AppError):
+            advance()
+    else:
+        advance()
+        assert one.held == WHOLE
+
+
+# ── refusals
+
+
+def test_a_refusal_is_read_with_its_body(make_try):
+    body = b'{"error":{"code":429,"message":"x"}}'
+    one, advance = make_try(json_answer("429 Too Many Requests", body, "Retry-After: 7\r\n"))
+    advance()
+    assert one.form is Form.REFUSAL
+    assert (one.refusal.status, one.refusal.retry_after, one.refusal.body) == (429, "7", body)
+    assert one.refusal.error["code"] == 429
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[1]"])
+def test_a_refusal_that_is_no_json_object_has_no_payload(make_try, body):
+    one, advance = make_try(json_answer("502 Bad Gateway", body))
+    advance()
+    assert one.refusal.payload is None
+
+
+def test_a_refusals_body_is_waited_for_in_slices(make_try):
+    head = JSON_CHUNKED.replace(b"200 OK", b"400 Bad Request")
+    one, advance = make_try(head, chunked(b'{"error":', end=False), 0.5, chunked(b'{"code":400}}'))
+    with pytest.raises(NothingYet):
+        advance(0.2)
+    advance()
+    assert one.refusal.error == {"code": 400}

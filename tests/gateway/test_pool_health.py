@@ -1,0 +1,180 @@
+"""Keys that fail in every way that OpenRouter knows, through a real gateway: what clients see, and the way back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from sandbox.openrouter_faults import ROWS as FAULTS
+from tests.sandbox.conftest import Running
+from tests.support.gateway import Gateway, wait_for
+from upstream.refusals import Hits, Lasts, Other, Refusal, Row, classify
+
+FREE_MODEL = "meta-llama/llama-3.3-70b-instruct:free"
+# Until GET /key has been asked, or the first rest is over, and a call has tried.
+SECONDS_UNTIL_WHOLE = 30
+
+
+def row_of(label: str) -> Row:
+    reply = FAULTS[label].reply({})
+    return classify(Refusal(reply.status, json.loads(reply.body) if reply.body.startswith(b"{") else None))
+
+
+def told(label: str) -> int:
+    """The status that a client sees if no other key helps."""
+    reply, row = FAULTS[label].reply({}), row_of(label)
+    payload = json.loads(reply.body) if reply.body.startswith(b"{") else None
+    return row.answer(Refusal(reply.status, payload)).status if row.answer else reply.status
+
+
+def rests(label: str) -> bool:
+    return row_of(label).hits is not Hits.NOTHING and row_of(label).lasts is not Lasts.RELOAD
+
+
+RESTING = [label for label in FAULTS if rests(label) and row_of(label).hits is not Hits.FREE_MODELS]
+NOT_RESTING = list({row_of(label).id: label for label in FAULTS if not rests(label)}.values())  # one label a row
+
+
+class Pool:
+    """A gateway with keys of different accounts, at a stand-in whose faults are set key by key."""
+
+    def __init__(self, start: Callable[..., Gateway], stand_in: Running, count: int) -> None:
+        self.stand_in = stand_in
+        self.keys = [stand_in.new_key() for _ in range(count)]
+        self.gateway = start(
+            OPENROUTER_API_URL=stand_in.address,
+            OPENROUTER_API_KEYS=",".join(key["key"] for key in self.keys),
+            SERVER_THREADS=32,
+        )
+        self.token = self.gateway.new_user()
+
+    def fail(self, key: dict[str, Any], row: str, path: str = "/chat/completions") -> None:
+        self.stand_in.control("POST", "faults", row=row, key=key["hash"], path=path)
+
+    def mend(self) -> None:
+        self.stand_in.control("DELETE", "faults")
+
+    def call(self, **fields: Any) -> requests.Response:
+        answer = self.gateway.chat(self.token, **fields)
+        for key in self.keys:
+            assert key["account"] not in answer.text
+        assert "sk-or-" not in answer.text
+        return answer
+
+    def call_until_refused(self, key: dict[str, Any], **fields: Any) -> list[requests.Response]:
+        """Call until the faults of this key have been met by a call."""
+        answers: list[requests.Response] = []
+        while not self.met(key):
+            assert len(answers) < 300
+            answers.append(self.call(**fields))
+        return answers
+
+    def met(self, key: dict[str, Any]) -> int:
+        """How many calls have met the faults of this key. GET /key meets them too, whenever it is asked."""
+        rules = self.stand_in.control("GET", "faults")["faults"]
+        return sum(rule["used"] for rule in rules if rule["key"] == key["hash"] and rule["path"] != "/key")
+
+    def requests_of(self, key: dict[str, Any]) -> int:
+        return self.stand_in.control("GET", "bill")["keys"][key["hash"]]["requests"]
+
+    def health(self) -> dict[str, Any]:
+        return self.gateway.get("/api/health").json()["pool"]
+
+    def is_whole(self) -> bool:
+        """Every key carries calls again. Its calls are what tries whether the keys work."""
+        assert self.call().status_code == 200
+        return self.health()["usable"] == len(self.keys)
+
+
+@pytest.fixture
+def new_pool(start, stand_in) -> Iterator[Callable[[int], Pool]]:
+    yield lambda count: Pool(start, stand_in, count)
+    stand_in.control("DELETE", "faults")
+
+
+def test_rows_that_are_not_the_keys_fault_show_clients_what_the_table_says_and_leave_the_pool_whole(new_pool):
+    pool = new_pool(5)
+    for turn, label in enumerate(NOT_RESTING):
+        key = pool.keys[turn % 5]
+        pool.fail(key, label)
+        answers = pool.call_until_refused(key)
+        allowed = {200} if row_of(label).other is not Other.NONE else {200, told(label)}
+        assert {answer.status_code for answer in answers} <= allowed, label
+        assert pool.health() == {"status": "ok", "usable": 5, "known": 5}, label
+        pool.mend()
+    before = [pool.requests_of(key) for key in pool.keys]
+    wait_for(lambda: pool.is_whole() and all(pool.requests_of(k) > n for k, n in zip(pool.keys, before, strict=True)))
+
+
+def test_rows_that_rest_a_key_are_seen_by_no_client_and_the_pool_is_whole_again_when_they_end(new_pool):
+    """One key after the other fails, each in another way, beside four that don't."""
+    pool = new_pool(len(RESTING) + 4)
+    for turn, label in enumerate(RESTING):
+        key = pool.keys[turn]
+        pool.fail(key, label)
+        if row_of(label).lasts is Lasts.CONFIRMED:
+            pool.fail(key, label, "/key")
+        # Keys that failed earlier may be tried again meanwhile; that, too, is not the client's.
+        assert {answer.status_code for answer in pool.call_until_refused(key)} == {200}, label
+        assert pool.health()["usable"] < len(pool.keys), label
+    met = [pool.met(key) for key in pool.keys[: len(RESTING)]]
+    assert max(met) < 20  # they rest: most calls don't meet them
+    before = [pool.requests_of(key) for key in pool.keys]
+    pool.mend()
+    wait_for(pool.is_whole, SECONDS_UNTIL_WHOLE)
+    wait_for(
+        lambda: pool.is_whole() and all(pool.requests_of(k) > n for k, n in zip(pool.keys, before, strict=True)),
+        SECONDS_UNTIL_WHOLE,
+    )
+
+
+@pytest.mark.parametrize("quota", ["free_per_minute", "free_per_day"])
+def test_an_account_without_free_requests_goes_on_with_models_that_cost(new_pool, stand_in, quota):
+    pool = new_pool(5)
+    poor = pool.keys[0]
+    stand_in.control("PATCH", "accounts", id=poor["account"], **{quota: 0})
+    stand_in.control("DELETE", "log")
+
+    def free_calls() -> int:
+        entries = stand_in.control("GET", "log")["requests"]
+        return sum(entry["key_hash"] == poor["hash"] and entry["status"] == 429 for entry in entries)
+
+    while not free_calls():
+        assert pool.call(model=FREE_MODEL).status_code == 200
+    for _ in range(15):
+        assert pool.call(model=FREE_MODEL).status_code == 200
+    assert free_calls() <= 2  # two if a new minute began meanwhile
+    before = pool.requests_of(poor)
+    wait_for(lambda: pool.call().status_code == 200 and pool.requests_of(poor) > before)
+    assert pool.health()["usable"] == 5
+
+
+def test_an_outage_of_all_keys_ends_with_the_first_call_after_it(new_pool):
+    pool = new_pool(5)
+    for key in pool.keys:
+        pool.fail(key, "401b", "/")
+    statuses = {pool.call().status_code for _ in range(10)}
+    assert statuses <= {502, 429}
+    assert "outage_suspected" in pool.gateway.log()
+    assert pool.health()["usable"] == 5
+    pool.mend()
+    assert pool.call().status_code == 200
+    wait_for(lambda: pool.call().status_code == 200 and "outage_over" in pool.gateway.log())
+
+
+def test_a_suspect_of_a_small_pool_is_back_when_openrouter_accepts_it(new_pool):
+    pool = new_pool(1)
+    [key] = pool.keys
+    for path in ("/chat/completions", "/key"):
+        pool.fail(key, "401b", path)
+    assert pool.call().status_code == 502
+    answer = pool.call()
+    assert answer.status_code == 429
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    pool.mend()
+    wait_for(lambda: pool.health()["usable"] == 1, SECONDS_UNTIL_WHOLE)
+    assert pool.call().status_code == 200

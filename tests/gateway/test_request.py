@@ -1,0 +1,57 @@
+"""What goes up beside the body: a few headers; and what keeps a caller's calls together."""
+
+import pytest
+
+from formats.body import CallBody
+from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from foundation.errors import BadRequest
+from gateway.request import forwarded_headers
+from tests.support.data_plane import request
+
+
+def test_only_listed_headers_go_up():
+    environ = {
+        "HTTP_X_SESSION_ID": "s-1",
+        "HTTP_X_OPENROUTER_METADATA": "enabled",
+        "HTTP_AUTHORIZATION": "Bearer theirs",
+        "HTTP_COOKIE": "a=b",
+        "HTTP_X_OPENROUTER_CACHE": "true",
+        "HTTP_HTTP_REFERER": "https://theirs",
+        "HTTP_X_TITLE": "theirs",
+        "HTTP_X_FORWARDED_FOR": "1.2.3.4",
+        "HTTP_X_API_KEY": "theirs",
+        "HTTP_ANTHROPIC_VERSION": "2023-06-01",
+        "HTTP_ANTHROPIC_BETA": "a,b",
+        "HTTP_ANTHROPIC_DANGEROUS_DIRECT_BROWSER_ACCESS": "true",
+    }
+    shared = b"X-Session-Id: s-1\r\nX-OpenRouter-Metadata: enabled\r\n"
+    for api in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES):
+        assert forwarded_headers(api, environ) == shared
+    of_anthropic = b"Anthropic-Version: 2023-06-01\r\nAnthropic-Beta: a,b\r\n"
+    assert forwarded_headers(MESSAGES, environ) == shared + of_anthropic
+
+
+@pytest.mark.parametrize("value", ["", "a\r\nAuthorization: Bearer x", "a\nb", "\x00", "é", "x" * 1025, "a\x7f"])
+@pytest.mark.parametrize("variable", sorted(MESSAGES.forwarded))
+def test_a_value_that_is_no_header_is_refused(variable, value):
+    with pytest.raises(BadRequest, match=MESSAGES.forwarded[variable]):
+        forwarded_headers(MESSAGES, {variable: value})
+
+
+HEADER = b"X-OpenRouter-Metadata: X-Session-Id: no\r\nX-Session-Id: of-header\r\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "headers", "session", "expected"),
+    [
+        ("off", HEADER, "of-body", None),
+        ("user", HEADER, "of-body", "7"),
+        ("session", b"", None, None),
+        ("session", b"", "of-body", "7/of-body"),
+        ("session", HEADER, None, "7/of-header"),
+        ("session", HEADER, "of-body", "7/of-body"),
+    ],
+)
+def test_what_keeps_calls_together_is_always_the_callers_own(rule, headers, session, expected):
+    call = request(headers=headers, user_id=7)
+    assert call.sticky_text(rule, CallBody("m", False, session)) == expected

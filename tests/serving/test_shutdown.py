@@ -1,0 +1,105 @@
+"""Told to stop, a server lets running answers finish; killed, it starts again as if nothing had been."""
+
+import signal
+import threading
+
+import psutil
+import pytest
+import requests
+
+from tests.support.gateway import body_of, new_derived_key, read_all, run, wait_for
+from tests.support.scripted_upstream import SSE, ScriptedUpstream, chunked, json_answer
+
+EVENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.fixture
+def upstream():
+    scripted = ScriptedUpstream()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(params=["granian", "gunicorn"])
+def settings(request, upstream, tmp_path):
+    return {
+        "SERVER": request.param,
+        "SERVER_THREADS": 16,
+        "OPENROUTER_API_URL": upstream.url,
+        "OPENROUTER_API_KEYS": f"sk-or-v1-{'b' * 64}",
+        "DATA_DIR": tmp_path / "data",
+        "KEEPALIVE_SECONDS": 1,
+    }
+
+
+def test_a_running_stream_finishes_after_sigterm(settings, upstream, start):
+    gateway = start(**settings)
+    gate = threading.Event()
+    upstream.play("m", SSE, chunked(EVENT, end=False), gate, chunked(EVENT, DONE))
+    connection = gateway.open_chat(gateway.new_user(), "m")
+    received = b""
+    while EVENT not in received:
+        received += connection.recv(65536)
+    gateway.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not accepts(gateway))
+    gate.set()
+    body = body_of(received + read_all(connection)).replace(b": keep-alive\n\n", b"")
+    assert body == EVENT + EVENT + DONE
+    assert gateway.process.wait(30) == 0
+
+
+def accepts(gateway):
+    try:
+        # gunicorn leaves its socket open while it drains, and whoever connects waits.
+        return requests.get(f"{gateway.url}/api/health", timeout=1).ok
+    except OSError:
+        return False
+
+
+def test_after_a_kill_accounts_sessions_and_pool_are_as_before(settings, upstream, start, tmp_path):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    gateway = start(**settings)
+    account = {"username": "before@example.com", "derived_key": new_derived_key()}
+    assert gateway.post("/register", account).status_code == 201
+    tokens = gateway.post("/login", account).json()
+    for process in children_of(gateway):
+        process.kill()
+    gateway.stop(signal.SIGKILL)
+    again = start(**settings)
+    assert again.chat(tokens["token"], "m").status_code == 200
+    assert again.post("/api/auth/refresh", {"refresh_token": tokens["refresh_token"]}).status_code == 200
+    assert again.post("/login", account).status_code == 200
+    assert again.post("/register", account).json()["message"] == "Username already exists"
+
+
+def test_uses_counted_until_a_stop_are_written(settings, upstream, start, tmp_path):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    gateway = start(**settings)
+    token = gateway.new_user()
+    for _ in range(7):
+        assert gateway.chat(token, "m").status_code == 200
+    assert gateway.stop() == 0
+    again = start(**settings)
+    shown = run("-m", "flask", "--app", "app", "pool", **again.settings).stdout
+    assert '"used":7' in shown
+
+
+def children_of(gateway):
+    return psutil.Process(gateway.process.pid).children(recursive=True)
+
+
+def workers_of(gateway):
+    return [child for child in children_of(gateway) if "app:app" in child.cmdline()]
+
+
+def test_granians_worker_ends_when_its_parent_was_killed(upstream, start, tmp_path):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    settings = {"DATA_DIR": tmp_path / "data", "SERVER_THREADS": 16, "SERVER_WORKERS": 2}
+    gateway = start(OPENROUTER_API_URL=upstream.url, **settings)
+    assert gateway.post("/register", {}).status_code == 400  # one worker has begun to serve, maybe no other
+    wait_for(lambda: len(workers_of(gateway)) == 2)
+    workers = workers_of(gateway)
+    gateway.stop(signal.SIGKILL)
+    _gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive, "an orphaned worker would hold the port against its successor"

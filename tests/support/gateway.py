@@ -1,0 +1,293 @@
+"""Starts the gateway and its background service as processes of their own, and speaks to them over sockets."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import pty
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+import app
+from config import sources
+
+ROOT = Path(__file__).parents[2]
+ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
+JSON = {"Content-Type": "application/json"}
+# A string with parameters, as structured fields write them (RFC 9651).
+RATE_LIMIT = r'"[a-z-]+"(?:;[a-z]+=(?:\d+|"[a-z-]+"))+'
+# All users of the tests come from one address.
+ANY_NUMBER = {
+    "LOGIN_RATE_LIMIT_PER_MINUTE": 0,
+    "LOGIN_RATE_LIMIT_ACCOUNT_PER_MINUTE": 0,
+    "CHECK_USERNAME_RATE_LIMIT_PER_MINUTE": 0,
+    "ADMIN_RATE_LIMIT_PER_MINUTE": 0,
+    "PAGE_RATE_LIMIT_PER_MINUTE": 0,
+}
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below those that the system gives to outgoing connections by itself."""
+    while True:
+        port = secrets.choice(range(10_000, 30_000))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def new_derived_key() -> str:
+    """What a client would send: 64 random base64url characters."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(48)).decode()
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """The environment of a child process: nothing of the developer's own configuration, then these settings."""
+    kept = ("PATH", "HOME", "LANG", "TMPDIR")
+    base = {name: os.environ[name] for name in kept if name in os.environ}
+    base |= {"ENV_FILE": os.devnull, "FLASK_SKIP_DOTENV": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return base | {name: str(value) for name, value in settings.items()}
+
+
+@dataclasses.dataclass
+class Gateway:
+    """A running gateway. Its log is a file; `settings` is the environment it was started with."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log_file: Path
+    settings: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def post(self, path: str, body: Any = None, token: str | None = None, **more: Any) -> requests.Response:
+        headers = more.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
+        return requests.post(self.url + path, json=body, headers=headers, timeout=30, **more)
+
+    def get(self, path: str, token: str | None = None) -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return requests.get(self.url + path, headers=headers, timeout=30)
+
+    def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> requests.Response:
+        """A request of any method; body: JSON."""
+        headers = {"Authorization": f"Bearer {token}".encode()} if token is not None else {}
+        return requests.request(method, self.url + path, json=body, headers=headers, timeout=30)
+
+    def new_user(self) -> str:
+        """Register somebody new and return their access token."""
+        account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
+        assert self.post("/register", account).status_code == 201
+        answer = self.post("/login", account)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["token"]
+
+    def chat(self, token: str, model: str = "openai/gpt-4o-mini", **fields: Any) -> requests.Response:
+        """Ask the model something, through the gateway."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100, **fields}
+        return self.post("/v1/chat/completions", body, token, stream=bool(fields.get("stream")))
+
+    def open_chat(self, token: str, model: str, stream: bool = True, **fields: Any) -> socket.socket:
+        """Send a chat request and return the connection, to read the answer byte by byte."""
+        body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "Hello"}], **fields}
+        return self.open_raw(json.dumps(body).encode(), f"Authorization: Bearer {token}\r\n")
+
+    def open_raw(self, body: bytes, headers: str = "", path: str = "/v1/chat/completions") -> socket.socket:
+        head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection.sendall(head.encode() + body)
+        return connection
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End the gateway and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def user_id_of(token: str) -> int:
+    """Whose access token it is."""
+    payload = token.split(".")[1]
+    return int(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
+
+
+def refusal_of(answer: requests.Response) -> str:
+    """The message of a refusal; asserts that it has the one shape and the headers of every answer."""
+    assert 400 <= answer.status_code < 500 or answer.status_code == 503, (answer.status_code, answer.text)
+    assert answer.headers["Content-Type"] == "application/json"
+    body = answer.json()
+    message = body["message"]
+    assert isinstance(message, str)
+    assert message
+    assert set(body) == {"error", "message", "detail"}
+    assert set(body["error"]) == {"code", "message", "type", "param", "metadata"}
+    assert body["detail"] == body["error"]["message"] == message
+    assert body["error"]["code"] == answer.status_code
+    assert set(body["error"]["metadata"]) == {"error_type"}
+    check_headers(answer)
+    return message
+
+
+def rate_limits_in(field: str) -> dict[str, dict[str, int | str]]:
+    """A RateLimit header, parsed: names and their parameters."""
+    assert re.fullmatch(rf"{RATE_LIMIT}(?:, {RATE_LIMIT})*", field), field
+    parsed: dict[str, dict[str, int | str]] = {}
+    for item in field.split(", "):
+        name, *parameters = item.split(";")
+        pairs = (parameter.split("=") for parameter in parameters)
+        parsed[name.strip('"')] = {key: int(value) if value.isdigit() else value.strip('"') for key, value in pairs}
+    return parsed
+
+
+def check_headers(answer: requests.Response) -> None:
+    """Assert the headers that every answer has."""
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def wait_for(find: Callable[[], Any], seconds: float = 60) -> Any:
+    """Ask until there is an answer, and return it. seconds: long enough for a machine that does much else beside."""
+    deadline = time.monotonic() + seconds
+    while not (found := find()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    received = bytearray()
+    with connection:
+        while data := connection.recv(1 << 20):
+            received += data
+    return bytes(received)
+
+
+def body_of(answer: bytes) -> bytes:
+    """The body of a raw answer, with its chunks put together."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    if b"transfer-encoding: chunked" not in head.lower():
+        return rest
+    body = b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body += rest[: int(size or b"0", 16)]
+        rest = rest[int(size or b"0", 16) + 2 :]
+    return body
+
+
+def start_gateway(log_file: Path, by_app_py: bool = False, **settings: object) -> Gateway:
+    """Start a gateway and wait until it answers. The caller stops it.
+
+    by_app_py: with `python app.py`, as people do. It checks and then becomes the server; without the checks a start
+    costs half, and the tests start hundreds.
+    """
+    port = int(str(settings.pop("PORT", 0))) or free_port()
+    env = environment(PORT=port, **ANY_NUMBER | settings)
+    command, whole_env = [sys.executable, "app.py"], env
+    if not by_app_py:
+        command, whole_env = app.server_process(sources.load(env), env)
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=whole_env, stdout=log, stderr=log)
+    gateway = Gateway(process, port, log_file, env)
+
+    def answers() -> bool:
+        assert process.poll() is None, f"the gateway ended with {process.returncode}:\n{gateway.log()}"
+        try:
+            return gateway.get("/api/health").status_code in {200, 503}
+        except requests.RequestException:
+            return False
+
+    try:
+        wait_for(answers)
+    except BaseException:
+        gateway.stop(signal.SIGKILL)
+        raise
+    return gateway
+
+
+def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
+    """What so many threads return that begin in one instant."""
+    start, results = threading.Barrier(count), []
+
+    def run() -> None:
+        start.wait()
+        results.append(work())
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == count
+    return results
+
+
+def in_processes(count: int, prepare: str, race: str, *arguments: str, **settings: object) -> list[str]:
+    """Run Python in several processes at once; `race` begins when all have prepared. Returns what they printed."""
+    program = f"import sys\n{prepare}\nprint('ready', flush=True)\nsys.stdin.readline()\n{race}"
+    command = [sys.executable, "-c", program, *arguments]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    env = environment(**settings)
+    started = [subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) for _ in range(count)]
+    for process in started:
+        assert process.stdout
+        process.stdout.readline()
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ended = [(process.communicate(timeout=60), process.returncode) for process in started]
+    complaints = [complaint for (_, complaint), code in ended if code]
+    assert not complaints, complaints[0]
+    return [printed for (printed, _), _ in ended]
+
+
+def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's programs to its end."""
+    env = environment(**settings)
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def on_terminal(
+    *command: str, typed: Mapping[str, str] | None = None, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's programs on a terminal. typed: the answer to each prompt. stdout: all that is seen."""
+    ours, theirs = pty.openpty()
+    env = environment(**{"COLUMNS": 120, "TERM": "xterm"} | settings)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, start_new_session=True, **streams)
+    os.close(theirs)
+    left, seen = dict(typed or {}), b""
+    try:
+        while data := os.read(ours, 4096):
+            seen += data
+            for prompt in [prompt for prompt in left if prompt.encode() in seen]:
+                os.write(ours, f"{left.pop(prompt)}\n".encode())
+    except OSError:  # how a terminal ends
+        pass
+    os.close(ours)
+    without_colours = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    return subprocess.CompletedProcess(command, process.wait(20), without_colours)

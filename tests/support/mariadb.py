@@ -1,0 +1,106 @@
+"""A private MariaDB (or MySQL) server on a free port, started and stopped by the suite."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pymysql
+
+from config.settings import Config
+from db import Database, database_url
+from tests.support.gateway import free_port, wait_for
+
+
+class DatabaseServer:
+    """One server process with its data in a folder. more_options: what to start it with besides."""
+
+    def __init__(self, folder: Path, *more_options: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._made = 0
+        self._schema: list[str] = []
+        program = shutil.which("mariadbd") or shutil.which("mysqld") or "/usr/sbin/mariadbd"
+        installer = shutil.which("mariadb-install-db")
+        data, temporary = folder / "data", folder / "tmp"
+        # Of its own: a server that starts deletes what others have in a shared one.
+        temporary.mkdir(parents=True, exist_ok=True)
+        options = ["--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}", "--user=root"]
+        if installer:
+            install = [installer, *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        else:
+            install = [program, *options, "--initialize-insecure"]
+        installed = subprocess.run(install, check=False, capture_output=True, text=True)
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+        self._command = [
+            program,
+            *options,
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={folder}/s",
+            f"--pid-file={folder}/pid",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            # Tests make tables by the thousand. A server that is killed loses nothing by this, a machine would.
+            "--innodb-file-per-table=0",
+            "--innodb-flush-method=nosync",
+            "--loose-sync-frm=0",
+            "--skip-log-bin",
+            # The defaults that installations in the wild still have: what we store must not depend on them.
+            "--character-set-server=latin1",
+            "--collation-server=latin1_swedish_ci",
+            *more_options,
+        ]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        wait_for(self._answers, 60)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        try:
+            self.execute("SELECT 1")
+        except pymysql.OperationalError:
+            return False
+        return True
+
+    def execute(self, statement: str, database: str | None = None, *more: str) -> tuple[tuple[object, ...], ...]:
+        """Run one statement, and more after it, as root; returns the last one's rows."""
+        with (
+            pymysql.connect(
+                host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            for each in (statement, *more):
+                cursor.execute(each)
+            return tuple(cursor.fetchall())
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        self._made += 1
+        self.execute(f"CREATE DATABASE test_{self._made}")
+        return f"mysql://root@127.0.0.1:{self.port}/test_{self._made}"
+
+    def fill(self, url: str) -> None:
+        """Give an empty database what migrations would make of it, in a part of their time."""
+        if not self._schema:
+            template = self.new_database()
+            database = Database(database_url(Config(database_url=template)))
+            database.upgrade()
+            database.close()
+            name = template.rpartition("/")[2]
+            tables = [str(row[0]) for row in self.execute("SHOW TABLES", name)]
+            self._schema = [str(self.execute(f"SHOW CREATE TABLE {table}", name)[0][1]) for table in tables]
+            self._schema += [f"INSERT INTO {table} SELECT * FROM {name}.{table}" for table in tables]
+        self.execute("SET foreign_key_checks = 0", url.rpartition("/")[2], *self._schema)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the server; its data stay."""
+        self.process.send_signal(number)
+        self.process.wait(30)

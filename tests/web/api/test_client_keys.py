@@ -1,0 +1,275 @@
+"""A user's client keys over HTTP: right for the owner, as if they were not there for anybody else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
+from tests.support.billing import user_of
+from tests.support.gateway import Gateway, check_headers, refusal_of
+
+ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
+PATH = "/api/api-keys"
+LATER = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
+LIMITED = {
+    "name": "nightly report",
+    "description": "reads mail",
+    "scopes": ["chat", "embeddings"],
+    "models": ["anthropic/*", "openai/gpt-4o-mini"],
+    "upstreams": ["openrouter"],
+    "rpm": 60,
+    "expires_at": LATER.isoformat(),
+}
+BUDGET = {"limit_usd": 2.5, "period": "day", "recovery": "steady"}
+FIELDS = {
+    *LIMITED,
+    "id",
+    "user_id",
+    "key_hint",
+    "state",
+    "budget",
+    "created_at",
+    "updated_at",
+    "last_used",
+    "revoked_at",
+}
+
+
+@pytest.fixture(scope="module")
+def served(modules_database_url: str, start: Callable[..., Gateway], stand_in: Any) -> Gateway:
+    """A gateway with an operator, where a user may have five client keys; once on each kind of database."""
+    secrets = {"SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "ADMIN_TOKEN": ADMIN_TOKEN}
+    return start(
+        DATABASE_URL=modules_database_url, OPENROUTER_API_URL=stand_in.address, MAX_CLIENT_KEYS_PER_USER=5, **secrets
+    )
+
+
+@pytest.fixture
+def owner(served: Gateway) -> str:
+    return served.new_user()
+
+
+def ask(gateway: Gateway, method: str, path: str, token: str | None, body: Any = None) -> requests.Response:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = requests.request(method, gateway.url + path, json=body, headers=headers, timeout=30)
+    check_headers(answer)
+    return answer
+
+
+def shown(answer: requests.Response, status: int = 200) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def make(gateway: Gateway, token: str, **fields: Any) -> dict[str, Any]:
+    return shown(ask(gateway, "POST", PATH, token, {"name": "k"} | fields), 201)
+
+
+# ── the owner
+
+
+def test_a_key_is_made_shown_changed_and_revoked(served, owner):
+    made = make(served, owner, **LIMITED, budget=BUDGET)
+    secret = made.pop("key")
+    assert re.fullmatch(r"sk-auto-[\w-]{43}", secret)
+    assert set(made) == FIELDS
+    assert made["key_hint"] == f"{secret[:10]}****"
+    assert (made["user_id"], made["state"], made["last_used"]) == (user_of(owner), "active", None)
+    assert {name: made[name] for name in LIMITED if name != "expires_at"}.items() <= LIMITED.items()
+    assert datetime.fromisoformat(made["expires_at"]) == LATER
+    assert made["budget"].items() >= (BUDGET | {"spent_usd": 0.0}).items()
+    path = f"{PATH}/{made['id']}"
+    assert shown(ask(served, "GET", path, owner)) == made
+    page = shown(ask(served, "GET", PATH, owner))
+    assert page == {"items": [made], "total": 1, "page": 1, "page_size": 20}
+    changed = shown(ask(served, "PATCH", path, owner, {"models": None, "name": "other", "budget": None}))
+    assert (changed["models"], changed["name"], changed["budget"]) == (None, "other", None)
+    same = FIELDS - {"models", "name", "budget", "updated_at"}
+    assert {name: changed[name] for name in same} == {name: made[name] for name in same}
+    revoked = shown(ask(served, "DELETE", path, owner))
+    assert (revoked["state"], revoked["id"]) == ("revoked", made["id"])
+    for method, body in (("GET", None), ("PATCH", {}), ("DELETE", None)):
+        assert ask(served, method, path, owner, body).status_code == 404
+    assert shown(ask(served, "GET", PATH, owner))["total"] == 0
+
+
+def test_the_secret_is_shown_once_and_never_logged(served, owner):
+    secret = make(served, owner)["key"]
+    assert served.get("/api/quota", secret).status_code == 200
+    assert secret[8:] not in ask(served, "GET", PATH, owner).text
+    assert secret[8:] not in ask(served, "GET", "/admin/keys", ADMIN_TOKEN).text
+    assert secret[8:] not in served.log()
+
+
+def test_pages_are_cut_newest_first(served, owner):
+    made = [make(served, owner)["id"] for _ in range(3)]
+    page = shown(ask(served, "GET", f"{PATH}?page=2&page_size=1", owner))
+    assert ([item["id"] for item in page["items"]], page["total"]) == ([made[1]], 3)
+    for query in ("page=0", "page_size=101", "user_id=1", "state=active"):
+        assert ask(served, "GET", f"{PATH}?{query}", owner).status_code == 400
+
+
+def test_a_user_has_a_bounded_number_of_keys(served, owner):
+    made = [make(served, owner) for _ in range(5)]
+    refused = ask(served, "POST", PATH, owner, {"name": "one more"})
+    assert refused.status_code == 409
+    assert "may have 5 client keys" in refusal_of(refused)
+    ask(served, "DELETE", f"{PATH}/{made[0]['id']}", owner)
+    make(served, owner)
+
+
+def test_every_change_is_audited_by_who_made_it(served, owner):
+    made = make(served, owner, name="audited")
+    ask(served, "PATCH", f"{PATH}/{made['id']}", owner, {"rpm": 5})
+    ask(served, "DELETE", f"{PATH}/{made['id']}", owner)
+    subject = f"subject=client-key/{made['id']}"
+    actions = [line for line in served.log().splitlines() if subject in line]
+    assert [word for line in actions for word in ("made", "changed", "revoked") if f"client_key_{word}" in line] == [
+        "made",
+        "changed",
+        "revoked",
+    ]
+    assert all(f"actor=user/{user_of(owner)}" in line for line in actions)
+
+
+# ── others
+
+
+def test_a_teammate_and_a_stranger_see_and_change_nothing(served, owner):
+    made = make(served, owner, **LIMITED)
+    path = f"{PATH}/{made['id']}"
+    unknown = ask(served, "GET", f"{PATH}/999999", owner)
+    teammate = served.new_user()
+    for method, body in (("GET", None), ("PATCH", {"name": "mine"}), ("DELETE", None)):
+        refused = ask(served, method, path, teammate, body)
+        assert refused.status_code == unknown.status_code == 404
+        assert refusal_of(refused) == refusal_of(unknown).replace("999999", str(made["id"]))
+        for stranger in (None, "sk-auto-" + "A" * 43, ADMIN_TOKEN):
+            assert ask(served, method, path, stranger, body).status_code == 401
+    assert shown(ask(served, "GET", PATH, teammate))["items"] == []
+    still = shown(ask(served, "GET", path, owner))
+    assert still == {name: value for name, value in made.items() if name != "key"}
+
+
+def test_a_client_key_cannot_administer_keys(served, owner):
+    made = make(served, owner)
+    for method, path, body in (
+        ("GET", PATH, None),
+        ("POST", PATH, {"name": "more"}),
+        ("PATCH", f"{PATH}/{made['id']}", {"rpm": None}),
+        ("DELETE", f"{PATH}/{made['id']}", None),
+        ("GET", "/api/tokens", None),
+        ("POST", "/api/tokens", {"name": "t"}),
+        ("GET", "/api/usage/stats", None),
+        ("GET", "/api/usage/logs", None),
+        ("GET", "/api/v1/stats", None),
+        ("GET", "/api/v1/keys", None),
+        ("GET", "/api/upstream", None),
+        ("PUT", "/api/upstream", {"choice": "shared_first"}),
+        ("POST", "/api/auth/logout", {}),
+    ):
+        refused = ask(served, method, path, made["key"], body)
+        assert refused.status_code == 403, (method, path)
+        assert "what was sent is of another kind (client key)" in refusal_of(refused)
+    assert ask(served, "GET", "/admin/keys", made["key"]).status_code == 403
+
+
+def test_a_client_key_sees_its_own_budget_and_not_its_owners(served, owner):
+    made = make(served, owner, budget=BUDGET)
+    assert shown(ask(served, "GET", "/api/quota", made["key"]))["limit_usd"] == 2.5
+    assert shown(ask(served, "GET", "/api/quota", owner))["limit_usd"] is None
+    plain = make(served, owner)
+    assert shown(ask(served, "GET", "/api/quota", plain["key"]))["limit_usd"] is None
+
+
+def test_a_budget_holds_from_the_keys_first_call_on(served, owner):
+    for _ in range(5):
+        made = make(served, owner, budget={"limit_usd": 0})
+        refused = served.chat(made["key"])
+        assert (refused.status_code, refused.json()["error"]["type"]) == (402, "quota_exceeded")
+
+
+def test_keys_are_shown_with_their_usage(served, owner):
+    made = make(served, owner, name="unused")
+    [item] = shown(ask(served, "GET", "/api/v1/keys", owner))["items"]
+    described = {
+        "client_key_id": made["id"],
+        "name": "unused",
+        "key_hint": made["key_hint"],
+        "state": "active",
+        "requests": 0,
+    }
+    assert item.items() >= described.items()
+    assert shown(ask(served, "GET", "/api/v1/keys", served.new_user()))["items"] == []
+
+
+# ── bad input
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": ""},
+        {"name": None},
+        {"name": ["x"]},
+        {"name": "a\nb"},
+        {"name": "x" * 191},
+        {"description": "\x00"},
+        {"scopes": []},
+        {"scopes": ["admin"]},
+        {"scopes": "chat"},
+        {"models": []},
+        {"models": ["a*b"]},
+        {"models": [7]},
+        {"models": {"$ne": 1}},
+        {"upstreams": ["../x"]},
+        {"rpm": 0},
+        {"rpm": True},
+        {"rpm": "5"},
+        {"rpm": 1e3},
+        {"expires_at": "2001-01-01T00:00:00Z"},
+        {"expires_at": "2999-01-01"},
+        {"expires_at": "9999-12-31T23:59:59-12:00"},
+        {"expires_at": 4_000_000_000},
+        {"expires_at": "tomorrow"},
+        {"budget": 5},
+        {"budget": {}},
+        {"budget": {"limit_usd": -1}},
+        {"budget": {"limit_usd": "5"}},
+        {"budget": {"limit_usd": 5, "period": "year"}},
+        {"budget": {"limit_usd": 5, "period": "none", "recovery": "steady"}},
+        {"budget": {"limit_usd": 5, "spent_usd": 0}},
+        {"user_id": 1},
+        {"key_hash": "0" * 64},
+        {"key": "sk-auto-" + "A" * 43},
+        {"revoked_at": None},
+        {"revision": 1},
+        {"id": 1},
+    ],
+)
+def test_what_makes_no_sense_is_a_400_and_changes_nothing(served, owner, fields):
+    made = make(served, owner, **LIMITED, budget=BUDGET)
+    for method, path in (("POST", PATH), ("PATCH", f"{PATH}/{made['id']}")):
+        refused = ask(served, method, path, owner, ({"name": "x"} if method == "POST" else {}) | fields)
+        assert refused.status_code == 400, refused.text
+        assert refusal_of(refused)
+    made.pop("key")
+    assert shown(ask(served, "GET", PATH, owner))["items"] == [made]
+
+
+@pytest.mark.parametrize("number", ["0", "9" * 18, "9" * 30, "-1", "x", "1.5", "1%20OR%201=1"])
+def test_what_is_no_id_is_a_404(served, owner, number):
+    for method, body in (("GET", None), ("PATCH", {"rpm": 1}), ("DELETE", None)):
+        assert ask(served, method, f"{PATH}/{number}", owner, body).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["'; DROP TABLE client_keys; --", "<img src=x onerror=alert(1)>", "%00", "名前 🙂"])
+def test_hostile_names_are_names(served, owner, name):
+    made = make(served, owner, name=name, description=name)
+    assert shown(ask(served, "GET", f"{PATH}/{made['id']}", owner))["name"] == name

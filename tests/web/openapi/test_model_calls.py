@@ -1,0 +1,28 @@
+"""Every path that carries model calls is in the document."""
+
+from __future__ import annotations
+
+from serving.door import PATHS
+from web.openapi import model_calls
+
+
+def test_every_path_of_the_data_plane_is_described():
+    described = model_calls.paths()
+    assert set(described) == set(PATHS)
+    assert all(set(item) == {"post"} for item in described.values())
+
+
+def test_aliases_differ_in_nothing_but_their_names():
+    described = [item["post"] | {"operationId": None} for item in model_calls.paths().values()]
+    summaries = {one["summary"] for one in described}
+    assert len({str(one) for one in described}) == len(summaries)
+
+
+def test_what_can_be_streamed_says_how():
+    for path, item in model_calls.paths().items():
+        content = item["post"]["responses"]["200"]["content"]
+        assert ("text/event-stream" in content) == ("embeddings" not in path)
+        assert all(
+            line.startswith(("data: ", "event: ", ""))
+            for line in content.get("text/event-stream", {}).get("example", "").split("\n")
+        )

@@ -1,0 +1,334 @@
+"""The page of keys in a real browser: made and shown once, renamed and replaced in place, synchronised, revoked."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from config.settings import OPENROUTER_KEY, Config
+from db import Database, database_url
+from tables import personal_keys
+from tests.support.gateway import wait_for
+from tests.web.pages.conftest import PHONE, accessibility_faults, has_no_sideways_scroll, tab_to
+
+PAYLOADS = ['"><img src=x onerror=alert(1)>', "{{7*7}}"]
+
+
+@pytest.fixture(scope="module")
+def site_settings(tmp_path_factory):
+    return {"MAX_API_KEYS_PER_USER": 3, "DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('site')}/x.db"}
+
+
+@pytest.fixture(scope="module")
+def database(site):
+    found = Database(database_url(Config(database_url=site.gateway.settings["DATABASE_URL"])))
+    yield found
+    found.close()
+
+
+def let_a_minute_pass(database):
+    """As far as the rows of all personal keys know."""
+    earlier = datetime.now(UTC) - timedelta(minutes=2)
+    database.transact(lambda tx: tx.execute(personal_keys.update().values(asked_at=earlier)))
+
+
+def used_key(stand_in, calls=1):
+    """A key of somebody's own at OpenRouter, which has been used today."""
+    key = stand_in.new_key(limit=5)["key"]
+    for _ in range(calls):
+        assert stand_in.chat(key).status_code == 200
+    return key
+
+
+def add_personal_key(page, name, key):
+    page.get_by_role("button", name="Add a key").click()
+    page.fill("#new-personal-key [name=name]", name)
+    page.fill("#new-personal-key [name=key]", key)
+    page.get_by_role("button", name="Add key").click()
+
+
+def api_total(site, person, path):
+    return site.gateway.get(path, person["token"]).json()["total"]
+
+
+# ── OpenRouter keys
+
+
+def test_a_key_of_ones_own_is_added_renamed_replaced_and_removed_and_never_told(page, site, person, stand_in):
+    first, second = used_key(stand_in), used_key(stand_in)
+    page.goto("/keys")
+    part = page.locator("#personal-keys")
+    expect(part).to_contain_text("No key yet")
+    add_personal_key(page, "laptop", first)
+    expect(part.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("dialog:modal")).to_have_count(0)
+    [shown] = site.gateway.get("/api/keys", person["token"]).json()["items"]
+    [cost] = site.gateway.get(f"/api/keys/{shown['id']}/usage", person["token"]).json()["items"]
+    bars = part.get_by_role("img")
+    expect(bars).to_have_attribute("aria-label", re.compile(rf"^{cost['date']}: \$0\.\d+$"))
+    expect(part).to_contain_text("$5.00")
+    name = part.get_by_label("Name of")
+    name.fill("desk")
+    name.press("Enter")
+    wait_for(lambda: site.gateway.get("/api/keys", person["token"]).json()["items"][0]["name"] == "desk")
+    expect(part.get_by_role("button", name="Replace desk")).to_be_visible()
+    part.get_by_role("button", name="Replace desk").click()
+    page.fill("dialog:modal [name=key]", second)
+    page.get_by_role("button", name="Replace key").click()
+    expect(part.locator("td code")).to_have_text(f"{second[:11]}****")
+    assert first[11:] not in page.content()
+    assert second[11:] not in page.content()
+    events = site.gateway.get("/api/auth/events", person["token"]).json()["items"]
+    assert [one["details"] for one in events if one["action"] == "personal_key_changed"] == [
+        {"name": "desk", "is_replaced": True},
+        {"name": "desk", "is_replaced": False},
+    ]
+    part.get_by_role("button", name="Remove desk").click()
+    expect(part).to_contain_text("No key yet")
+    assert api_total(site, person, "/api/keys") == 0
+
+
+def test_what_openrouter_refuses_is_said_in_the_dialog_and_not_stored(page, site, person, stand_in):
+    page.goto("/keys")
+    add_personal_key(page, "made up", "sk-or-v1-" + "0" * 64)
+    expect(page.locator("dialog:modal").get_by_role("alert")).to_contain_text("OpenRouter does not accept this key")
+    assert api_total(site, person, "/api/keys") == 0
+    key = used_key(stand_in)
+    page.fill("#new-personal-key [name=key]", key)
+    page.get_by_role("button", name="Add key").click()
+    expect(page.locator("#personal-keys tbody tr")).to_have_count(1)
+    add_personal_key(page, "twice", key)
+    expect(page.locator("dialog:modal").get_by_role("alert")).to_contain_text("already")
+    assert api_total(site, person, "/api/keys") == 1
+
+
+def test_a_key_is_synchronised_once_a_minute(page, site, person, stand_in, database):
+    made = stand_in.new_key(limit=5)
+    page.goto("/keys")
+    add_personal_key(page, "laptop", made["key"])
+    row = page.locator("#personal-keys tbody tr")
+    expect(row).to_contain_text("$0.00")
+    assert stand_in.chat(made["key"]).status_code == 200
+    sync = page.get_by_role("button", name="Sync now: laptop")
+    sync.click()
+    expect(page.locator("#notices")).to_contain_text("once a minute")
+    expect(row.get_by_role("img")).to_have_count(0)
+    let_a_minute_pass(database)
+    sync.click()
+    expect(row.get_by_role("img")).to_have_count(1)
+    expect(sync).to_be_focused()
+    stand_in.control("POST", "faults", row="401b", path="/key", key=made["hash"], times=1)
+    let_a_minute_pass(database)
+    sync.click()
+    expect(row).to_contain_text("suspect")
+    expect(row).to_contain_text("OpenRouter does not accept this key")
+
+
+# ── client keys
+
+
+def test_a_client_key_has_the_limits_of_the_form_and_a_wrong_one_is_said(page, site, person):
+    page.goto("/keys")
+    page.get_by_role("button", name="New key").click()
+    fields = {"name": "report", "models": "openai/*\n\nanthropic/claude\n", "limit_usd": "lots", "rpm": "7"}
+    for name, value in fields.items():
+        page.fill(f"#new-client-key [name={name}]", value)
+    page.fill("#new-client-key [name=last_day]", "2098-12-31")
+    page.get_by_role("button", name="Make key").click()
+    expect(page.locator("dialog:modal").get_by_role("alert")).to_contain_text("limit_usd must be a number")
+    page.fill("#new-client-key [name=limit_usd]", "2.5")
+    page.get_by_role("button", name="Make key").click()
+    expect(page.locator("#made-key")).to_contain_text("sk-auto-")
+    expect(page.locator("#client-keys")).to_contain_text("until 2098-12-31")
+    [key] = site.gateway.get("/api/api-keys", person["token"]).json()["items"]
+    assert (key["models"], key["rpm"], key["budget"]["limit_usd"]) == (["anthropic/claude", "openai/*"], 7, 2.5)
+    assert key["expires_at"].startswith("2098-12-31T23:59:59")
+
+
+def test_when_a_key_or_a_token_was_used_last_is_shown(page, site, person):
+    keys = {"/api/api-keys": "key", "/api/tokens": "token"}
+    texts = {path: site.gateway.post(path, {"name": "used"}, person["token"]).json()[keys[path]] for path in keys}
+    assert site.gateway.chat(texts["/api/api-keys"]).status_code == 200
+    assert site.gateway.get("/api/v1/stats", texts["/api/tokens"]).status_code == 200
+    days = []
+    for path in keys:
+        items = wait_for(
+            lambda path=path: [
+                one for one in site.gateway.get(path, person["token"]).json()["items"] if one["last_used"]
+            ]
+        )
+        days.append(items[0]["last_used"][:10])
+    page.goto("/keys")
+    for part, day in zip(("#client-keys", "#api-tokens"), days, strict=True):
+        expect(page.locator(f"{part} tbody tr")).to_contain_text(f"{day} ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-or-v1-" + "a" * 64,
+        "sk-or-0123456789_-cdef",
+        "sk-or-0123456789abcde",
+        "sk-or-" + "x" * 201,
+        "sk-auto-0123456789abcdef",
+        "sk-or-0123456789abcdef!",
+        "SK-OR-0123456789abcdef",
+        "sk-or-0123456789abcdeé",
+    ],
+)
+def test_the_browser_takes_the_form_of_a_key_that_the_service_takes(page, person, text):
+    is_right = bool(OPENROUTER_KEY.fullmatch(text))
+    page.goto("/keys")
+    page.get_by_role("button", name="Add a key").click()
+    field = page.locator("#new-personal-key [name=key]")
+    field.evaluate("field => field.removeAttribute('maxlength')")
+    field.press_sequentially("sk")
+    hint = page.locator("#new-personal-key-format")
+    expect(hint).to_have_text("A key begins with sk-or-, and at least 16 letters, digits, - or _ follow")
+    field.fill(text)
+    assert field.evaluate("field => field.validity.valid") is is_right
+    expect(hint).to_contain_text("This has the form of a key" if is_right else "A key begins with sk-or-")
+
+
+# ── API tokens
+
+
+def test_a_token_is_shown_once_reads_usage_and_is_refused_once_revoked(page, site, person):
+    page.goto("/keys")
+    page.get_by_role("button", name="New token").click()
+    page.fill("#new-api-token [name=name]", "chart")
+    page.fill("#new-api-token [name=last_day]", "2999-01-01")
+    page.get_by_role("button", name="Make token").click()
+    expect(page.locator("dialog:modal").get_by_role("alert")).to_contain_text("expires_at must be a time")
+    page.fill("#new-api-token [name=last_day]", "2098-12-31")
+    page.get_by_role("button", name="Make token").click()
+    text = page.locator("#made-token").inner_text()
+    expect(page.locator("#api-tokens")).to_contain_text("2098-12-31")
+    assert site.gateway.get("/api/v1/stats", text).status_code == 200
+    page.reload()
+    expect(page.locator("#api-tokens")).to_contain_text("chart")
+    assert text not in page.content()
+    page.get_by_role("button", name="Revoke chart").click()
+    expect(page.locator("#api-tokens")).to_contain_text("No token yet")
+    wait_for(lambda: site.gateway.get("/api/v1/stats", text).status_code == 401)
+
+
+def test_a_token_is_made_and_revoked_by_keyboard_alone(page, site, person):
+    page.goto("/keys")
+    tab_to(page, "New token")
+    page.keyboard.press("Enter")
+    page.keyboard.type("by hand")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Copy")).to_be_focused()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.keyboard.press("Enter")
+    expect(page.locator("#notices")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert site.gateway.get("/api/v1/stats", copied).status_code == 200
+    tab_to(page, "Revoke by hand")
+    page.keyboard.press("Enter")
+    expect(page.locator("#api-tokens")).to_be_focused()
+    expect(page.locator("#api-tokens")).to_contain_text("No token yet")
+    tab_to(page, "New token")
+
+
+def test_many_tokens_come_in_pages(page, site, person):
+    for number in range(21):
+        assert site.gateway.post("/api/tokens", {"name": f"no. {number}"}, person["token"]).status_code == 201
+    page.goto("/keys")
+    rows = page.locator("#api-tokens tbody tr")
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Older").click()
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("no. 0")
+    page.get_by_role("button", name="Newer").click()
+    expect(rows).to_have_count(20)
+    page.context.clear_cookies()  # the session has ended: it goes on, after the log-in, with the page, not with a part
+    page.get_by_role("button", name="Older").click()
+    expect(page).to_have_url(f"{site.url}/login?next=/keys")
+
+
+# ── who may
+
+
+def test_nobody_elses_keys_are_shown_or_changed(site, stand_in):
+    owner, teammate = site.new_person(), site.new_person()
+    body = {"name": "secret plan", "key": used_key(stand_in)}
+    key = site.gateway.post("/api/keys", body, owner["token"]).json()["id"]
+    token = site.gateway.post("/api/tokens", {"name": "secret plan"}, owner["token"]).json()["id"]
+    client_key = site.gateway.post("/api/api-keys", {"name": "secret plan"}, owner["token"]).json()["id"]
+    changes = [
+        ("PUT", f"/keys/{key}", 403),
+        ("DELETE", f"/keys/{key}", 403),
+        ("POST", f"/keys/{key}/sync", 403),
+        ("DELETE", f"/keys/tokens/{token}", 404),
+        ("PUT", f"/keys/client/{client_key}", 404),
+        ("DELETE", f"/keys/client/{client_key}", 404),
+    ]
+    others = site.signed_in(teammate)
+    assert "secret plan" not in others.get(f"{site.url}/keys", timeout=10).text
+    for method, path, status in changes:
+        answer = others.request(method, site.url + path, data={"name": "mine"}, timeout=10)
+        assert answer.status_code == status, path
+        assert "secret plan" not in answer.text
+        stranger = requests.request(method, site.url + path, timeout=10, allow_redirects=False)
+        assert (stranger.status_code, stranger.headers["Location"]) == (303, "/login?next=/dashboard")
+        forged = requests.request(method, site.url + path, cookies=others.cookies, timeout=10)
+        assert forged.status_code == 403
+    owns = site.signed_in(owner)
+    assert owns.get(f"{site.url}/keys", timeout=10).text.count('value="secret plan"') >= 2
+    for method, path, _ in changes:
+        answer = owns.request(method, site.url + path, data={"name": "mine"}, timeout=10)
+        assert answer.status_code in ({404} if path.endswith("sync") else {200}), path
+
+
+@pytest.mark.parametrize("path", ["/keys/{}", "/keys/tokens/{}", "/keys/client/{}"])
+@pytest.mark.parametrize("number", [0, 2**63 - 1, 2**63, 10**30])
+def test_a_number_that_no_key_has_is_not_found(site, path, number):
+    http = site.signed_in(site.new_person())
+    assert http.delete(site.url + path.format(number), timeout=10).status_code == 404
+
+
+# ── how it looks
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_names_are_shown_as_they_are_and_do_nothing(page, site, person, stand_in, name):
+    for path, more in (("/api/api-keys", {}), ("/api/tokens", {}), ("/api/keys", {"key": used_key(stand_in)})):
+        assert site.gateway.post(path, {"name": name} | more, person["token"]).status_code == 201
+    page.goto("/keys")
+    assert [field.input_value() for field in page.locator("form.inline input").all()] == [name, name]
+    expect(page.locator("#api-tokens td").first).to_have_text(name)
+    expect(page.locator("main img")).to_have_count(0)
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: asked.append(dialog.message))
+    page.locator("#api-tokens").get_by_role("button", name=f"Revoke {name}").click()
+    expect(page.locator("#api-tokens")).to_contain_text("No token yet")
+    assert asked == [f"Revoke {name}? What uses it reads nothing any more within two seconds."]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible_and_fits_a_phone_with_keys_on_it(page, site, person, stand_in, scheme):
+    for path, more in (("/api/api-keys", {}), ("/api/tokens", {}), ("/api/keys", {"key": used_key(stand_in)})):
+        body = {"name": "a name without any space in it at all".replace(" ", "-") * 4} | more
+        assert site.gateway.post(path, body, person["token"]).status_code == 201
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size(PHONE)
+    page.goto("/keys")
+    assert accessibility_faults(page) == []
+    assert has_no_sideways_scroll(page)
+    for opener in ("New key", "Add a key", "New token"):
+        page.get_by_role("button", name=opener).click()
+        assert accessibility_faults(page) == []
+        page.get_by_role("button", name="Cancel").click()
+
+
+def test_the_page_speaks_chinese(page, person):
+    page.goto("/keys")
+    page.get_by_label("Language").select_option("zh")
+    for heading in ("密钥", "客户端密钥", "您的 OpenRouter 密钥", "API 令牌"):
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()

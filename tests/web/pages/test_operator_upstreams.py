@@ -1,0 +1,110 @@
+"""The operator's page of upstreams: added, changed and removed; a key goes in and never comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.support.gateway import ADMIN_TOKEN
+from tests.web.pages.conftest import accessibility_faults
+from tests.web.pages.operator_world import operator_settings
+
+
+@pytest.fixture(scope="module")
+def site_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return operator_settings(tmp_path_factory)
+
+
+KEY = "sk-an-upstreams-own-key-4711"
+URL = "http://127.0.0.1:9/v1"
+
+
+def known(site):
+    return {one["name"]: one for one in site.gateway.get("/admin/upstreams", ADMIN_TOKEN).json()["items"]}
+
+
+def latest_change(site):
+    entry = site.gateway.get("/admin/audit", ADMIN_TOKEN).json()["items"][0]
+    return entry["actor"], entry["action"], entry["details"]["has_new_key"]
+
+
+def test_an_upstream_is_added_changed_and_removed_and_its_key_is_never_shown(admins_page, site, admin):
+    page, actor = admins_page, f"user/{admin.id}"
+    bodies: list[str] = []
+    page.on("response", lambda answer: "/operator" in answer.url and bodies.append(answer.text()))
+    page.goto("/operator/upstreams")
+    expect(page.get_by_text("No upstream besides OpenRouter")).to_be_visible()
+    page.get_by_role("button", name="New upstream").click()
+    new = page.get_by_role("dialog", name="New upstream")
+    assert accessibility_faults(page) == []
+    new.get_by_label("Name").fill("mine")
+    new.get_by_label("Base URL").fill(URL)
+    new.get_by_label("Key; empty for none").fill(KEY)
+    new.get_by_label("Model prefixes").fill("mine/ =\nours/ = theirs/")
+    new.get_by_label("Prices").fill("* 0.15 0.6")
+    new.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("row", name="mine")).to_contain_text("sk-***4711")
+    added = known(site)["mine"]
+    assert added["model_prefixes"] == {"mine/": "", "ours/": "theirs/"}
+    assert added["prices"] == {"*": {"prompt": 0.15, "completion": 0.6}}
+    assert (added["is_active"], added["is_default"]) == (True, False)
+    assert latest_change(site) == (actor, "upstream_added", True)
+
+    page.get_by_role("button", name="Change mine").press("Enter")
+    form = page.get_by_role("dialog", name="Change mine")
+    expect(form.get_by_label("Key; empty to keep")).to_have_value("")
+    form.get_by_label("Seconds to the first content").fill("60")
+    form.get_by_label("In use").uncheck()
+    form.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("row", name="mine")).to_contain_text("off")
+    changed = known(site)["mine"]
+    assert changed["api_key"] == added["api_key"]
+    assert (changed["timeout_seconds"], changed["is_active"]) == (60, False)
+    assert (changed["model_prefixes"], changed["prices"]) == (added["model_prefixes"], added["prices"])
+    assert latest_change(site) == (actor, "upstream_changed", False)
+
+    page.get_by_role("button", name="Change mine").click()
+    form.get_by_label("Remove the stored key").check()
+    form.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("row", name="mine")).to_contain_text("none")
+    assert known(site)["mine"]["api_key"] is None
+
+    page.get_by_role("button", name="Remove mine").click()
+    expect(page.get_by_text("No upstream besides OpenRouter")).to_be_visible()
+    assert known(site) == {}
+    assert latest_change(site) == (actor, "upstream_removed", False)
+    assert not any(KEY in body for body in bodies)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("model_prefixes", "local/", "a line such as `local/ = their/`"),
+        ("prices", "* 1", "a line such as `* 0.15 0.6`"),
+        ("prices", "* 1 much", "prices"),
+        ("timeout_seconds", "0", "timeout_seconds"),
+        ("base_url", "ftp://x", "base_url"),
+        ("name", "Openai", "name"),
+        ("colour", "blue", "colour"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_added(admin, site, field, value, says):
+    form = {"name": "bad", "base_url": URL} | {field: value}
+    answer = admin.ask("POST", "/operator/upstreams", **form)
+    assert answer.status_code == 400
+    assert says in answer.text
+    assert "bad" not in known(site)
+
+
+def test_what_is_wrong_is_said_in_the_dialog(admins_page):
+    page = admins_page
+    page.goto("/operator/upstreams")
+    page.get_by_role("button", name="New upstream").click()
+    page.get_by_label("Name").fill("bad")
+    page.get_by_label("Base URL").fill("http://user:secret@127.0.0.1/")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("base_url")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)

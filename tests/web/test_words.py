@@ -1,0 +1,61 @@
+"""The pages' words in other languages: every text of every template, with the same parts, and none that is not used."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from accounts.users import UserRole, UserState
+from billing.daily_check_rows import Verdict
+from pool.keys import KeySource, KeyState
+from pool.overview import SEVERITY
+from tests.support.gateway import ROOT
+from web.words import LANGUAGES, translate, words
+
+TEXT = re.compile(r"""\bt\(\s*(["'])(.+?)\1""")
+LISTED = re.compile(r"""\(\s*"[^"]+",\s*"([A-Z][^"]*)"\s*\)""")  # in lists of (value, "Name"), shown by t(name)
+PART = re.compile(r"\{(\w+)\}")
+OTHERS = sorted(set(LANGUAGES) - {"en"})
+# Of the service itself, which templates show by their values.
+VALUES = {"day", "week", "month", "none", "active", "expired", "revoked", "reset", "steady"}
+VALUES |= {*KeyState, *KeySource, *UserState, *UserRole, *SEVERITY}
+VALUES |= {"degraded", "unavailable", "unreachable", "off", "behind", "empty"}  # of GET /api/health
+VALUES |= {*Verdict, "silent"}
+VALUES |= {"error", "refused", "lost", "client_gone"}  # how requests end
+
+
+def texts() -> set[str]:
+    found = set(VALUES)
+    for path in (ROOT / "templates").glob("*.html"):
+        source = path.read_text("utf-8")
+        found |= {match[2] for match in TEXT.finditer(source)} | {match[1] for match in LISTED.finditer(source)}
+    return found
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_text_is_translated_and_nothing_else(language):
+    assert texts() - words(language).keys() == set()
+    # Some stand in tables of the views, and some are values of the service itself.
+    sources = "".join(
+        path.read_text("utf-8")
+        for folder in ("templates", "routes", ".")
+        for path in (ROOT / folder).glob("*.[hp][ty]*")
+        if path.is_file()
+    )
+    unused = {text for text in words(language).keys() - texts() if text not in sources}
+    assert unused <= {"active", "silenced", "disabled", "user", "admin", "service", "valid", "suspect", "refused"}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_a_translation_has_the_parts_of_its_text(language):
+    for text, translated in words(language).items():
+        assert sorted(PART.findall(translated)) == sorted(PART.findall(text)), text
+        assert translated.strip()
+
+
+def test_what_is_missing_is_english_and_parts_are_filled_in():
+    assert translate("not there", "zh") == "not there"
+    assert translate("of {limit}", "en", limit="$1") == "of $1"
+    assert translate("Log in", "zh") != "Log in"
+    assert words("en") == {}

@@ -1,0 +1,99 @@
+"""Keys as OpenRouter describes them, read into our own types: to whom a key belongs, what it has spent and has left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from foundation import json_text
+from foundation.crypto import sha256_hex
+from foundation.money import nano
+from upstream.http import NothingYet, UpstreamError, UpstreamHttp
+
+ANSWER_SECONDS = 10.0
+MAX_ANSWER_BYTES = 64 * 1024
+MAX_LABEL = 190
+
+
+@dataclass(frozen=True)
+class RemoteKey:
+    """A key as OpenRouter lists it. Money in nano-dollars; None means no limit, or unknown.
+
+    usage_today_nano: the part of its usage that belongs to the current UTC day.
+    """
+
+    name: str
+    hash: str
+    disabled: bool
+    created_at: datetime
+    limit_nano: int | None
+    limit_reset: str | None
+    remaining_nano: int | None
+    usage_nano: int
+    usage_today_nano: int | None = None
+
+
+@dataclass(frozen=True)
+class KeyAccount:
+    """What a key tells about itself. account_id: a hash that is equal for keys of one account.
+
+    usage_today_nano: the part of its usage that belongs to the current UTC day. label: the key's ends, as OpenRouter
+    shows them.
+    """
+
+    account_id: str | None
+    limit_nano: int | None
+    remaining_nano: int | None
+    usage_nano: int | None = None
+    usage_today_nano: int | None = None
+    is_management: bool = False
+    label: str | None = None
+
+
+def ask(upstream: UpstreamHttp, authorization: bytes) -> tuple[int, KeyAccount | None]:
+    """What OpenRouter says to a key about itself: the answer's status, 0 for none, and what a 200 tells.
+
+    authorization: the header line with the key.
+    """
+    try:
+        status, body = upstream.get("/key", authorization, ANSWER_SECONDS, MAX_ANSWER_BYTES)
+        if status != 200:
+            return status, None
+        document = json_text.parse(body)
+        return 200, key_account(document.get("data"))
+    except (UpstreamError, NothingYet, TypeError, ValueError, AttributeError, ArithmeticError):
+        return 0, None
+
+
+def key_account(told: Any) -> KeyAccount:
+    """The `data` of GET /key. Raises TypeError, ValueError, AttributeError or ArithmeticError if it is none."""
+    owner = told.get("organization_id") or told.get("creator_user_id")
+    label = told.get("label")
+    # Hashed: the id itself would tell whoever reads the database or a log which account it is.
+    account_id = sha256_hex(f"openrouter-account {owner}") if owner else None
+    return KeyAccount(
+        account_id,
+        limit_nano=nano(told.get("limit")),
+        remaining_nano=nano(told.get("limit_remaining")),
+        usage_nano=nano(told.get("usage")),
+        usage_today_nano=nano(told.get("usage_daily")),
+        is_management=bool(told.get("is_management_key") or told.get("is_provisioning_key")),
+        label=label[:MAX_LABEL] if isinstance(label, str) else None,
+    )
+
+
+def remote_key(told: Any) -> RemoteKey:
+    """An entry of GET /keys. Raises what `key_account` raises, or KeyError, if it is none."""
+    created_at = datetime.fromisoformat(told["created_at"])
+    return RemoteKey(
+        name=str(told["name"]),
+        hash=str(told["hash"]),
+        disabled=bool(told["disabled"]),
+        created_at=created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
+        limit_nano=nano(told.get("limit")),
+        limit_reset=told.get("limit_reset"),
+        remaining_nano=nano(told.get("limit_remaining")),
+        usage_nano=nano(told.get("usage")) or 0,
+        usage_today_nano=nano(told.get("usage_daily")),
+    )

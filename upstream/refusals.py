@@ -1,0 +1,434 @@
+"""What OpenRouter's refusals mean, row by row, and which parts of them a client may see.
+
+One table, read from the top: the first row that matches an answer says what rests and for how long, which other key
+may do better, and what the client is told. docs/upstream-errors.md shows it in words. What a client did wrong, what a
+provider refused, and what never reached OpenRouter rests nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from foundation import json_text
+from foundation.errors import (
+    AppError,
+    PayloadTooLarge,
+    PaymentRequired,
+    TooManyRequests,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from foundation.logs import redact
+
+Json = dict[str, Any]
+
+# Fields of error.metadata that say nothing about our account, our key or the text of a prompt.
+METADATA_ALLOWED = (
+    "error_type",
+    "provider_code",
+    "provider_error_code",
+    "provider_name",
+    "is_byok",
+    "limit_source",
+    "reason",
+    "reasons",
+    "model_slug",
+    "retry_after_seconds",
+    "failed_routing_step",
+)
+ERROR_ALLOWED = ("code", "message", "type", "param", "error_type", "availability")
+# Keys and their labels, account ids, and links to our account's pages, wherever a message has them.
+ACCOUNT_TEXT = re.compile(
+    r"sk-or-[A-Za-z0-9_.-]+|\bsk-[A-Za-z0-9_.*-]{8,}|\b(?:user_|org[_-]|proj_)[A-Za-z0-9]{8,}"
+    r"|https?://(?:[a-z]+\.)?openrouter\.ai/(?:settings|keys|workspaces)\S*"
+)
+
+
+# Where errors name themselves by words alone. Others, and `server_error`, count as 500.
+WORDS = {
+    400: "context_length_exceeded max_tokens_exceeded token_limit_exceeded string_too_long invalid_request"
+    " invalid_prompt invalid_request_error invalid_image image_too_large image_too_small unsupported_image_format"
+    " image_download_failed"
+    " invalid_image_format invalid_base64_image invalid_image_url image_parse_error invalid_image_mode"
+    " image_file_too_large unsupported_image_media_type empty_image_file failed_to_download_image"
+    " image_content_policy_violation bio_policy data_residency_mismatch",
+    401: "authentication authentication_error",
+    402: "payment_required billing_error",
+    403: "permission_denied content_policy_violation refusal permission_error",
+    404: "not_found image_not_found image_file_not_found not_found_error",
+    412: "precondition_failed",
+    413: "payload_too_large request_too_large",
+    422: "unprocessable",
+    429: "rate_limit_exceeded rate_limit_error",
+    502: "provider_unavailable",
+    503: "provider_overloaded overloaded_error",
+    504: "timeout timeout_error",
+}
+STATUS_OF_WORD = {word: status for status, words in WORDS.items() for word in words.split()}
+
+MAX_ASKED_SECONDS = 3600.0
+MAX_PERIOD = timedelta(days=32)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """OpenRouter's answer other than success, read once."""
+
+    status: int
+    payload: Json | None
+    """The body as JSON, or None if it was HTML, empty or damaged: then the edge answered, not OpenRouter."""
+    retry_after: str | None = None
+    body: bytes = b""
+    rate_limit_reset: str | None = None
+    """The header X-RateLimit-Reset: milliseconds since 1970. The body may have it instead."""
+
+    @property
+    def error(self) -> Json:
+        error = (self.payload or {}).get("error")
+        return error if isinstance(error, dict) else {}
+
+    @property
+    def message(self) -> str:
+        return str(self.error.get("message") or "")
+
+    @property
+    def metadata(self) -> Json:
+        metadata = self.error.get("metadata")
+        if metadata is None and self.payload and "object" not in self.payload:  # an answer's own would be the client's
+            metadata = self.payload.get("metadata")  # the formats Messages and Responses have it beside `error`
+        return metadata if isinstance(metadata, dict) else {}
+
+    @property
+    def error_type(self) -> str:
+        """The word of OpenRouter's list, if it is said."""
+        return str(self.metadata.get("error_type") or self.error.get("error_type") or "")
+
+    @property
+    def limit_source(self) -> str:
+        return str(self.metadata.get("limit_source") or "")
+
+    @property
+    def is_providers(self) -> bool:
+        """True if a provider behind OpenRouter refused: whatever the status, our key is not at fault."""
+        return bool(
+            (isinstance(self.metadata.get("provider_name"), str) and self.metadata["provider_name"])
+            or "raw" in self.metadata
+            or self.message.startswith(("Provider returned error", "Upstream error from"))
+            or self.limit_source.startswith("upstream_")
+        )
+
+
+class Hits(Enum):
+    """What a refusal says something about."""
+
+    NOTHING = "nothing"
+    KEY = "the key"
+    ACCOUNT = "its account"
+    FREE_MODELS = "its account, for free models"
+
+
+class Lasts(Enum):
+    """How long what was hit rests."""
+
+    SECONDS = "seconds"
+    """The row's seconds, or Retry-After if that is longer; twice as long with each failure in a row."""
+    RESET = "until its reset"
+    """Until the time that the refusal names. A key is asked about meanwhile: its limit may have been raised."""
+    CONFIRMED = "until confirmed"
+    """Until GET /key accepts the key again."""
+    RELOAD = "picked less until the next reload"
+    """It does not rest: smaller requests still pass."""
+
+
+class Other(Enum):
+    """Which other key may do better after a refusal."""
+
+    NONE = "none"
+    KEY = "key"
+    ACCOUNT = "account"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of refusal. answer: what the client is told; None passes OpenRouter's own on, cleaned."""
+
+    id: str
+    name: str
+    statuses: range
+    matches: Callable[[Refusal], bool]
+    hits: Hits = Hits.NOTHING
+    lasts: Lasts = Lasts.SECONDS
+    rest_seconds: float = 0
+    other: Other = Other.NONE
+    answer: Callable[[Refusal], AppError] | None = None
+
+
+def _says(pattern: str) -> Callable[[Refusal], bool]:
+    compiled = re.compile(pattern, re.IGNORECASE)
+    return lambda refusal: bool(compiled.search(refusal.message))
+
+
+def _limited_by(source: str, pattern: str = r"(?!)") -> Callable[[Refusal], bool]:
+    says = _says(pattern)
+    return lambda refusal: refusal.limit_source.startswith(source) or says(refusal)
+
+
+def _always(_refusal: Refusal) -> bool:
+    return True
+
+
+def _only(status: int) -> range:
+    return range(status, status + 1)
+
+
+def _not_your_key(_refusal: Refusal) -> AppError:
+    # Never a 401: the client would take its own key for bad.
+    return UpstreamFailed(
+        "The upstream refused the service's credentials; try again, and tell the operator if it lasts"
+    )
+
+
+def _no_credit(_refusal: Refusal) -> AppError:
+    return PaymentRequired("The service has run out of credit for this request")
+
+
+def _in_flight(refusal: Refusal) -> AppError:
+    return TooManyRequests("Too much is in flight upstream; try again shortly", _seconds(refusal, 5))
+
+
+def _edge(refusal: Refusal) -> AppError:
+    if refusal.status == 429:
+        return TooManyRequests("The upstream is limiting requests; try again shortly", _seconds(refusal, 5))
+    if refusal.status == 413:
+        return PayloadTooLarge("The body is larger than the upstream takes")
+    if refusal.status in {408, 504, 522, 524}:
+        return UpstreamTimeout("The upstream did not answer in time")
+    return UpstreamFailed(f"The upstream could not be reached: its edge answered {refusal.status}")
+
+
+def _seconds(refusal: Refusal, default: int) -> int:
+    return min(max(int(_asked_seconds(refusal) or default), 1), 60)
+
+
+def _asked_seconds(refusal: Refusal) -> float:
+    """For how long OpenRouter asks to wait, up to an hour; 0 if it does not say."""
+    text = str(refusal.retry_after or refusal.metadata.get("retry_after_seconds") or "")
+    return min(float(text), MAX_ASKED_SECONDS) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", text) else 0.0
+
+
+def retry_after(refusal: Refusal) -> str:
+    """The seconds that OpenRouter asks a client to wait, by header or in the body; empty if it does not say."""
+    text = str(refusal.retry_after or refusal.metadata.get("retry_after_seconds") or "").partition(".")[0]
+    return text if re.fullmatch(r"[0-9]{1,6}", text) else ""
+
+
+def rest_seconds(row: Row, refusal: Refusal, now: datetime) -> float:
+    """For how long a refusal asks what it hits to rest; math.inf until GET /key says otherwise. now: aware, UTC."""
+    if row.lasts is Lasts.CONFIRMED:
+        return math.inf
+    if row.lasts is Lasts.RESET:
+        at = _named_reset(refusal, now) or _end_of_period(refusal.message, now)
+        return (at - now).total_seconds() if at else row.rest_seconds or math.inf
+    return max(row.rest_seconds, _asked_seconds(refusal)) if row.rest_seconds else 0.0
+
+
+def _named_reset(refusal: Refusal, now: datetime) -> datetime | None:
+    headers = refusal.metadata.get("headers")
+    named = {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, dict) else {}
+    text = str(refusal.rate_limit_reset or named.get("x-ratelimit-reset") or "")
+    if not re.fullmatch(r"[0-9]{12,14}", text):
+        return None
+    try:
+        at = datetime.fromtimestamp(int(text) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return at if now < at <= now + MAX_PERIOD else None  # a time that has passed says nothing
+
+
+def _end_of_period(message: str, now: datetime) -> datetime | None:
+    """OpenRouter's limits begin anew at 00:00 UTC: every day, on Mondays, on the first of the month."""
+    found = re.search(r"\b(daily|per-day|weekly|monthly)\b", message)
+    if not found:
+        return None
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if found[1] == "weekly":
+        return today + timedelta(days=7 - today.weekday())
+    if found[1] == "monthly":
+        return (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return today + timedelta(days=1)
+
+
+def _of_type(*error_types: str) -> Callable[[Refusal], bool]:
+    return lambda refusal: refusal.error_type in error_types
+
+
+def _is_moderation(refusal: Refusal) -> bool:
+    return "reasons" in refusal.metadata or bool(re.search("requires moderation|was flagged", refusal.message))
+
+
+def _is_blocked(refusal: Refusal) -> bool:
+    return "patterns" in refusal.metadata or refusal.message.startswith("Request blocked")
+
+
+def _is_edge(refusal: Refusal) -> bool:
+    return refusal.payload is None
+
+
+def _is_providers(refusal: Refusal) -> bool:
+    return refusal.is_providers
+
+
+def _has_no_quota(refusal: Refusal) -> bool:
+    return "insufficient_quota" in {refusal.error.get("code"), refusal.error.get("type")}  # OpenAI's way to say 402
+
+
+def _weighs_too_much(refusal: Refusal) -> bool:
+    says = _limited_by("openrouter_credits", "fewer max_tokens|limit exceeded:")
+    return says(refusal) or "weight" in str(refusal.metadata.get("reason"))
+
+
+ANY = range(1000)
+SERVER_SIDE = range(500, 600)
+K, A, F = Hits.KEY, Hits.ACCOUNT, Hits.FREE_MODELS
+SECONDS, RESET, CONFIRMED, RELOAD = Lasts.SECONDS, Lasts.RESET, Lasts.CONFIRMED, Lasts.RELOAD
+# fmt: off
+ROWS = (
+    Row("3xx", "redirect", range(300, 400), _always, answer=_edge),
+    # What the request itself is refused for, even if a provider is named: no other key would change it.
+    Row("403a", "moderation", _only(403), _is_moderation),
+    Row("403b", "guardrail", _only(403), _is_blocked),
+    # The edge, or a network problem: HTML, nothing, or half a JSON text.
+    Row("5xx-edge", "edge", SERVER_SIDE, _is_edge, other=Other.KEY, answer=_edge),
+    Row("429d-edge", "edge-limited", _only(429), _is_edge, answer=_edge),
+    Row("edge", "edge-odd", ANY, _is_edge, answer=_edge),
+    # A provider behind OpenRouter refused.
+    Row("401-provider", "provider-credentials", _only(401), _is_providers, answer=_not_your_key),
+    Row("5xx-provider", "provider-failed", SERVER_SIDE, _is_providers, other=Other.KEY),
+    Row("429c", "provider-limited", _only(429), _is_providers),
+    Row("provider", "provider", ANY, _is_providers),
+    # Our key, or its account.
+    Row("401a", "no-credentials", _only(401), _says("^(Missing Auth|No (cookie )?auth)"), answer=_not_your_key),
+    Row("401c", "key-disabled", _only(401), _says("disabled"), K, CONFIRMED, 0, Other.KEY, _not_your_key),
+    Row("401b", "key-refused", _only(401), _always, K, CONFIRMED, 0, Other.KEY, _not_your_key),
+    Row("402a", "in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), A, SECONDS, 2, Other.ACCOUNT,
+        _in_flight),
+    Row("402b", "key-cap-too-small", _only(402), _limited_by("openrouter_key_limit", "create a key with a higher"),
+        K, RELOAD, 0, Other.KEY, _no_credit),
+    Row("402c", "balance-too-small", _only(402), _weighs_too_much, A, RELOAD, 0, Other.ACCOUNT, _no_credit),
+    Row("402d", "no-credit", _only(402), _always, A, SECONDS, 5, Other.ACCOUNT, _no_credit),
+    Row("403c", "key-limit", _only(403), _says("^Key limit exceeded"), K, RESET, 0, Other.KEY, _no_credit),
+    Row("403d", "budget", _only(403), _says(r"^[\w ]*budget of \$"), K, RESET, 0, Other.KEY, _no_credit),
+    Row("403e", "data-region", _only(403), _says("^This request arrived on .* data region"), K, SECONDS, 5, Other.KEY,
+        _not_your_key),
+    Row("403f", "declined", _only(403), _of_type("content_policy_violation", "refusal")),
+    Row("403g", "wrong-kind-of-key", _only(403), _says("^Only management keys"), answer=_not_your_key),
+    Row("404b", "account-policy", _only(404), _says("data policy|guardrail|No allowed providers"), other=Other.ACCOUNT),
+    Row("404a", "no-endpoint", _only(404), _always),
+    Row("408", "timed-out", _only(408), _always, other=Other.KEY),
+    Row("429a", "free-per-minute", _only(429), _limited_by("openrouter_free_tier_per_minute", "free-models-per-min"),
+        F, RESET, 60, Other.ACCOUNT),
+    Row("429b", "free-per-day", _only(429), _limited_by("openrouter_free_tier", "free-models-per-day"),
+        F, RESET, 3600, Other.ACCOUNT),
+    Row("429e", "insufficient-quota", _only(429), _has_no_quota, A, SECONDS, 60, Other.ACCOUNT, _no_credit),
+    Row("429d", "limited", _only(429), _always, K, SECONDS, 5, Other.KEY),
+    Row("499", "cancelled", _only(499), _always),
+    Row("503-routing", "routing", _only(503), _says("routing requirements")),
+    Row("5xx", "failing", SERVER_SIDE, _always, other=Other.KEY),
+    Row("400", "request", ANY, _always),
+)
+# fmt: on
+
+
+def classify(refusal: Refusal) -> Row:
+    """The first row of the table that the refusal matches."""
+    return next(row for row in ROWS if refusal.status in row.statuses and row.matches(refusal))
+
+
+def refusal_in(payload: Json) -> Refusal | None:
+    """The refusal that a body or an event under status 200 holds, if it holds one."""
+    error = payload.get("error") or _error_of_choice(payload.get("choices"))
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
+    code = error.get("code")
+    return Refusal(code if isinstance(code, int) and 400 <= code < 600 else 500, payload | {"error": error})
+
+
+def status_of_word(word: object) -> int | None:
+    """The HTTP status that a word for an error stands for: OpenRouter's types, Anthropic's, or OpenAI's codes."""
+    return STATUS_OF_WORD.get(word) if isinstance(word, str) else None
+
+
+def _error_of_choice(choices: Any) -> Any:
+    if not isinstance(choices, list):
+        return None
+    return next((choice["error"] for choice in choices if isinstance(choice, dict) and choice.get("error")), None)
+
+
+def told(payload: Json) -> Json:
+    """A body or event that holds an error, as the client may see it: cleaned, or with our words in OpenRouter's place.
+
+    Our words stand where the error is about our key or account: the client would take it for its own.
+    """
+    cleaned = clean(payload)
+    refusal = refusal_in(payload)
+    row = classify(refusal) if refusal else None
+    if refusal and row and row.answer:
+        cleaned["error"] = row.answer(refusal).to_dict()["error"]
+    return cleaned
+
+
+def clean(payload: Json) -> Json:
+    """An error body, or an error chunk of a stream, without what identifies our account or repeats a prompt.
+
+    Everything outside `error` stays but the account's id; inside `error` only what is on the lists above.
+    """
+    cleaned = {name: value for name, value in payload.items() if name != "user_id"}
+    if "error" in payload:
+        cleaned["error"] = clean_error(payload["error"])
+        if "object" not in payload and isinstance(payload.get("metadata"), dict):
+            cleaned["metadata"] = _clean_metadata(payload["metadata"])
+    if isinstance(payload.get("choices"), list):
+        cleaned["choices"] = [_clean_choice(choice) for choice in payload["choices"]]
+    return cleaned
+
+
+def _clean_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and "error" in choice:
+        return choice | {"error": clean_error(choice["error"])}
+    return choice
+
+
+def clean_error(error: Any) -> Any:
+    """An error by itself, without what identifies our account or repeats a prompt."""
+    if not isinstance(error, dict):
+        return _clean_text(error)
+    cleaned = {name: _clean_text(error[name]) for name in error if name in ERROR_ALLOWED}
+    # OpenRouter's Python SDK refuses a `metadata` without `error_type`.
+    if isinstance(error.get("metadata"), dict) and (metadata := _clean_metadata(error["metadata"])):
+        cleaned["metadata"] = metadata
+    return cleaned
+
+
+def _clean_metadata(metadata: Json) -> Json:
+    return {name: _clean_text(metadata[name]) for name in metadata if name in METADATA_ALLOWED}
+
+
+def _clean_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return hide_account(value)
+    if isinstance(value, list | dict):
+        return json_text.parse(hide_account(json_text.write(value).decode()).encode())
+    return value
+
+
+def hide_account(text: str) -> str:
+    """The text without keys, account ids and links to our account, nor any other secret that this process knows."""
+    return redact(ACCOUNT_TEXT.sub("***", text))

@@ -1,0 +1,52 @@
+"""What the deployment itself must remember under encryption: the keys that hide usernames and make refresh tokens.
+
+The username key's row is also the canary: a process whose ENCRYPTION_KEY does not open it must not start, or it would
+take every pool key for damaged. These keys live here, and not in SECRET_KEY, so that SECRET_KEY can be changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from db import Database, Duplicate, Transaction
+from foundation.crypto import Envelopes
+from tables import sealed_secrets as table
+
+USERNAME_KEY, REFRESH_KEY = "username_key", "refresh_key"
+
+
+def check_canary(db: Database, envelopes: Envelopes) -> None:
+    """Raise crypto.SealBroken if the database was sealed with another key. Reads only; an empty database passes."""
+    if db.has_table(table.name):
+        _find(db, envelopes, USERNAME_KEY)
+
+
+def deployment_key(db: Database, envelopes: Envelopes, name: str, now: datetime) -> bytes:
+    """The 32-byte key of this name, made at the first call. Raises crypto.SealBroken."""
+    if (found := _find(db, envelopes, name)) is not None:
+        return found
+    text = base64.b64encode(secrets.token_bytes(32)).decode()
+    sealed = envelopes.seal(table.name, "value_encrypted", name, text)
+
+    def insert(tx: Transaction) -> None:
+        tx.execute(table.insert().values(name=name, value_encrypted=sealed, created_at=now))
+
+    try:
+        db.transact(insert)
+    except Duplicate:
+        pass  # another process was first; its key counts
+    found = _find(db, envelopes, name)
+    assert found is not None  # noqa: S101 - just inserted, by us or by the other process
+    return found
+
+
+def _find(db: Database, envelopes: Envelopes, name: str) -> bytes | None:
+    with db.reading() as tx:
+        sealed = tx.scalar(sa.select(table.c.value_encrypted).where(table.c.name == name))
+    if sealed is None:
+        return None
+    return base64.b64decode(envelopes.open(table.name, "value_encrypted", name, sealed))

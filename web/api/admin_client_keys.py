@@ -1,0 +1,82 @@
+"""For the operator alone: the client keys of all users, and of programs that have no user."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from flask import Blueprint, Response
+from pydantic import Field
+
+from web.api.client_keys import (
+    ClientKeyChanges,
+    ClientKeyMade,
+    ClientKeyShown,
+    NewClientKey,
+    State,
+    changed,
+    made,
+    revoked,
+    shown,
+)
+from web.http import answer, services
+from web.operation import MAX_ID, Page, Paging, RowId, Who, operation
+
+routes = Blueprint("admin_key_api", __name__, url_prefix="/admin/keys")
+
+
+class KeyFilter(Paging):
+    """Whose keys, and in which state; by default all."""
+
+    user_id: RowId | None = None
+    state: State | None = None
+
+
+class NewKeyOfAnybody(NewClientKey):
+    """Without user_id the key gets an account of its own, to which nobody can log in."""
+
+    user_id: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
+
+
+@routes.get("")
+@operation("List client keys", Who.OPERATOR, query=KeyFilter, answers={200: Page[ClientKeyShown]})
+def page(query: KeyFilter) -> Response:
+    """Newest first, revoked ones too."""
+    return answer(keys_shown(query))
+
+
+@routes.post("")
+@operation("Make a client key", Who.OPERATOR, body=NewKeyOfAnybody, answers={201: ClientKeyMade}, refusals=(409,))
+def create(operator: str, body: NewKeyOfAnybody) -> Response:
+    """Its text is shown in this answer and never again. 409 for more keys than a user may have."""
+    return made(operator, body.user_id, body)
+
+
+@routes.get("/<int:key_id>")
+@operation("Show a client key", Who.OPERATOR, answers={200: ClientKeyShown}, refusals=(404,))
+def show(key_id: int) -> Response:
+    """Anybody's key, one that is revoked too."""
+    return answer(shown([services().client_keys.get(key_id, with_revoked=True)])[0])
+
+
+@routes.patch("/<int:key_id>")
+@operation("Change a client key", Who.OPERATOR, body=ClientKeyChanges, answers={200: ClientKeyShown}, refusals=(404,))
+def change(operator: str, key_id: int, body: ClientKeyChanges) -> Response:
+    """In force everywhere within two seconds; 404 for a key that is revoked."""
+    return changed(operator, key_id, body)
+
+
+@routes.delete("/<int:key_id>")
+@operation("Revoke a client key", Who.OPERATOR, answers={200: ClientKeyShown}, refusals=(404,))
+def delete(operator: str, key_id: int) -> Response:
+    """The key is refused everywhere within two seconds, for good; 404 for one that is revoked already."""
+    return revoked(operator, key_id)
+
+
+# ── for the pages too
+
+
+def keys_shown(query: KeyFilter) -> dict[str, Any]:
+    """A page of keys, as it is answered."""
+    keys = services().client_keys
+    found, total = keys.page(query.page, query.page_size, query.user_id, query.state, with_revoked=True)
+    return {"items": shown(found), "total": total, "page": query.page, "page_size": query.page_size}

@@ -1,0 +1,120 @@
+"""For the operator alone: the quotas of users and client keys, and changes to them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response
+from pydantic import Field
+
+from billing.quotas.rows import Quota, check_amount, check_subject
+from foundation.errors import NotFound
+from foundation.money import usd
+from web.api.quotas import NO_QUOTA, QuotaShown
+from web.http import answer, audit, services
+from web.operation import Body, Page, Paging, Who, operation
+
+routes = Blueprint("admin_quota_api", __name__, url_prefix="/admin/quotas")
+
+ONE = "/<any(user, key):kind>/<number>"
+Dollars = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class NewQuota(Body):
+    """Amounts that are null or missing: no limit, no warning. So for period and recovery: those of the settings."""
+
+    limit_usd: Dollars | None = Field(None, examples=[20])
+    soft_limit_usd: Dollars | None = Field(None, examples=[15])
+    period: Literal["day", "week", "month", "none"] | None = None
+    recovery: Literal["reset", "steady"] | None = None
+
+
+class SubjectsQuota(QuotaShown):
+    """A quota with whose it is: `user/<id>` or `key/<id>`."""
+
+    subject: str
+    is_default: bool
+
+
+@routes.get("")
+@operation("List quotas", Who.OPERATOR, query=Paging, answers={200: Page[SubjectsQuota]})
+def page(query: Paging) -> Response:
+    """The quotas that hold, newest first; users with the default are among them from their first call on."""
+    return answer(quotas_shown(query))
+
+
+@routes.get(ONE)
+@operation("Show a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
+def show(kind: str, number: str) -> Response:
+    """The quota of a user or a client key; 404 without one."""
+    subject = subject_of(kind, number)
+    found = services().quotas.find(subject)
+    if not found:
+        raise NotFound(f"{subject} has no quota")
+    return answer(_shown(subject, found))
+
+
+@routes.put(ONE)
+@operation("Set a quota", Who.OPERATOR, body=NewQuota, answers={200: SubjectsQuota}, refusals=(404,))
+def put(operator: str, kind: str, number: str, body: NewQuota) -> Response:
+    """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
+    return quota_set(operator, subject_of(kind, number), body)
+
+
+@routes.delete(ONE)
+@operation("Reset a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
+def delete(operator: str, kind: str, number: str) -> Response:
+    """Back to the default: answers with what holds from now on; nulls if that is nothing."""
+    return quota_reset(operator, subject_of(kind, number))
+
+
+# ── for the pages too
+
+
+def quotas_shown(query: Paging) -> dict[str, Any]:
+    """A page of quotas, as it is answered."""
+    found, total = services().quotas.page(query.page, query.page_size)
+    items = [_shown(quota.subject, quota) for quota in found]
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def default_shown() -> dict[str, object] | None:
+    """The terms of users without a quota of their own; None without any."""
+    terms = services().quotas.default
+    return {"limit_usd": usd(terms.limit_nano), "period": terms.period} if terms else None
+
+
+def quota_set(operator: str, subject: str, body: NewQuota) -> Response:
+    """Give somebody a quota. subject: one that there is. Raises BadRequest."""
+    config = services().config
+    limit_nano = check_amount("limit_usd", body.limit_usd)
+    soft_limit_nano = check_amount("soft_limit_usd", body.soft_limit_usd)
+    terms = body.period or config.quota_period, body.recovery or config.quota_recovery
+    found = services().quotas.set(subject, limit_nano, soft_limit_nano, *terms)
+    audit(operator, "quota_set", subject, _user_id(subject), **body.model_dump())
+    return answer(_shown(subject, found))
+
+
+def quota_reset(operator: str, subject: str) -> Response:
+    """Back to the default. subject: one that there is."""
+    found = services().quotas.reset(subject)
+    audit(operator, "quota_reset", subject, _user_id(subject))
+    return answer(_shown(subject, found))
+
+
+def _shown(subject: str, found: Quota | None) -> dict[str, object]:
+    fields = found.to_dict() if found else NO_QUOTA
+    return {"subject": subject, "is_default": not found or found.is_default, **fields}
+
+
+def subject_of(kind: str, number: str) -> str:
+    """A user or a client key as quotas name them. Raises BadRequest, NotFound."""
+    subject = check_subject(f"{kind}/{number}")
+    if kind == "user" and services().users.find_by_id(int(number)) is None:
+        raise NotFound(f"There is no user {number}")
+    return subject
+
+
+def _user_id(subject: str) -> int | None:
+    kind, _, number = subject.partition("/")
+    return int(number) if kind == "user" else None

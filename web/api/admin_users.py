@@ -1,0 +1,163 @@
+"""For operators: the accounts, without their names, and changes to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response
+from pydantic import Field
+
+from accounts.users import MAX_TRUST_LEVEL, UpstreamChoice, User, UserRole, UserState
+from auth import check_username
+from billing.quotas.rows import Quota
+from foundation.errors import Conflict, NotFound
+from web.api.quotas import QuotaShown
+from web.http import answer, audit, services
+from web.operation import DIGITS, Body, Page, Paging, Shown, Who, operation
+
+routes = Blueprint("admin_user_api", __name__, url_prefix="/admin/users")
+
+ONE = "/<int:user_id>"
+
+
+class UserFilter(Paging):
+    """Which accounts."""
+
+    state: Literal["active", "disabled", "silenced"] | None = Field(None, description="In this state alone")
+    role: Literal["user", "admin", "service"] | None = Field(None, description="With this role alone")
+    trust_level: Annotated[int, Field(ge=0, le=MAX_TRUST_LEVEL), DIGITS] | None = Field(
+        None, description="With this trust level alone"
+    )
+
+
+class UserName(Body):
+    """Who is looked for; in a body, because what stands in a URL ends up in logs."""
+
+    username: str = Field(examples=["somebody@example.com"])
+
+
+class UserChange(Body):
+    """What changes; what is null or missing stays."""
+
+    state: Literal["active", "disabled", "silenced"] | None = Field(
+        None, description="disabled: no log-in, no calls; silenced: may look, may not call", examples=["silenced"]
+    )
+    role: Literal["user", "admin"] | None = Field(None, description="admin: may use /admin", examples=["user"])
+    trust_level: int | None = Field(None, ge=0, le=MAX_TRUST_LEVEL, examples=[1])
+
+
+class UserShown(Shown):
+    """An account. Its name is stored as a hash only, so nobody can be shown it."""
+
+    id: int = Field(examples=[17])
+    state: UserState
+    role: UserRole
+    trust_level: int = Field(examples=[0])
+    created_at: datetime
+    last_login: datetime | None
+    upstream_choice: UpstreamChoice
+    quota: QuotaShown | None = Field(description="What it may spend and has spent; null without a quota")
+
+
+class SessionsEnded(Shown):
+    """How many sessions there were."""
+
+    ended: int = Field(examples=[2])
+
+
+@routes.get("")
+@operation("List users", Who.OPERATOR, query=UserFilter, answers={200: Page[UserShown]})
+def page(query: UserFilter) -> Response:
+    """The accounts, newest first. Service accounts are those of client keys without a person."""
+    return answer(users_shown(query))
+
+
+@routes.post("/find")
+@operation("Find a user by name", Who.OPERATOR, body=UserName, answers={200: UserShown}, refusals=(404,))
+def find(body: UserName) -> Response:
+    """The account of this name; 404 without one."""
+    return answer(user_found(body))
+
+
+@routes.get(ONE)
+@operation("Show a user", Who.OPERATOR, answers={200: UserShown}, refusals=(404,))
+def show(user_id: int) -> Response:
+    """An account by its id."""
+    return answer(user_shown(user_id))
+
+
+@routes.patch(ONE)
+@operation("Change a user", Who.OPERATOR, body=UserChange, answers={200: UserShown}, refusals=(404, 409))
+def patch(operator: str, user_id: int, body: UserChange) -> Response:
+    """Change state, role or trust level, in force everywhere within two seconds; disabling ends all sessions.
+
+    409 for an admin who would lock themselves out, and for the role of a service account.
+    """
+    return changed(operator, user_id, body)
+
+
+@routes.post(f"{ONE}/end-sessions")
+@operation("End a user's sessions", Who.OPERATOR, answers={200: SessionsEnded}, refusals=(404,))
+def end_sessions(operator: str, user_id: int) -> Response:
+    """Log a user out everywhere within two seconds. Client keys and API tokens stay."""
+    return sessions_ended(operator, user_id)
+
+
+# ── for the pages too
+
+
+def users_shown(query: UserFilter) -> dict[str, Any]:
+    """A page of accounts, as it is answered."""
+    wanted = query.model_dump(include={"state", "role", "trust_level"}, exclude_none=True)
+    found, total = services().users.page(query.page, query.page_size, wanted)
+    quotas = services().quotas.find_all([f"user/{user.id}" for user in found])
+    items = [_shown(user, quotas.get(f"user/{user.id}")) for user in found]
+    return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def user_found(body: UserName) -> dict[str, Any]:
+    """The account of this name, as it is answered. Raises NotFound."""
+    user = services().users.find(check_username(body.username))
+    if user is None:
+        raise NotFound("There is no user of this name")
+    return _with_quota(user)
+
+
+def user_shown(user_id: int) -> dict[str, Any]:
+    """An account, as it is answered. Raises NotFound."""
+    return _with_quota(_get(user_id))
+
+
+def changed(operator: str, user_id: int, body: UserChange) -> Response:
+    """Change an account. Raises NotFound; Conflict for one's own rights and for the role of a service account."""
+    if operator == f"user/{user_id}" and (body.state or "active", body.role or "admin") != ("active", "admin"):
+        raise Conflict("You can't take your own rights away; another operator can")
+    state = UserState(body.state) if body.state else None
+    role = UserRole(body.role) if body.role else None
+    before, after = services().users.change(user_id, state, role, body.trust_level)
+    if changes := after.changed_from(before):
+        audit(operator, "user_changed", f"user/{user_id}", user_id, **changes)
+    return answer(_with_quota(after))
+
+
+def sessions_ended(operator: str, user_id: int) -> Response:
+    """Log a user out everywhere. Raises NotFound."""
+    ended = services().sessions.end_all(_get(user_id).id)
+    audit(operator, "sessions_ended", f"user/{user_id}", user_id, ended=ended)
+    return answer({"ended": ended})
+
+
+def _get(user_id: int) -> User:
+    user = services().users.find_by_id(user_id)
+    if user is None:
+        raise NotFound(f"There is no user {user_id}")
+    return user
+
+
+def _with_quota(user: User) -> dict[str, Any]:
+    return _shown(user, services().quotas.find(f"user/{user.id}"))
+
+
+def _shown(user: User, quota: Quota | None) -> dict[str, Any]:
+    return user.to_dict() | {"quota": quota.to_dict() if quota else None}

@@ -1,0 +1,200 @@
+"""Sign up, log in, refresh, log out, and the parameters of key derivation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from flask import Blueprint, Response, request
+from pydantic import BeforeValidator, Field
+
+from accounts.caller import Caller
+from accounts.sessions import Origin, TokenReused, UserSession
+from auth import check_derived_key, check_login_key, check_username
+from web.http import answer, audit, services
+from web.operation import Body, Shown, Who, operation
+
+routes = Blueprint("auth_api", __name__)
+
+EXAMPLE_KEY = "PZ3yM0c5kq-7XhVtB1nLrJd8uWg_EoA2fSxIvT9mQ4jYbHpKzCe6RwNlUaOs5iDG"
+EXAMPLE_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+
+
+class _Account(Body):
+    username: Annotated[str, BeforeValidator(check_username)] = Field(
+        min_length=1,
+        max_length=255,
+        description="Kept as a keyed hash only; without space at its begin and end, without control characters",
+        examples=["ann@example.com"],
+    )
+
+
+class NewAccount(_Account):
+    """Who signs up."""
+
+    derived_key: Annotated[str, BeforeValidator(check_derived_key)] = Field(
+        pattern="^[A-Za-z0-9_-]{64}$",
+        description="base64url(Argon2id(password, salt)) cut to 64 characters, as GET /api/auth/kdf describes; never a "
+        "password",
+        examples=[EXAMPLE_KEY],
+    )
+
+
+class Credentials(_Account):
+    """Who logs in."""
+
+    derived_key: Annotated[str, BeforeValidator(check_login_key)] = Field(
+        min_length=1, max_length=512, description="As it was sent to /register", examples=[EXAMPLE_KEY]
+    )
+
+
+class RefreshToken(Body):
+    """What a log-in or the last refresh returned."""
+
+    refresh_token: str = Field(
+        min_length=1, max_length=200, pattern=r"^[\x00-\x7f]+$", examples=["b3BhcXVlLXJlZnJlc2gtdG9rZW4"]
+    )
+
+
+class Registered(Shown):
+    """An account was made."""
+
+    message: Literal["User registered successfully"]
+
+
+class LoggedOut(Shown):
+    """A session has ended."""
+
+    message: Literal["Logged out"]
+
+
+class UserId(Shown):
+    """A user."""
+
+    id: int = Field(examples=[1])
+
+
+class Tokens(Shown):
+    """The tokens of a session. expires_in: seconds for which access_token holds."""
+
+    access_token: str = Field(examples=[EXAMPLE_TOKEN])
+    refresh_token: str = Field(description="Works once", examples=["b3BhcXVlLXJlZnJlc2gtdG9rZW4"])
+    token_type: Literal["Bearer"]
+    expires_in: int = Field(description="Seconds for which access_token holds", examples=[86400])
+    user: UserId
+
+
+class LoggedIn(Tokens):
+    """A session's tokens."""
+
+    message: Literal["Login successful"]
+    token: str = Field(description="The same as access_token", examples=[EXAMPLE_TOKEN])
+
+
+class Salt(Shown):
+    """How the salt is made: BLAKE2b(password[:6] + username + domain)."""
+
+    algorithm: Literal["blake2b"]
+    digest_bytes: int = Field(examples=[16])
+    password_prefix_characters: int = Field(examples=[6])
+
+
+class KeyDerivation(Shown):
+    """How a client derives its key."""
+
+    algorithm: Literal["argon2id"]
+    time_cost: int = Field(examples=[2])
+    memory_kib: int = Field(examples=[1953])
+    parallelism: int = Field(examples=[1])
+    hash_len: int = Field(description="Bytes", examples=[64])
+    salt: Salt
+    encoding: Literal["base64url"]
+    length: int = Field(description="Characters of the encoded hash that are sent", examples=[64])
+    domain: str = Field(examples=["openrouter-proxy-access-key-v1"])
+
+
+@routes.get("/api/auth/kdf")
+@operation("Parameters of key derivation", Who.ANYBODY, answers={200: KeyDerivation})
+def kdf() -> Response:
+    """How a client derives its key: salt = BLAKE2b(password[:6] + username + domain)."""
+    return answer(services().key_derivation.parameters)
+
+
+@routes.post("/register")
+@operation("Sign up", Who.ANYBODY, body=NewAccount, answers={201: Registered}, door="registrations")
+def register(body: NewAccount) -> Response:
+    """Make an account. 400 for a name that is taken, too."""
+    return sign_up(body.username, body.derived_key, "key")
+
+
+@routes.post("/login")
+@operation("Log in", Who.ANYBODY, body=Credentials, answers={200: LoggedIn}, refusals=(401, 403), door="log-ins")
+def login(body: Credentials) -> Response:
+    """Exchange the derived key for tokens. 401 is the same for an unknown user and a wrong key."""
+    count_log_in(body.username)
+    return log_in(body.username, body.derived_key, "key")
+
+
+@routes.post("/api/auth/refresh")
+@operation(
+    "Refresh tokens", Who.ANYBODY, body=RefreshToken, answers={200: Tokens}, refusals=(401, 403), door="refreshes"
+)
+def refresh(body: RefreshToken) -> Response:
+    """Exchange a refresh token for new tokens; the old one is used up.
+
+    For ten seconds it gives the same new one again, to a client that did not get the answer. An older one has been
+    stolen, or its successor was: the whole session ends.
+    """
+    try:
+        session, token = services().auth.refresh(body.refresh_token)
+    except TokenReused as reused:
+        services().sessions.reload()
+        audit("nobody", "refresh_token_reused", f"session/{reused.session_id}", reused.user_id)
+        raise
+    return answer(tokens(session, token))
+
+
+@routes.post("/api/auth/logout")
+@operation("Log out", Who.USER, answers={200: LoggedOut})
+def logout(caller: Caller) -> Response:
+    """End the session of the access token: its tokens are refused everywhere within two seconds."""
+    services().auth.logout(caller)
+    return answer({"message": "Logged out"})
+
+
+def sign_up(username: str, derived_key: str, method: str) -> Response:
+    """The answer to who signs up. method: `key` or `password`. Raises BadRequest, UsernameTaken, Busy."""
+    user_id = services().auth.register(username, derived_key)
+    audit(f"user/{user_id}", "registered", f"user/{user_id}", user_id, method=method)
+    return answer({"message": "User registered successfully"}, 201)
+
+
+def count_log_in(username: str) -> None:
+    """Count an attempt at this account, before any Argon2 hash is spent on it. Raises TooManyRequests."""
+    services().rate_limits.check_account(services().users.name_hash(username))
+
+
+def log_in(username: str, derived_key: str, method: str) -> Response:
+    """The answer to who logs in. method: `key` or `password`. Raises Unauthorized, Forbidden, Busy."""
+    session, token = services().auth.login(username, derived_key, origin(method))
+    audit(f"user/{session.user_id}", "logged_in", f"session/{session.id}", session.user_id, method=method)
+    return answer({"message": "Login successful", "token": token} | tokens(session, token))
+
+
+def origin(method: str) -> Origin:
+    """Where this log-in comes from."""
+    return Origin(method, services().addresses.of(request.environ), _printable(request.headers.get("User-Agent", "")))
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
+
+
+def tokens(session: UserSession, token: str) -> dict[str, object]:
+    """A session's tokens, as clients get them."""
+    return {
+        "access_token": token,
+        "refresh_token": session.refresh_token,
+        "token_type": "Bearer",
+        "expires_in": int(services().auth.access_life.total_seconds()),
+        "user": {"id": session.user_id},
+    }

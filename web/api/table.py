@@ -1,0 +1,62 @@
+"""Every route of the API but model calls, one file per family of URLs: this is their table of contents."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from web import http
+from web.api import (
+    admin_audit,
+    admin_check,
+    admin_client_keys,
+    admin_pool,
+    admin_quotas,
+    admin_upstreams,
+    admin_usage,
+    admin_users,
+    auth,
+    client_keys,
+    connect,
+    favourites,
+    health,
+    openrouter,
+    password,
+    plugins,
+    profile,
+    quotas,
+    sessions,
+    sign_on,
+    tokens,
+    upstreams,
+    usage,
+    watched_keys,
+)
+
+
+def register_api(app: Flask) -> None:
+    """Add every route of the API and the error handlers to the application."""
+    http.register(app)
+    app.register_blueprint(auth.routes)
+    app.register_blueprint(password.routes)
+    app.register_blueprint(sessions.routes)
+    app.register_blueprint(profile.routes)
+    app.register_blueprint(sign_on.routes)
+    app.register_blueprint(health.routes)
+    app.register_blueprint(quotas.routes)
+    app.register_blueprint(admin_pool.routes)
+    app.register_blueprint(admin_usage.routes)
+    app.register_blueprint(usage.routes)
+    app.register_blueprint(admin_quotas.routes)
+    app.register_blueprint(admin_check.routes)
+    app.register_blueprint(admin_upstreams.routes)
+    app.register_blueprint(admin_users.routes)
+    app.register_blueprint(admin_audit.routes)
+    app.register_blueprint(upstreams.routes)
+    app.register_blueprint(connect.routes)
+    app.register_blueprint(openrouter.routes)
+    app.register_blueprint(favourites.routes)
+    app.register_blueprint(client_keys.routes)
+    app.register_blueprint(tokens.routes)
+    app.register_blueprint(watched_keys.routes)
+    app.register_blueprint(plugins.routes)
+    app.register_blueprint(admin_client_keys.routes)

@@ -1,0 +1,221 @@
+"""A caller's own usage: statistics, request log, and the public API of the same figures. Never anybody else's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, datetime
+from typing import Literal
+
+from flask import Blueprint, Response
+from pydantic import Field
+
+from accounts.caller import Caller
+from accounts.client_keys import ClientKeyRow
+from billing.reports import export as usage_export
+from billing.reports.statistics import no_usage
+from web.api.watched_keys import cost
+from web.http import MAX_PAGE, MAX_PAGE_SIZE, answer, services
+from web.operation import Number, Page, Shown, Who, operation
+from web.usage_query import Days, LogFile, LogPage
+
+routes = Blueprint("usage_api", __name__, url_prefix="/api")
+
+NOT_KNOWN: dict[str, object] = dict.fromkeys(("name", "key_hint", "state", "last_used"))
+
+
+class Sums(Shown):
+    """What was used. unknown: calls that OpenRouter may have billed and nobody can tell."""
+
+    requests: int = Field(examples=[12])
+    errors: int = Field(examples=[1])
+    prompt_tokens: int = Field(examples=[3400])
+    completion_tokens: int = Field(examples=[1200])
+    cost_nano: int = Field(description="Billionths of a dollar", examples=[5_000_000])
+    cost_usd: float = Field(examples=[0.005])
+    unknown: int = Field(description="Calls whose cost nobody knows", examples=[0])
+
+
+class ModelSums(Sums):
+    """What was used of a model."""
+
+    model: str = Field(examples=["openai/gpt-4o-mini"])
+
+
+class DaySums(Sums):
+    """What was used on a day of UTC."""
+
+    date: date
+
+
+class DayModelSums(DaySums, ModelSums):
+    """What was used of a model on a day of UTC."""
+
+
+class ClientKeySums(Sums):
+    """What was used with a client key; null stands for calls without one."""
+
+    client_key_id: int | None = Field(examples=[None])
+
+
+class DaysShown(Shown):
+    """The days that sums are of, both included."""
+
+    start_date: date
+    end_date: date
+
+
+class OwnStatistics(DaysShown):
+    """One's usage in some days. Days and models without calls are left out."""
+
+    totals: Sums
+    by_model: list[ModelSums]
+    by_day: list[DaySums]
+    by_client_key: list[ClientKeySums]
+
+
+class PublicStatistics(DaysShown):
+    """One's usage in some days."""
+
+    summary: Sums
+    by_model: list[ModelSums]
+
+
+class PublicUsage(Shown):
+    """Usage by day and model, newest day first."""
+
+    items: list[DayModelSums]
+    total: int = Field(description="Items on all pages together", examples=[1])
+    page: int = Field(examples=[1])
+    limit: int = Field(examples=[20])
+
+
+class DescribedKeySums(ClientKeySums):
+    """What was used with a client key, and what the key is; nulls for calls without one."""
+
+    name: str | None = Field(examples=["nightly report"])
+    key_hint: str | None = Field(examples=["sk-auto-ab****"])
+    state: Literal["active", "expired", "revoked"] | None
+    last_used: datetime | None
+
+
+class PersonalKeyCost(Shown):
+    """What one's own OpenRouter key has cost, wherever it was used: its calls are nobody's here to count."""
+
+    id: int
+    name: str = Field(examples=["laptop"])
+    key_hint: str = Field(examples=["sk-or-01234****"])
+    state: Literal["valid", "suspect", "refused"]
+    synced_at: datetime | None
+    cost_nano: int = Field(description="In these days, in billionths of a dollar", examples=[5_000_000])
+    cost_usd: float = Field(examples=[0.005])
+
+
+class KeysUsage(Shown):
+    """Usage by client key; beside it, and not to be added up with it, what personal keys have cost anywhere."""
+
+    items: list[DescribedKeySums]
+    personal_keys: list[PersonalKeyCost]
+
+
+class LogEntry(Shown):
+    """One request. cost and tokens: of all its tries together, null while unknown."""
+
+    request_id: str = Field(examples=["019ab5d1c2e3a1b2c3d4e5f60718293a"])
+    created_at: datetime
+    client_key_id: int | None = Field(examples=[None])
+    model: str = Field(examples=["openai/gpt-4o-mini"])
+    upstream: str | None = Field(description="Where it went; null if nowhere", examples=["openrouter"])
+    status: int | None = Field(description="The HTTP status of the answer", examples=[200])
+    outcome: str | None = Field(description="`complete`, `client_gone`, or what went wrong", examples=["complete"])
+    stream: bool
+    state: Literal["dispatched", "streaming", "pending", "unknown", "estimated", "settled", "void"] = Field(
+        description="How much is known of the cost"
+    )
+    source: str | None = Field(description="Where the cost is known from", examples=["answer"])
+    prompt_tokens: int | None = Field(examples=[340])
+    completion_tokens: int | None = Field(examples=[120])
+    cost_nano: int | None = Field(description="Billionths of a dollar", examples=[5_000_000])
+    cost_usd: float | None = Field(examples=[0.005])
+    tries: int = Field(description="Calls upstream", examples=[1])
+    first_byte_ms: int | None = Field(examples=[420])
+    total_ms: int | None = Field(examples=[1900])
+
+
+class UsagePage(Days):
+    """Days, and which page."""
+
+    page: Number = Field(1, ge=1, le=MAX_PAGE, description="Which page, counted from 1")
+    limit: Number = Field(20, ge=1, le=MAX_PAGE_SIZE, description="Items on a page")
+
+
+# Whose figures are shown is the caller's id, everywhere below: nothing in a query can name another.
+
+
+@routes.get("/usage/stats")
+@operation("Your usage, summed up", Who.READER, query=Days, answers={200: OwnStatistics})
+def stats(caller: Caller, query: Days) -> Response:
+    """In all, by model, by day and by client key."""
+    return answer(services().usage.summary(query.usage_of(caller.user_id)))
+
+
+@routes.get("/usage/logs")
+@operation("Your calls", Who.READER, query=LogPage, answers={200: Page[LogEntry]})
+def logs(caller: Caller, query: LogPage) -> Response:
+    """The request log, newest first. It holds no prompt and no answer."""
+    found = services().usage_log.page(query.usage_of(caller.user_id), query.page, query.page_size)
+    items = [item.to_dict() for item in found.items]
+    return answer({"items": items, "total": found.total, "page": query.page, "page_size": query.page_size})
+
+
+@routes.get("/usage/logs/export")
+@operation("Your calls as a file", Who.READER, query=LogFile, answers={200: tuple(usage_export.MIMETYPES.values())})
+def export(caller: Caller, query: LogFile) -> Response:
+    """The whole log, oldest first."""
+    content = usage_export.lines(services().usage_log.walk(query.usage_of(caller.user_id)), query.format)
+    return Response(content, headers=usage_export.headers(query.format))
+
+
+@routes.get("/v1/stats")
+@operation("Usage in all", Who.READER, query=Days, answers={200: PublicStatistics})
+def public_stats(caller: Caller, query: Days) -> Response:
+    """In all and by model."""
+    found = services().usage.summary(query.usage_of(caller.user_id))
+    shown = {name: found[name] for name in ("start_date", "end_date", "by_model")}
+    return answer(shown | {"summary": found["totals"]})
+
+
+@routes.get("/v1/usage")
+@operation("Usage by day and model", Who.READER, query=UsagePage, answers={200: PublicUsage})
+def public_usage(caller: Caller, query: UsagePage) -> Response:
+    """Newest day first."""
+    items, total = services().usage.days_and_models(query.usage_of(caller.user_id), query.page, query.limit)
+    return answer({"items": items, "total": total, "page": query.page, "limit": query.limit})
+
+
+@routes.get("/v1/keys")
+@operation("Usage by key", Who.READER, query=Days, answers={200: KeysUsage})
+def public_keys(caller: Caller, query: Days) -> Response:
+    """Your client keys and their usage, costliest first, and your own OpenRouter keys.
+
+    Beside the client keys in use there are the revoked ones that were used; null stands for calls without a key.
+    """
+    used = {item["client_key_id"]: item for item in services().usage.client_keys(query.usage_of(caller.user_id))}
+    rows = services().client_keys.of_user(caller.user_id, [key_id for key_id in used if key_id])
+    described = {row.id: _described(row, services().clock.now()) for row in rows}
+    unused = [no_usage(row.id) for row in rows if row.id not in used]
+    items = [item | described.get(item["client_key_id"], NOT_KNOWN) for item in [*used.values(), *unused]]
+    return answer({"items": items, "personal_keys": _personal_keys(caller.user_id, *query.first_and_last())})
+
+
+def _personal_keys(user_id: int, first: date, last: date) -> list[dict[str, object]]:
+    rows = services().personal_key_sync.keys.of_user(user_id)
+    costs: Counter[int] = Counter()
+    for key_id, _, cost_nano in services().personal_key_sync.keys.days([row.id for row in rows], first, last):
+        costs[key_id] += cost_nano
+    shown = [row.to_dict() for row in rows]
+    told = "id", "name", "key_hint", "state", "synced_at"
+    return [{name: row[name] for name in told} | cost(costs[row["id"]]) for row in shown]
+
+
+def _described(row: ClientKeyRow, now: datetime) -> dict[str, object]:
+    return {"name": row.name, "key_hint": row.key_hint, "state": row.state(now), "last_used": row.last_used}

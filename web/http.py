@@ -1,0 +1,165 @@
+"""What all routes share: the services, JSON bodies, the one error shape, the headers of every answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from accounts.caller import Caller
+from auth import Credentials
+from billing.quotas.rate_limits import Door
+from db import DatabaseError
+from foundation.crypto import same
+from foundation.errors import (
+    AppError,
+    BadRequest,
+    Busy,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    ServiceFault,
+    Unauthorized,
+    UnsupportedMedia,
+)
+from foundation.logs import event
+from services import Services
+from serving.door import COMMON_HEADERS, MAX_JSON_BYTES, REQUEST_ID
+
+log = logging.getLogger("http")
+admin_log = logging.getLogger("admin")
+
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
+MAX_PAGE = 1_000_000
+
+
+def services() -> Services:
+    """The running application's services."""
+    found: Services = current_app.extensions["services"]
+    return found
+
+
+def count_request(door: Door) -> None:
+    """Count this request among those of its address at this door. Raises TooManyRequests."""
+    services().rate_limits.check_address(door, services().addresses.of(request.environ))
+
+
+def json_body() -> dict[str, Any]:
+    """The request's JSON object. Raises UnsupportedMedia, PayloadTooLarge, BadRequest."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMedia("Send JSON with the header Content-Type: application/json")
+    try:
+        body = orjson.loads(request.get_data())
+    except orjson.JSONDecodeError:
+        raise BadRequest("The body is not valid JSON (UTF-8, not too deeply nested)") from None
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object")
+    return body
+
+
+def check_caller(accepted: Credentials) -> Caller:
+    """Who sent this request, with one of these kinds of credentials. Raises Unauthorized, Forbidden, TooManyRequests.
+
+    A user who may not call may still look.
+    """
+    caller = services().auth.authenticate(request.headers.get("Authorization"), accepted, may_call=False)
+    if caller.api_token:
+        services().rate_limits.check_api_token(caller.api_token.id)
+    return caller
+
+
+def check_operator() -> str:
+    """Let only operators in; returns who that is, for the log: `admin-token`, or `user/<id>` of an admin.
+
+    An admin proves it with an access token: nothing that is handed on to programs counts. Raises TooManyRequests,
+    Forbidden, Unauthorized.
+    """
+    count_request("admin requests")  # first: so that nobody tries many tokens
+    authorization = request.headers.get("Authorization", "")
+    scheme, _, given = authorization.partition(" ")
+    token = services().config.admin_token
+    if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
+        return "admin-token"
+    try:
+        user_id = services().auth.authenticate(authorization, may_call=False).user_id
+        if user_id not in services().users.admins:
+            raise Forbidden("This is for operators, and this account is no active admin")
+    except Unauthorized:
+        event(admin_log, "admin_refused", logging.WARNING)
+        raise Unauthorized(
+            "This is for operators: send `Authorization: Bearer <token>` with ADMIN_TOKEN or an admin's access token"
+        ) from None
+    except Forbidden:
+        event(admin_log, "admin_refused", logging.WARNING)
+        raise
+    return f"user/{user_id}"
+
+
+def audit(actor: str, action: str, subject: str, user_id: int | None = None, **details: Any) -> None:
+    """Write down and log a change that this request has made. user_id: whom it concerns."""
+    address = services().addresses.of(request.environ)
+    request_id = request.environ.get(REQUEST_ID)
+    services().audit.record(actor, action, subject, user_id, address, request_id, **details)
+    event(admin_log, action, actor=actor, subject=subject, **details)
+
+
+def number(name: str, default: int, largest: int) -> int:
+    """A query parameter that counts from 1. Raises BadRequest."""
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and 1 <= int(text) <= largest):
+        raise BadRequest(f"{name} must be a whole number from 1 to {largest}")
+    return int(text)
+
+
+def answer(body: dict[str, Any], status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(body), status, mimetype="application/json")
+
+
+def register(app: Flask) -> None:
+    """Add the error handlers and the common headers."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_JSON_BYTES
+    app.register_error_handler(Exception, lambda error: refusal(app_error(error)))
+    app.after_request(_common_headers)
+
+
+def refusal(error: AppError) -> Response:
+    """An error as JSON."""
+    response = Response(error.to_json(), error.status, mimetype="application/json")
+    response.headers.update(error.headers)
+    return response
+
+
+def app_error(error: Exception) -> AppError:
+    """What a client is told of whatever was raised; what is our fault is logged."""
+    if isinstance(error, AppError):
+        return error
+    if isinstance(error, DatabaseError):
+        log.error("database_error", extra={"fields": {"error": type(error).__name__}})
+        return Busy("The database can't be reached; try again shortly", retry_after_seconds=5)
+    if isinstance(error, HTTPException) and (error.code or 500) < 500:
+        return _refused_by_werkzeug(error)
+    log.error("unexpected_error", exc_info=error)
+    return ServiceFault()
+
+
+def _refused_by_werkzeug(error: HTTPException) -> AppError:
+    if error.code == 404:
+        return NotFound("There is nothing at this path")
+    if error.code == 405:
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        return MethodNotAllowed(f"This path takes {allowed} only", {"Allow": allowed})
+    if isinstance(error, RequestEntityTooLarge):
+        return PayloadTooLarge(f"The body may have at most {MAX_JSON_BYTES} bytes")
+    return BadRequest(error.description or "The request is malformed")
+
+
+def _common_headers(response: Response) -> Response:
+    response.headers["X-Request-Id"] = request.environ.get(REQUEST_ID, "")
+    for name, value in COMMON_HEADERS:
+        response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,208 @@
+"""The model calls in the OpenAPI document: described by hand, because what they hold is OpenRouter's to say.
+
+Bodies pass as they are, so that fields that OpenRouter adds tomorrow work today; only what the gateway itself reads is
+described. A format that formats/registry.py has and FORMATS lacks is a KeyError.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from formats.chat import ModelApi
+from serving.door import PATHS
+
+Json = dict[str, Any]
+
+TAG = {
+    "name": "Model calls",
+    "description": "What SDKs call. Bodies and answers are OpenRouter's own and pass unchanged, streamed or not.",
+}
+MODEL = {"type": "string", "description": "A model's name at OpenRouter"}
+STREAM = {"type": "boolean", "description": "Whether the answer comes as server-sent events"}
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+USAGE = {"prompt_tokens": 14, "completion_tokens": 8, "total_tokens": 22, "cost": 0.0000069}
+MESSAGE_SCHEMA = {
+    "type": "object",
+    "properties": {"role": {"type": "string"}, "content": {"type": ["string", "array", "null"]}},
+    "required": ["role"],
+}
+MESSAGES = {"type": "array", "minItems": 1, "items": MESSAGE_SCHEMA}
+HEADERS = ("X-Request-Id", "RateLimit-Policy", "RateLimit")
+# Statuses of refusals that are ours or OpenRouter's.
+REFUSALS = (400, 401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class _Format:
+    """One format of calls. fields: what the gateway reads of a body; stream: how a streamed answer looks."""
+
+    summary: str
+    description: str
+    fields: Json
+    required: tuple[str, ...]
+    example: Json
+    answer: Json
+    stream: str = ""
+    error: str = "CallError"
+
+
+_CHUNK = '{"id":"gen-1","object":"chat.completion.chunk","created":1795270664,"model":"openai/gpt-4o-mini","choices":'
+FORMATS = {
+    "chat": _Format(
+        "Chat completions",
+        "OpenRouter's chat completions, as OpenAI's and OpenRouter's SDKs call them. `models` lists models to fall "
+        "back to. See docs/streaming.md for what a client may rely on.",
+        {"model": MODEL, "messages": MESSAGES, "stream": STREAM, "max_tokens": {"type": "integer", "minimum": 1}},
+        ("messages",),
+        {"model": "openai/gpt-4o-mini", "messages": QUESTION, "max_tokens": 100},
+        {
+            "id": "gen-1",
+            "object": "chat.completion",
+            "created": 1795270664,
+            "model": "openai/gpt-4o-mini",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "Paris."}, "finish_reason": "stop"}],
+            "usage": USAGE,
+        },
+        f'data: {_CHUNK}[{{"index":0,"delta":{{"content":"Paris."}},"finish_reason":null}}]}}\n\ndata: [DONE]\n\n',
+    ),
+    "completions": _Format(
+        "Completions of a text",
+        "The older form of completions.",
+        {"model": MODEL, "prompt": {"type": ["string", "array"]}, "stream": STREAM},
+        ("model", "prompt"),
+        {"model": "openai/gpt-4o-mini", "prompt": "The capital of France is", "max_tokens": 10},
+        {
+            "id": "gen-1",
+            "object": "text_completion",
+            "created": 1795270664,
+            "model": "openai/gpt-4o-mini",
+            "choices": [{"index": 0, "text": " Paris.", "finish_reason": "stop"}],
+            "usage": USAGE,
+        },
+        'data: {"id":"gen-1","object":"text_completion","choices":[{"index":0,"text":" Paris."}]}\n\ndata: [DONE]\n\n',
+    ),
+    "embeddings": _Format(
+        "Embeddings",
+        "Vectors of texts; never streamed.",
+        {"model": MODEL, "input": {"type": ["string", "array"]}},
+        ("model", "input"),
+        {"model": "openai/text-embedding-3-small", "input": ["Paris", "Rome"]},
+        {
+            "object": "list",
+            "model": "openai/text-embedding-3-small",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.01, -0.02]}],
+            "usage": {"prompt_tokens": 2, "total_tokens": 2, "cost": 4e-8},
+        },
+    ),
+    "responses": _Format(
+        "Responses",
+        "OpenAI's Responses API, without its store: each request holds the whole conversation.",
+        {"model": MODEL, "input": {"type": ["string", "array"]}, "stream": STREAM},
+        ("model", "input"),
+        {"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"},
+        {
+            "id": "gen-1",
+            "object": "response",
+            "status": "completed",
+            "model": "openai/gpt-4o-mini",
+            "output": [
+                {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Paris."}]}
+            ],
+            "usage": {"input_tokens": 14, "output_tokens": 8, "total_tokens": 22, "cost": 0.0000069},
+        },
+        'data: {"type":"response.output_text.delta","delta":"Paris."}\n\ndata: {"type":"response.completed"}\n\n',
+    ),
+    "messages": _Format(
+        "Messages",
+        "Anthropic's Messages API, as its SDKs call it; errors have its shape.",
+        {
+            "model": MODEL,
+            "messages": MESSAGES,
+            "max_tokens": {"type": "integer", "minimum": 1},
+            "stream": STREAM,
+        },
+        ("model", "messages", "max_tokens"),
+        {"model": "anthropic/claude-haiku-4.5", "messages": QUESTION, "max_tokens": 100},
+        {
+            "id": "gen-1",
+            "type": "message",
+            "role": "assistant",
+            "model": "anthropic/claude-haiku-4.5",
+            "content": [{"type": "text", "text": "Paris."}],
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": 14, "output_tokens": 8, "cost": 0.000054},
+        },
+        'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta",'
+        '"text":"Paris."}}\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n',
+        "MessagesError",
+    ),
+}
+SCHEMAS: Json = {
+    "CallError": {
+        "description": "A refusal of ours (as `Error`), or one of OpenRouter's minus what identifies the operator's "
+        "account.",
+        "type": "object",
+        "properties": {
+            "error": {
+                "type": "object",
+                "properties": {"code": {"type": ["integer", "string"]}, "message": {"type": "string"}},
+                "required": ["message"],
+            }
+        },
+        "required": ["error"],
+    },
+    "MessagesError": {
+        "description": "A refusal in the shape of Anthropic's Messages API.",
+        "type": "object",
+        "properties": {
+            "type": {"const": "error"},
+            "error": {
+                "type": "object",
+                "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+                "required": ["type", "message"],
+            },
+            "request_id": {"type": ["string", "null"]},
+        },
+        "required": ["type", "error"],
+    },
+}
+ERRORS: dict[str, Json] = {
+    "CallError": {"error": {"code": 400, "message": "`messages` must be a non-empty list of objects", "param": None}},
+    "MessagesError": {"type": "error", "error": {"type": "invalid_request_error", "message": "`messages` is missing"}},
+}
+
+
+def paths() -> dict[str, Json]:
+    """The path items of all model calls, those under /v1 first."""
+    found = sorted(PATHS.items(), key=lambda item: (not item[0].startswith("/v1/"), list(PATHS).index(item[0])))
+    return {path: {"post": _operation(path, api)} for path, api in found}
+
+
+def _operation(path: str, api: ModelApi) -> Json:
+    one = FORMATS[api.name]
+    body = {"type": "object", "properties": one.fields, "required": list(one.required)}
+    content: Json = {"application/json": {"schema": {"type": "object"}, "example": one.answer}}
+    if one.stream:
+        content["text/event-stream"] = {"schema": {"type": "string"}, "example": one.stream}
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
+    responses: Json = {"200": {"description": "The model's answer", "headers": headers, "content": content}}
+    for status in REFUSALS:
+        refused = {"schema": {"$ref": f"#/components/schemas/{one.error}"}, "example": ERRORS[one.error]}
+        more = {name: {"$ref": f"#/components/headers/{name}"} for name in ("Retry-After",) if status in {429, 503}}
+        responses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "headers": headers | more,
+            "content": {"application/json": refused},
+        }
+    return {
+        "operationId": "call" + re.sub(r"\W", "_", path),
+        "summary": one.summary,
+        "description": one.description,
+        "tags": [TAG["name"]],
+        "security": [{"accessToken": []}, {"clientKey": []}] + [{"xApiKey": []}] * api.takes_api_key_header,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": one.example}}},
+        "responses": responses,
+    }

@@ -1,0 +1,44 @@
+"""Forms of pages, read as the JSON bodies that the API takes: the same bounds, the same words for what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+
+from foundation.errors import BadRequest
+from web.bad_input import told
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def form_of(model: type[Model], lists: tuple[str, ...] = (), **more: object) -> Model:
+    """The model that a form fills in. Raises BadRequest with the first fault.
+
+    Fields that are empty count as left out. lists: those that may have several values, or a value on each line. more:
+    what the view has made of other fields.
+    """
+    given: dict[str, object] = {}
+    for name in request.form:
+        if name == "csrf_token" or name in more:
+            continue
+        values = [value.strip() for value in request.form.getlist(name) if value.strip()]
+        if name in lists:
+            values = [line.strip() for value in values for line in value.splitlines() if line.strip()]
+        if values:
+            given[name] = values if name in lists else values[-1]
+    return _read(model, given | {name: value for name, value in more.items() if value is not None})
+
+
+def query_of(model: type[Model], **more: object) -> Model:
+    """The same of a form that was sent by GET, or of a link to what it finds."""
+    return _read(model, {name: value for name, value in request.args.items() if value.strip()} | more)
+
+
+def _read(model: type[Model], given: Mapping[str, object]) -> Model:
+    try:
+        return model.model_validate(given, strict=False)
+    except ValidationError as error:
+        raise BadRequest(told(model, "field", error)) from None

@@ -1,0 +1,137 @@
+"""The operator's pages: how the service is, everybody's requests and keys, and who changed what. For admins alone."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import UTC, timedelta
+from functools import wraps
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Response, request
+
+from billing.reports.statistics import UsageFilter
+from foundation.money import usd
+from upstream.registry import OPENROUTER
+from web.api.admin_audit import AuditFilter, changes_shown
+from web.api.admin_client_keys import KeyFilter, keys_shown
+from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown
+from web.api.client_keys import revoked
+from web.api.health import health_shown
+from web.http import count_request, services
+from web.pages.dashboard import series
+from web.pages.forms import query_of
+from web.pages.views import View, Visitor, for_admins, page_blueprint, show
+from web.usage_query import midnight
+
+routes = page_blueprint("operator_pages", "/operator")
+
+DAYS = 30
+MOST_ROWS = 20  # of a table of the overview
+
+
+def for_operators(view: View) -> View:
+    """Let only admins in, each address so often a minute as to the operator's API. Raises TooManyRequests, Forbidden.
+
+    A view that changes something names `operator`: who that is, for the audit log.
+    """
+    wants_operator = "operator" in inspect.signature(view).parameters
+
+    @for_admins
+    def guarded(visitor: Visitor, **path: Any) -> Response:
+        return view(operator=f"user/{visitor.user.id}", **path) if wants_operator else view(**path)
+
+    @wraps(view)
+    def run(**path: Any) -> Response:
+        count_request("admin requests")
+        return guarded(**path)
+
+    return run
+
+
+def here(path: str, **changes: object) -> str:
+    """A link with this request's filters, but for these changes; None drops one."""
+    asked: dict[str, object] = {name: value for name, value in request.args.items() if value.strip()}
+    query = urlencode({name: value for name, value in (asked | changes).items() if value is not None})
+    return f"{path}?{query}" if query else path
+
+
+@routes.get("")
+@for_operators
+def overview() -> Response:
+    """How the service is, and what was spent today and in the last days, over everybody."""
+    last = services().clock.now().astimezone(UTC).date()
+    first, end = last - timedelta(days=DAYS - 1), midnight(last) + timedelta(days=1)
+    usage = services().usage
+    today = usage.summary(UsageFilter(start=midnight(last), end=end), for_operator=True)
+    month = usage.summary(UsageFilter(start=midnight(first), end=end), for_operator=True)
+    return show(
+        "operator_overview.html",
+        health=health_shown(),
+        today=today["totals"],
+        month=month["totals"],
+        by_day=month["by_day"],
+        series=series(month["by_day"], first, last),
+        by_model=_compared(today["by_model"], month["by_model"], "model"),
+        by_upstream=_compared(today["by_pool_key"], month["by_pool_key"], "upstream"),
+        days=DAYS,
+        first=first,
+    )
+
+
+def _compared(today: list[dict[str, Any]], month: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Requests and dollars of today and of the last days by what `name` names, dearest first."""
+    found: dict[str | None, dict[str, Any]] = {}
+    for days, rows in (("today", today), ("month", month)):
+        for row in rows:
+            sums = found.setdefault(
+                row[name], {"name": row[name]} | {f"{day}_requests": 0 for day in ("today", "month")}
+            )
+            sums[f"{days}_requests"] += row["requests"]
+            sums[f"{days}_nano"] = sums.get(f"{days}_nano", 0) + row["cost_nano"]
+    rows = sorted(found.values(), key=lambda sums: (sums["month_nano"], sums["month_requests"]), reverse=True)
+    for sums in rows:
+        sums |= {"today_usd": usd(sums.get("today_nano", 0)), "month_usd": usd(sums["month_nano"])}
+    return rows[:MOST_ROWS]
+
+
+@routes.get("/logs")
+@for_operators
+def logs() -> Response:
+    """Everybody's requests, newest first."""
+    names = [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())]
+    return show("operator_logs.html", upstreams=names, given=request.args, here=here, **log_values())
+
+
+def log_values() -> dict[str, Any]:
+    """What the part with the requests shows."""
+    return log_shown(query_of(EverybodysLogPage))
+
+
+@routes.get("/logs.csv")
+@for_operators
+def csv() -> Response:
+    """The requests that a filter finds, as a file."""
+    return log_file(query_of(EverybodysLogFile, format="csv"))
+
+
+@routes.get("/audit")
+@for_operators
+def changes() -> Response:
+    """Who changed what, newest first."""
+    return show("operator_audit.html", given=request.args, here=here, **changes_shown(query_of(AuditFilter)))
+
+
+@routes.get("/keys")
+@for_operators
+def keys() -> Response:
+    """Everybody's client keys."""
+    return show("operator_keys.html", given=request.args, here=here, **keys_shown(query_of(KeyFilter)))
+
+
+@routes.delete("/keys/<int:key_id>")
+@for_operators
+def revoke(operator: str, key_id: int) -> Response:
+    """Revoke anybody's key, in force everywhere within two seconds."""
+    revoked(operator, key_id)
+    return show("operator_keys_part.html", here=here, **keys_shown(query_of(KeyFilter)))

@@ -1,0 +1,92 @@
+"""The operator's page of upstreams besides the pool. Keys go in and never come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+
+from foundation.errors import BadRequest
+from web.api.admin_upstreams import NewUpstream, added, changed, removed, upstreams_shown
+from web.operation import Paging
+from web.pages.forms import form_of, query_of
+from web.pages.operator import for_operators, here
+from web.pages.views import page_blueprint, show
+
+routes = page_blueprint("operator_upstream_pages", "/operator/upstreams")
+
+
+@routes.get("")
+@for_operators
+def upstreams() -> Response:
+    """All of them, newest first."""
+    return show("operator_upstreams.html", **_values())
+
+
+@routes.post("")
+@for_operators
+def add(operator: str) -> Response:
+    """Add one."""
+    added(operator, _given())
+    return show("operator_upstreams_part.html", **_values())
+
+
+@routes.put("/<int:upstream_id>")
+@for_operators
+def change(operator: str, upstream_id: int) -> Response:
+    """Replace one; its key is kept if none is given."""
+    body = _given()
+    if request.form.get("without_key"):
+        body = body.model_copy(update={"api_key": None})
+    changed(operator, str(upstream_id), body)
+    return show("operator_upstreams_part.html", **_values())
+
+
+@routes.delete("/<int:upstream_id>")
+@for_operators
+def remove(operator: str, upstream_id: int) -> Response:
+    """Remove one."""
+    removed(operator, str(upstream_id))
+    return show("operator_upstreams_part.html", **_values())
+
+
+def _values() -> dict[str, Any]:
+    return {"here": here, **upstreams_shown(query_of(Paging))}
+
+
+def _given() -> NewUpstream:
+    """What a form says of an upstream. Raises BadRequest."""
+    return form_of(
+        NewUpstream,
+        without_key=None,
+        is_active="is_active" in request.form,  # of a box that is not ticked, browsers send nothing
+        is_default="is_default" in request.form,
+        model_prefixes=_prefixes(),
+        prices=_prices(),
+    )
+
+
+def _lines(field: str) -> list[str]:
+    return [line.strip() for line in request.form.get(field, "").splitlines() if line.strip()]
+
+
+def _prefixes() -> dict[str, str]:
+    """`local/ =` or `local/ = their/` on each line."""
+    found = {}
+    for line in _lines("model_prefixes"):
+        prefix, sign, instead = line.partition("=")
+        if not sign:
+            raise BadRequest("model_prefixes must have a line such as `local/ = their/` for each")
+        found[prefix.strip()] = instead.strip()
+    return found
+
+
+def _prices() -> dict[str, dict[str, str]]:
+    """`openai/gpt-4o-mini 0.15 0.6` on each line."""
+    found = {}
+    for line in _lines("prices"):
+        parts = line.split()
+        if len(parts) != 3:
+            raise BadRequest("prices must have a line such as `* 0.15 0.6` for each")
+        found[parts[0]] = {"prompt": parts[1], "completion": parts[2]}
+    return found

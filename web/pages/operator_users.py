@@ -1,0 +1,89 @@
+"""The operator's pages of users: who there is, without names, and changes to their accounts, quotas and sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+
+from accounts.users import MAX_TRUST_LEVEL
+from web.api.admin_quotas import NewQuota, quota_reset, quota_set, subject_of
+from web.api.admin_users import (
+    UserChange,
+    UserFilter,
+    UserName,
+    changed,
+    sessions_ended,
+    user_found,
+    user_shown,
+    users_shown,
+)
+from web.pages.forms import form_of, query_of
+from web.pages.operator import for_operators, here
+from web.pages.views import SESSION, go_to, page_blueprint, show
+
+routes = page_blueprint("operator_user_pages", "/operator/users")
+
+ONE = "/<int:user_id>"
+
+
+@routes.get("")
+@for_operators
+def users() -> Response:
+    """The accounts, newest first."""
+    found = users_shown(query_of(UserFilter))
+    return show("operator_users.html", given=request.args, here=here, max_trust_level=MAX_TRUST_LEVEL, **found)
+
+
+@routes.post("/find")
+@for_operators
+def find() -> Response:
+    """To the account of a name, which is sent in a body: what stands in an address ends up in logs."""
+    return go_to(f"/operator/users/{user_found(form_of(UserName))['id']}")
+
+
+@routes.get(ONE)
+@for_operators
+def user(user_id: int) -> Response:
+    """One account."""
+    return show("operator_user.html", **_values(user_id))
+
+
+@routes.put(ONE)
+@for_operators
+def change(operator: str, user_id: int) -> Response:
+    """Change state, role or trust level."""
+    changed(operator, user_id, form_of(UserChange))
+    return show("operator_user_part.html", done="saved", **_values(user_id))
+
+
+@routes.put(f"{ONE}/quota")
+@for_operators
+def set_quota(operator: str, user_id: int) -> Response:
+    """Give a user a quota of their own."""
+    quota_set(operator, subject_of("user", str(user_id)), form_of(NewQuota))
+    return show("operator_user_part.html", done="quota set", **_values(user_id))
+
+
+@routes.delete(f"{ONE}/quota")
+@for_operators
+def reset_quota(operator: str, user_id: int) -> Response:
+    """Back to the default."""
+    quota_reset(operator, subject_of("user", str(user_id)))
+    return show("operator_user_part.html", done="quota reset", **_values(user_id))
+
+
+@routes.delete(f"{ONE}/sessions")
+@for_operators
+def end_sessions(operator: str, user_id: int) -> Response:
+    """Log a user out everywhere; an operator who ends their own has to log in again."""
+    sessions_ended(operator, user_id)
+    if operator == f"user/{user_id}":
+        response = go_to("/login")
+        SESSION.take(response)  # or this process would know the visitor for another second
+        return response
+    return show("operator_user_part.html", done="sessions ended", **_values(user_id))
+
+
+def _values(user_id: int) -> dict[str, Any]:
+    return {"user": user_shown(user_id), "max_trust_level": MAX_TRUST_LEVEL}

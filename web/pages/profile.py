@@ -1,0 +1,174 @@
+"""The profile: what one is called, how one logs in, where one is logged in, what happened, and a new password."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+
+from accounts.user_agents import browser_of
+from accounts.users import NO_KEY
+from web.api import profile
+from web.api import sessions as session_api
+from web.api import sign_on as sso_api
+from web.api.profile import NewProfile
+from web.api.sessions import NewKey
+from web.http import count_request, services
+from web.operation import Paging, asked
+from web.pages.forms import form_of
+from web.pages.views import SESSION, Visitor, for_users, go_to, page_blueprint, show, with_session
+
+routes = page_blueprint("profile_pages", "/profile")
+
+# What happened, in words; other changes are shown by their names.
+EVENTS = {
+    "registered": "Account made",
+    "logged_in": "Logged in",
+    "login_failed": "Log-in with a wrong password",
+    "login_refused": "Log-in while the account was disabled",
+    "refresh_token_reused": "A refresh token was used twice: its session has ended",
+    "session_ended": "A session was ended",
+    "sessions_ended": "Sessions were ended",
+    "key_changed": "Password changed",
+    "password_changed": "Password changed",
+    "key_change_refused": "Change of password with a wrong password",
+    "profile_changed": "Profile changed",
+    "identity_linked": "A log-in was linked",
+    "identity_unlinked": "A log-in was unlinked",
+    "client_key_made": "Client key made",
+    "client_key_changed": "Client key changed",
+    "client_key_revoked": "Client key revoked",
+    "api_token_made": "API token made",
+    "api_token_revoked": "API token revoked",
+    "personal_key_added": "OpenRouter key added",
+    "personal_key_changed": "OpenRouter key changed",
+    "personal_key_removed": "OpenRouter key removed",
+    "openrouter_connected": "OpenRouter connected",
+    "openrouter_disconnected": "OpenRouter disconnected",
+    "upstream_chosen": "Keys for calls chosen",
+    "quota_set": "Quota set",
+    "quota_reset": "Quota reset",
+    "user_changed": "Account changed",
+}
+FIRST_EVENTS = Paging.model_validate({"page_size": "10"})
+
+
+@routes.get("")
+@for_users
+def page(visitor: Visitor) -> Response:
+    """All of it."""
+    parts = _about(visitor) | _links(visitor) | _sessions(visitor) | _events(visitor, FIRST_EVENTS)
+    return show("profile.html", has_password=visitor.user.key_hash != NO_KEY, **parts)
+
+
+@routes.put("")
+@for_users
+def change(visitor: Visitor) -> Response:
+    """Call oneself otherwise; empty for no name."""
+    is_named = bool(request.form.get("display_name", "").strip())
+    body = form_of(NewProfile) if is_named else NewProfile(display_name=None)
+    profile.changed(visitor.user.id, body)
+    return show("profile_about.html", is_saved=True, **_about(visitor))
+
+
+def _about(visitor: Visitor) -> dict[str, Any]:
+    return {"profile": services().users.get(visitor.user.id).profile()}
+
+
+# ── log-ins elsewhere
+
+
+@routes.post("/links/<provider>")
+@for_users
+def link(visitor: Visitor, provider: str) -> Response:
+    """Send the browser to a provider; it comes back to this page, with what came of it behind the #."""
+    count_request("log-ins")
+    begun = services().sign_on.begin_link(provider, visitor.user.id, visitor.caller.session_id, "/profile")
+    return sso_api.with_cookie(go_to(begun.url), begun)
+
+
+@routes.delete("/links/<provider>")
+@for_users
+def unlink(visitor: Visitor, provider: str) -> Response:
+    """Take a log-in away."""
+    sso_api.unlinked(visitor.user.id, provider)
+    return show("profile_links.html", **_links(visitor))
+
+
+def _links(visitor: Visitor) -> dict[str, Any]:
+    sign_on = services().sign_on
+    linked = {one.provider: one.to_dict() for one in sign_on.identities.of(visitor.user.id)}
+    titles = {name: name for name in linked} | {name: one.title for name, one in sign_on.providers.items()}
+    items = [{"name": name, "title": title, "linked": linked.get(name)} for name, title in sorted(titles.items())]
+    may_link = sign_on.may_link(visitor.user.id, visitor.caller.session_id)
+    return {"log_ins": items, "titles": titles, "may_link": may_link}
+
+
+# ── sessions
+
+
+@routes.delete("/sessions/<session_id>")
+@for_users
+def end(visitor: Visitor, session_id: str) -> Response:
+    """End a session; who ends the one of this browser has to log in again."""
+    session_api.ended(visitor.caller, session_id)
+    return _logged_out() if session_id == visitor.caller.session_id else _sessions_part(visitor)
+
+
+@routes.post("/sessions/end-others")
+@for_users
+def end_others(visitor: Visitor) -> Response:
+    """End all sessions but that of this browser."""
+    session_api.all_ended(visitor.caller, but_this=True)
+    return _sessions_part(visitor)
+
+
+@routes.post("/sessions/end-all")
+@for_users
+def end_all(visitor: Visitor) -> Response:
+    """End all sessions, this one too."""
+    session_api.all_ended(visitor.caller)
+    return _logged_out()
+
+
+def _logged_out() -> Response:
+    response = go_to("/login")
+    SESSION.take(response)
+    return response
+
+
+def _sessions_part(visitor: Visitor) -> Response:
+    return show("profile_sessions.html", **_sessions(visitor))
+
+
+def _sessions(visitor: Visitor) -> dict[str, Any]:
+    titles = {name: one.title for name, one in services().sign_on.providers.items()}
+    sessions = [one | {"browser": browser_of(one["user_agent"] or "")} for one in session_api.shown(visitor.caller)]
+    return {"sessions": sessions, "titles": titles}
+
+
+# ── what happened
+
+
+@routes.get("/events")
+@for_users
+def events(visitor: Visitor) -> Response:
+    """The part with what happened: another page of it."""
+    query = FIRST_EVENTS.model_copy(update={"page": asked(Paging).page})
+    return show("profile_events.html", **_events(visitor, query))
+
+
+def _events(visitor: Visitor, query: Paging) -> dict[str, Any]:
+    return {"events": session_api.events_shown(visitor.user.id, query), "event_words": EVENTS}
+
+
+# ── password
+
+
+@routes.post("/password")
+@for_users
+def change_password(visitor: Visitor) -> Response:
+    """Put a key that the browser has derived in the place of the one up to now; a new session begins with it."""
+    count_request("log-ins")
+    session, _access_token = session_api.key_changed(visitor.caller, form_of(NewKey))
+    return with_session(Response(status=204), session.user_id, session.id)

@@ -1,0 +1,44 @@
+"""The pages that people see in a browser, and what they consist of: this is their table of contents."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from web.pages import (
+    connect,
+    dashboard,
+    keys,
+    models,
+    operator,
+    operator_live,
+    operator_pool,
+    operator_quotas,
+    operator_system,
+    operator_upstreams,
+    operator_users,
+    playground,
+    profile,
+    sessions,
+    static_files,
+    views,
+)
+
+
+def register_pages(app: Flask) -> None:
+    """Add every page to the application. The API's document has none of them."""
+    views.register(app)
+    app.register_blueprint(static_files.routes)
+    app.register_blueprint(sessions.routes)
+    app.register_blueprint(dashboard.routes)
+    app.register_blueprint(keys.routes)
+    app.register_blueprint(operator.routes)
+    app.register_blueprint(operator_pool.routes)
+    app.register_blueprint(operator_users.routes)
+    app.register_blueprint(operator_quotas.routes)
+    app.register_blueprint(operator_system.routes)
+    app.register_blueprint(operator_upstreams.routes)
+    app.register_blueprint(operator_live.routes)
+    app.register_blueprint(profile.routes)
+    app.register_blueprint(connect.routes)
+    app.register_blueprint(models.routes)
+    app.register_blueprint(playground.routes)
