@@ -213,6 +213,9 @@ class ApiKeyManager:
         wait = math.ceil(min(max(choice.back_at - now, 1), 60))
         return TooManyRequests("Every OpenRouter key is resting; try again shortly", wait)
 
+    def unreachable(self, _key: PoolKey) -> None:
+        """There was no connection: that says nothing of the key."""
+
     def release(self, key: PoolKey) -> None:
         """A call no longer uses this key."""
         with self._lock:

@@ -3,9 +3,12 @@
 What goes up is the client's body, byte for byte, under headers built here from lists. What comes down is OpenRouter's
 status and bytes under headers built from a list; only errors are cleaned of what identifies our account.
 
-    admitted ──> tried ──> begun ──> streaming | plain ──> finished
+    admitted ──> attempted ──> begun ──> streaming | plain ──> finished
                  │  └─ again, with another key, until there is content (gateway/attempts.py)
                  └─ late: begun without an answer, after KEEPALIVE_SECONDS; still tried again until there is content
+
+One deadline goes through all of it: until content comes it is the destination's time for the first byte, from then on
+its idle time. Whatever waits comes back here twice a second, to look whether the client is still there.
 """
 
 from __future__ import annotations
@@ -18,20 +21,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from billing.meter import TryResult, UsageMeter
+from billing.meter import AttemptResult, UsageMeter
 from config.settings import Config
 from formats.body import CallBody
 from formats.event_stream import KEEPALIVE
-from foundation.errors import AppError, ServiceFault, UpstreamFailed
+from foundation.deadline import Deadline, NothingYet, TimeIsUp
+from foundation.errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
 from foundation.logs import event
 from foundation.money import usd
-from gateway.attempt import Form, UpstreamTry
-from gateway.attempts import Tries, note_refusal
+from gateway.attempt import Attempt, Form, NoAnswer
+from gateway.attempts import Attempts, in_our_words, note_refusal
 from gateway.destinations import Destination, Destinations
-from gateway.relay import TICK_SECONDS, AnswerRelay, ClientGone, Silence
+from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
 from gateway.request import ProxyRequest
-from pool.choice import PoolKey
-from upstream.http import Exchange, NothingYet
 from upstream.refusals import Refusal, classify, retry_after
 
 log = logging.getLogger("proxy")
@@ -46,6 +48,9 @@ JSON = [("Content-Type", "application/json")]
 MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
 # Other upstreams' names need none; keys and tokens are longer, or begin like these.
 OTHER_MODEL_NAME = re.compile(MODEL_NAME.pattern + r"|(?!sk-|or_|eyJ)[A-Za-z0-9@~._:+-]{1,48}")
+
+# What nginx logs for a client that has closed its connection. Nobody reads it.
+CLIENT_GONE_STATUS = 499
 
 Headers = list[tuple[str, str]]
 
@@ -83,6 +88,9 @@ class OpenRouterProxy:
         except AppError as error:
             call.finish("failed", error.status)
             raise
+        except ClientGone:
+            call.finish("client_gone", CLIENT_GONE_STATUS)
+            return ProxyAnswer(CLIENT_GONE_STATUS, [("Content-Length", "0"), ("Connection", "close")], ())
         except BaseException:
             call.finish("broken", 500)
             raise
@@ -99,63 +107,99 @@ class _Call:
         self.to = to
         self.sent_body = to.body_for(body, request.body)
         self.begun = time.monotonic()
-        self.relay: AnswerRelay | None = None
+        self.deadline = Deadline(to.first_byte_timeout)
+        self.relay: Relay | None = None
         self.finished = False
         is_name = MODEL_NAME if to.upstream_id is None else OTHER_MODEL_NAME
         self.model_name = body.model if is_name.fullmatch(body.model) else ""
         most_nano = to.prices.most_nano(body, len(request.body))
         self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, most_nano)
-        self.tries = Tries(
+        self.attempts = Attempts(
             to.keys,
-            self._send,
             api=request.api,
             stream=body.stream,
-            seconds=to.first_byte_timeout,
+            deadline=self.deadline,
             idle_timeout=to.idle_timeout,
             free=body.model.endswith(":free"),
             sticky=request.sticky_text(proxy.sticky_keys, body),
             owner=request.caller.user_id,
             request_id=request.request_id,
-            client_is_gone=request.client_is_gone,
-            head_came=self._head_came,
-            try_over=lambda tried: self.meter.over(self._result(tried)),
         )
 
-    # ── tried
-
-    def _send(self, key: PoolKey) -> Exchange:
-        pool_key_id = key.id if self.to.upstream_id is None else None
-        self.meter.dispatch(pool_key_id, self.to.upstream_id, user_pays=key.is_connected)
-        return self.to.send(self.api, key, self.request.headers, self.sent_body)
-
-    def _head_came(self, tried: UpstreamTry) -> None:
-        """Note the answer's name, by which its cost is asked for should this process die before it is known."""
-        if not tried.exchange.complete:  # what is whole is noted with its cost
-            self.meter.answered(self._generation_id(tried))
-
-    def _generation_id(self, tried: UpstreamTry) -> str | None:
-        """OpenRouter's name for the answer. Other upstreams' names mean nothing to anybody that could be asked."""
-        return tried.generation_id if self.to.upstream_id is None else None
-
     def answer(self) -> ProxyAnswer:
-        """Status, headers and body to give back, as soon as they are known."""
+        """Status, headers and body to give back, as soon as they are known. Raises AppError, ClientGone."""
         if not self.to.keys.is_connected(self.request.caller.user_id):
             self.meter.admit()  # else it is known only with the key who pays
-        # A stream begins after some silent seconds whatever OpenRouter will say, because some clients give up after
-        # five. A plain answer's status can't be taken back: it begins only with white space that OpenRouter sent.
-        seconds, keepalive = self.to.first_byte_timeout, self.proxy.keepalive
         while True:
+            self.deadline.look_up_in(TICK_SECONDS)
             try:
-                return self._begin(self.tries.wait(min(seconds, keepalive) if self.body.stream else seconds, keepalive))
+                return self._begin(self._wait())
             except NothingYet:
+                self._check_client()
+            # A stream begins after some silent seconds whatever OpenRouter will say, because some clients give up after
+            # five. A plain answer's status can't be taken back: it begins only with white space that OpenRouter sent.
+            if time.monotonic() - self.begun >= self.proxy.keepalive:
                 if self.body.stream:
                     return ProxyAnswer(200, [*EVENT_STREAM, *STREAM_HEADERS], _Body(self, self._late()))
-                if self.tries.has_blank:
+                if self.attempts.has_blank:
                     return ProxyAnswer(200, list(JSON), _Body(self, self._late()))
+
+    def _check_client(self) -> None:
+        if self.request.client_is_gone():
+            raise ClientGone
+
+    # ── attempted
+
+    def _wait(self) -> Attempt:
+        """The attempt whose answer goes to the client: its first content is here, or it is the last refusal.
+
+        Raises NothingYet when it is time to look up; AppError when the call has failed for good; ClientGone.
+        """
+        attempts = self.attempts
+        try:
+            while True:
+                attempt = attempts.current or self._begin_attempt()
+                try:
+                    self._advance(attempt)
+                except NoAnswer as failure:
+                    if not attempts.may_retry_without_answer(attempt, failure):
+                        raise in_our_words(failure) from None
+                else:
+                    if attempt.refusal is None:
+                        attempts.succeeded(attempt)
+                        return attempt
+                    if not attempts.may_retry_after_refusal(attempt, attempt.refusal):
+                        return attempt
+                self._check_client()
+                self.meter.over(self._result(attempt))
+                attempts.end()
+        except TimeIsUp:
+            if attempts.current:
+                attempts.current.kind = "timeout"
+            raise UpstreamTimeout("The upstream did not begin to answer in time") from None
+
+    def _begin_attempt(self) -> Attempt:
+        self.attempts.pause()
+        key = self.attempts.next_key()
+        pool_key_id = key.id if self.to.upstream_id is None else None
+        self.meter.dispatch(pool_key_id, self.to.upstream_id, user_pays=key.is_connected)
+        return self.attempts.begin(self.to.exchange(self.api, key, self.request.headers, self.sent_body))
+
+    def _advance(self, attempt: Attempt) -> None:
+        if attempt.form is None:
+            attempt.wait_head(self.deadline)
+            if not attempt.exchange.complete:  # what is whole is noted with its cost
+                # By its name its cost is asked for, should this process die before it is known.
+                self.meter.answered(self._generation_id(attempt))
+        attempt.wait_answer(self.deadline)
+
+    def _generation_id(self, attempt: Attempt) -> str | None:
+        """OpenRouter's name for the answer. Other upstreams' names mean nothing to anybody that could be asked."""
+        return attempt.generation_id if self.to.upstream_id is None else None
 
     # ── begun, with an answer
 
-    def _begin(self, known: UpstreamTry) -> ProxyAnswer:
+    def _begin(self, known: Attempt) -> ProxyAnswer:
         exchange, refusal = known.exchange, known.refusal
         if refusal and known.form is Form.REFUSAL:
             return self._pass_refusal(refusal)
@@ -168,7 +212,7 @@ class _Call:
         elif known.form is Form.PLAIN and "content-length" in exchange.headers:
             # It is long, and so unchanged; a cut is seen by its length.
             headers.append(("Content-Length", exchange.headers["content-length"]))
-        return ProxyAnswer(exchange.status, headers, _Body(self, self._pieces(known, exchange)))
+        return ProxyAnswer(exchange.status, headers, _Body(self, self._pieces(known)))
 
     def _pass_refusal(self, refusal: Refusal) -> ProxyAnswer:
         row = classify(refusal)
@@ -181,21 +225,23 @@ class _Call:
         self.finish("refused", refusal.status)
         return ProxyAnswer(refusal.status, headers, (body,))
 
-    def _pieces(self, known: UpstreamTry, exchange: Exchange) -> Iterator[bytes]:
+    def _pieces(self, known: Attempt) -> Iterator[bytes]:
         """A body that is not whole yet, as it comes."""
         self.meter.answered(self._generation_id(known))  # if only its first bytes have told it
-        self.relay = relay = AnswerRelay(
-            exchange,
-            api=self.api,
+        self.relay = relay = Relay(
+            known,
             model=self.body.model,
+            deadline=self.deadline,
             idle_timeout=self.to.idle_timeout,
             keepalive=self.proxy.keepalive,
             client_is_gone=self.request.client_is_gone,
-            ended=lambda outcome: self.finish(outcome, exchange.status),
         )
-        if known.events:
-            return relay.stream(known.events, known.held)
-        return relay.plain(known.held) if known.form is Form.PLAIN else relay.unread(known.held)
+        try:
+            yield from relay.pieces()
+        finally:
+            self.finish(relay.outcome, known.exchange.status)
+        if rest := relay.last_words():
+            yield rest
 
     # ── begun without an answer
 
@@ -216,24 +262,24 @@ class _Call:
             rest = self._late_error(ServiceFault(), "broken")
         yield from rest
 
-    def _bridge(self) -> Generator[bytes, None, UpstreamTry]:
+    def _bridge(self) -> Generator[bytes, None, Attempt]:
         """Signs of life, OpenRouter's or ours, until the answer is known; that is returned."""
         silence = Silence(self.proxy.keepalive)
-        yield self.tries.take_blank() or KEEPALIVE
+        yield self.attempts.take_blank() or KEEPALIVE
         while True:
+            self.deadline.look_up_in(TICK_SECONDS)
             try:
-                return self.tries.wait(TICK_SECONDS, TICK_SECONDS)
+                return self._wait()
             except NothingYet:
-                if self.request.client_is_gone():
-                    raise ClientGone from None
-            if blank := self.tries.take_blank():
+                self._check_client()
+            if blank := self.attempts.take_blank():
                 yield blank
                 silence.last_sent = time.monotonic()
             else:
                 # White space of ours in a plain answer would be one more thing that OpenRouter did not send.
                 yield silence.comment_if_due() if self.body.stream else b""
 
-    def _late_pieces(self, known: UpstreamTry) -> Iterable[bytes]:
+    def _late_pieces(self, known: Attempt) -> Iterable[bytes]:
         if known.refusal and known.form is not Form.STREAM:
             return self._late_refusal(known.refusal)
         if (known.form is Form.STREAM) != self.body.stream or known.form is Form.UNREAD:
@@ -241,7 +287,7 @@ class _Call:
         if known.is_whole:
             self.finish("complete", known.exchange.status)
             return (known.held,)
-        return self._pieces(known, known.exchange)
+        return self._pieces(known)
 
     def _late_refusal(self, refusal: Refusal) -> Iterable[bytes]:
         row = classify(refusal)
@@ -265,9 +311,9 @@ class _Call:
         if self.finished:
             return
         self.finished = True
-        last = self.tries.current
+        last = self.attempts.current
         result = self._result(last) if last else None
-        self.tries.end()
+        self.attempts.close()
         if self.relay and self.relay.refusal and last and not last.refusal:  # after content: the key has done its work
             note_refusal(self.request.request_id, last.key, self.relay.refusal)
         known = last.known if last else None
@@ -294,7 +340,7 @@ class _Call:
             stream=self.body.stream,
             status=status,
             outcome=outcome,
-            tries=self.tries.log,
+            tries=self.attempts.log,
             key=last.key.name if last else None,
             first_byte_ms=None if first_byte_ms is None else round(first_byte_ms, 1),
             total_ms=round(total_ms, 1),
@@ -303,25 +349,25 @@ class _Call:
             cost_usd=usd(cost_nano),
         )
 
-    def _result(self, tried: UpstreamTry) -> TryResult:
-        """What a try means for its cost."""
-        usage, events = tried.usage, 0
-        if tried.events:
-            usage, events = tried.events.usage, tried.events.count
+    def _result(self, attempt: Attempt) -> AttemptResult:
+        """What an attempt means for its cost."""
+        usage, events = attempt.usage, 0
+        if attempt.events:
+            usage, events = attempt.events.usage, attempt.events.count
         elif self.relay:
             usage = self.relay.usage
         prices, model = self.to.prices, self.body.model
         estimate: Callable[[], int | None] = int  # a refusal is free
-        if tried.refusal is None:
+        if attempt.refusal is None:
             estimate = partial(prices.estimate_nano, model, len(self.request.body), events)
-        return TryResult(
-            generation_id=self._generation_id(tried),
+        return AttemptResult(
+            generation_id=self._generation_id(attempt),
             usage=usage,
             priced=partial(prices.priced_nano, model),
-            is_final=self.to.upstream_id is not None and tried.status is not None,
-            streamed=tried.form is Form.STREAM,
-            refused=tried.form is Form.REFUSAL,
-            sent=tried.kind != "unreachable",
+            is_final=self.to.upstream_id is not None and attempt.status is not None,
+            streamed=attempt.form is Form.STREAM,
+            refused=attempt.form is Form.REFUSAL,
+            sent=attempt.kind != "unreachable",
             estimate=estimate,
         )
 

@@ -17,10 +17,11 @@ from billing.meter import cost_of, tokens_of
 from db import Database
 from foundation import json_text
 from foundation.clock import Clock
+from foundation.deadline import TimeIsUp
 from foundation.logs import event
 from replicas.processes import reports
 from replicas.repeating import repeat
-from upstream.http import NothingYet, UpstreamError
+from upstream.http import UpstreamError
 from upstream.openrouter.generation_records import GenerationRecords
 
 log = logging.getLogger("ledger")
@@ -94,7 +95,7 @@ class CostLookup:
         """What OpenRouter has noted of a generation; None if it does not say yet."""
         try:
             status, body = self._records.ask(generation_id, pool_key_id)
-        except (UpstreamError, NothingYet):
+        except (UpstreamError, TimeIsUp):
             return None
         return _facts(body) if status == 200 else None
 

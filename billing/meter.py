@@ -36,7 +36,7 @@ def _unpriced(_usage: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class TryResult:
+class AttemptResult:
     """How a try ended. usage: OpenRouter's block, with chat's names, if one came. streamed: it came in a stream.
     refused: OpenRouter said no before it did anything. sent: False if nothing went out.
 
@@ -135,19 +135,19 @@ class CallMeter:
             self._generation_id = usable
             self._append({"state": State.STREAMING, "generation_id": usable})
 
-    def over(self, result: TryResult) -> None:
+    def over(self, result: AttemptResult) -> None:
         """A try has ended, and another follows."""
         if self._is_open:
             self._end_try(result, {})
 
-    def finish(self, result: TryResult | None, **ending: Any) -> int | None:
+    def finish(self, result: AttemptResult | None, **ending: Any) -> int | None:
         """The request is over. Returns what its last try cost, in nano-dollars; None if that is not known by now.
 
         ending: http_status, outcome, first_byte_ms, total_ms.
         """
         ending["is_last"] = True
         if self._is_open:
-            return self._end_try(result or TryResult(), ending)
+            return self._end_try(result or AttemptResult(), ending)
         if not self._attempt:  # it never went up
             ending |= self._about | {"state": State.VOID, "reserved_nano": 0, "estimate_nano": 0}
         self._append(ending)
@@ -156,7 +156,7 @@ class CallMeter:
             self._reserved = None
         return None
 
-    def _end_try(self, result: TryResult, ending: Record) -> int | None:
+    def _end_try(self, result: AttemptResult, ending: Record) -> int | None:
         """Note what became of a try; returns its cost, if that is known. What its reservation did not use is free
         again, unless its cost is yet to come."""
         reserved, self._reserved, self._is_open = self._reserved, None, False
@@ -190,7 +190,7 @@ def _usable(generation_id: str | None) -> str | None:
     return generation_id if usable else None
 
 
-def _unsettled(result: TryResult, generation_id: str | None) -> Record:
+def _unsettled(result: AttemptResult, generation_id: str | None) -> Record:
     """The facts of a try whose cost was not told."""
     estimate_nano = result.estimate()
     facts: Record = {"state": State.UNKNOWN, "estimate_nano": estimate_nano or 0}
@@ -203,7 +203,7 @@ def _unsettled(result: TryResult, generation_id: str | None) -> Record:
     return facts
 
 
-def _settled(result: TryResult) -> Record | None:
+def _settled(result: AttemptResult) -> Record | None:
     """The facts of a usage block with a cost, or with tokens that have a price; None without one."""
     if result.usage is None:
         return None

@@ -17,9 +17,10 @@ from typing import Any
 from formats.body import CallBody
 from foundation import json_text
 from foundation.crypto import new_id
+from foundation.deadline import TimeIsUp
 from foundation.logs import event
 from foundation.money import NANO
-from upstream.http import NothingYet, UpstreamError, UpstreamHttp
+from upstream.http import UpstreamError, UpstreamHttp
 from upstream.openrouter.model_list import ModelList
 
 log = logging.getLogger("prices")
@@ -152,7 +153,7 @@ class ModelPrices:
                 raise ValueError(f"status {status}")
             known = bool(self._prices)
             self._take(text)
-        except (UpstreamError, NothingYet, ValueError) as error:
+        except (UpstreamError, TimeIsUp, ValueError) as error:
             if not self._failures:  # told once, not at every try
                 reason = str(error) or type(error).__name__
                 event(log, "model_prices_unavailable", logging.WARNING, reason=reason, known=len(self._prices))

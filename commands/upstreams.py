@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from commands.printing import Commands, audit, is_for_people, services, show
+from foundation.deadline import TimeIsUp
 from pool.overview import upstream_overview
-from upstream.http import NothingYet, UpstreamError, UpstreamHttp
+from upstream.http import UpstreamError, UpstreamHttp
 from upstream.registry import Keep, Upstream, check_key
 
 upstream_commands = Commands("upstreams", help="Services besides the pool of OpenRouter keys.")
@@ -135,7 +136,7 @@ def ask(upstream: Upstream) -> dict[str, object]:
         status, _ = http.get("/models", headers, ANSWER_SECONDS, MAX_ANSWER_BYTES)
     except UpstreamError as error:
         return result | {"reason": str(error)}
-    except NothingYet:
+    except TimeIsUp:
         return result | {"reason": f"no whole answer in {ANSWER_SECONDS:.0f} s"}
     finally:
         http.close()

@@ -1,7 +1,7 @@
-"""The tries of one call: which failures are tried again, with which key, after which pause, and for how long.
+"""The attempts at one call: which failures are tried again, with which key, after which pause.
 
-Only before the first content, which is when `UpstreamTry.advance` returns: afterwards the client has a part of one
-answer, and no other can be joined to it. And never for the client's own faults, which the table in openrouter_errors
+Only before the first content, which is when an attempt's answer is known: afterwards the client has a part of one
+answer, and no other can be joined to it. And never for the client's own faults, which the table in upstream/refusals.py
 marks with Other.NONE.
 """
 
@@ -10,18 +10,18 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 from accounts.users import UpstreamChoice
 from formats.chat import ModelApi
-from foundation.errors import AppError, UpstreamFailed, UpstreamTimeout
+from foundation.deadline import Deadline
+from foundation.errors import AppError, UpstreamFailed
 from foundation.logs import event
-from gateway.attempt import Form, NoAnswer, UpstreamTry
+from gateway.attempt import Attempt, Form, NoAnswer
 from gateway.destinations import Keys
 from pool.choice import PoolKey
 from pool.dedicated import account_refusal, own_key_is_spent
-from upstream.http import Exchange, NothingYet
+from upstream.http import Exchange
 from upstream.refusals import Hits, Lasts, Other, Refusal, Row, classify
 
 log = logging.getLogger("proxy")
@@ -32,78 +32,62 @@ MAX_LOST = 2
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0
 
 
-class Tries:
-    """The tries of one call. Every key picked is told how it went, if that became known, and released once.
+class Attempts:
+    """The attempts at one call: openrouter_proxy makes them, each with the key that is next here. Every key is told how
+    it went, if that became known, and released once.
 
-    send: sends the call with a key. head_came: told of each try when its head is here. try_over: told of each try that
-    is followed by another, before it is closed. stream: whether a stream was asked for. seconds: until the first
-    content. free, sticky, owner: for `ApiKeyManager.pick`.
+        next_key ──> begin ──┬─> succeeded
+           └─────────────────┴─ may_retry_...: there is another key, so that this one can end
+
+    stream: whether a stream was asked for. deadline: the call's. free, sticky, owner: for `ApiKeyManager.pick`.
     """
 
     def __init__(
         self,
         keys: Keys,
-        send: Callable[[PoolKey], Exchange],
         *,
         api: ModelApi,
         stream: bool,
-        seconds: float,
+        deadline: Deadline,
         idle_timeout: float,
         free: bool,
         sticky: str | None,
         owner: int | None,
         request_id: str,
-        client_is_gone: Callable[[], bool],
-        head_came: Callable[[UpstreamTry], None],
-        try_over: Callable[[UpstreamTry], None],
     ) -> None:
-        self.current: UpstreamTry | None = None
+        self.current: Attempt | None = None
         self.log: list[dict[str, Any]] = []
-        """Of each try that is over: key, status, kind, ms."""
+        """Of each attempt that is over: key, status, kind, ms."""
         self._api = api
         self._form = Form.STREAM if stream else Form.PLAIN
         self._keys = keys
-        self._send = send
-        self._deadline = time.monotonic() + seconds
+        self._deadline = deadline
         self._idle_timeout = idle_timeout
         self._free = free
         self._sticky = sticky
         self._owner = owner
-        self._choice = None if owner is None else keys.choice_of(owner)  # one for all tries of the call
+        self._choice = None if owner is None else keys.choice_of(owner)  # one for all attempts at the call
         self._request_id = request_id
-        self._client_is_gone = client_is_gone
-        self._head_came = head_came
-        self._try_over = try_over
         self._tried: list[PoolKey] = []
+        self._next: PoolKey | None = None
         self._lost = 0
         self._pause_until = 0.0
 
-    def wait(self, seconds: float, blank_seconds: float) -> UpstreamTry:
-        """The try whose answer goes to the client: its first content is here, or it is the last refusal.
+    def next_key(self) -> PoolKey:
+        """The key for the next attempt. Raises AppError if there is none."""
+        self._next = self._next or self._take(self._pick())
+        return self._next
 
-        Raises NothingYet after `seconds`, or after `blank_seconds` if a plain body is white space so far; AppError when
-        the call has failed for good.
-        """
-        begun = time.monotonic()
-        until, until_if_blank = begun + seconds, begun + blank_seconds
-        while True:
-            try:
-                self._pause(until)
-                current = self.current or self._start(self._pick())
-                current.advance(self._send, until, until_if_blank)
-            except NothingYet:
-                self._check_deadline()
-                raise
-            except NoAnswer as failure:
-                if not self._again_without_answer(current, failure):
-                    raise _in_our_words(failure) from None
-                continue
-            if current.refusal is None:
-                current.kind = "answered"
-                self._keys.succeeded(current.key)
-                return current
-            if not self._again_after_refusal(current, current.refusal):
-                return current
+    def begin(self, exchange: Exchange) -> Attempt:
+        """Make the next attempt by this exchange, with `next_key`."""
+        key, self._next = self.next_key(), None
+        self.current = Attempt(self._api, key, exchange, self._idle_timeout)
+        return self.current
+
+    def pause(self) -> None:
+        """The rest of a back-off. Raises NothingYet when it is time to look up, TimeIsUp."""
+        while (left := self._pause_until - time.monotonic()) > 0:
+            time.sleep(min(left, self._deadline.wait()))
 
     @property
     def has_blank(self) -> bool:
@@ -114,8 +98,40 @@ class Tries:
         """Those signs of life, to be passed on now; b"" if there are none."""
         return self.current.take_blank() if self.current and self.has_blank else b""
 
+    def succeeded(self, attempt: Attempt) -> None:
+        """The attempt has content: its answer is the call's."""
+        attempt.kind = "answered"
+        self._keys.succeeded(attempt.key)
+
+    def may_retry_without_answer(self, attempt: Attempt, failure: NoAnswer) -> bool:
+        """True if another attempt is to be made."""
+        attempt.kind = failure.kind
+        if failure.kind == "unreachable":
+            self._keys.unreachable(attempt.key)
+        fields = {"key": attempt.key.name, "kind": failure.kind, "reason": str(failure)}
+        event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
+        self._lost += failure.kind == "lost"
+        return self._lost < MAX_LOST and self._may_retry(Other.KEY, pause=True, any_key=True)
+
+    def may_retry_after_refusal(self, attempt: Attempt, refusal: Refusal) -> bool:
+        """True if another attempt is to be made. Raises AppError if the call's answer is ours to word."""
+        row = note_refusal(self._request_id, attempt.key, refusal)
+        attempt.kind = row.name
+        self._keys.refused(attempt.key, refusal, row)
+        if row.other is Other.NONE:
+            return False
+        servers_fault = refusal.status >= 500 or refusal.status == 408
+        if self._may_retry(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault):
+            return True
+        is_spent = row.hits is Hits.KEY and row.lasts in {Lasts.RESET, Lasts.RELOAD}
+        if is_spent and self._choice is UpstreamChoice.DEDICATED_ONLY:
+            raise own_key_is_spent()
+        if attempt.key.is_connected and (told := account_refusal(refusal, row)):
+            raise told
+        return False
+
     def end(self) -> None:
-        """The call is over: close the exchange, at once if it was not whole, and give the key back."""
+        """The attempt is over: close its exchange, at once if it was not whole, and give the key back."""
         current, self.current = self.current, None
         if current is None:
             return
@@ -124,62 +140,30 @@ class Tries:
         ms = round(((current.known or time.monotonic()) - current.begun) * 1000, 1)
         self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, "ms": ms})
 
-    def _start(self, key: PoolKey) -> UpstreamTry:
+    def close(self) -> None:
+        """The call is over."""
+        self.end()
+        if self._next:  # and never used
+            self._keys.release(self._next)
+            self._next = None
+
+    def _take(self, key: PoolKey) -> PoolKey:
         self._tried.append(key)
-        self.current = UpstreamTry(self._api, key, self._idle_timeout, self._head_came)
-        return self.current
+        return key
 
     def _pick(self, tried: tuple[PoolKey, ...] = (), other: Other = Other.KEY) -> PoolKey:
         return self._keys.pick(
             tried, other=other, free=self._free, sticky=self._sticky, owner=self._owner, choice=self._choice
         )
 
-    def _pause(self, until: float) -> None:
-        """The rest of a back-off. Raises NothingYet if it is longer than the caller can wait."""
-        while (now := time.monotonic()) < self._pause_until:
-            if now >= until:
-                raise NothingYet
-            time.sleep(min(self._pause_until, until) - now)
-
-    def _check_deadline(self) -> None:
-        """Raises UpstreamTimeout if content should have come by now."""
-        current = self.current
-        if time.monotonic() < self._deadline or (current and current.has_content):
-            return
-        if current:
-            current.kind = "timeout"
-        raise UpstreamTimeout("The upstream did not begin to answer in time")
-
-    def _again_without_answer(self, current: UpstreamTry, failure: NoAnswer) -> bool:
-        current.kind = failure.kind
-        fields = {"key": current.key.name, "kind": failure.kind, "reason": str(failure)}
-        event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
-        self._lost += failure.kind == "lost"
-        return self._lost < MAX_LOST and self._again(Other.KEY, pause=True, any_key=True)
-
-    def _again_after_refusal(self, current: UpstreamTry, refusal: Refusal) -> bool:
-        row = note_refusal(self._request_id, current.key, refusal)
-        current.kind = row.name
-        self._keys.refused(current.key, refusal, row)
-        if row.other is Other.NONE:
-            return False
-        servers_fault = refusal.status >= 500 or refusal.status == 408
-        again = self._again(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault)
-        is_spent = row.hits is Hits.KEY and row.lasts in {Lasts.RESET, Lasts.RELOAD}
-        if not again and is_spent and self._choice is UpstreamChoice.DEDICATED_ONLY:
-            raise own_key_is_spent()
-        if not again and current.key.is_connected and (told := account_refusal(refusal, row)):
-            raise told
-        return again
-
-    def _again(self, other: Other, *, pause: bool, any_key: bool) -> bool:
-        """End this try and make ready for the next one; False if there is no try, time, key or client left.
+    def _may_retry(self, other: Other, *, pause: bool, any_key: bool) -> bool:
+        """Make ready for the next attempt, after a pause; False if there is no attempt, time or key left.
 
         any_key: the key was not at fault, so if there is no other, the same may do; a user's own is the first choice.
         """
         count = len(self._tried)
-        pause_until = time.monotonic() + (_pause_seconds(count) if pause else 0.0)
-        if count >= MAX_TRIES or pause_until >= self._deadline or self._client_is_gone():
+        pause_seconds = _pause_seconds(count) if pause else 0.0
+        if count >= MAX_TRIES or pause_seconds >= self._deadline.left:
             return False
         tried = tuple(key for key in self._tried if key.owner_id is None or not any_key)
         try:
@@ -191,11 +175,8 @@ class Tries:
                 key = self._pick()
             except AppError:
                 return False
-        if self.current:
-            self._try_over(self.current)
-        self.end()
-        self._pause_until = pause_until
-        self._start(key)
+        self._next = self._take(key)
+        self._pause_until = time.monotonic() + pause_seconds
         return True
 
 
@@ -212,7 +193,8 @@ def _pause_seconds(tries: int) -> float:
     return random.uniform(0, min(PAUSE_SECONDS * 2 ** (tries - 1), MAX_PAUSE_SECONDS))  # noqa: S311 - guards nothing
 
 
-def _in_our_words(failure: NoAnswer) -> AppError:
+def in_our_words(failure: NoAnswer) -> AppError:
+    """What a client is told when no attempt was answered."""
     if failure.kind in {"unreachable", "lost"}:
         return UpstreamFailed("The upstream could not be reached; try again shortly")
     return UpstreamFailed("The upstream sent nothing usable in answer; try again shortly")

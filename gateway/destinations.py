@@ -29,7 +29,7 @@ from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, TooMa
 from foundation.logs import event, hide_values
 from pool.choice import PoolKey, Trial
 from pool.health import health_told
-from upstream.http import ConnectFailed, Exchange, UpstreamHttp
+from upstream.http import Exchange, UpstreamHttp
 from upstream.refusals import Hits, Lasts, Other, Refusal, Row, rest_seconds
 from upstream.registry import ANY_MODEL, OPENROUTER, Upstream, Upstreams
 
@@ -57,6 +57,7 @@ class Keys(Protocol):
     ) -> PoolKey: ...
     def succeeded(self, key: PoolKey) -> None: ...
     def refused(self, key: PoolKey, refusal: Refusal, row: Row) -> None: ...
+    def unreachable(self, key: PoolKey) -> None: ...
     def release(self, key: PoolKey) -> None: ...
 
 
@@ -82,16 +83,11 @@ class Destination:
     idle_timeout: float
     model_prefixes: Mapping[str, str]
 
-    def send(self, api: ModelApi, key: PoolKey, headers: bytes, body: bytes) -> Exchange:
-        """Send a call. headers: the client's that may go up. Raises ConnectFailed, ConnectionLost."""
+    def exchange(self, api: ModelApi, key: PoolKey, headers: bytes, body: bytes) -> Exchange:
+        """A call, to be sent. headers: the client's that may go up."""
         if self.upstream_id is not None:
             headers = _others(headers)
-        try:
-            return self.http.send(b"%s%s%s" % (self.heads[api.name], key.authorization, headers), body)
-        except ConnectFailed:
-            if isinstance(self.keys, UpstreamKey):
-                self.keys.away(key)
-            raise
+        return self.http.exchange(b"%s%s%s" % (self.heads[api.name], key.authorization, headers), body)
 
     def body_for(self, call: CallBody, body: bytes) -> bytes:
         """What goes up: the client's bytes, written anew only if the model has another name there."""
@@ -207,7 +203,7 @@ class UpstreamKey:
         """How it is, as health_told says."""
         return health_told(self._key.rest, self._clock)
 
-    def away(self, key: PoolKey) -> None:
+    def unreachable(self, key: PoolKey) -> None:
         """Learn that there was no connection. Some in a row let it rest, so that calls don't wait for nothing."""
         self._away += 1
         if self._away >= AWAY_TIMES:

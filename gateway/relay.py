@@ -1,8 +1,7 @@
 """A body on its way from OpenRouter to the client, once it has content: a stream's events, a long JSON text, or bytes
 unread.
 
-Each form is a generator that a server iterates and closes. Whatever way it ends, it reports how: complete, error,
-cut, stalled or client_gone.
+Whoever relays iterates `pieces` to the end or closes it, reads here how it went, and passes the last words on.
 """
 
 from __future__ import annotations
@@ -10,23 +9,22 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from formats import usage_block
 from formats.chat import ModelApi
 from formats.event_stream import KEEPALIVE, EventStream
-from foundation.errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
-from upstream.http import ConnectionLost, Exchange, NothingYet
+from foundation.deadline import Deadline, NothingYet, TimeIsUp
+from foundation.errors import AppError, ServiceFault
+from gateway.attempt import Attempt, Form, broken
+from upstream.http import ConnectionLost
 from upstream.refusals import Refusal
 
 log = logging.getLogger("proxy")
 
-# How often a silent stream looks whether its client is still there.
+# How often whoever waits for the upstream looks whether the client is still there.
 TICK_SECONDS = 0.5
-# A plain body up to this size is held until it is whole and looked at: if it breaks off, or is an error, the client's
-# answer can still be chosen. A longer one passes as it comes.
-MAX_PLAIN_LOOKED_AT = 1024 * 1024
 USAGE_TAIL_BYTES = 16 * 1024
 
 
@@ -50,78 +48,88 @@ class Silence:
         return KEEPALIVE
 
 
-class AnswerRelay:
-    """The body of one answer, from its first content on.
+class Relay:
+    """The body of one answer, from its first content on. deadline: the call's, renewed whenever there is progress.
 
-    ended: called once with the outcome; `usage` and `refusal` are set by then if OpenRouter sent them.
+    Once `pieces` has ended, in whatever way: outcome, in a word (complete, error, cut, stalled, broken, client_gone);
+    usage and refusal, if OpenRouter sent them.
     """
 
     def __init__(
         self,
-        exchange: Exchange,
+        attempt: Attempt,
         *,
-        api: ModelApi,
         model: str,
+        deadline: Deadline,
         idle_timeout: float,
         keepalive: float,
         client_is_gone: Callable[[], bool],
-        ended: Callable[[str], None],
     ) -> None:
+        self.outcome = "client_gone"
         self.usage: dict[str, Any] | None = None
         self.refusal: Refusal | None = None
-        self._exchange = exchange
-        self._api = api
+        self._attempt = attempt
+        self._exchange = attempt.exchange
+        self._api: ModelApi = attempt.api
         self._model = model
+        self._deadline = deadline
         self._idle_timeout = idle_timeout
         self._keepalive = keepalive
         self._client_is_gone = client_is_gone
-        self._ended = ended
+        self._failure: AppError | None = None
 
-    def stream(self, events: EventStream, begin: bytes) -> Iterator[bytes]:
-        """Events as they come, and comments of ours while none do. What breaks off ends with an error event.
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it comes. What breaks off does so for the client too, but for a stream, which gets last words.
 
-        events: has read the stream so far. begin: what of it the client has not got yet.
+        Raises ConnectionLost.
         """
-        outcome: str = "client_gone"
-        failure: AppError | None = None
+        self._deadline.renew(self._idle_timeout)
+        if self._attempt.events:
+            return self._stream(self._attempt.events)
+        return self._plain() if self._attempt.form is Form.PLAIN else self._unread()
+
+    def last_words(self) -> bytes:
+        """What follows the pieces of a stream that somebody listens to: its rest, or an error event if it broke off."""
+        events = self._attempt.events
+        if not events or self.outcome == "client_gone":
+            return b""
+        if not self._failure or events.done:
+            return events.finish()
+        generation = self._exchange.headers.get("x-generation-id")
+        error = self._api.error_event(self._failure, generation, self._model, events.count)
+        return error if events.at_border else b"\n\n" + error
+
+    # ── the three forms
+
+    def _stream(self, events: EventStream) -> Iterator[bytes]:
+        """Events as they come, and comments of ours while none do."""
         try:
-            yield begin
+            yield self._attempt.held
             yield from self._events(events)
-            outcome = "error" if events.refusal else "complete"
+            self.outcome = "error" if events.refusal else "complete"
         except ClientGone:
             return
-        except (NothingYet, ConnectionLost) as error:
+        except (TimeIsUp, ConnectionLost) as error:
             if events.done:  # nothing is missing but the end of the framing
-                outcome = "error" if events.refusal else "complete"
+                self.outcome = "error" if events.refusal else "complete"
             else:
-                outcome = "stalled" if isinstance(error, NothingYet) else "cut"
-                failure = broken(error)
+                self.outcome, self._failure = _outcome_of(error), broken(error)
         except Exception:
             log.exception("unexpected_error")
-            outcome, failure = "broken", ServiceFault()
+            self.outcome, self._failure = "broken", ServiceFault()
         finally:
             self.usage, self.refusal = events.usage, events.refusal
-            self._ended(outcome)
-        if failure and not events.done:
-            generation = self._exchange.headers.get("x-generation-id")
-            yield (b"" if events.at_border else b"\n\n") + self._api.error_event(
-                failure, generation, self._model, events.count
-            )
-        elif rest := events.finish():
-            yield rest
 
     def _events(self, events: EventStream) -> Iterator[bytes]:
-        """Until the upstream's end. Raises ConnectionLost, and NothingYet when no data came for too long."""
-        silence, pings = Silence(self._keepalive), self._api.pings
-        last_data = silence.last_sent
+        """Until the upstream's end. Raises ConnectionLost, ClientGone, and TimeIsUp when no data came for too long."""
+        silence, pings, deadline = Silence(self._keepalive), self._api.pings, self._deadline
         while True:
+            deadline.look_up_in(TICK_SECONDS)
             try:
-                data = self._exchange.read(TICK_SECONDS)
+                data = self._exchange.read(deadline)
             except NothingYet:
                 if self._client_is_gone():
                     raise ClientGone from None
-                if time.monotonic() - last_data >= self._idle_timeout:
-                    raise
                 yield silence.comment_if_due() if events.at_border else b""
                 continue
             if not data:
@@ -129,57 +137,52 @@ class AnswerRelay:
             if passed := events.feed(data):
                 yield passed
                 silence.last_sent = time.monotonic()
+                # Comments and pings are signs of life of OpenRouter's edge only: the model may have died long ago.
                 if (b"data:" in passed and not (pings and _all_match(pings, passed))) or not events.at_border:
-                    last_data = silence.last_sent
-                    continue
-            # Comments and pings are signs of life of OpenRouter's edge only: the model may have died long ago.
-            if time.monotonic() - last_data >= self._idle_timeout:
-                raise NothingYet
+                    deadline.renew(self._idle_timeout)
         may_end_so = self._exchange.delimited and (events.is_unread or not self._api.must_end)
         if not (may_end_so or events.done or events.refusal):
             raise ConnectionLost("the upstream closed the connection, which alone is no end")
 
-    def plain(self, begin: bytes) -> Iterator[bytes]:
-        """A long JSON text as it comes. What breaks off does so for the client too: half a JSON text is none."""
-        # Usage stands at the end, or before all data: those of many embeddings are long.
-        outcome, head, tail = "client_gone", begin[:USAGE_TAIL_BYTES], b""
-        try:
-            piece = begin
-            while piece:
-                tail = (tail + piece)[-USAGE_TAIL_BYTES:]
-                yield piece
-                piece = self._exchange.read(self._idle_timeout)
-            if self._api.reads_tail and (usage := usage_block.in_tail(tail) or usage_block.in_tail(head)):
-                self.usage = self._api.with_usage(None, usage)
-            outcome = "complete"
-        except (NothingYet, ConnectionLost) as error:
-            outcome = "stalled" if isinstance(error, NothingYet) else "cut"
-            raise ConnectionLost("the upstream's answer broke off") from None
-        finally:
-            self._ended(outcome)
+    def _plain(self) -> Iterator[bytes]:
+        """A long JSON text. Its usage stands at the end, or before all data: those of many embeddings are long."""
+        head, tail = self._attempt.held[:USAGE_TAIL_BYTES], b""
+        for piece in self._unread():
+            tail = (tail + piece)[-USAGE_TAIL_BYTES:]
+            yield piece
+        if self._api.reads_tail and (usage := usage_block.in_tail(tail) or usage_block.in_tail(head)):
+            self.usage = self._api.with_usage(None, usage)
 
-    def unread(self, begin: bytes) -> Iterator[bytes]:
-        """A body compressed although we asked for none: it goes on as it is, with its Content-Encoding."""
-        outcome = "client_gone"
+    def _unread(self) -> Iterator[bytes]:
+        """Bytes as they are. Those compressed although we asked for none go on with their Content-Encoding."""
         try:
-            piece = begin
+            piece = self._attempt.held
             while piece:
                 yield piece
-                piece = self._exchange.read(self._idle_timeout)
-            outcome = "complete"
-        except (NothingYet, ConnectionLost) as error:
-            outcome = "stalled" if isinstance(error, NothingYet) else "cut"
+                piece = yield from self._next_piece()
+            self.outcome = "complete"
+        except ClientGone:
+            return
+        except (TimeIsUp, ConnectionLost) as error:
+            self.outcome = _outcome_of(error)
             raise ConnectionLost("the upstream's answer broke off") from None
-        finally:
-            self._ended(outcome)
+
+    def _next_piece(self) -> Generator[bytes, None, bytes]:
+        """The next piece, b"" at the end; nothing is written meanwhile, by which some servers notice a client's end."""
+        self._deadline.renew(self._idle_timeout)
+        while True:
+            self._deadline.look_up_in(TICK_SECONDS)
+            try:
+                return self._exchange.read(self._deadline)
+            except NothingYet:
+                if self._client_is_gone():
+                    raise ClientGone from None
+                yield b""
 
 
 def _all_match(pings: re.Pattern[bytes], passed: bytes) -> bool:
     return len(pings.findall(passed)) == passed.count(b"data:")
 
 
-def broken(error: NothingYet | ConnectionLost) -> AppError:
-    """What a client is told of an answer that did not come to its end."""
-    if isinstance(error, NothingYet):
-        return UpstreamTimeout("The upstream fell silent within its answer")
-    return UpstreamFailed("The upstream's answer broke off")
+def _outcome_of(error: TimeIsUp | ConnectionLost) -> str:
+    return "stalled" if isinstance(error, TimeIsUp) else "cut"

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -34,6 +32,7 @@ from foundation.logs import request_id as current_request_id
 from gateway.request import ProxyRequest, forwarded_headers
 from openrouter_proxy import Headers, ProxyAnswer
 from services import Services
+from serving.client_watch import watch_client
 
 log = logging.getLogger("proxy")
 
@@ -113,6 +112,7 @@ class ProxyDoor:
         """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
+        entered = time.monotonic()
         # Who calls comes first: a stranger's body is not even read.
         caller = self._services.auth.authenticate(_authorization(api, environ), FOR_CALLS)
         admission = self._services.rate_limits.admit(caller, self._services.addresses.of(environ))
@@ -121,7 +121,7 @@ class ProxyDoor:
         try:
             headers = forwarded_headers(api, environ)
             body = _read_body(environ, self._max_body_bytes)
-            upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), _client_watch(environ)
+            upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), watch_client(environ, entered)
             request = ProxyRequest(api, request_id, caller, body, headers, watch, admission, upstream)
             return self._services.proxy.forward(request)
         except BaseException:
@@ -172,27 +172,3 @@ def _error_answer(error: AppError, api: ModelApi, request_id: str) -> ProxyAnswe
     body = api.error_body(error, request_id)
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers.items()]
     return ProxyAnswer(error.status, headers, (body,))
-
-
-def _client_watch(environ: Environ) -> Callable[[], bool]:
-    """A function that tells whether the client has gone while nothing is being written to it.
-
-    gunicorn lends its socket to ask. granian needs no asking: it ends the answer's iterator at the next step.
-    """
-    sock = environ.get("gunicorn.socket")
-    return partial(_is_closed, sock) if sock else _never
-
-
-def _never() -> bool:
-    return False
-
-
-def _is_closed(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except ValueError:  # TLS sockets can't peek
-        return False
-    except OSError:
-        return True

@@ -1,7 +1,9 @@
 """How connections leave the gateway: directly, through an HTTP proxy, or only to addresses that are safe.
 
-A dial is a function of host, port and seconds that returns a connected socket, or raises OSError; its CannotConnect
-says why in words that may be logged. Nothing here reads proxies or anything else from the environment.
+A dial is a function of host, port and deadline that returns a connected socket, or raises OSError; its CannotConnect
+says why in words that may be logged. It blocks until the deadline is over, and while a name is being resolved even
+longer: whoever can't wait that long dials in a thread of its own (http.py). Nothing here reads proxies or anything else
+from the environment.
 """
 
 from __future__ import annotations
@@ -9,13 +11,13 @@ from __future__ import annotations
 import base64
 import re
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote, urlsplit
 
+from foundation.deadline import Deadline
 from upstream.safe_address import UnsafeAddress, check_address, check_url, is_public
 
-Dial = Callable[[str, int, float], socket.socket]
+Dial = Callable[[str, int, Deadline], socket.socket]
 Resolve = Callable[[str, int], list[str]]
 
 MAX_PROXY_HEAD_BYTES = 16 * 1024
@@ -26,9 +28,9 @@ class CannotConnect(OSError):
     """Why there is no connection, in words without secrets."""
 
 
-def dial_directly(host: str, port: int, seconds: float) -> socket.socket:
+def dial_directly(host: str, port: int, deadline: Deadline) -> socket.socket:
     """Connect to whatever the name resolves to. Raises OSError."""
-    return socket.create_connection((host, port), seconds)
+    return _dial_any(resolve(host, port), port, deadline)
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -48,18 +50,18 @@ class HttpProxy:
             secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self._authorization = f"Proxy-Authorization: Basic {base64.b64encode(secret).decode()}\r\n"
 
-    def dial(self, host: str, port: int, seconds: float) -> socket.socket:
+    def dial(self, host: str, port: int, deadline: Deadline) -> socket.socket:
         """A connection to the host through the proxy. Raises CannotConnect."""
-        until = time.monotonic() + seconds
         try:
-            sock = socket.create_connection(self._address, seconds)
+            sock = dial_directly(*self._address, deadline)
         except OSError as error:
             raise CannotConnect(f"{type(error).__name__} while connecting to the outbound proxy") from None
         try:
             target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{self._authorization}\r\n"
+            sock.settimeout(_seconds(deadline))
             sock.sendall(head.encode("ascii"))
-            status = _tunnel_status(sock, until)
+            status = _tunnel_status(sock, deadline)
             if not 200 <= status < 300:
                 raise CannotConnect(_refusal(status))
         except OSError as error:
@@ -70,15 +72,14 @@ class HttpProxy:
         except BaseException:
             sock.close()
             raise
-        sock.settimeout(seconds)
         return sock
 
 
-def _tunnel_status(sock: socket.socket, until: float) -> int:
+def _tunnel_status(sock: socket.socket, deadline: Deadline) -> int:
     """The status of the proxy's answer, whose head is read to its end. Raises OSError."""
     head = b""
     while b"\r\n\r\n" not in head:
-        sock.settimeout(max(until - time.monotonic(), 0.001))
+        sock.settimeout(_seconds(deadline))
         piece = sock.recv(4096)
         head += piece
         if not piece or len(head) > MAX_PROXY_HEAD_BYTES:
@@ -134,7 +135,7 @@ class GuardedDial:
             check_address(address, self._allow_private)
         return addresses
 
-    def dial(self, host: str, port: int, seconds: float) -> socket.socket:
+    def dial(self, host: str, port: int, deadline: Deadline) -> socket.socket:
         """A connection to the host. Raises OSError; CannotConnect if its address is not one to connect to."""
         try:
             addresses = self._checked(host, port)
@@ -145,18 +146,21 @@ class GuardedDial:
                 raise CannotConnect("the host's name does not resolve") from None
             addresses = []
         if self._proxy and all(map(is_public, addresses)):
-            return self._proxy.dial(host, port, seconds)
-        return _dial_any(addresses, port, seconds)
+            return self._proxy.dial(host, port, deadline)
+        return _dial_any(addresses, port, deadline)
 
 
-def _dial_any(addresses: list[str], port: int, seconds: float) -> socket.socket:
-    until = time.monotonic() + seconds
+def _dial_any(addresses: Sequence[str], port: int, deadline: Deadline) -> socket.socket:
+    """A connection to the first address that takes one. They share the time, so that a silent one leaves some."""
     failure: OSError = CannotConnect("the host's name has no address")
-    for address in addresses:
-        if (left := until - time.monotonic()) <= 0:
-            break
+    for number, address in enumerate(addresses):
         try:
-            return socket.create_connection((address, port), left)
+            return socket.create_connection((address, port), _seconds(deadline) / (len(addresses) - number))
         except OSError as error:
             failure = error
     raise failure
+
+
+def _seconds(deadline: Deadline) -> float:
+    """What is left, as a socket takes it: 0 would mean something else."""
+    return max(deadline.left, 0.001)

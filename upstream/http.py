@@ -1,8 +1,12 @@
 """Pooled HTTP/1.1 connections to an upstream: send, wait for the head, read the body as it comes, abort.
 
-One thread per exchange and blocking sockets: nothing here is shared between threads but the stack of idle
-connections. llhttp (by httptools) parses. Redirects are never followed, nothing is decompressed, no proxy settings
-or .netrc are read from the environment; how a connection is made is the dial's to know (upstream/dial.py).
+    Exchange: connecting ──> sending ──> head ──> body ──> complete
+
+One thread per exchange and sockets with time-outs: nothing here is shared between threads but the stack of idle
+connections. Every step takes the call's deadline, goes on where it was after NothingYet, and ends when its time is up.
+Only a new connection is made in a thread of its own, because name servers and handshakes can't be interrupted. llhttp
+(by httptools) parses. Redirects are never followed, nothing is decompressed, no proxy settings or .netrc are read from
+the environment; how a connection is made is the dial's to know (dial.py).
 """
 
 from __future__ import annotations
@@ -11,12 +15,15 @@ import math
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import httptools
 
+from foundation.deadline import Deadline, TimeIsUp
 from upstream.dial import CannotConnect, Dial, dial_directly
 
 RECEIVE_BYTES = 16 * 1024
@@ -24,6 +31,8 @@ MAX_HEAD_BYTES = 64 * 1024
 # The headers that anybody here asks for: decoding all the others would take longer than the rest of a head.
 READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
 READ_HEADERS |= {b"x-generation-id", b"x-provider-name", b"x-ratelimit-reset"}
+# How long a send may stand still before we look whether the upstream answers instead of reading on.
+SEND_SECONDS = 0.5
 # OpenRouter's edge closes idle connections after minutes; a younger one is alive unless its socket says otherwise.
 MAX_IDLE_SECONDS = 60.0
 # One that was in use a moment ago is taken as it is: asking its socket costs system calls for each request.
@@ -47,20 +56,19 @@ class ConnectionLost(UpstreamError):
     """The upstream went away, or spoke something other than HTTP, before its answer was whole."""
 
 
-class NothingYet(Exception):
-    """No byte came within the time given; the exchange goes on."""
-
-
 class Exchange:
     """One request and its answer on one connection. `status` and `headers` (lower-case names) after `wait_head`."""
 
     __slots__ = (
         "_connection",
+        "_dialling",
         "_head_bytes",
         "_keep_alive",
         "_parser",
         "_parts",
         "_spoilt",
+        "_unsent",
+        "_upstream",
         "complete",
         "delimited",
         "has_head",
@@ -68,8 +76,11 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, connection: _Connection, unsent: bool = False) -> None:
-        self._connection = connection
+    def __init__(self, upstream: UpstreamHttp, message: bytes) -> None:
+        self._upstream = upstream
+        self._connection: _Connection | None = None
+        self._dialling: _Dialling | None = None
+        self._unsent: memoryview | None = memoryview(message)
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._head_bytes = 0
@@ -78,7 +89,7 @@ class Exchange:
         self.has_head = False
         self.complete = False
         self._keep_alive = False
-        self._spoilt = unsent
+        self._spoilt = False
         self.delimited = False
         """True if the body's end is marked (by length or chunks), so that a cut can be told from an end."""
 
@@ -115,25 +126,55 @@ class Exchange:
 
     # ── what the proxy calls
 
-    def wait_head(self, seconds: float) -> None:
-        """Return when status and headers are here. Raises NothingYet after `seconds`, ConnectionLost."""
-        begun = time.monotonic()
-        left = seconds
-        while not self.has_head:
-            self._receive(left)
-            left = max(begun + seconds - time.monotonic(), 0.001)
+    def wait_head(self, deadline: Deadline) -> None:
+        """Connect, send, and return when status and headers are here.
 
-    def read(self, seconds: float) -> bytes:
-        """The body's next bytes as they come, b"" at its end. Raises NothingYet after `seconds`, ConnectionLost."""
+        Raises ConnectFailed, ConnectionLost; NothingYet, TimeIsUp as the deadline says.
+        """
+        if self._unsent is not None:
+            self._send(deadline)
+        while not self.has_head:
+            self._receive(deadline)
+
+    def read(self, deadline: Deadline) -> bytes:
+        """The body's next bytes as they come, b"" at its end. Raises ConnectionLost, NothingYet, TimeIsUp."""
         while not self._parts:
             if self.complete:
                 return b""
-            self._receive(seconds)
+            self._receive(deadline)
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _receive(self, seconds: float) -> None:
-        data = self._connection.receive(seconds)
+    def _send(self, deadline: Deadline) -> None:
+        """Send what is left of the message, over an idle connection or a new one."""
+        while self._unsent is not None:
+            connection = self._connection or self._connect(deadline)
+            unsent = self._unsent
+            try:
+                sent = connection.send(unsent, deadline)
+                self._spoilt = not sent
+                self._unsent = unsent[sent:] if 0 < sent < len(unsent) else None
+            except (BrokenPipeError, ConnectionResetError):
+                if connection.reused:  # the upstream closed it while it was idle
+                    connection.release(False)
+                    self._connection, self._unsent = None, memoryview(unsent.obj)
+                    continue
+                # The upstream has stopped reading: what it says instead, such as 413, may be here already.
+                self._spoilt, self._unsent = True, None
+            except OSError as error:
+                raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
+
+    def _connect(self, deadline: Deadline) -> _Connection:
+        connection = self._upstream.idle_connection() if self._dialling is None else None
+        if connection is None:
+            self._dialling = self._dialling or self._upstream.dial(deadline)
+            connection, self._dialling = self._dialling.wait(deadline), None
+        self._connection = connection
+        return connection
+
+    def _receive(self, deadline: Deadline) -> None:
+        assert self._connection is not None  # noqa: S101 - what was sent was sent over one
+        data = self._connection.receive(deadline)
         if not data:
             if self.has_head and not self.delimited:
                 self.complete = True  # the end of the connection is the end of the body
@@ -159,35 +200,61 @@ class Exchange:
 
     def close(self) -> None:
         """Give the connection back if it can be used again, else close it at once. May be called twice."""
-        self._connection.release(self.reusable)
+        if self._dialling:
+            self._dialling.give_up()
+        if self._connection:
+            self._connection.release(self.reusable)
 
 
 class _Connection:
-    __slots__ = ("_idle", "_socket", "_timeout", "idle_since", "in_use", "reused")
+    __slots__ = ("_early", "_idle", "_socket", "_timeout", "idle_since", "in_use", "reused")
 
     def __init__(self, sock: socket.socket, idle: deque[_Connection]) -> None:
         self._socket = sock
         self._timeout = -1.0
+        self._early = b""
         self._idle = idle
         self.idle_since = 0.0
         self.in_use = True
         self.reused = False
 
-    def send(self, data: bytes, seconds: float) -> None:
-        if self._timeout < seconds:  # the time of the answer before is as good, if it is not shorter
-            self._set_timeout(seconds)
-        self._socket.sendall(data)
+    def send(self, data: memoryview, deadline: Deadline) -> int:
+        """How many bytes were taken; 0 if the upstream answers instead of reading on.
 
-    def receive(self, seconds: float) -> bytes:
-        self._set_timeout(seconds)
+        Raises OSError, NothingYet, TimeIsUp.
+        """
+        while True:
+            seconds = deadline.wait()
+            if not 0 < self._timeout <= seconds:  # a shorter one, of the answer before, is as good
+                self._set_timeout(min(seconds, SEND_SECONDS))
+            try:
+                return self._socket.send(data)
+            except TimeoutError:
+                self._early = self._receive_now()
+                if self._early:
+                    return 0
+
+    def receive(self, deadline: Deadline) -> bytes:
+        """What has come, b"" at the end. Raises ConnectionLost, NothingYet, TimeIsUp."""
+        if self._early:
+            early, self._early = self._early, b""
+            return early
+        while True:
+            self._set_timeout(deadline.wait())
+            try:
+                return self._socket.recv(RECEIVE_BYTES)
+            except TimeoutError:
+                continue  # the deadline says what that means
+            except OSError as error:
+                raise ConnectionLost(f"{type(error).__name__} while reading the upstream's answer") from None
+
+    def _receive_now(self) -> bytes:
+        """What is there without waiting, b"" for nothing."""
+        self._set_timeout(0)
         try:
             return self._socket.recv(RECEIVE_BYTES)
-        except TimeoutError:
-            raise NothingYet from None
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise NothingYet from None
-        except OSError as error:
-            raise ConnectionLost(f"{type(error).__name__} while reading the upstream's answer") from None
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return b""
 
     def _set_timeout(self, seconds: float) -> None:
         seconds = math.ceil(seconds * 10) / 10
@@ -225,16 +292,57 @@ class _Connection:
         self._socket.close()
 
 
+class _Dialling:
+    """A connection in the making, in a thread of its own: it takes as long as it takes, and nobody waits longer than
+    he wants to."""
+
+    def __init__(self, connect: Callable[[], _Connection], step: Deadline) -> None:
+        self._connect = connect
+        self._step = step
+        self._is_done = threading.Event()
+        self._lock = threading.Lock()
+        self._made: _Connection | Exception | None = None
+        self._is_wanted = True
+        threading.Thread(target=self._run, name="dial", daemon=True).start()
+
+    def _run(self) -> None:
+        made: _Connection | Exception
+        try:
+            made = self._connect()
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            made = error
+        with self._lock:
+            self._made = made
+            if not self._is_wanted and isinstance(made, _Connection):
+                made.close()
+        self._is_done.set()
+
+    def wait(self, deadline: Deadline) -> _Connection:
+        """The connection. Raises ConnectFailed, NothingYet; TimeIsUp if that is the whole call's."""
+        while not self._is_done.is_set():
+            try:
+                self._is_done.wait(self._step.wait())
+            except TimeIsUp:
+                if deadline.is_over:
+                    raise
+                raise ConnectFailed("TimeoutError while connecting to the upstream") from None
+        if isinstance(self._made, Exception):
+            raise self._made
+        assert self._made  # noqa: S101 - it is done
+        return self._made
+
+    def give_up(self) -> None:
+        """Close the connection, as soon as there is one."""
+        with self._lock:
+            self._is_wanted = False
+            if isinstance(self._made, _Connection):
+                self._made.close()
+
+
 class UpstreamHttp:
     """Connections to one base URL such as https://openrouter.ai/api/v1. dial: makes them."""
 
-    def __init__(
-        self,
-        base_url: str,
-        connect_timeout_seconds: float,
-        send_timeout_seconds: float = 60.0,
-        dial: Dial = dial_directly,
-    ) -> None:
+    def __init__(self, base_url: str, connect_timeout_seconds: float, dial: Dial = dial_directly) -> None:
         parts = urlsplit(base_url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -242,7 +350,6 @@ class UpstreamHttp:
         self._authority = parts.netloc
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._send_timeout_seconds = send_timeout_seconds
         self._dial = dial
         self._idle: deque[_Connection] = deque()
 
@@ -250,31 +357,15 @@ class UpstreamHttp:
         """The constant beginning of a request's head: its line and the Host header."""
         return f"{method} {self._path}{path} HTTP/1.1\r\nHost: {self._authority}\r\n".encode("ascii")
 
-    def send(self, head: bytes, body: bytes) -> Exchange:
-        """Send a request. head: from `request_line`, then header lines but Content-Length, without the blank line.
-
-        A connection that the upstream closed while it was idle is replaced. Raises ConnectFailed, ConnectionLost.
-        """
-        message = b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
-        while True:
-            connection = self._idle_connection() or self._connect()
-            try:
-                connection.send(message, self._send_timeout_seconds)
-            except (BrokenPipeError, ConnectionResetError):
-                if connection.reused:
-                    connection.release(False)
-                    continue
-                # The upstream has stopped reading: what it says instead, such as 413, may be here already.
-                return Exchange(connection, unsent=True)
-            except OSError as error:
-                connection.release(False)
-                raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
-            return Exchange(connection)
+    def exchange(self, head: bytes, body: bytes) -> Exchange:
+        """A request, to be sent. head: from `request_line`, then header lines but Content-Length, without the blank
+        line."""
+        return Exchange(self, b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body))
 
     def get(self, path: str, headers: bytes, seconds: float, max_bytes: int) -> tuple[int, bytes]:
         """A whole small answer: its status and body. headers: lines, with what authorizes if anything must.
 
-        Raises UpstreamError, NothingYet if it is not whole after `seconds` or has more than `max_bytes`.
+        Raises UpstreamError, TimeIsUp if it is not whole after `seconds` or has more than `max_bytes`.
         """
         return self._whole("GET", path, headers, b"", seconds, max_bytes)
 
@@ -285,22 +376,25 @@ class UpstreamHttp:
     def _whole(
         self, method: str, path: str, headers: bytes, sent: bytes, seconds: float, max_bytes: int
     ) -> tuple[int, bytes]:
-        until = time.monotonic() + seconds
+        deadline = Deadline(seconds)
         head = self.request_line(method, path) + b"Accept: application/json\r\nAccept-Encoding: identity\r\n" + headers
-        exchange = self.send(head, sent)
+        exchange = self.exchange(head, sent)
         try:
-            exchange.wait_head(seconds)
+            exchange.wait_head(deadline)
             body = bytearray()
-            while len(body) <= max_bytes and (left := until - time.monotonic()) > 0:
-                piece = exchange.read(left)
+            while len(body) <= max_bytes:
+                piece = exchange.read(deadline)
                 if not piece:
                     return exchange.status, bytes(body)
                 body += piece
-            raise NothingYet
+            raise TimeIsUp
         finally:
             exchange.close()
 
-    def _idle_connection(self) -> _Connection | None:
+    # ── what exchanges ask for
+
+    def idle_connection(self) -> _Connection | None:
+        """One that was used before, and is still good as far as can be seen."""
         while True:
             try:
                 connection = self._idle.pop()  # the youngest: the oldest may age out
@@ -311,12 +405,18 @@ class UpstreamHttp:
                 return connection
             connection.close()
 
-    def _connect(self) -> _Connection:
+    def dial(self, deadline: Deadline) -> _Dialling:
+        """Begin to make a new connection."""
+        step = deadline.within(self._connect_timeout_seconds)
+        return _Dialling(lambda: self._connect(step), step)
+
+    def _connect(self, deadline: Deadline) -> _Connection:
         sock = None
         try:
-            sock = self._dial(self._host, self._port, self._connect_timeout_seconds)
+            sock = self._dial(self._host, self._port, deadline)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
+                sock.settimeout(max(deadline.left, 0.001))
                 sock = self._tls.wrap_socket(sock, server_hostname=self._host)
         except CannotConnect as error:
             raise ConnectFailed(str(error)) from None

@@ -21,7 +21,7 @@ from accounts.client_keys import ClientKey
 from billing import journal
 from billing.journal import UsageJournal
 from billing.ledger import OPEN, UsageLedger
-from billing.meter import CallMeter, TryResult, UsageMeter, cost_of, tokens_of
+from billing.meter import AttemptResult, CallMeter, UsageMeter, cost_of, tokens_of
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
 from config.settings import Config
@@ -114,7 +114,7 @@ def office(db: Database, clock: MovableClock, tmp_path: Path) -> Iterator[Office
     office.journal.close()
 
 
-def finish(meter: CallMeter, result: TryResult | None, outcome: str = "complete", status: int = 200) -> None:
+def finish(meter: CallMeter, result: AttemptResult | None, outcome: str = "complete", status: int = 200) -> None:
     meter.finish(result, http_status=status, outcome=outcome, first_byte_ms=1, total_ms=2)
 
 
@@ -126,7 +126,7 @@ def test_a_call_that_the_users_own_account_pays_for_reserves_and_spends_nothing_
     for number in range(30):  # thrice what the quota would let in
         meter = office.call()
         meter.dispatch(key, user_pays=True)
-        finish(meter, TryResult(f"gen-{number}", {"cost": Decimal("0.000001")}))
+        finish(meter, AttemptResult(f"gen-{number}", {"cost": Decimal("0.000001")}))
     office.drain()
     assert {(row.state, row.cost_nano, row.reserved_nano, row.user_quota_id) for row in office.rows()} == {
         ("settled", 1000, 0, None)
@@ -136,7 +136,7 @@ def test_a_call_that_the_users_own_account_pays_for_reserves_and_spends_nothing_
     assert (quota.spent_nano, quota.reserved_nano) == (0, 0)
     other = office.call()  # with a shared key again
     other.dispatch(KEY)
-    finish(other, TryResult("gen-x", COSTS_200))
+    finish(other, AttemptResult("gen-x", COSTS_200))
     office.drain()
     assert office.in_database()[2] == 200
 
@@ -145,9 +145,9 @@ def test_another_try_with_a_shared_key_is_admitted_by_the_quota(office, clock):
     key = connect(office.db, clock, 1)
     meter = office.call()
     meter.dispatch(key, user_pays=True)
-    meter.over(TryResult(refused=True))
+    meter.over(AttemptResult(refused=True))
     meter.dispatch(KEY)
-    finish(meter, TryResult("gen-1", COSTS_200))
+    finish(meter, AttemptResult("gen-1", COSTS_200))
     office.drain()
     assert [(row.pool_key_id, row.user_quota_id is None) for row in office.rows()] == [(key, True), (KEY, False)]
     assert office.in_database()[2] == 200
@@ -158,7 +158,7 @@ def test_an_account_connected_after_the_call_was_admitted_gives_its_reservation_
     meter = office.call()
     meter.admit()
     meter.dispatch(connect(office.db, clock, 1), user_pays=True)
-    finish(meter, TryResult("gen-1", COSTS_200))
+    finish(meter, AttemptResult("gen-1", COSTS_200))
     office.drain()
     slice_nano, reserved_nano, spent_nano = office.in_database()
     assert spent_nano == 0
@@ -172,7 +172,7 @@ def test_a_client_keys_quota_counts_whoever_pays(office, clock):
     client_key = ClientKey(5, 1)
     meter = office.call(client_key=client_key)
     meter.dispatch(key, user_pays=True)
-    finish(meter, TryResult("gen-1", {"cost": Decimal("0.0000005")}))
+    finish(meter, AttemptResult("gen-1", {"cost": Decimal("0.0000005")}))
     with pytest.raises(QuotaExceeded, match="This key's quota"):
         office.call(client_key=client_key).dispatch(key, user_pays=True)
     office.drain()
@@ -183,29 +183,29 @@ def test_a_client_keys_quota_counts_whoever_pays(office, clock):
 def test_a_quota_that_begins_leaves_out_what_own_accounts_have_paid(office, clock):
     meter, own = office.call(), office.call()
     meter.dispatch(KEY)
-    finish(meter, TryResult("gen-1", COSTS_200))
+    finish(meter, AttemptResult("gen-1", COSTS_200))
     own.dispatch(connect(office.db, clock, 1), user_pays=True)
-    finish(own, TryResult("gen-2", {"cost": Decimal("0.000001")}))
+    finish(own, AttemptResult("gen-2", {"cost": Decimal("0.000001")}))
     office.drain()
     assert office.slices._quotas.set("user/1", 10_000, None, "week", "reset").spent_nano == 200
 
 
 # ── what each ending means
 
-ENDINGS: dict[str, tuple[TryResult, tuple[Any, ...]]] = {
-    "a stream's cost": (TryResult("gen-1", COSTS_200, streamed=True), ("settled", "stream", 200, "gen-1")),
-    "a body's cost": (TryResult("gen-1", COSTS_200), ("settled", "body", 200, "gen-1")),
-    "a cost without a name": (TryResult(None, COSTS_200), ("settled", "body", 200, None)),
-    "a cost of nothing": (TryResult("gen-1", {"cost": 0}), ("settled", "body", 0, "gen-1")),
-    "a cost above what was reserved": (TryResult(None, {"cost": 0.000002}), ("settled", "body", 2000, None)),
-    "an error that has a cost": (TryResult("gen-1", COSTS_200, refused=True), ("settled", "body", 200, "gen-1")),
-    "a name without a cost": (TryResult("gen-1"), ("pending", None, None, "gen-1")),
-    "a name and a cost of null": (TryResult("gen-1", {"cost": None}), ("pending", None, None, "gen-1")),
-    "a refusal": (TryResult(refused=True), ("void", None, None, None)),
-    "nothing sent": (TryResult(sent=False), ("void", None, None, None)),
-    "nothing known": (TryResult(), ("unknown", None, None, None)),
-    "a name too long for its column": (TryResult("g" * 65), ("unknown", None, None, None)),
-    "a name that is no ASCII": (TryResult("gen-é"), ("unknown", None, None, None)),
+ENDINGS: dict[str, tuple[AttemptResult, tuple[Any, ...]]] = {
+    "a stream's cost": (AttemptResult("gen-1", COSTS_200, streamed=True), ("settled", "stream", 200, "gen-1")),
+    "a body's cost": (AttemptResult("gen-1", COSTS_200), ("settled", "body", 200, "gen-1")),
+    "a cost without a name": (AttemptResult(None, COSTS_200), ("settled", "body", 200, None)),
+    "a cost of nothing": (AttemptResult("gen-1", {"cost": 0}), ("settled", "body", 0, "gen-1")),
+    "a cost above what was reserved": (AttemptResult(None, {"cost": 0.000002}), ("settled", "body", 2000, None)),
+    "an error that has a cost": (AttemptResult("gen-1", COSTS_200, refused=True), ("settled", "body", 200, "gen-1")),
+    "a name without a cost": (AttemptResult("gen-1"), ("pending", None, None, "gen-1")),
+    "a name and a cost of null": (AttemptResult("gen-1", {"cost": None}), ("pending", None, None, "gen-1")),
+    "a refusal": (AttemptResult(refused=True), ("void", None, None, None)),
+    "nothing sent": (AttemptResult(sent=False), ("void", None, None, None)),
+    "nothing known": (AttemptResult(), ("unknown", None, None, None)),
+    "a name too long for its column": (AttemptResult("g" * 65), ("unknown", None, None, None)),
+    "a name that is no ASCII": (AttemptResult("gen-é"), ("unknown", None, None, None)),
 }
 
 
@@ -332,11 +332,11 @@ def test_the_answers_name_is_written_down_once(office):
 def test_each_try_has_its_row_and_its_reservation_and_only_the_last_one_ends_the_request(office):
     meter = office.call()
     meter.admit()
-    for result in (TryResult("gen-1"), TryResult(refused=True)):
+    for result in (AttemptResult("gen-1"), AttemptResult(refused=True)):
         meter.dispatch(KEY)
         meter.over(result)
     meter.dispatch(KEY + 1)
-    finish(meter, TryResult("gen-3", COSTS_200))
+    finish(meter, AttemptResult("gen-3", COSTS_200))
     office.drain()
     told = [(r.attempt, r.state, r.pool_key_id, r.reserved_nano, r.is_last, r.outcome) for r in office.rows()]
     assert told == [
@@ -368,7 +368,7 @@ def test_a_request_that_the_quota_refuses_is_a_row_zero(office):
         refused.admit()
     finish(refused, None, "refused", 402)
     for meter in held:
-        finish(meter, TryResult(refused=True))
+        finish(meter, AttemptResult(refused=True))
     office.drain()
     assert [row.attempt for row in office.rows()] == [1] * 20 + [0]
     office.check()
@@ -378,16 +378,16 @@ def test_a_second_try_that_the_quota_refuses_ends_the_request_with_the_first(off
     meter = office.call()
     meter.admit()
     meter.dispatch(KEY)
-    meter.over(TryResult("gen-1"))
+    meter.over(AttemptResult("gen-1"))
     others = [office.call() for _ in range(19)]
     for other in others:
         other.admit()
         other.dispatch(KEY)
     with pytest.raises(QuotaExceeded):
         meter.dispatch(KEY)
-    finish(meter, TryResult(), "failed", 402)
+    finish(meter, AttemptResult(), "failed", 402)
     for other in others:
-        finish(other, TryResult(sent=False))
+        finish(other, AttemptResult(sent=False))
     office.drain()
     first = office.rows()[0]
     assert (first.attempt, first.state, first.is_last, first.outcome) == (1, "pending", True, "failed")
@@ -435,7 +435,7 @@ def test_an_end_that_cannot_be_written_down_keeps_its_reservation_in_memory_and_
     meter.dispatch(KEY)
     with FullDisk():
         meter.answered("gen-1")
-        finish(meter, TryResult("gen-1", COSTS_200))
+        finish(meter, AttemptResult("gen-1", COSTS_200))
     office.drain()
     [row] = office.rows()
     assert (row.state, row.cost_nano) == ("dispatched", None)
@@ -511,7 +511,9 @@ def test_a_cost_that_is_none_is_asked_for(office, cost):
     meter = office.call()
     meter.admit()
     meter.dispatch(KEY)
-    finish(meter, TryResult("gen-1", {"cost": cost, "prompt_tokens": -5, "completion_tokens": "x"}, estimate=lambda: 9))
+    finish(
+        meter, AttemptResult("gen-1", {"cost": cost, "prompt_tokens": -5, "completion_tokens": "x"}, estimate=lambda: 9)
+    )
     office.drain()
     [row] = office.rows()
     assert (row.state, row.cost_nano, row.estimate_nano, row.prompt_tokens) == ("pending", None, 9, None)

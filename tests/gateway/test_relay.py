@@ -2,47 +2,50 @@
 
 import json
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
 from formats.chat import MAX_HELD_BYTES
-from formats.event_stream import KEEPALIVE, EventStream
+from formats.event_stream import KEEPALIVE
 from formats.registry import CHAT
-from gateway.relay import MAX_PLAIN_LOOKED_AT, AnswerRelay, Silence, broken
+from foundation.deadline import Deadline
+from gateway.attempt import MAX_PLAIN_LOOKED_AT, Attempt
+from gateway.relay import Relay, Silence
 from tests.support.data_plane import DONE, EVENT
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, ScriptedUpstream, chunked
-from upstream.http import ConnectionLost, NothingYet, UpstreamHttp
+from upstream.http import ConnectionLost, UpstreamHttp
 
+GZIP = JSON_CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
 USAGE = {"prompt_tokens": 3, "cost": 0.000007, "details": {"cached": 1}}
 
 
 @pytest.fixture
 def relay():
-    """A relay of the answer that an upstream plays, and the outcomes that it reports."""
+    """A relay of the answer that an upstream plays. begin: what of it was held until there was content."""
     upstream = ScriptedUpstream()
     http = UpstreamHttp(upstream.url, 2)
     exchanges = []
 
-    def make(*steps, **settings):
+    def make(*steps, begin=b"", **settings):
         upstream.play("m", *steps)
-        exchange = http.send(http.request_line("POST", "/x"), b'{"model":"m"}')
+        exchange = http.exchange(http.request_line("POST", "/x"), b'{"model":"m"}')
         exchanges.append(exchange)
-        exchange.wait_head(5)
-        outcomes = []
-        settings = {
-            "api": CHAT,
-            "idle_timeout": 2,
-            "keepalive": 1,
-            "client_is_gone": lambda: False,
-            "model": "m",
-        } | settings
-        return AnswerRelay(exchange, ended=outcomes.append, **settings), outcomes
+        attempt = Attempt(CHAT, SimpleNamespace(name="key-0"), exchange, 2)
+        attempt.wait_head(Deadline(5))
+        attempt.held = begin
+        settings = {"idle_timeout": 2, "keepalive": 1, "client_is_gone": lambda: False, "model": "m"} | settings
+        return Relay(attempt, deadline=Deadline(5), **settings)
 
     yield make
     for exchange in exchanges:
         exchange.close()
     http.close()
     upstream.close()
+
+
+def whole(it):
+    return b"".join(it.pieces()) + it.last_words()
 
 
 def long_body(filler: int) -> bytes:
@@ -52,37 +55,40 @@ def long_body(filler: int) -> bytes:
 @pytest.mark.parametrize("filler", [MAX_PLAIN_LOOKED_AT, MAX_PLAIN_LOOKED_AT * 2])
 def test_usage_of_a_long_body_is_read_from_its_tail(relay, filler):
     body = long_body(filler)
-    it, outcomes = relay(
-        JSON_CHUNKED, *(chunked(body[i : i + 300_000], end=False) for i in range(9, len(body), 300_000)), b"0\r\n\r\n"
+    it = relay(
+        JSON_CHUNKED,
+        *(chunked(body[i : i + 300_000], end=False) for i in range(9, len(body), 300_000)),
+        b"0\r\n\r\n",
+        begin=body[:9],
     )
-    assert b"".join(it.plain(body[:9])) == body
+    assert whole(it) == body
     assert it.usage == USAGE | {"cost": Decimal("0.000007")}
-    assert outcomes == ["complete"]
+    assert it.outcome == "complete"
 
 
 def test_a_long_body_without_usage_has_none(relay):
     body = b'{"choices":"' + b"x" * MAX_PLAIN_LOOKED_AT * 2 + b'"}'
-    it, _ = relay(JSON_CHUNKED, chunked(body[9:]))
-    assert b"".join(it.plain(body[:9])) == body
+    it = relay(JSON_CHUNKED, chunked(body[9:]), begin=body[:9])
+    assert whole(it) == body
     assert it.usage is None
 
 
 def test_closing_a_stream_reports_that_the_client_went(relay):
-    it, outcomes = relay(SSE, chunked(EVENT, end=False), 5.0)
-    pieces = it.stream(EventStream(CHAT), b"begin")
+    it = relay(SSE, chunked(EVENT, end=False), 5.0, begin=b"begin")
+    pieces = it.pieces()
     assert (next(pieces), next(pieces)) == (b"begin", EVENT)
     pieces.close()
-    assert outcomes == ["client_gone"]
+    assert it.outcome == "client_gone"
 
 
 @pytest.mark.parametrize("end", ["stall", "cut"])
 def test_a_long_body_that_does_not_come_to_its_end_breaks_off(relay, end):
-    it, outcomes = relay(JSON_CHUNKED, chunked(b"1", end=False), CLOSE if end == "cut" else 5.0, idle_timeout=0.2)
-    pieces = it.plain(b'{"a":')
+    it = relay(JSON_CHUNKED, chunked(b"1", end=False), CLOSE if end == "cut" else 5.0, begin=b'{"a":', idle_timeout=0.2)
+    pieces = it.pieces()
     assert (next(pieces), next(pieces)) == (b'{"a":', b"1")
     with pytest.raises(ConnectionLost):
         next(pieces)
-    assert outcomes == ["cut" if end == "cut" else "stalled"]
+    assert it.outcome == ("cut" if end == "cut" else "stalled")
 
 
 COMMENTS = [step for _ in range(200) for step in (chunked(b": OPENROUTER PROCESSING\n\n", end=False), 0.05)]
@@ -90,24 +96,24 @@ SLOW_EVENTS = [step for _ in range(12) for step in (chunked(EVENT, end=False), 0
 
 
 def test_comments_alone_do_not_keep_a_stream_alive(relay):
-    it, outcomes = relay(SSE, *COMMENTS, idle_timeout=0.5)
-    body = b"".join(it.stream(EventStream(CHAT), EVENT))
+    it = relay(SSE, *COMMENTS, begin=EVENT, idle_timeout=0.5)
+    body = whole(it)
     assert body.startswith(EVENT + b": OPENROUTER PROCESSING\n\n")
     assert json.loads(body.rpartition(b"data: ")[2])["error"]["code"] == 504
-    assert outcomes == ["stalled"]
+    assert it.outcome == "stalled"
     assert body.count(b"PROCESSING") < 150  # and not only once the comments had ended too
 
 
 def test_events_and_the_pieces_of_a_long_one_do(relay):
-    it, outcomes = relay(SSE, *SLOW_EVENTS, chunked(DONE), idle_timeout=0.5)
-    assert b"".join(it.stream(EventStream(CHAT), b"")) == EVENT * 12 + DONE
-    assert outcomes == ["complete"]
+    it = relay(SSE, *SLOW_EVENTS, chunked(DONE), idle_timeout=0.5)
+    assert whole(it) == EVENT * 12 + DONE
+    assert it.outcome == "complete"
     long = [b"data: " + b"x" * MAX_HELD_BYTES, *[b"x" * 100] * 12, b"\n\n"]
-    it, outcomes = relay(
+    it = relay(
         SSE, *(step for piece in long for step in (chunked(piece, end=False), 0.1)), chunked(DONE), idle_timeout=0.5
     )
-    assert b"".join(it.stream(EventStream(CHAT), b"")) == b"".join(long) + DONE
-    assert outcomes == ["complete"]
+    assert whole(it) == b"".join(long) + DONE
+    assert it.outcome == "complete"
 
 
 UNDELIMITED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -115,21 +121,21 @@ UNDELIMITED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 @pytest.mark.parametrize("last", [b"", DONE])
 def test_the_connections_end_ends_a_stream_only_after_done(relay, last):
-    it, outcomes = relay(UNDELIMITED, EVENT + last, CLOSE)
-    body = b"".join(it.stream(EventStream(CHAT), b""))
+    it = relay(UNDELIMITED, EVENT + last, CLOSE)
+    body = whole(it)
     if last:
-        assert (body, outcomes) == (EVENT + DONE, ["complete"])
+        assert (body, it.outcome) == (EVENT + DONE, "complete")
     else:
-        assert (json.loads(body.removeprefix(EVENT)[6:])["error"]["code"], outcomes) == (502, ["cut"])
+        assert (json.loads(body.removeprefix(EVENT)[6:])["error"]["code"], it.outcome) == (502, "cut")
 
 
 def test_an_unread_body_that_breaks_off_is_reported_as_cut(relay):
-    it, outcomes = relay(JSON_CHUNKED, chunked(b"abc", end=False), CLOSE)
-    pieces = it.unread(b"begin")
+    it = relay(GZIP, chunked(b"abc", end=False), CLOSE, begin=b"begin")
+    pieces = it.pieces()
     assert (next(pieces), next(pieces)) == (b"begin", b"abc")
     with pytest.raises(ConnectionLost):
         next(pieces)
-    assert outcomes == ["cut"]
+    assert it.outcome == "cut"
 
 
 def test_a_comment_is_due_only_after_silence():
@@ -140,25 +146,20 @@ def test_a_comment_is_due_only_after_silence():
     assert silence.comment_if_due() == b""
 
 
-def test_what_broke_off_and_what_fell_silent_are_told_apart():
-    assert broken(ConnectionLost("x")).status == 502
-    assert broken(NothingYet()).status == 504
-
-
 def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finished(relay, caplog):
     def faulty():
         raise ZeroDivisionError
 
-    it, outcomes = relay(SSE, chunked(b"data: {}\n\n", end=False), 5.0, client_is_gone=faulty)
-    out = b"".join(it.stream(EventStream(CHAT), b""))
+    it = relay(SSE, chunked(b"data: {}\n\n", end=False), 5.0, client_is_gone=faulty)
+    out = whole(it)
     assert out.startswith(b"data: {}\n\n")
     assert json.loads(out.removeprefix(b"data: {}\n\n")[6:])["error"]["code"] == 500
-    assert outcomes == ["broken"]
+    assert it.outcome == "broken"
     assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("end", [CLOSE, 5.0])
 def test_what_breaks_after_done_was_whole(relay, end):
-    it, outcomes = relay(SSE, chunked(b"data: {}\n\ndata: [DONE]\n\n", end=False), end, idle_timeout=0.2)
-    assert b"".join(it.stream(EventStream(CHAT), b"")) == b"data: {}\n\ndata: [DONE]\n\n"
-    assert outcomes == ["complete"]
+    it = relay(SSE, chunked(b"data: {}\n\ndata: [DONE]\n\n", end=False), end, idle_timeout=0.2)
+    assert whole(it) == b"data: {}\n\ndata: [DONE]\n\n"
+    assert it.outcome == "complete"

@@ -3,10 +3,12 @@
 import json
 import socket
 import threading
+import time
 
 import pytest
 import requests
 
+from serving.client_watch import QUEUED_SECONDS
 from tests.support.gateway import body_of, new_derived_key, read_all, wait_for
 from tests.support.scripted_upstream import JSON_CHUNKED, SSE, ScriptedUpstream, chunked, json_answer
 
@@ -109,6 +111,26 @@ def test_when_the_client_goes_the_upstream_is_closed_within_a_second_or_two(scri
     connection.close()
     [request] = wait_for(lambda: upstream.requests_for(model))
     assert request.closed_by_client.wait(2)
+
+
+@pytest.mark.parametrize("steps", [[30.0], [JSON_CHUNKED, chunked(b"{", end=False), 30.0]], ids=["before", "within"])
+def test_a_plain_call_whose_client_has_left_is_given_up_and_nobody_elses(scripted, someone, upstream, steps):
+    """With its connection upstream, and its key's slot, before its line is logged. Others' calls that wait go on."""
+    waiting, left = f"waits/{scripted.port}", f"left/{scripted.port}-{len(steps)}"
+    gate = threading.Event()
+    upstream.play(waiting, gate, json_answer("200 OK", WHOLE))
+    upstream.play(left, *steps)
+    innocent = scripted.open_chat(scripted.new_user(), waiting, stream=False)
+    wait_for(lambda: upstream.requests_for(waiting))
+    time.sleep(QUEUED_SECONDS + 0.2)  # what comes together from one address and waits can't be told apart under granian
+    connection = scripted.open_chat(someone, left, stream=False)
+    [request] = wait_for(lambda: upstream.requests_for(left))
+    connection.close()
+    assert request.closed_by_client.wait(2.5)
+    [line] = wait_for(lambda: [line for line in scripted.log().splitlines() if "proxied" in line and left in line])
+    assert "client_gone" in line
+    gate.set()
+    assert body_of(read_all(innocent)) == WHOLE
 
 
 def test_white_space_of_a_plain_answer_reaches_the_client_at_once(scripted, someone, upstream):

@@ -96,6 +96,7 @@ def make_proxy(
 
     def make(keys: int = 3, **settings: Any) -> OpenRouterProxy:
         defaults = {"keepalive_seconds": 0.2, "upstream_first_byte_timeout_seconds": 5, "app_title": "Test"}
+        defaults["upstream_connect_timeout_seconds"] = 1
         config = Config(
             **{"openrouter_api_url": upstream.url, "database_url": f"sqlite:///{tmp_path}/proxy-{next(numbers)}.db"}
             | defaults
@@ -109,7 +110,7 @@ def make_proxy(
             rows.add(f"sk-or-v1-{number:064x}", f"key-{number}", KeySource.OPERATOR)
         pool.reload()
         pools.append(pool)
-        http = UpstreamHttp(config.openrouter_api_url, 1)
+        http = UpstreamHttp(config.openrouter_api_url, config.upstream_connect_timeout_seconds)
         journal = UsageJournal(tmp_path / "journal", f"process-{next(numbers)}")
         journal.check()
         journal.open()

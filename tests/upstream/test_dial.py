@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from foundation.deadline import Deadline
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.gateway import free_port
 from tests.support.scripted_upstream import CLOSE, ScriptedUpstream, json_answer
@@ -96,7 +97,7 @@ def get(url: str, dial) -> tuple[int, bytes]:
 def test_a_name_that_leads_inside_is_not_connected_to(canary, answer):
     guarded = GuardedDial(allow_private=False, resolve=Names(answer))
     with pytest.raises(CannotConnect, match="not public"):
-        guarded.dial("models.example", canary.port, 2)
+        guarded.dial("models.example", canary.port, Deadline(2))
     with pytest.raises(UnsafeAddress):
         guarded.check_url(f"https://models.example:{canary.port}/v1")
     assert not canary.was_called()
@@ -116,7 +117,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_connected_to(upstrea
     """What a name server says a moment later has no say: between check and connection nobody is asked again."""
     names = Names(["127.0.0.1"], ["127.0.0.2"])
     guarded = GuardedDial(allow_private=True, resolve=names)
-    with guarded.dial("models.example", upstream.port, 2) as sock:
+    with guarded.dial("models.example", upstream.port, Deadline(2)) as sock:
         assert sock.getpeername() == ("127.0.0.1", upstream.port)
     assert len(names.asked) == 1
 
@@ -125,7 +126,7 @@ def test_the_next_address_is_tried_if_the_first_does_not_answer(upstream):
     guarded = GuardedDial(allow_private=True, resolve=Names(["127.0.0.2", "127.0.0.1"]))
     listener = socket.create_server(("127.0.0.2", 0))  # so that another port of it is surely closed
     listener.close()
-    with guarded.dial("models.example", upstream.port, 2) as sock:
+    with guarded.dial("models.example", upstream.port, Deadline(2)) as sock:
         assert sock.getpeername()[1] == upstream.port
 
 
@@ -133,14 +134,14 @@ def test_what_does_not_resolve_is_said_so_and_may_be_saved():
     guarded = GuardedDial(allow_private=False, resolve=Names(OSError("no such name")))
     assert guarded.check_url("https://models.example/v1/") == "https://models.example/v1"
     with pytest.raises(CannotConnect, match="does not resolve"):
-        guarded.dial("models.example", 443, 2)
+        guarded.dial("models.example", 443, Deadline(2))
 
 
 def test_the_systems_resolver_reads_odd_spellings_and_they_are_refused_too(canary):
     assert resolve("2130706433", canary.port) == ["127.0.0.1"]
     for host in ("2130706433", "0x7f.1", "127.1", "localhost", "x" * 70 + ".example"):
         with pytest.raises(CannotConnect):
-            GuardedDial(allow_private=False).dial(host, canary.port, 2)
+            GuardedDial(allow_private=False).dial(host, canary.port, Deadline(2))
     assert not canary.was_called()
 
 
@@ -220,7 +221,7 @@ def test_names_are_the_proxys_to_resolve_but_what_is_private_here_is_refused(new
     private = GuardedDial(allow_private=False, proxy=through, resolve=Names(["10.0.0.1"]))
     for host in ("models.example", "127.0.0.1", "::1"):
         with pytest.raises(CannotConnect, match="not public"):
-            (private if host == "models.example" else GuardedDial(False, through)).dial(host, canary.port, 2)
+            (private if host == "models.example" else GuardedDial(False, through)).dial(host, canary.port, Deadline(2))
     assert len(proxy.tunnels) == 2
     assert not canary.was_called()
 
@@ -260,8 +261,8 @@ def test_tls_names_the_host_and_checks_its_certificate_though_the_address_was_lo
     else:
         guarded = GuardedDial(allow_private=True, resolve=Names(["127.0.0.1"]))
     http = UpstreamHttp(f"https://models.example:{tls_upstream.port}/v1", 2, dial=guarded.dial)
-    exchange = http.send(http.request_line("POST", "/x"), json.dumps({"model": "m"}).encode())
-    exchange.wait_head(5)
+    exchange = http.exchange(http.request_line("POST", "/x"), json.dumps({"model": "m"}).encode())
+    exchange.wait_head(Deadline(5))
     assert exchange.status == 200
     exchange.close()
     assert tls_upstream.names == ["models.example"]

@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
+from foundation.deadline import Deadline, NothingYet, TimeIsUp
 from tests.support.gateway import free_port, wait_for
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
-from upstream.http import ConnectFailed, ConnectionLost, NothingYet, UpstreamHttp
+from upstream.http import ConnectFailed, ConnectionLost, UpstreamHttp
 
 
 @pytest.fixture
@@ -45,22 +46,29 @@ def http(client, upstream):
 
 
 def send(http, model="m"):
-    opened.append(http.send(http.request_line("POST", "/chat/completions"), json.dumps({"model": model}).encode()))
+    opened.append(http.exchange(http.request_line("POST", "/chat/completions"), json.dumps({"model": model}).encode()))
     return opened[-1]
 
 
 def read_whole(exchange):
-    exchange.wait_head(5)
+    exchange.wait_head(Deadline(5))
     body = b""
-    while piece := exchange.read(5):
+    while piece := exchange.read(Deadline(5)):
         body += piece
     return body
+
+
+def looking_up_in(seconds):
+    """Plenty of time, but for a look around."""
+    deadline = Deadline(5)
+    deadline.look_up_in(seconds)
+    return deadline
 
 
 def test_a_request_goes_out_as_given(http, upstream):
     upstream.play("m", json_answer("200 OK", b"{}"))
     head = http.request_line("POST", "/chat/completions") + b"X-Test: 1\r\n"
-    exchange = http.send(head, b'{"model":"m"}')
+    exchange = http.exchange(head, b'{"model":"m"}')
     read_whole(exchange)
     exchange.close()
     [request] = upstream.received
@@ -114,10 +122,10 @@ def test_a_body_without_length_ends_with_its_connection(http, upstream):
         "m", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: a\n\n", 0.05, b"data: b\n\n", CLOSE
     )
     exchange = send(http)
-    exchange.wait_head(5)
-    assert exchange.read(5) == b"data: a\n\n"
-    assert exchange.read(5) == b"data: b\n\n"
-    assert exchange.read(5) == b""
+    exchange.wait_head(Deadline(5))
+    assert exchange.read(Deadline(5)) == b"data: a\n\n"
+    assert exchange.read(Deadline(5)) == b"data: b\n\n"
+    assert exchange.read(Deadline(5)) == b""
     assert not exchange.delimited
 
 
@@ -167,16 +175,16 @@ def test_silence_is_reported_and_the_exchange_goes_on(http, upstream):
     upstream.play("m", gate, SSE, gate, chunked(b"data: a\n\n"))
     exchange = send(http)
     with pytest.raises(NothingYet):
-        exchange.wait_head(0.05)
+        exchange.wait_head(looking_up_in(0.05))
     gate.set()
-    exchange.wait_head(5)
-    assert exchange.read(5) == b"data: a\n\n"
+    exchange.wait_head(Deadline(5))
+    assert exchange.read(Deadline(5)) == b"data: a\n\n"
 
 
 def test_closing_within_an_answer_closes_the_connection_at_once(http, upstream):
     upstream.play("m", SSE + chunked(b"data: a\n\n", end=False), 10.0)
     exchange = send(http)
-    exchange.wait_head(5)
+    exchange.wait_head(Deadline(5))
     exchange.close()
     assert upstream.received[0].closed_by_client.wait(2)
     exchange.close()  # again does nothing
@@ -210,9 +218,9 @@ def test_a_refusal_before_the_request_was_read_is_heard(client):
         ended = threading.Event()
         threading.Thread(target=refuse, daemon=True).start()
         http = client(f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1")
-        exchange = http.send(http.request_line("POST", "/x"), b"x" * 20_000_000)
+        exchange = http.exchange(http.request_line("POST", "/x"), b"x" * 20_000_000)
         opened.append(exchange)
-        exchange.wait_head(5)
+        exchange.wait_head(Deadline(5))
         ended.set()
         assert exchange.status == 413
         assert not exchange.reusable
@@ -221,6 +229,8 @@ def test_a_refusal_before_the_request_was_read_is_heard(client):
 def test_connections_idle_for_long_are_closed_though_younger_ones_are_enough(http, upstream, monkeypatch):
     upstream.play("m", json_answer("200 OK", b"{}"))
     exchanges = [send(http) for _ in range(3)]
+    for exchange in exchanges:
+        exchange.wait_head(Deadline(5))
     for exchange in exchanges:
         read_whole(exchange)
         exchange.close()
@@ -235,7 +245,7 @@ def test_connections_idle_for_long_are_closed_though_younger_ones_are_enough(htt
 
 def test_no_server_is_a_failed_connection_in_which_nothing_was_sent(client):
     with pytest.raises(ConnectFailed):
-        send(client(f"http://127.0.0.1:{free_port()}/api/v1"))
+        read_whole(send(client(f"http://127.0.0.1:{free_port()}/api/v1")))
 
 
 # ── small answers as a whole
@@ -268,10 +278,10 @@ def test_a_small_body_is_posted_without_anything_that_authorizes(http, upstream)
 @pytest.mark.parametrize(
     ("steps", "error"),
     [
-        ([JSON_CHUNKED + chunked(b"x" * 101, end=False), 60.0], NothingYet),
-        ([60.0], NothingYet),
-        ([JSON_CHUNKED, 60.0], NothingYet),
-        ([JSON_CHUNKED, *[chunked(b"x", end=False), 0.02] * 100], NothingYet),
+        ([JSON_CHUNKED + chunked(b"x" * 101, end=False), 60.0], TimeIsUp),
+        ([60.0], TimeIsUp),
+        ([JSON_CHUNKED, 60.0], TimeIsUp),
+        ([JSON_CHUNKED, *[chunked(b"x", end=False), 0.02] * 100], TimeIsUp),
         ([JSON_CHUNKED + chunked(b"x", end=False), CLOSE], ConnectionLost),
         ([RESET], ConnectionLost),
         ([b"nonsense", CLOSE], ConnectionLost),
@@ -286,7 +296,7 @@ def test_what_is_too_long_or_too_slow_or_broken_is_no_answer(http, upstream, ste
 
 def test_a_whole_answer_that_is_too_long_is_no_answer_either(http, upstream):
     upstream.play("", json_answer("200 OK", b"x" * 101))
-    with pytest.raises(NothingYet):
+    with pytest.raises(TimeIsUp):
         get(http)
 
 
@@ -316,11 +326,11 @@ def test_tls_streams_events_and_reuses_connections(tls_upstream, client, certifi
     tls_upstream.play("m", SSE, chunked(b"data: a\n\n", end=False), gate, chunked(b"data: b\n\n"))
     for _ in range(2):
         exchange = send(http)
-        exchange.wait_head(5)
-        assert exchange.read(5) == b"data: a\n\n"
+        exchange.wait_head(Deadline(5))
+        assert exchange.read(Deadline(5)) == b"data: a\n\n"
         if not gate.is_set():
             with pytest.raises(NothingYet):
-                exchange.read(0.05)
+                exchange.read(looking_up_in(0.05))
             gate.set()
         assert read_whole(exchange) == b"data: b\n\n"
         exchange.close()
@@ -330,4 +340,4 @@ def test_tls_streams_events_and_reuses_connections(tls_upstream, client, certifi
 def test_tls_with_a_certificate_that_nobody_vouches_for_is_refused(client, tls_upstream):
     http = client(f"https://localhost:{tls_upstream.port}/api/v1")
     with pytest.raises(ConnectFailed):
-        send(http)
+        read_whole(send(http))

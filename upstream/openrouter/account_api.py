@@ -9,8 +9,9 @@ from urllib.parse import urlencode, urlsplit
 from config.settings import OPENROUTER_KEY, Config
 from foundation import json_text
 from foundation.crypto import pkce_challenge
+from foundation.deadline import TimeIsUp
 from foundation.errors import AppError, Busy, Forbidden, UpstreamFailed, UpstreamTimeout
-from upstream.http import NothingYet, UpstreamError, UpstreamHttp, authorization_of
+from upstream.http import UpstreamError, UpstreamHttp, authorization_of
 from upstream.openrouter.key_facts import ANSWER_SECONDS, MAX_ANSWER_BYTES, KeyAccount, key_account
 
 MAX_TITLE = 100
@@ -61,7 +62,7 @@ class AccountApi:
 def _answer(ask: Callable[[], tuple[int, bytes]]) -> tuple[int, Any]:
     try:
         status, body = ask()
-    except NothingYet:
+    except TimeIsUp:
         raise UpstreamTimeout("OpenRouter did not answer in time; try again") from None
     except UpstreamError:
         raise UpstreamFailed("OpenRouter can't be reached at present; try again") from None

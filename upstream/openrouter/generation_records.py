@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from foundation import json_text
+from foundation.deadline import TimeIsUp
 from foundation.errors import Busy, NotFound, UpstreamFailed, UpstreamTimeout
-from upstream.http import NothingYet, UpstreamError, UpstreamHttp
+from upstream.http import UpstreamError, UpstreamHttp
 from upstream.refusals import hide_account
 
 ANSWER_SECONDS = 10.0
@@ -70,7 +71,7 @@ class GenerationRecords:
         self._upstream = upstream
 
     def ask(self, generation_id: str, pool_key_id: int) -> tuple[int, bytes]:
-        """OpenRouter's answer: status and body; 401 without a usable key. Raises UpstreamError, NothingYet."""
+        """OpenRouter's answer: status and body; 401 without a usable key. Raises UpstreamError, TimeIsUp."""
         path = f"/generation?id={quote(generation_id, safe='')}"
         status, body = 401, b""
         for authorization in self._authorizations(pool_key_id):
@@ -86,7 +87,7 @@ class GenerationRecords:
         """
         try:
             status, body = self.ask(generation_id, pool_key_id)
-        except NothingYet:
+        except TimeIsUp:
             raise UpstreamTimeout("OpenRouter did not answer in time; try again") from None
         except UpstreamError:
             raise UpstreamFailed("OpenRouter can't be reached at present; try again") from None

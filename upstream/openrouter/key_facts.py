@@ -8,8 +8,9 @@ from typing import Any
 
 from foundation import json_text
 from foundation.crypto import sha256_hex
+from foundation.deadline import TimeIsUp
 from foundation.money import nano
-from upstream.http import NothingYet, UpstreamError, UpstreamHttp
+from upstream.http import UpstreamError, UpstreamHttp
 
 ANSWER_SECONDS = 10.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -62,7 +63,7 @@ def ask(upstream: UpstreamHttp, authorization: bytes) -> tuple[int, KeyAccount |
             return status, None
         document = json_text.parse(body)
         return 200, key_account(document.get("data"))
-    except (UpstreamError, NothingYet, TypeError, ValueError, AttributeError, ArithmeticError):
+    except (UpstreamError, TimeIsUp, TypeError, ValueError, AttributeError, ArithmeticError):
         return 0, None
 
 

@@ -1,0 +1,152 @@
+"""Whether a client is still there while nothing is written to it.
+
+gunicorn lends its socket to ask. granian closes a connection as soon as its client has done so, but while a plain
+answer is awaited it tells nobody, and of the client it names the address without the port. So a call that takes long
+looks which of this process's connections can be its own: from that address, the last bytes received just before the
+call was whole, and nothing sent since. Once the last of these is closed, the client has gone. Calls of one address that
+came within two seconds of each other and all wait can't be told apart: none of them is given up before the last client
+has gone. That way nobody is given up who is there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+# The first byte of a call may have waited so long for a thread before the call was entered.
+QUEUED_SECONDS = 2.0
+# The kernel counts in its ticks, of which some have four milliseconds; calls and packets cross.
+SLOP_SECONDS = 0.03
+# A look costs some microseconds for each open file.
+LOOK_SECONDS = 1.0
+# The beginning of Linux's struct tcp_info (linux/tcp.h): milliseconds since data was sent, and since it was received.
+TCP_INFO, LAST_SENT, LAST_RECEIVED = struct.Struct("=8x12I"), 9, 11
+
+
+def watch_client(environ: dict[str, Any], entered: float) -> Callable[[], bool]:
+    """A function that tells whether the client of a call has gone, asked only now and then.
+
+    To be made when the call's body is whole. entered: when the call was, in monotonic seconds.
+    """
+    if sock := environ.get("gunicorn.socket"):
+        return partial(_is_closed, sock)
+    address, port = environ.get("REMOTE_ADDR", ""), environ.get("SERVER_PORT", "")
+    if not address or not port.isdecimal() or sys.platform != "linux":
+        return _never
+    return _Candidates(address, int(port), entered).are_gone
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except ValueError:  # TLS sockets can't peek
+        return False
+    except OSError:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A TCP connection of this process. inode: its name. address: the other end's. port: ours. Times are monotonic."""
+
+    inode: int
+    address: str
+    port: int
+    sent_at: float
+    received_at: float
+
+
+class _Candidates:
+    """The connections of which one carries a call."""
+
+    def __init__(self, address: str, port: int, entered: float) -> None:
+        self._address = address.removeprefix("::ffff:")
+        self._port = port
+        self._entered = entered
+        self._whole = time.monotonic()
+        self._inodes: set[int] | None = None
+
+    def are_gone(self) -> bool:
+        """True if none of them is open any more."""
+        possible = {one.inode: one for one in _look.connections(self._whole) if self._can_be(one)}
+        if self._inodes is None:
+            begun = self._entered - QUEUED_SECONDS
+            recent = {inode for inode, one in possible.items() if one.received_at >= begun}
+            self._inodes = recent or {inode for inode in possible if inode not in _look.known}
+        self._inodes &= possible.keys()
+        if len(self._inodes) == 1:
+            _look.known[next(iter(self._inodes))] = self
+        return not self._inodes
+
+    def _can_be(self, one: Connection) -> bool:
+        latest = self._whole + SLOP_SECONDS
+        is_from_there = (one.address, one.port) == (self._address, self._port)
+        return is_from_there and one.received_at <= latest and one.sent_at <= latest
+
+
+class _Look:
+    """All calls that wait share one look around."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at = 0.0
+        self._found: list[Connection] = []
+        self.known: WeakValueDictionary[int, _Candidates] = WeakValueDictionary()
+        """Calls that wait, by the one connection that can be theirs."""
+
+    def connections(self, since: float) -> list[Connection]:
+        """This process's connections, as they were after `since` and not long ago."""
+        with self._lock:
+            if self._at < max(since, time.monotonic() - LOOK_SECONDS):
+                self._at, self._found = time.monotonic(), tcp_connections()
+            return self._found
+
+
+def tcp_connections() -> list[Connection]:
+    """Those of this process that are open. Linux only."""
+    found = []
+    with os.scandir("/proc/self/fd") as entries:
+        numbers = [int(entry.name) for entry in entries]
+    for number in numbers:
+        try:
+            status = os.fstat(number)
+            if not stat.S_ISSOCK(status.st_mode):
+                continue
+            sock = socket.socket(fileno=number)  # borrowed: never closed here
+        except OSError:
+            continue
+        try:
+            if sock.type is socket.SOCK_STREAM and sock.family in {socket.AF_INET, socket.AF_INET6}:
+                found.append(_described(sock, status.st_ino))
+        except OSError:
+            pass  # it listens, or has just been closed
+        finally:
+            sock.detach()
+    return found
+
+
+def _described(sock: socket.socket, inode: int) -> Connection:
+    numbers = TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size))
+    now = time.monotonic()
+    sent_at, received_at = now - numbers[LAST_SENT] / 1000, now - numbers[LAST_RECEIVED] / 1000
+    address = str(sock.getpeername()[0]).removeprefix("::ffff:")
+    return Connection(inode, address, sock.getsockname()[1], sent_at, received_at)
+
+
+_look = _Look()

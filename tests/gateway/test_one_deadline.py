@@ -1,0 +1,109 @@
+"""Connecting, TLS and sending take of the call's time, as reading does; comments go out meanwhile; a client that leaves
+in any of them is noticed."""
+
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from foundation.deadline import Deadline, TimeIsUp
+from foundation.errors import UpstreamFailed, UpstreamTimeout
+from openrouter_proxy import CLIENT_GONE_STATUS
+from tests.support.data_plane import finished, last_event, request, whole
+from tests.support.gateway import wait_for
+from upstream.http import UpstreamHttp
+
+COMMENT = b": keep-alive\n\n"
+
+
+@contextmanager
+def listening(backlog=5):
+    with socket.create_server(("127.0.0.1", 0), backlog=backlog) as listener:
+        yield listener, f"127.0.0.1:{listener.getsockname()[1]}/api/v1"
+
+
+@contextmanager
+def never_accepting():
+    """Its queue is full, so that connecting takes for ever."""
+    with listening(backlog=0) as (listener, address):
+        filling = [socket.socket() for _ in range(3)]
+        for one in filling:
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield f"http://{address}"
+        for one in filling:
+            one.close()
+
+
+@contextmanager
+def never_shaking_hands():
+    with listening() as (_, address):
+        yield f"https://{address}"
+
+
+@contextmanager
+def never_reading():
+    with listening() as (_, address):
+        yield f"http://{address}"
+
+
+STUCK = {"connecting": never_accepting, "TLS": never_shaking_hands, "sending": never_reading}
+LONG = "x" * 20_000_000  # more than buffers take
+
+
+@pytest.fixture(params=STUCK.values(), ids=STUCK)
+def stuck(request):
+    with request.param() as url:
+        yield url
+
+
+SLOW = {"upstream_connect_timeout_seconds": 20, "upstream_first_byte_timeout_seconds": 20}
+
+
+def test_a_stream_gets_comments_meanwhile_and_ends_with_the_calls_time(make_proxy, stuck):
+    proxy = make_proxy(openrouter_api_url=stuck, **SLOW | {"upstream_first_byte_timeout_seconds": 2})
+    body = whole(proxy.forward(request(stream=True, filler=LONG)))
+    assert body.startswith(COMMENT * 2)
+    assert last_event(body)["error"]["code"] == 504
+
+
+def test_a_plain_call_ends_with_the_calls_time(make_proxy, stuck):
+    proxy = make_proxy(openrouter_api_url=stuck, **SLOW | {"upstream_first_byte_timeout_seconds": 1})
+    with pytest.raises(UpstreamTimeout):
+        proxy.forward(request(filler=LONG))
+
+
+@pytest.mark.parametrize("stuck", [never_accepting, never_shaking_hands], ids=["connecting", "TLS"], indirect=True)
+def test_connecting_has_a_time_of_its_own_after_which_it_is_tried_again(make_proxy, stuck, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(UpstreamFailed, match="could not be reached"):
+        make_proxy(openrouter_api_url=stuck, upstream_connect_timeout_seconds=0.3).forward(request())
+    assert [one["kind"] for one in finished(caplog)["tries"]] == ["unreachable"] * 3
+
+
+def test_a_client_that_leaves_is_noticed(make_proxy, stuck, caplog):
+    caplog.set_level("INFO")
+    gone = threading.Event()
+    proxy = make_proxy(openrouter_api_url=stuck, **SLOW)
+    threading.Timer(0.7, gone.set).start()
+    answer = proxy.forward(request(filler=LONG, client_is_gone=gone.is_set))
+    assert (answer.status, whole(answer)) == (CLIENT_GONE_STATUS, b"")
+    assert finished(caplog)["outcome"] == "client_gone"
+
+
+def test_a_connection_that_comes_after_its_call_has_ended_is_closed(monkeypatch):
+    """So that no socket is left behind by a slow name server."""
+    made, go_on = [], threading.Event()
+
+    def slow_dial(_host, _port, _deadline):
+        go_on.wait(10)
+        made.append(socket.socketpair())
+        return made[0][0]
+
+    exchange = UpstreamHttp("http://slow.example/v1", 20, dial=slow_dial).exchange(b"", b"")
+    with pytest.raises(TimeIsUp):
+        exchange.wait_head(Deadline(0.05))
+    exchange.close()
+    go_on.set()
+    assert wait_for(lambda: made)[0][1].recv(1) == b""
