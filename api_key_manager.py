@@ -1,35 +1,43 @@
 """The pool in memory: every process's copy of the usable OpenRouter keys, and which of them the next call gets.
 
-A call gets one of the keys that all users share, or its user's own where users have such keys (pool/dedicated.py).
+A call gets one of the keys that all users share (pool/shared.py), or its user's own where users have such keys
+(pool/dedicated.py).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from accounts.users import UpstreamChoice
 from foundation.clock import Clock
-from foundation.errors import AppError, Busy, TooManyRequests
+from foundation.errors import AppError, Busy
 from foundation.logs import event
-from pool.choice import Choice, PoolKey, Ring, Trial, load
-from pool.dedicated import DedicatedKeys, account_is_spent, account_key_refused, out_of_credit, own_key_is_spent
-from pool.health import MAX_OTHER_ASK_SECONDS, MAX_SUSPECT_ASK_SECONDS, Account, Breaker, Outage, health_told
-from pool.keys import KeyRow, PoolKeys
+from pool.choice import PoolKey, Trial, load
+from pool.dedicated import DedicatedKeys, account_key_refused, no_own_key
+from pool.health import (
+    MAX_OTHER_ASK_SECONDS,
+    MAX_SUSPECT_ASK_SECONDS,
+    SPENT,
+    SUSPECT,
+    Account,
+    Breaker,
+    Outage,
+    health_told,
+)
+from pool.keys import PoolKeys
+from pool.life import PoolKeyRow
+from pool.shared import SharedKeys, no_shared_key
 from upstream.refusals import ROWS, Hits, Lasts, Other, Refusal, Row, rest_seconds
 
 log = logging.getLogger("pool")
 
-RANDOM_TRIES = 8
 NEXT_PASS_SECONDS = 30  # until the rotation has most likely made a key that is missing
 REPORTED_AT_REST = 1000  # users' own keys: one report must not grow with the number of users
-SUSPECT = frozenset(row.name for row in ROWS if row.lasts is Lasts.CONFIRMED)
-SPENT = frozenset(row.name for row in ROWS if row.lasts is Lasts.RESET and row.hits is Hits.KEY)
 FOUND_OUT = next(row for row in ROWS if row.id == "401b")
 
 
@@ -56,14 +64,11 @@ class ApiKeyManager:
         self._monotonic = clock.monotonic
         self._max_in_flight = max_in_flight or math.inf
         self._lock = threading.Lock()
+        self._shared = SharedKeys(clock, self._lock)
         self._dedicated = DedicatedKeys(store, clock, self._lock, self._set_account)
-        self._keys: tuple[PoolKey, ...] = ()
         self._leaving: list[PoolKey] = []
         self._accounts: dict[str, Account] = {}
         self._outage = Outage()
-        self._choices: list[Choice | None] = [None, None]  # for any model, for free ones
-        self._shut_since = False
-        self._ring = Ring(self._keys)
         self._uses: Counter[int] = Counter()
 
     # ── one call
@@ -124,67 +129,24 @@ class ApiKeyManager:
         accounts = {one.account for one in tried} if other is Other.ACCOUNT else ()
         if key not in tried and key.account not in accounts and (taken := self._take(key, free, now)):
             return taken
-        shut = [breaker for breaker in key.breakers(free) if not breaker.lets(now)]
-        if not shut:
-            raise TooManyRequests("Your own OpenRouter key has too many calls to carry; try again shortly", 1)
-        longest = max(shut, key=lambda breaker: breaker.until)
-        if longest is key.rest and longest.reason in SPENT:
-            raise own_key_is_spent()
-        if key.is_connected and longest.reason in SUSPECT:
-            raise account_key_refused()
-        if longest.status == 402:
-            raise account_is_spent() if key.is_connected else out_of_credit()
-        back_at = longest.until if longest.until < math.inf else key.questions.at
-        wait = math.ceil(min(max(back_at - now, 1), 60))
-        raise TooManyRequests("Your own OpenRouter key is resting; try again shortly", wait)
+        raise no_own_key(key, free, now)
 
     def _pick_shared(self, tried: Collection[PoolKey], other: Other, free: bool, sticky: str | None) -> PoolKey:
         now = self._monotonic()
-        choice = self._choices[free]
-        if choice is None or now >= choice.stale_at:
-            choice = self._choose(free, now)
         # Nearly always the first draw is good, whether the pool has ten keys or ten thousand.
-        if choice.keys and not (tried or sticky):
-            key = choice.draw()
-            account = key.account
-            if not (key.rest.until or account.rest.until or (free and account.free.until)):
-                with self._lock:
-                    if key.is_in_pool and key.in_flight < self._max_in_flight:
-                        key.in_flight += 1
-                        self._uses[key.id] += 1
-                        return key
+        if not (tried or sticky) and (drawn := self._shared.draw(free, now)):
+            with self._lock:
+                if drawn.is_in_pool and drawn.in_flight < self._max_in_flight:
+                    drawn.in_flight += 1
+                    self._uses[drawn.id] += 1
+                    return drawn
         accounts = {key.account for key in tried} if other is Other.ACCOUNT else ()
-        for key in self._candidates(free, now, sticky):
+        for key in self._shared.candidates(free, now, sticky):
             if key not in tried and key.account not in accounts and (taken := self._take(key, free, now)):
                 return taken
-        choice = self._choose(free, now)
+        choice = self._shared.choice(free, now)
         all_busy = any(key not in tried and key.account not in accounts for key in choice.keys)
-        raise self._no_key(choice, all_busy, now)
-
-    def _candidates(self, free: bool, now: float, sticky: str | None) -> Iterator[PoolKey]:
-        """Keys to look at: the text's own, some at random, then all from a random one on."""
-        if sticky:
-            if self._ring.keys is not self._keys:
-                self._ring = Ring(self._keys)
-            yield from self._ring.walk(sticky)
-        choice = self._choices[free] or self._choose(free, now)
-        for _ in range(RANDOM_TRIES if choice.keys else 0):
-            yield choice.draw()
-        if self._shut_since:
-            choice = self._choose(free, now)
-        start = random.randrange(len(choice.keys) or 1)  # noqa: S311 - spreads load, guards nothing
-        yield from choice.keys[start:]
-        yield from choice.keys[:start]
-
-    def _choose(self, free: bool, now: float) -> Choice:
-        """The choice as it is now, made anew if it has to be."""
-        with self._lock:
-            if self._shut_since:
-                self._choices, self._shut_since = [None, None], False
-            choice = self._choices[free]
-            if choice is None or now >= choice.stale_at:
-                choice = self._choices[free] = Choice(self._keys, free, now, self._clock.timestamp())
-            return choice
+        raise no_shared_key(choice, all_busy, now)
 
     def _take(self, key: PoolKey, free: bool, now: float) -> PoolKey | None:
         with self._lock:
@@ -200,20 +162,10 @@ class ApiKeyManager:
                 return key
             for breaker in half_open:
                 breaker.is_trying = True
-            self._shut_since = True
+            self._shared.note_shut()
             return Trial(key, half_open)
 
-    def _no_key(self, choice: Choice, all_busy: bool, now: float) -> AppError:
-        if all_busy:
-            return TooManyRequests("Every OpenRouter key is in use; try again shortly", 1)
-        if not choice.resting:
-            return Busy("No OpenRouter key is available at this moment; try again shortly", retry_after_seconds=5)
-        if choice.needs_credit:
-            return out_of_credit()
-        wait = math.ceil(min(max(choice.back_at - now, 1), 60))
-        return TooManyRequests("Every OpenRouter key is resting; try again shortly", wait)
-
-    def unreachable(self, _key: PoolKey) -> None:
+    def note_unreachable(self, _key: PoolKey) -> None:
         """There was no connection: that says nothing of the key."""
 
     def release(self, key: PoolKey) -> None:
@@ -228,9 +180,9 @@ class ApiKeyManager:
         for breaker in trial.breakers_held:
             breaker.is_trying = False
         trial.breakers_held = []
-        self._choose_anew()
+        self._shared.choose_anew()
 
-    def succeeded(self, key: PoolKey) -> None:
+    def note_success(self, key: PoolKey) -> None:
         """Learn that OpenRouter has answered a call with this key."""
         if not isinstance(key, Trial) and not self._outage.is_on:
             return
@@ -240,10 +192,10 @@ class ApiKeyManager:
                     breaker.close()
                 self._end_trial(key)
             if self._outage.is_on and not key.is_connected:  # an account of its own: no news of the others
-                self._outage.succeeded(key.id, len(self._keys), self._monotonic())
+                self._outage.note_success(key.id, len(self._shared.keys), self._monotonic())
                 self._note_outage(was_on=True)
 
-    def refused(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
+    def note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
         """Learn from OpenRouter's refusal of a call with this key."""
         if row.hits is Hits.NOTHING:
             return
@@ -255,7 +207,7 @@ class ApiKeyManager:
                 low = key if row.hits is Hits.KEY else key.account
                 if not low.is_low:
                     low.is_low = True
-                    self._choose_anew()
+                    self._shared.choose_anew()
             elif row.lasts is Lasts.CONFIRMED:
                 self._refuse_key(key, trial, row, status)
             else:
@@ -268,7 +220,7 @@ class ApiKeyManager:
     def _open(self, breaker: Breaker, trial: Trial | None, seconds: float, row: Row, status: int) -> None:
         has_tried = trial is not None and breaker in trial.breakers_held
         breaker.open(self._monotonic(), seconds, row.name, status, has_tried)
-        self._shut_since = True
+        self._shared.note_shut()
 
     def _refuse_key(self, key: PoolKey, trial: Trial | None, row: Row, status: int) -> None:
         """A 401. In an outage it says nothing about the key, which is picked on, so that the end is seen at once."""
@@ -277,12 +229,12 @@ class ApiKeyManager:
             return  # a call from before: no news
         # What happens to users' own keys says little about all keys: an operator may have deleted some of many.
         if key.owner_id is None:
-            self._outage.refused(key.id, len(self._keys), now)
+            self._outage.note_refused(key.id, len(self._shared.keys), now)
         if not self._outage.is_on:
             self._open(key.rest, trial, math.inf, row, status)
             key.questions.begin(now, key.rest.failures)
         elif not was_on:
-            for suspect in (*self._keys, *self._dedicated.all()):
+            for suspect in (*self._shared.keys, *self._dedicated.all()):
                 if suspect.rest.reason in SUSPECT:
                     suspect.rest.close()
         if self._outage.is_on and key.questions.at == math.inf:
@@ -292,12 +244,8 @@ class ApiKeyManager:
     def _note_outage(self, was_on: bool) -> None:
         if self._outage.is_on != was_on:
             name = "outage_suspected" if self._outage.is_on else "outage_over"
-            event(log, name, logging.ERROR if self._outage.is_on else logging.WARNING, keys=len(self._keys))
-            self._choose_anew()
-
-    def _choose_anew(self) -> None:
-        """Something that rested may be used again, or weighs less: look at all keys at the next pick."""
-        self._choices = [None, None]
+            event(log, name, logging.ERROR if self._outage.is_on else logging.WARNING, keys=len(self._shared.keys))
+            self._shared.choose_anew()
 
     # ── what GET /key says, asked by pool/probe.py
 
@@ -306,13 +254,13 @@ class ApiKeyManager:
         now = self._monotonic()
         with self._lock:
             if self._outage.is_on:  # seen to be over without a call, too
-                self._outage.look(len(self._keys), now)
+                self._outage.look(len(self._shared.keys), now)
                 self._note_outage(was_on=True)
-        due = [key for key in (*self._keys, *self._dedicated.all()) if key.questions.at <= now]
+        due = [key for key in (*self._shared.keys, *self._dedicated.all()) if key.questions.at <= now]
         # The shared ones first: one question too many costs them more than one user.
         return sorted(due, key=lambda key: (key.owner_id is not None, not key.rest.until, key.questions.at))[:count]
 
-    def confirmed(self, key: PoolKey, remaining_nano: int | None) -> None:
+    def note_confirmed(self, key: PoolKey, remaining_nano: int | None) -> None:
         """GET /key accepts the key: a suspect is tried at once, a spent limit only if it has something left."""
         with self._lock:
             now = self._monotonic()
@@ -323,9 +271,9 @@ class ApiKeyManager:
             if key.rest.reason in SUSPECT | SPENT:
                 key.rest.half_open(now)
             key.questions.end()
-            self._choose_anew()
+            self._shared.choose_anew()
 
-    def denied(self, key: PoolKey) -> None:
+    def note_denied(self, key: PoolKey) -> None:
         """GET /key refuses the key too. Only a key that calls refused is out for it, and in an outage not even that."""
         with self._lock:
             now = self._monotonic()
@@ -333,18 +281,18 @@ class ApiKeyManager:
             key.questions.go_on(now, MAX_SUSPECT_ASK_SECONDS if is_urgent else MAX_OTHER_ASK_SECONDS)
             if self._outage.is_on and not key.rest.until and self._outage.is_refuted(now):
                 key.rest.open(now, math.inf, FOUND_OUT.name, 502, again=False)
-                self._shut_since = True
-                self._outage.convicted(key.id, len(self._keys), now)
+                self._shared.note_shut()
+                self._outage.note_convicted(key.id, len(self._shared.keys), now)
                 self._note_outage(was_on=True)
 
-    def unanswered(self, key: PoolKey) -> None:
+    def note_unanswered(self, key: PoolKey) -> None:
         """GET /key said nothing useful: let a call try a suspect; ask about the rest another time."""
         with self._lock:
             now = self._monotonic()
             if key.rest.until > now and key.rest.reason in SUSPECT:
                 key.rest.half_open(now)
                 key.questions.end()
-                self._choose_anew()
+                self._shared.choose_anew()
             else:
                 key.questions.go_on(now, MAX_OTHER_ASK_SECONDS)
 
@@ -352,11 +300,11 @@ class ApiKeyManager:
 
     def usable_count(self) -> int:
         """How many shared keys `pick` chooses from."""
-        return len(self._choose(False, self._monotonic()).keys)
+        return len(self._shared.choice(False, self._monotonic()).keys)
 
     def known_count(self) -> int:
         """How many shared keys there are that have not expired, resting ones included."""
-        return self._choose(False, self._monotonic()).known
+        return self._shared.choice(False, self._monotonic()).known
 
     def own_key_rests(self, key_id: int, owner: int) -> bool:
         """True if this process knows that calls of the owner can't have their own key now."""
@@ -371,7 +319,7 @@ class ApiKeyManager:
         """
         with self._lock:
             self._leaving = [key for key in self._leaving if key.in_flight]
-            keys = *self._keys, *self._leaving
+            keys = *self._shared.keys, *self._leaving
         told = [key for key in keys if key.in_flight or key.rest.until or key.account.rest.until]
         own = self._dedicated.all()
         told += [key for key in own if key.in_flight]
@@ -387,7 +335,7 @@ class ApiKeyManager:
     def reload(self) -> None:
         """Copy the keys in use into memory; a key that stays keeps its health and its calls."""
         rows = self._store.in_use()
-        old = {key.id: key for key in (*self._leaving, *self._keys)}
+        old = {key.id: key for key in (*self._leaving, *self._shared.keys)}
         found = load(self._store, rows, old)
         keys = tuple(key for _, key in found)
         own, gone = self._dedicated.reload(old)
@@ -398,24 +346,21 @@ class ApiKeyManager:
             for row, key in (*found, *own):
                 self._update(key, row)
             self._leaving = [key for key in old.values() if not key.is_in_pool and key.in_flight]
-            if keys != self._keys:  # else the same object: the ring knows by it that it is still good
-                self._keys = keys
-            self._choose_anew()
+            self._shared.use(keys)
 
     def use_unstored(self, texts: Sequence[str]) -> None:
         """Use these keys, of which nothing is known yet, until the first reload. Their ids are below 0."""
         with self._lock:
-            self._keys = tuple(
-                PoolKey(-number, f"env/{number}", text, math.inf) for number, text in enumerate(texts, 1)
+            self._shared.use(
+                tuple(PoolKey(-number, f"env/{number}", text, math.inf) for number, text in enumerate(texts, 1))
             )
-            self._choose_anew()
 
-    def _update(self, key: PoolKey, row: KeyRow) -> None:
+    def _update(self, key: PoolKey, row: PoolKeyRow) -> None:
         key.is_in_pool, key.is_low, key.remaining_nano = True, False, row.remaining_nano
         self._set_account(key, row)
         key.account.is_low = False
 
-    def _set_account(self, key: PoolKey, row: KeyRow) -> None:
+    def _set_account(self, key: PoolKey, row: PoolKeyRow) -> None:
         if row.account_id != key.account_id:
             key.account_id = row.account_id
             key.account = self._accounts.setdefault(row.account_id, Account()) if row.account_id else Account()

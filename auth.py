@@ -25,7 +25,7 @@ from accounts.refused_log_ins import RefusedLogIns
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import User, Users, UserState
 from foundation.clock import Clock
-from foundation.crypto import KeyHasher, WrongKey, new_id, sha256_hex
+from foundation.crypto import DerivedKeyHasher, WrongDerivedKey, new_id, sha256_hex
 from foundation.errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
 from foundation.logs import event
 from vault.hashed import HashedSecrets
@@ -84,7 +84,7 @@ class Auth:
         self,
         users: Users,
         sessions: UserSessions,
-        hasher: KeyHasher,
+        hasher: DerivedKeyHasher,
         signing_keys: SigningKeys,
         clock: Clock,
         client_keys: HashedSecrets[ClientKey],
@@ -124,7 +124,7 @@ class Auth:
         user = self._users.find(name)
         try:
             self._hasher.verify(user.key_hash if user else None, key)
-        except WrongKey:
+        except WrongDerivedKey:
             self.refused.note("login_failed", user.id if user else None, origin)
             event(log, "login_failed")
             raise Unauthorized("Invalid credentials") from None
@@ -142,7 +142,7 @@ class Auth:
             self.refused.note("login_refused", user.id, origin)
             event(log, "login_refused", user_id=user.id, state=user.state)
             raise Forbidden("This account is disabled")
-        session = self._sessions.start(user.id, origin, lambda tx: self._users.logged_in(tx, user, new_hash))
+        session = self._sessions.start(user.id, origin, lambda tx: self._users.note_log_in(tx, user, new_hash))
         event(log, "login_succeeded", user_id=user.id)
         return session, self._access_token(session)
 
@@ -156,35 +156,35 @@ class Auth:
             raise Forbidden("This account is disabled")
         return session, self._access_token(session)
 
-    def change_key(
-        self, caller: Caller, key: str, new_key: str, origin: Origin, username: str | None = None
+    def change_derived_key(
+        self, caller: Caller, key: str, new_derived_key: str, origin: Origin, username: str | None = None
     ) -> tuple[UserSession, str]:
-        """Put a new key in the place of a user's, which ends all sessions; returns a new one with an access token.
+        """Put a new derived key in the place of a user's, which ends all sessions; returns a new one with its token.
 
         username: what the new key was derived with, if that is known. Raises Unauthorized if it is not the caller's,
-        in the same words and time as if `key` is wrong; BadRequest if the new key is weak; Busy.
+        in the same words and time as if `derived_key` is wrong; BadRequest if the new key is weak; Busy.
         """
-        if len(set(new_key)) < MIN_DIFFERENT_CHARACTERS:
+        if len(set(new_derived_key)) < MIN_DIFFERENT_CHARACTERS:
             raise BadRequest(f"new_derived_key is weak: it looks like a pattern or hex digits; {HOW_TO_DERIVE}")
         user = self._users.find_by_id(caller.user_id) if username is None else self._users.find(username)
         try:
             self._hasher.verify(user.key_hash if user and user.id == caller.user_id else None, key)
-        except WrongKey:
+        except WrongDerivedKey:
             self.refused.note("key_change_refused", caller.user_id, origin)
             event(log, "key_change_refused", user_id=caller.user_id)
             raise Unauthorized("Invalid credentials") from None
         assert user is not None  # noqa: S101 - nobody's hash never verifies
-        changed = self._users.set_key(user, self._hasher.hash(new_key))
+        changed = self._users.set_derived_key(user, self._hasher.hash(new_derived_key))
         self._sessions.reload()  # here at once
         event(log, "key_changed", user_id=user.id)
         return self.let_in(changed, origin)
 
-    def page_token(self, user_id: int, session_id: str) -> str:
+    def issue_page_token(self, user_id: int, session_id: str) -> str:
         """What pages alone take; the session goes on with it, as with a refresh. Raises Unauthorized."""
         self._sessions.extend(session_id)
         return self._issue(user_id, session_id, "page", self.access_life)
 
-    def call_token(self, caller: Caller, life: timedelta) -> str:
+    def issue_call_token(self, caller: Caller, life: timedelta) -> str:
         """What model calls alone take, for so long at most: it never outlives the caller's own token."""
         left = timedelta(seconds=int(caller.expires_at - self._clock.timestamp()))
         return self._issue(caller.user_id, caller.session_id, "call", min(life, left))

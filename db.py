@@ -23,7 +23,8 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from config.settings import ROOT, Config
 from foundation.clock import Clock
-from tables import UtcDateTime, metadata
+from foundation.column_types import UtcDateTime
+from tables import metadata
 
 log = logging.getLogger("db")
 T = TypeVar("T")
@@ -96,7 +97,7 @@ def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def _utc(connection: Any, _record: object) -> None:
+    def _use_utc(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET time_zone='+00:00'")
 
@@ -128,7 +129,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(url, hide_parameters=True, pool_size=10, max_overflow=5, pool_timeout=5)
 
     @event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: object) -> None:
+    def _set_pragmas(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver's own deferred BEGIN loses updates between processes
         for pragma in (f"busy_timeout={SQLITE_WAIT_SECONDS * 1000}", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")

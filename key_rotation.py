@@ -41,7 +41,8 @@ from foundation.errors import AppError
 from foundation.logs import event
 from foundation.money import nano
 from foundation.terminal import show
-from pool.keys import ANYBODYS, SHARED, KeyAlreadyKnown, KeyRow, KeyState, MoveRefused, PoolKeys, Whose
+from pool.keys import ANYBODYS, SHARED, KeyAlreadyKnown, MoveRefused, PoolKeys, Whose
+from pool.life import PoolKeyRow, PoolKeyState
 from pool.rotation_plan import MAX_DEDICATED, Dedicated, Do, Situation, Step, Timing, plan
 from pool.rotation_steps import RotationSteps
 from replicas import processes as gateway_processes
@@ -142,7 +143,9 @@ class KeyRotation:
         now = self._clock.now()
         dedicated = self._dedicated()  # before the rows: who has got a key since then is seen to have it
         rows = self.keys.operated(whose)
-        with_text = [row.id for row in rows if row.state in {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING}]
+        with_text = [
+            row.id for row in rows if row.state in {PoolKeyState.STORED, PoolKeyState.ACTIVE, PoolKeyState.DRAINING}
+        ]
         texts = self.keys.texts(with_text)
         unreadable = {row_id for row_id, text in texts.items() if isinstance(text, SealBroken)}
         if unreadable:
@@ -150,7 +153,7 @@ class KeyRotation:
             sealed.check_canary(self._db, self._envelopes)
         processes = gateway_processes.reports(self._db, now)
 
-        def in_use(row: KeyRow) -> bool:
+        def in_use(row: PoolKeyRow) -> bool:
             return any(process.may_use(row.id, row.drain_revision or 0) for process in processes)
 
         return Situation(
@@ -179,7 +182,7 @@ class KeyRotation:
         )
 
     def _note_limits(self, at: Situation) -> None:
-        listed = [(row, at.listed(row)) for row in at.rows if row.state is KeyState.ACTIVE]
+        listed = [(row, at.listed(row)) for row in at.rows if row.state is PoolKeyState.ACTIVE]
         limits = {row.id: (key.limit_nano, key.remaining_nano) for row, key in listed if key}
         known = {row.id: (row.limit_nano, row.remaining_nano) for row in at.rows}
         self.keys.set_limits({row_id: limit for row_id, limit in limits.items() if limit != known[row_id]})
@@ -216,7 +219,7 @@ def pool_status(keys: PoolKeys) -> list[dict[str, object]]:
     """One line a state: how many keys, how many of them are users' own, and when the first of them expires."""
     rows = keys.operated()
     lines: list[dict[str, object]] = []
-    for state in KeyState:
+    for state in PoolKeyState:
         of_state = [row for row in rows if row.state is state]
         dedicated = sum(row.owner_id is not None for row in of_state)
         expiries = [row.expires_at for row in of_state if row.expires_at]
@@ -308,7 +311,7 @@ def _run(arguments: argparse.Namespace, rotation: KeyRotation, usage_check: Usag
         return 0
     if arguments.claim:
         show(
-            [{"key": name, "state": KeyState.DEAD.value} for name in rotation.claim()],
+            [{"key": name, "state": PoolKeyState.DEAD.value} for name in rotation.claim()],
             "Keys of the other deployment",
             empty="nothing to do",
         )

@@ -14,7 +14,6 @@ its idle time. Whatever waits comes back here twice a second, to look whether th
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from gateway.attempt import Attempt, Form, NoAnswer
 from gateway.attempts import Attempts, in_our_words, note_refusal
 from gateway.destinations import Destination, Destinations
 from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
-from gateway.request import ProxyRequest
+from gateway.request import ProxyRequest, model_to_log
 from upstream.refusals import Refusal, classify, retry_after
 
 log = logging.getLogger("proxy")
@@ -44,11 +43,6 @@ RETURNED |= {"content-encoding": "Content-Encoding"}
 STREAM_HEADERS = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
 EVENT_STREAM = [("Content-Type", "text/event-stream")]
 JSON = [("Content-Type", "application/json")]
-# What is logged as a model: OpenRouter's names all have a slash, which keys, tokens and most other texts have not.
-MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
-# Other upstreams' names need none; keys and tokens are longer, or begin like these.
-OTHER_MODEL_NAME = re.compile(MODEL_NAME.pattern + r"|(?!sk-|or_|eyJ)[A-Za-z0-9@~._:+-]{1,48}")
-
 # What nginx logs for a client that has closed its connection. Nobody reads it.
 CLIENT_GONE_STATUS = 499
 
@@ -110,8 +104,7 @@ class _Call:
         self.deadline = Deadline(to.first_byte_timeout)
         self.relay: Relay | None = None
         self.finished = False
-        is_name = MODEL_NAME if to.upstream_id is None else OTHER_MODEL_NAME
-        self.model_name = body.model if is_name.fullmatch(body.model) else ""
+        self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
         most_nano = to.prices.most_nano(body, len(request.body))
         self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, most_nano)
         self.attempts = Attempts(
@@ -130,15 +123,17 @@ class _Call:
         """Status, headers and body to give back, as soon as they are known. Raises AppError, ClientGone."""
         if not self.to.keys.is_connected(self.request.caller.user_id):
             self.meter.admit()  # else it is known only with the key who pays
+        late_at = self.begun + self.proxy.keepalive
         while True:
-            self.deadline.look_up_in(TICK_SECONDS)
+            left = late_at - time.monotonic()
+            self.deadline.look_up_in(left if 0 < left < TICK_SECONDS else TICK_SECONDS)
             try:
                 return self._begin(self._wait())
             except NothingYet:
                 self._check_client()
             # A stream begins after some silent seconds whatever OpenRouter will say, because some clients give up after
             # five. A plain answer's status can't be taken back: it begins only with white space that OpenRouter sent.
-            if time.monotonic() - self.begun >= self.proxy.keepalive:
+            if time.monotonic() >= late_at:
                 if self.body.stream:
                     return ProxyAnswer(200, [*EVENT_STREAM, *STREAM_HEADERS], _Body(self, self._late()))
                 if self.attempts.has_blank:
@@ -166,12 +161,12 @@ class _Call:
                         raise in_our_words(failure) from None
                 else:
                     if attempt.refusal is None:
-                        attempts.succeeded(attempt)
+                        attempts.note_success(attempt)
                         return attempt
                     if not attempts.may_retry_after_refusal(attempt, attempt.refusal):
                         return attempt
                 self._check_client()
-                self.meter.over(self._result(attempt))
+                self.meter.end_attempt(self._result(attempt))
                 attempts.end()
         except TimeIsUp:
             if attempts.current:
@@ -190,7 +185,7 @@ class _Call:
             attempt.wait_head(self.deadline)
             if not attempt.exchange.complete:  # what is whole is noted with its cost
                 # By its name its cost is asked for, should this process die before it is known.
-                self.meter.answered(self._generation_id(attempt))
+                self.meter.note_answer(self._generation_id(attempt))
         attempt.wait_answer(self.deadline)
 
     def _generation_id(self, attempt: Attempt) -> str | None:
@@ -227,7 +222,7 @@ class _Call:
 
     def _pieces(self, known: Attempt) -> Iterator[bytes]:
         """A body that is not whole yet, as it comes."""
-        self.meter.answered(self._generation_id(known))  # if only its first bytes have told it
+        self.meter.note_answer(self._generation_id(known))  # if only its first bytes have told it
         self.relay = relay = Relay(
             known,
             model=self.body.model,

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.util import Finalize
 
@@ -17,11 +16,11 @@ from accounts.audit_log import AuditLog
 from accounts.client_address import ClientAddresses
 from accounts.client_keys import ClientKeys
 from accounts.favourite_models import FavouriteModels
-from accounts.key_derivation import KeyDerivation
+from accounts.key_derivation import KeyDeriver
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import SingleSignOn
-from accounts.sign_on.identities import Identities
+from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider
 from accounts.sign_on.states import OAuthStates
 from accounts.users import Users
@@ -43,16 +42,16 @@ from billing.reports.statistics import UsageStats
 from config.settings import Config
 from db import Database, DatabaseClock, DatabaseError
 from foundation.clock import Clock
-from foundation.crypto import Envelopes, KeyHasher
+from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.logs import event
 from foundation.money import nano
 from gateway.destinations import Destinations
-from monitor.sync import PersonalKeySync
-from monitor.watched_keys import PersonalKeys
+from monitor.sync import WatchedKeySync
+from monitor.watched_keys import WatchedKeys
 from openrouter_proxy import OpenRouterProxy
 from pool.connected import ConnectedAccounts
 from pool.keys import PoolKeys
-from pool.probe import KeyProbe
+from pool.probe import PoolKeyProbe
 from replicas.processes import GatewayProcess
 from replicas.repeating import repeat
 from replicas.revisions import WARN_SECONDS, RevisionWatcher
@@ -71,54 +70,83 @@ WRITERS = {"keep-fresh", "usage-drain"}
 STOP_SECONDS = 3.0  # for each of them to end; longer only if the database hangs
 
 
-@dataclass
 class Services:
-    """What routes and the proxy work with. `start` begins the background threads, in the process that serves."""
+    """What routes and the proxy work with, connected; of a database that is away, shut.
 
-    config: Config
-    clock: Clock
-    db: Database
-    users: Users
-    sessions: UserSessions
-    keys: PoolKeys
-    pool: ApiKeyManager
-    personal_key_sync: PersonalKeySync
-    client_keys: ClientKeys
-    api_tokens: ApiTokens
-    auth: Auth
-    key_derivation: KeyDerivation
-    sign_on: SingleSignOn
-    addresses: ClientAddresses
-    rate_limits: RateLimits
-    proxy: OpenRouterProxy
-    watcher: RevisionWatcher
-    process: GatewayProcess
-    journal: UsageJournal
-    ledger: UsageLedger
-    drain: UsageDrain
-    quotas: Quotas
-    quota_slices: QuotaSlices
-    prices: ModelPrices
-    usage: UsageStats
-    usage_log: UsageLog
-    retention: LogRetention
-    probe: KeyProbe
-    records: GenerationRecords
-    costs: CostLookup
-    audit: AuditLog
-    upstreams: Upstreams
-    oauth_states: OAuthStates
-    accounts: ConnectedAccounts
-    favourite_models: FavouriteModels
-    first_steps: FirstSteps
-    started: bool = False
-    _complain_at: float = 0.0
-    _start_lock: threading.Lock = field(default_factory=threading.Lock)
-    _stopping: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    `start` begins the background threads, in the process that serves.
+    """
 
-    def __post_init__(self) -> None:
-        self.auth.trusts_uninformed = self.config.credit_without_database_usd > 0
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.clock = Clock()
+        self.db, self._envelopes = open_if_there(config)
+        self._database_clock = DatabaseClock(self.db)
+        self._upstream, self.upstreams = _upstreams(config, self.db, self._envelopes, self.clock)
+        self._make_pool()
+        self.first_steps = FirstSteps(
+            config, self.db, self._envelopes, self.clock, self.users, self.sessions, self.pool_keys, self.upstreams
+        )
+        self.first_steps.begin()
+        self._make_billing()
+        self._make_accounts()
+        self._make_proxy()
+        self.started = False
+        self._complain_at = 0.0
+        self._start_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def _make_pool(self) -> None:
+        config, db, clock = self.config, self.db, self.clock
+        self.users = Users(db, None, clock)
+        self.sessions = UserSessions(
+            db, clock, timedelta(hours=config.jwt_expiration_hours), timedelta(days=config.refresh_token_days)
+        )
+        self.pool_keys = PoolKeys(db, self._envelopes, clock)
+        self.pool = _pool(config, self.users, self.pool_keys, clock)
+        self.probe = PoolKeyProbe(self.pool, self.pool_keys, self._upstream)
+        self.accounts = ConnectedAccounts(db, self.pool_keys, clock, AccountApi(self._upstream, config))
+
+    def _make_billing(self) -> None:
+        config, db, clock = self.config, self.db, self.clock
+        self.process = GatewayProcess(db, self._database_clock)
+        self.journal = UsageJournal(config.data_dir / "journal", self.process.id)
+        self.journal.check()
+        self.quotas = Quotas(db, self._database_clock, config)
+        credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
+        self.quota_slices = QuotaSlices(db, self.process.id, self.quotas, self._database_clock, credit)
+        self.rate_limits = RateLimits(config, clock)
+        self.ledger = UsageLedger(db, clock)
+        self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
+        self.prices = ModelPrices(self._upstream, config.data_dir)
+        self.records = GenerationRecords(self.pool_keys.authorizations, self._upstream)
+        self.costs = CostLookup(db, self.ledger, self.records, clock)
+        self.usage = UsageStats(db, clock)
+        self.usage_log = UsageLog(db, clock)
+        self.retention = LogRetention(db, self._database_clock, config.log_retention_days)
+
+    def _make_accounts(self) -> None:
+        config, db, clock = self.config, self.db, self.clock
+        hasher, signing = _hasher(config), SigningKeys(config.signing_keys)
+        self.audit = AuditLog(db, clock)
+        self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload)
+        self.api_tokens = ApiTokens(db, clock)
+        live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
+        self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused)
+        self.auth.trusts_uninformed = config.credit_without_database_usd > 0
+        self.key_derivation = KeyDeriver(hasher, config.kdf_domain)
+        self.oauth_states = OAuthStates(db, self._envelopes, clock)
+        self.sign_on = _sign_on(config, db, self.oauth_states, self.users, self.sessions, clock)
+        self.addresses = ClientAddresses(config.trusted_proxies)
+        self.favourite_models = FavouriteModels(db)
+        watched_keys = WatchedKeys(db, self._envelopes, self._database_clock, config)
+        self.watched_key_sync = WatchedKeySync(watched_keys, self._upstream)
+
+    def _make_proxy(self) -> None:
+        config, clock = self.config, self.clock
+        destinations = Destinations(self.pool, self._upstream, self.prices, self.upstreams, clock, config)
+        self.proxy = OpenRouterProxy(destinations, UsageMeter(self.journal, self.quota_slices), config)
+        self.watcher = RevisionWatcher(self.db, clock)
         self.watcher.watch("users", self.users.reload)
         self.watcher.watch("user_sessions", self.sessions.reload)
         self.watcher.watch("client_keys", self.client_keys.live.reload)
@@ -155,7 +183,7 @@ class Services:
             "cost-lookup": self.costs.run,
             "model-prices": self.prices.run,
             "log-retention": self.retention.run,
-            "personal-keys": self.personal_key_sync.run,
+            "watched-keys": self.watched_key_sync.run,
         }
 
     def _keep_fresh(self, stopping: threading.Event) -> None:
@@ -222,76 +250,13 @@ class Services:
 
 @told_in_one_line()
 def build(config: Config) -> Services:
-    """All services, connected; of a database that is away, shut. Raises CannotStart."""
-    clock, access_life = Clock(), timedelta(hours=config.jwt_expiration_hours)
-    db, envelopes = open_if_there(config)
-    users, keys = Users(db, None, clock), PoolKeys(db, envelopes, clock)
-    sessions = UserSessions(db, clock, access_life, timedelta(days=config.refresh_token_days))
-    pool = _pool(config, users, keys, clock)
-    hasher, audit = _hasher(config), AuditLog(db, clock)
-    upstream, upstreams = _upstreams(config, db, envelopes, clock)
-    first_steps = FirstSteps(config, db, envelopes, clock, users, sessions, keys, upstreams)
-    first_steps.begin()
-    database_clock = DatabaseClock(db)
-    process = GatewayProcess(db, database_clock)
-    journal = UsageJournal(config.data_dir / "journal", process.id)
-    journal.check()
-    quotas, quota_slices = _quotas(config, db, process, database_clock)
-    client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, quota_slices.reload)
-    api_tokens, signing = ApiTokens(db, clock), SigningKeys(config.signing_keys)
-    auth = Auth(users, sessions, hasher, signing, clock, client_keys.live, api_tokens.live, RefusedLogIns(audit))
-    ledger, prices = UsageLedger(db, clock), ModelPrices(upstream, config.data_dir)
-    destinations = Destinations(pool, upstream, prices, upstreams, clock, config)
-    records, states = GenerationRecords(keys.authorizations, upstream), OAuthStates(db, envelopes, clock)
-    return Services(
-        config=config,
-        clock=clock,
-        db=db,
-        users=users,
-        sessions=sessions,
-        keys=keys,
-        pool=pool,
-        personal_key_sync=PersonalKeySync(PersonalKeys(db, envelopes, database_clock, config), upstream),
-        client_keys=client_keys,
-        api_tokens=api_tokens,
-        auth=auth,
-        key_derivation=KeyDerivation(hasher, config.kdf_domain),
-        sign_on=_sign_on(config, db, states, users, sessions, clock),
-        addresses=ClientAddresses(config.trusted_proxies),
-        rate_limits=RateLimits(config, clock),
-        proxy=OpenRouterProxy(destinations, UsageMeter(journal, quota_slices), config),
-        watcher=RevisionWatcher(db, clock),
-        process=process,
-        journal=journal,
-        ledger=ledger,
-        drain=UsageDrain(db, journal, ledger, quota_slices),
-        quotas=quotas,
-        quota_slices=quota_slices,
-        prices=prices,
-        usage=UsageStats(db, clock),
-        usage_log=UsageLog(db, clock),
-        retention=LogRetention(db, database_clock, config.log_retention_days),
-        probe=KeyProbe(pool, keys, upstream),
-        records=records,
-        costs=CostLookup(db, ledger, records, clock),
-        audit=audit,
-        upstreams=upstreams,
-        oauth_states=states,
-        accounts=ConnectedAccounts(db, keys, clock, AccountApi(upstream, config)),
-        favourite_models=FavouriteModels(db),
-        first_steps=first_steps,
-    )
+    """All services. Raises CannotStart."""
+    return Services(config)
 
 
-def _pool(config: Config, users: Users, keys: PoolKeys, clock: Clock) -> ApiKeyManager:
+def _pool(config: Config, users: Users, pool_keys: PoolKeys, clock: Clock) -> ApiKeyManager:
     most = _each_worker(config.key_max_in_flight, config)
-    return ApiKeyManager(keys, clock, most, users.upstream_choice, all_have_own=config.dedicated_keys == "on")
-
-
-def _quotas(config: Config, db: Database, process: GatewayProcess, clock: DatabaseClock) -> tuple[Quotas, QuotaSlices]:
-    quotas = Quotas(db, clock, config)
-    credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
-    return quotas, QuotaSlices(db, process.id, quotas, clock, credit)
+    return ApiKeyManager(pool_keys, clock, most, users.upstream_choice, all_have_own=config.dedicated_keys == "on")
 
 
 def _sign_on(
@@ -304,7 +269,7 @@ def _sign_on(
         )
 
         providers = configured_providers(config, clock)
-    return SingleSignOn(providers, config.public_url, states, Identities(db, clock), users, sessions)
+    return SingleSignOn(providers, config.public_url, states, ProviderIdentities(db, clock), users, sessions)
 
 
 def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock) -> tuple[UpstreamHttp, Upstreams]:
@@ -316,9 +281,9 @@ def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock)
     return openrouter, others
 
 
-def _hasher(config: Config) -> KeyHasher:
+def _hasher(config: Config) -> DerivedKeyHasher:
     """Log-ins that wait leave threads for everything else."""
-    return KeyHasher(_each_worker(len(os.sched_getaffinity(0)), config), min(32, config.server_threads // 4))
+    return DerivedKeyHasher(_each_worker(len(os.sched_getaffinity(0)), config), min(32, config.server_threads // 4))
 
 
 def _each_worker(amount: int, config: Config) -> int:

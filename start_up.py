@@ -21,7 +21,8 @@ from foundation.clock import Clock
 from foundation.crypto import Envelopes, SealBroken, sha256_hex
 from foundation.errors import BadRequest, Conflict
 from foundation.logs import event, redact
-from pool.keys import KeyAlreadyKnown, KeySource, PoolKeys
+from pool.keys import KeyAlreadyKnown, PoolKeys
+from pool.life import PoolKeySource
 from upstream.registry import Upstream, Upstreams, UpstreamTerms, check_key
 from vault import sealed
 
@@ -99,7 +100,7 @@ class FirstSteps:
     clock: Clock
     users: Users
     sessions: UserSessions
-    keys: PoolKeys
+    pool_keys: PoolKeys
     upstreams: Upstreams
     are_done: bool = False
 
@@ -117,12 +118,12 @@ class FirstSteps:
             self._open()
         self.users.know_username_key(self._key(sealed.USERNAME_KEY))
         self.sessions.know_refresh_key(self._key(sealed.REFRESH_KEY))
-        import_keys(self.keys, self.config)
+        import_keys(self.pool_keys, self.config)
         import_upstreams(self.upstreams, self.config)
         self.are_done = True
 
     def _key(self, name: str) -> bytes:
-        return sealed.deployment_key(self.db, self.envelopes, name, self.clock.now())
+        return sealed.open_deployment_key(self.db, self.envelopes, name, self.clock.now())
 
     def _open(self) -> None:
         other = self.db.another()  # the shut one lets nobody in meanwhile, and be it for a migration of hours
@@ -133,15 +134,15 @@ class FirstSteps:
         self.db.is_shut = False
 
 
-def import_keys(keys: PoolKeys, config: Config) -> None:
+def import_keys(pool_keys: PoolKeys, config: Config) -> None:
     """Put the keys of OPENROUTER_API_KEYS into the pool; those that it has, or once had, are left as they are."""
-    known = {row.api_key_hash for row in keys.rows()} if config.openrouter_api_keys else set()
+    known = {row.api_key_hash for row in pool_keys.rows()} if config.openrouter_api_keys else set()
     for secret in config.openrouter_api_keys:
         text = secret.get_secret_value()
         if sha256_hex(text) in known:
             continue
         try:
-            keys.add(text, f"env/{sha256_hex(text)[:12]}", KeySource.ENVIRONMENT)
+            pool_keys.add(text, f"env/{sha256_hex(text)[:12]}", PoolKeySource.ENVIRONMENT)
             event(log, "pool_key_imported", hash=sha256_hex(text)[:12])
         except KeyAlreadyKnown:
             pass  # another process was first

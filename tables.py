@@ -6,70 +6,44 @@ sides; money is integer nano-dollars.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-
-class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """An aware UTC datetime, stored with microseconds and without zone."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
-        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else sa.DateTime())
-
-    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
-        if value is None:
-            return None
-        # Nearly all are in UTC, and to convert these to it would be a third of an insert's time.
-        return (value if value.tzinfo is UTC else value.astimezone(UTC)).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value else None
-
-
-# SQLite numbers rows by itself only in a column of type INTEGER.
-Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-
-
-def _ascii(length: int) -> sa.types.TypeEngine[str]:
-    # Hashes, ids and states compare byte by byte; the tables' collation would ignore case.
-    return sa.String(length).with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql")
-
+from foundation.column_types import Id, UtcDateTime, ascii_text
 
 metadata = sa.MetaData()
-_table_options: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_unicode_ci",
-}
 
-users = sa.Table(
+
+def _table(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        *items,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_unicode_ci",
+    )
+
+
+users = _table(
     "users",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
-    sa.Column("username_hash", _ascii(64), nullable=False, unique=True),
-    sa.Column("key_hash", _ascii(255), nullable=False),
-    sa.Column("state", _ascii(16), nullable=False),
+    sa.Column("username_hash", ascii_text(64), nullable=False, unique=True),
+    sa.Column("key_hash", ascii_text(255), nullable=False),
+    sa.Column("state", ascii_text(16), nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("last_login", UtcDateTime),
-    sa.Column("upstream_choice", _ascii(16)),
-    sa.Column("role", _ascii(16), nullable=False, server_default="user"),
+    sa.Column("upstream_choice", ascii_text(16)),
+    sa.Column("role", ascii_text(16), nullable=False, server_default="user"),
     sa.Column("trust_level", sa.SmallInteger, nullable=False, server_default="0"),
     sa.Column("display_name", sa.String(100)),
     sa.Column("avatar_url", sa.String(500)),
-    sa.Column("default_model", _ascii(255)),
-    **_table_options,
+    sa.Column("default_model", ascii_text(255)),
 )
 
-favourite_models = sa.Table(
+favourite_models = _table(
     "favourite_models",
-    metadata,
     sa.Column(
         "user_id",
         Id,
@@ -77,14 +51,12 @@ favourite_models = sa.Table(
         primary_key=True,
         autoincrement=False,
     ),
-    sa.Column("model", _ascii(255), primary_key=True),
-    **_table_options,
+    sa.Column("model", ascii_text(255), primary_key=True),
 )
 
-user_sessions = sa.Table(
+user_sessions = _table(
     "user_sessions",
-    metadata,
-    sa.Column("id", _ascii(32), primary_key=True),
+    sa.Column("id", ascii_text(32), primary_key=True),
     sa.Column("user_id", Id, sa.ForeignKey("users.id", name="user_sessions_user"), nullable=False, index=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("refreshed_at", UtcDateTime, nullable=False),
@@ -92,23 +64,21 @@ user_sessions = sa.Table(
     sa.Column("ended_at", UtcDateTime, index=True),
     sa.Column("generation", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("ends_at", UtcDateTime),
-    sa.Column("ended_by", _ascii(24)),
-    sa.Column("method", _ascii(32), nullable=False, server_default="key"),
-    sa.Column("address", _ascii(64)),
+    sa.Column("ended_by", ascii_text(24)),
+    sa.Column("method", ascii_text(32), nullable=False, server_default="key"),
+    sa.Column("address", ascii_text(64)),
     sa.Column("user_agent", sa.String(200)),
-    **_table_options,
 )
 
 # Who somebody is elsewhere: by the provider's own id, never by name or e-mail. trust_level, is_silenced: what the
 # provider last said, of the account that it made; where the account's level differs, an operator has set it.
-identities = sa.Table(
+identities = _table(
     "identities",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     sa.Column("user_id", Id, sa.ForeignKey("users.id", name="identities_user"), nullable=False),
-    sa.Column("provider", _ascii(32), nullable=False),
-    sa.Column("issuer", _ascii(255), nullable=False),
-    sa.Column("subject", _ascii(255), nullable=False),
+    sa.Column("provider", ascii_text(32), nullable=False),
+    sa.Column("issuer", ascii_text(255), nullable=False),
+    sa.Column("subject", ascii_text(255), nullable=False),
     sa.Column("display_name", sa.String(100)),
     sa.Column("linked_at", UtcDateTime, nullable=False),
     sa.Column("last_login", UtcDateTime),
@@ -116,40 +86,36 @@ identities = sa.Table(
     sa.Column("is_silenced", sa.Boolean, nullable=False, server_default="0"),
     sa.UniqueConstraint("provider", "issuer", "subject", name="identities_subject"),
     sa.UniqueConstraint("user_id", "provider", name="identities_provider"),
-    **_table_options,
 )
 
 # A log-in that is under way at a provider: consumed by its deletion. user_id, session_id: of who links or connects.
-oauth_states = sa.Table(
+oauth_states = _table(
     "oauth_states",
-    metadata,
-    sa.Column("state_hash", _ascii(64), primary_key=True),
-    sa.Column("provider", _ascii(32), nullable=False),
-    sa.Column("browser_hash", _ascii(64), nullable=False),
+    sa.Column("state_hash", ascii_text(64), primary_key=True),
+    sa.Column("provider", ascii_text(32), nullable=False),
+    sa.Column("browser_hash", ascii_text(64), nullable=False),
     sa.Column("secrets_encrypted", sa.Text, nullable=False),
     sa.Column("user_id", sa.BigInteger),
-    sa.Column("session_id", _ascii(32)),
+    sa.Column("session_id", ascii_text(32)),
     sa.Column("next_path", sa.String(500)),
     sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
-    **_table_options,
 )
 
-api_keys = sa.Table(
+pool_keys = _table(
     "api_keys",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     sa.Column("name", sa.String(190), nullable=False, unique=True),
-    sa.Column("state", _ascii(16), nullable=False, index=True),
-    sa.Column("source", _ascii(16), nullable=False),
+    sa.Column("state", ascii_text(16), nullable=False, index=True),
+    sa.Column("source", ascii_text(16), nullable=False),
     sa.Column("api_key", sa.Text),
-    sa.Column("api_key_hash", _ascii(64), unique=True),
+    sa.Column("api_key_hash", ascii_text(64), unique=True),
     sa.Column("enabled", sa.Boolean(name="api_keys_enabled"), nullable=False),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("last_used", UtcDateTime),
     sa.Column("use_count", sa.BigInteger, nullable=False),
-    sa.Column("account_id", _ascii(64)),
+    sa.Column("account_id", ascii_text(64)),
     sa.Column("limit_nano", sa.BigInteger),
     sa.Column("remaining_nano", sa.BigInteger),
     sa.Column("usage_nano", sa.BigInteger),
@@ -158,37 +124,33 @@ api_keys = sa.Table(
     sa.Column("drain_until", UtcDateTime),
     sa.Column("drain_revision", sa.BigInteger),
     sa.Column("owner_id", sa.BigInteger, index=True),
-    **_table_options,
 )
 
 # A user's own account at OpenRouter, which pays for that user's calls: its key is a row of api_keys.
-openrouter_accounts = sa.Table(
+openrouter_accounts = _table(
     "openrouter_accounts",
-    metadata,
     sa.Column("user_id", Id, sa.ForeignKey("users.id", name="openrouter_accounts_user"), primary_key=True),
     sa.Column("pool_key_id", sa.BigInteger, nullable=False, unique=True),
-    sa.Column("method", _ascii(8), nullable=False),
+    sa.Column("method", ascii_text(8), nullable=False),
     sa.Column("label", sa.String(190)),
     sa.Column("connected_at", UtcDateTime, nullable=False),
     sa.Column("checked_at", UtcDateTime),
     sa.Column("limit_nano", sa.BigInteger),
     sa.Column("remaining_nano", sa.BigInteger),
     sa.Column("usage_nano", sa.BigInteger),
-    **_table_options,
 )
 
 # OpenRouter keys that people use elsewhere and only watch here. asked_at: the latest question about one, under way or
 # answered; checked_at: the latest answer that says whether OpenRouter accepts it; synced_at: that tells its usage.
-personal_keys = sa.Table(
+watched_keys = _table(
     "personal_keys",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     sa.Column("user_id", Id, sa.ForeignKey("users.id", name="personal_keys_user"), nullable=False),
     sa.Column("name", sa.String(190), nullable=False),
     sa.Column("api_key", sa.Text),
-    sa.Column("api_key_hash", _ascii(64), nullable=False),
-    sa.Column("api_key_hint", _ascii(16), nullable=False),
-    sa.Column("state", _ascii(16), nullable=False),
+    sa.Column("api_key_hash", ascii_text(64), nullable=False),
+    sa.Column("api_key_hint", ascii_text(16), nullable=False),
+    sa.Column("state", ascii_text(16), nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("asked_at", UtcDateTime, nullable=False),
@@ -201,28 +163,24 @@ personal_keys = sa.Table(
     sa.Column("remaining_nano", sa.BigInteger),
     sa.Column("usage_nano", sa.BigInteger),
     sa.UniqueConstraint("user_id", "api_key_hash", name="personal_keys_own"),
-    **_table_options,
 )
 
-# What a personal key has cost on one day (UTC), anywhere.
-personal_key_days = sa.Table(
+# What a watched key has cost on one day (UTC), anywhere.
+watched_key_days = _table(
     "personal_key_days",
-    metadata,
     sa.Column("personal_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("day", sa.Date, primary_key=True),
     sa.Column("cost_nano", sa.BigInteger, nullable=False),
-    **_table_options,
 )
 
 # What clients authenticate with instead of a log-in. Lists are JSON; null stands for all. `revision` is that of the
 # change: processes read only what changed since.
-client_keys = sa.Table(
+client_keys = _table(
     "client_keys",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     sa.Column("user_id", Id, sa.ForeignKey("users.id", name="client_keys_user"), nullable=False, index=True),
-    sa.Column("key_hash", _ascii(64), nullable=False, unique=True),
-    sa.Column("key_hint", _ascii(16), nullable=False),
+    sa.Column("key_hash", ascii_text(64), nullable=False, unique=True),
+    sa.Column("key_hint", ascii_text(16), nullable=False),
     sa.Column("name", sa.String(190), nullable=False),
     sa.Column("description", sa.String(1000), nullable=False),
     sa.Column("scopes", sa.Text),
@@ -235,35 +193,31 @@ client_keys = sa.Table(
     sa.Column("last_used", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("revision", sa.BigInteger, nullable=False, index=True),
-    **_table_options,
 )
 
 # What reads usage, and can do nothing else.
-api_tokens = sa.Table(
+api_tokens = _table(
     "api_tokens",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     sa.Column("user_id", Id, sa.ForeignKey("users.id", name="api_tokens_user"), nullable=False, index=True),
-    sa.Column("token_hash", _ascii(64), nullable=False, unique=True),
-    sa.Column("token_hint", _ascii(16), nullable=False),
+    sa.Column("token_hash", ascii_text(64), nullable=False, unique=True),
+    sa.Column("token_hint", ascii_text(16), nullable=False),
     sa.Column("name", sa.String(190), nullable=False),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("last_used", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("revision", sa.BigInteger, nullable=False, index=True),
-    **_table_options,
 )
 
 # OpenAI-compatible services besides the pool of OpenRouter keys. model_prefixes and prices are JSON objects.
-upstreams = sa.Table(
+upstreams = _table(
     "upstreams",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
-    sa.Column("name", _ascii(64), nullable=False, unique=True),
+    sa.Column("name", ascii_text(64), nullable=False, unique=True),
     sa.Column("base_url", sa.String(1000), nullable=False),
     sa.Column("api_key", sa.Text),
-    sa.Column("api_key_hint", _ascii(8)),
+    sa.Column("api_key_hint", ascii_text(8)),
     sa.Column("connect_timeout_seconds", sa.Integer, nullable=False),
     sa.Column("timeout_seconds", sa.Integer, nullable=False),
     sa.Column("idle_timeout_seconds", sa.Integer, nullable=False),
@@ -273,92 +227,80 @@ upstreams = sa.Table(
     sa.Column("prices", sa.Text, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
-    **_table_options,
 )
 
 # Who changed what. user_id: whom it concerns. Details are a JSON object without secrets.
-audit_log = sa.Table(
+audit_log = _table(
     "audit_log",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     sa.Column("at", UtcDateTime, nullable=False),
-    sa.Column("actor", _ascii(64), nullable=False),
-    sa.Column("action", _ascii(64), nullable=False),
+    sa.Column("actor", ascii_text(64), nullable=False),
+    sa.Column("action", ascii_text(64), nullable=False),
     sa.Column("subject", sa.String(255), nullable=False),
     sa.Column("user_id", sa.BigInteger),
-    sa.Column("address", _ascii(64)),
-    sa.Column("request_id", _ascii(32)),
+    sa.Column("address", ascii_text(64)),
+    sa.Column("request_id", ascii_text(32)),
     sa.Column("details", sa.Text, nullable=False),
     sa.Index("audit_log_user", "user_id", "id"),
     sa.Index("audit_log_action", "action", "id"),
-    **_table_options,
 )
 
-rotator = sa.Table(
+rotator = _table(
     "rotator",
-    metadata,
-    sa.Column("name", _ascii(64), primary_key=True),
-    sa.Column("owner", _ascii(64)),
+    sa.Column("name", ascii_text(64), primary_key=True),
+    sa.Column("owner", ascii_text(64)),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("lease_until", UtcDateTime),
-    sa.Column("deployment_hash", _ascii(64)),
+    sa.Column("deployment_hash", ascii_text(64)),
     sa.Column("deletions_held_until", UtcDateTime),
-    **_table_options,
 )
 
-gateway_processes = sa.Table(
+gateway_processes = _table(
     "gateway_processes",
-    metadata,
-    sa.Column("id", _ascii(32), primary_key=True),
+    sa.Column("id", ascii_text(32), primary_key=True),
     sa.Column("beat_at", UtcDateTime, nullable=False, index=True),
     sa.Column("keys_revision", sa.BigInteger, nullable=False),
     sa.Column("report", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
-    **_table_options,
 )
 
-sealed_secrets = sa.Table(
+sealed_secrets = _table(
     "sealed_secrets",
-    metadata,
-    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("name", ascii_text(64), primary_key=True),
     sa.Column("value_encrypted", sa.Text, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
-    **_table_options,
 )
 
-revisions = sa.Table(
+revisions = _table(
     "revisions",
-    metadata,
-    sa.Column("name", _ascii(64), primary_key=True),
+    sa.Column("name", ascii_text(64), primary_key=True),
     sa.Column("value", sa.BigInteger, nullable=False),
-    **_table_options,
 )
 
 # One row for each call upstream; attempt 0 is a request that never got there. Ids sort by time. No foreign keys: the
 # rows outlive users and keys, and are inserted by the thousand.
-usage_ledger = sa.Table(
+usage_ledger = _table(
     "usage_ledger",
-    metadata,
-    sa.Column("request_id", _ascii(32), primary_key=True),
+    sa.Column("request_id", ascii_text(32), primary_key=True),
     sa.Column("attempt", sa.SmallInteger, primary_key=True, autoincrement=False),
-    sa.Column("process_id", _ascii(32), nullable=False),
+    sa.Column("process_id", ascii_text(32), nullable=False),
     sa.Column("user_id", sa.BigInteger, nullable=False),
     sa.Column("client_key_id", sa.BigInteger),
     sa.Column("pool_key_id", sa.BigInteger),
-    sa.Column("model", _ascii(255), nullable=False),
+    sa.Column("model", ascii_text(255), nullable=False),
     sa.Column("is_stream", sa.Boolean(name="usage_ledger_is_stream"), nullable=False),
-    sa.Column("state", _ascii(12), nullable=False),
-    sa.Column("source", _ascii(12)),
+    sa.Column("state", ascii_text(12), nullable=False),
+    sa.Column("source", ascii_text(12)),
     sa.Column("user_quota_id", sa.BigInteger),
     sa.Column("key_quota_id", sa.BigInteger),
     sa.Column("reserved_nano", sa.BigInteger, nullable=False),
     sa.Column("estimate_nano", sa.BigInteger, nullable=False),
     sa.Column("cost_nano", sa.BigInteger),
-    sa.Column("generation_id", _ascii(64), unique=True),
+    sa.Column("generation_id", ascii_text(64), unique=True),
     sa.Column("prompt_tokens", sa.BigInteger),
     sa.Column("completion_tokens", sa.BigInteger),
     sa.Column("is_last", sa.Boolean(name="usage_ledger_is_last"), nullable=False),
     sa.Column("http_status", sa.SmallInteger),
-    sa.Column("outcome", _ascii(16)),
+    sa.Column("outcome", ascii_text(16)),
     sa.Column("first_byte_ms", sa.Integer),
     sa.Column("total_ms", sa.Integer),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -369,59 +311,51 @@ usage_ledger = sa.Table(
     sa.Index("usage_ledger_user", "user_id", "request_id"),
     sa.Index("usage_ledger_model", "model", "request_id"),
     sa.Index("usage_ledger_pool_key", "pool_key_id", "request_id"),
-    **_table_options,
 )
 
-quotas = sa.Table(
+quotas = _table(
     "quotas",
-    metadata,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
-    sa.Column("subject", _ascii(32), nullable=False, unique=True),
+    sa.Column("subject", ascii_text(32), nullable=False, unique=True),
     sa.Column("limit_nano", sa.BigInteger),
     sa.Column("soft_limit_nano", sa.BigInteger),
-    sa.Column("period", _ascii(8), nullable=False),
-    sa.Column("recovery", _ascii(8), nullable=False),
+    sa.Column("period", ascii_text(8), nullable=False),
+    sa.Column("recovery", ascii_text(8), nullable=False),
     sa.Column("is_default", sa.Boolean(name="quotas_is_default"), nullable=False),
     sa.Column("window_start", UtcDateTime, nullable=False),
     sa.Column("spent_nano", sa.BigInteger, nullable=False),
     sa.Column("reserved_nano", sa.BigInteger, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
-    **_table_options,
 )
 
-quota_slices = sa.Table(
+quota_slices = _table(
     "quota_slices",
-    metadata,
-    sa.Column("process_id", _ascii(32), primary_key=True),
+    sa.Column("process_id", ascii_text(32), primary_key=True),
     sa.Column("quota_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("nano", sa.BigInteger, nullable=False),
-    **_table_options,
 )
 
 # Sums of the ledger by hour (h) and day (d). Each is kept twice: by user and client key, and for everybody, where
 # user_id and client_key_id are 0; so neither question has to add up the rows of all users. pool_key_id is below 0 for
 # other upstreams: their number, negative.
-usage_rollups = sa.Table(
+usage_rollups = _table(
     "usage_rollups",
-    metadata,
-    sa.Column("period", _ascii(1), primary_key=True),
+    sa.Column("period", ascii_text(1), primary_key=True),
     sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("start", UtcDateTime, primary_key=True),
     sa.Column("client_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("pool_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("model", _ascii(255), primary_key=True),
+    sa.Column("model", ascii_text(255), primary_key=True),
     sa.Column("requests", sa.BigInteger, nullable=False),
     sa.Column("errors", sa.BigInteger, nullable=False),
     sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
     sa.Column("completion_tokens", sa.BigInteger, nullable=False),
     sa.Column("cost_nano", sa.BigInteger, nullable=False),
     sa.Column("unknown", sa.BigInteger, nullable=False),
-    **_table_options,
 )
 
-usage_checks = sa.Table(
+usage_checks = _table(
     "usage_checks",
-    metadata,
     sa.Column("day", UtcDateTime, primary_key=True),
     sa.Column("pool_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("our_nano", sa.BigInteger, nullable=False),
@@ -429,17 +363,14 @@ usage_checks = sa.Table(
     sa.Column("our_total_nano", sa.BigInteger, nullable=False),
     sa.Column("usage_nano", sa.BigInteger),
     sa.Column("checked_at", UtcDateTime, nullable=False),
-    **_table_options,
 )
 
 # Whose turn it is to delete old rows of the ledger, and how far that has come.
-log_retention = sa.Table(
+log_retention = _table(
     "log_retention",
-    metadata,
-    sa.Column("name", _ascii(64), primary_key=True),
-    sa.Column("owner", _ascii(32)),
+    sa.Column("name", ascii_text(64), primary_key=True),
+    sa.Column("owner", ascii_text(32)),
     sa.Column("lease_until", UtcDateTime),
     sa.Column("finished_at", UtcDateTime),
     sa.Column("deleted_before", UtcDateTime),
-    **_table_options,
 )

@@ -1,1 +1,18 @@
-"""."""
+"""Who people are, and what they call with.
+
+    users.py              accounts: made, found, changed; the username only as a hash
+    key_derivation.py     the derived key of those who send a password
+    password_policy.py    what a new password must be
+    sessions.py           sessions: begun, refreshed, ended; a refresh token that is used again is noticed here
+    client_keys.py        client keys, `sk-auto-...`: what programs call models with
+    api_tokens.py         API tokens, which only read usage
+    caller.py             who sent a request, and what proved it
+    client_address.py     the address that a request comes from
+    user_agents.py        a browser in two words
+    refused_log_ins.py    refused log-ins, counted
+    audit_log.py          who changed what
+    favourite_models.py   the models that people have marked
+    sign_on/              logging in through GitHub, Linux.do, OpenID Connect
+
+users.py + derived key -> sessions.py -> an access token -> auth.py, above, makes caller.py's Caller of it.
+"""

@@ -30,7 +30,7 @@ MODEL_PATTERN = re.compile(r"[!-)+-~]{1,254}\*?|\*")  # printable ASCII; an aste
 UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LISTS = ("scopes", "models", "upstreams")
 
-KeyState = Literal["active", "expired", "revoked"]
+ClientKeyState = Literal["active", "expired", "revoked"]
 Also = Callable[[Transaction, str], None]
 """What is to be done with a key's quota_subject, such as setting its budget, in the transaction that writes the key."""
 
@@ -107,7 +107,7 @@ class ClientKeyRow:
         """Whose quota is the key's budget."""
         return f"key/{self.id}"
 
-    def state(self, at: datetime) -> KeyState:
+    def state(self, at: datetime) -> ClientKeyState:
         """What has become of the key."""
         if self.revoked_at:
             return "revoked"
@@ -208,7 +208,7 @@ class ClientKeys:
         page: int,
         page_size: int,
         user_id: int | None = None,
-        state: KeyState | None = None,
+        state: ClientKeyState | None = None,
         with_revoked: bool = False,
     ) -> tuple[list[ClientKeyRow], int]:
         """A page of keys, newest first, and how many there are in all. page: from 1."""
@@ -229,7 +229,7 @@ class ClientKeys:
         with self._db.reading() as tx:
             return [_row(row) for row in tx.execute(query)]
 
-    def _is_in(self, state: KeyState) -> sa.ColumnElement[bool]:
+    def _is_in(self, state: ClientKeyState) -> sa.ColumnElement[bool]:
         if state == "revoked":
             return sa.not_(NOT_REVOKED)
         is_over = sa.and_(table.c.expires_at.is_not(None), table.c.expires_at <= self._clock.now())

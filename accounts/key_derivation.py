@@ -11,17 +11,17 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from foundation.crypto import KeyHasher, blake2b_128
+from foundation.crypto import DerivedKeyHasher, blake2b_128
 
 PREFIX_CHARACTERS = 6  # of the password, as Unicode code points
 TIME_COST, MEMORY_KIB, PARALLELISM, HASH_BYTES = 2, 1953, 1, 64
 KEY_CHARACTERS = 64
 
 
-class KeyDerivation:
+class KeyDeriver:
     """Derives keys as clients of this deployment do."""
 
-    def __init__(self, hasher: KeyHasher, domain: str) -> None:
+    def __init__(self, hasher: DerivedKeyHasher, domain: str) -> None:
         """domain: KDF_DOMAIN, a part of every salt."""
         self._hasher = hasher
         self._domain = domain

@@ -16,7 +16,7 @@ from accounts.sessions import Origin
 MAX_KINDS = 1000  # between two writes, of a few kB each; what comes beside counts as nobody's
 
 
-class Kind(NamedTuple):
+class RefusedKind(NamedTuple):
     """What is counted together. user_id: whose account it was; None for nobody's, whose addresses are not kept."""
 
     action: str
@@ -30,15 +30,15 @@ class RefusedLogIns:
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
-        self._counts: Counter[Kind] = Counter()
+        self._counts: Counter[RefusedKind] = Counter()
         self._lock = threading.Lock()
 
     def note(self, action: str, user_id: int | None, origin: Origin) -> None:
         """Count one. action: as the audit log names it."""
-        kind = Kind(action, origin.method, user_id, origin.address if user_id else None)
+        kind = RefusedKind(action, origin.method, user_id, origin.address if user_id else None)
         with self._lock:
             if kind not in self._counts and len(self._counts) >= MAX_KINDS:
-                kind = Kind(action, origin.method)
+                kind = RefusedKind(action, origin.method)
             self._counts[kind] += 1
 
     def write(self) -> None:

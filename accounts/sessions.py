@@ -19,10 +19,10 @@ import sqlalchemy as sa
 
 from db import Database, NotAnswering, Transaction, delete_some
 from foundation.clock import Clock
+from foundation.column_types import UtcDateTime
 from foundation.crypto import keyed_token, new_id, same
 from foundation.errors import NotFound, Unauthorized
 from replicas.revisions import bump
-from tables import UtcDateTime
 from tables import user_sessions as table
 
 # RFC 9700 4.14.2 asks for an end at reuse; parallel tabs and lost answers would end sessions of honest people.

@@ -157,7 +157,7 @@ class Users:
             rows = tx.execute(query.limit(page_size).offset((page - 1) * page_size)).all()
         return [_user(row) for row in rows], total
 
-    def logged_in(self, tx: Transaction, user: User, new_key_hash: str | None = None) -> None:
+    def note_log_in(self, tx: Transaction, user: User, new_key_hash: str | None = None) -> None:
         """Note a log-in, in the transaction that opens the session.
 
         new_key_hash: of the same key, made with today's parameters. Raises Unauthorized if the account has meanwhile
@@ -203,7 +203,7 @@ class Users:
 
         return self._db.transact(update)
 
-    def set_key(self, user: User, key_hash: str) -> User:
+    def set_derived_key(self, user: User, key_hash: str) -> User:
         """Store the hash of a user's new key and end all sessions, in every process within two seconds.
 
         user: as it was when its key was proved. Raises Unauthorized if it has meanwhile got another one.

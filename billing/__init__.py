@@ -1,1 +1,16 @@
-"""."""
+"""Every cent: what a call may cost, what it did cost, and whether OpenRouter agrees.
+
+    prices.py             what models cost: a model's price is looked up here
+    meter.py              one call's accounting, from its reservation to its cost
+    journal.py            facts in append-only files, until the database has them
+    drain.py              moves journals into the ledger, dead processes' too
+    ledger.py             a row for each try, settled once
+    cost_lookup.py        asks what calls cost that ended without saying so
+    rollups.py            sums by hour and by day
+    daily_check.py        our sums beside OpenRouter's, every night
+    daily_check_rows.py   what that check found
+    quotas/               what may be spent, and how often one may call
+    reports/              statistics, the request log, its export and its end
+
+prices.py -> quotas/ -> meter.py -> journal.py -> drain.py -> ledger.py -> rollups.py -> reports/
+"""

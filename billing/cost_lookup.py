@@ -21,7 +21,7 @@ from foundation.deadline import TimeIsUp
 from foundation.logs import event
 from replicas.processes import reports
 from replicas.repeating import repeat
-from upstream.http import UpstreamError
+from upstream.connection import UpstreamError
 from upstream.openrouter.generation_records import GenerationRecords
 
 log = logging.getLogger("ledger")

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from billing import daily_check_rows
-from billing.daily_check_rows import ROUNDING_NANO, Check, DaySums, Verdict
+from billing.daily_check_rows import ROUNDING_NANO, Check, CountedSums, Verdict
 from db import Database, DatabaseError
 from foundation.clock import Clock
 from foundation.logs import event, redact
 from foundation.money import usd
 from foundation.terminal import show
-from pool.keys import WITHOUT_TEXT, KeyRow, KeySource, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import WITHOUT_TEXT, PoolKeyRow, PoolKeySource
 from replicas.lease import LeaseLost, RotationLease, WrongDeployment
 from upstream.openrouter.key_facts import RemoteKey
 from upstream.openrouter.management_api import ManagementApi, ManagementError
@@ -71,7 +72,7 @@ class UsageCheck:
         try:
             round_ = _Round(self._db, self._keys, self._api, self._lease, now)
             until = self._clock.monotonic() + PASS_SECONDS
-            return all(self._clock.monotonic() < until for _ in round_.checks())
+            return all(self._clock.monotonic() < until for _ in round_.compare_due())
         finally:
             self._lease.release()
 
@@ -88,7 +89,9 @@ class UsageCheck:
         if not self._lease.take():
             raise LeaseLost("another process rotates now; try again in a minute")
         try:
-            return list(_Round(self._db, self._keys, self._api, self._lease, self._clock.now(), again=True).checks())
+            return list(
+                _Round(self._db, self._keys, self._api, self._lease, self._clock.now(), again=True).compare_due()
+            )
         finally:
             self._lease.release()
 
@@ -139,7 +142,7 @@ class _Round:
         self._days = [first + number * ONE_DAY for number in range(DAYS)]
         self._told = {day for day, _ in self._stored}
 
-    def checks(self) -> Iterator[Check]:
+    def compare_due(self) -> Iterator[Check]:
         """Compare what is due, newest day first; each is written down before it is returned."""
         due = list(self._due())
         if not due:
@@ -155,14 +158,14 @@ class _Round:
 
     # ── what is due
 
-    def _due(self) -> Iterator[tuple[datetime, KeyRow]]:
+    def _due(self) -> Iterator[tuple[datetime, PoolKeyRow]]:
         rows = [row for row in self._keys.operated() if row.api_key_hash]
         for day in reversed(self._days):
             for row in rows:
                 if self._is_open(day, row) and self._was_there(day, row):
                     yield day, row
 
-    def _is_open(self, day: datetime, row: KeyRow) -> bool:
+    def _is_open(self, day: datetime, row: PoolKeyRow) -> bool:
         stored = self._stored.get((day, row.id))
         if stored is None:
             return True
@@ -170,7 +173,7 @@ class _Round:
             return True  # costs that came late, or sums that somebody has changed
         return stored.difference_nano != 0 and stored.checked_at < self._asked_before
 
-    def _was_there(self, day: datetime, row: KeyRow) -> bool:
+    def _was_there(self, day: datetime, row: PoolKeyRow) -> bool:
         """True if the key could be used on that day, and what it spent then was counted by us."""
         first = self._first_counted
         if first is None or day < first or (day == first and not self._is_counted(row)):
@@ -178,22 +181,22 @@ class _Round:
         was_gone = row.state in WITHOUT_TEXT and row.updated_at < day
         return (day, row.id) in self._sums or (row.created_at < day + ONE_DAY and not was_gone)
 
-    def _cost(self, day: datetime, row: KeyRow) -> int:
-        return self._sums.get((day, row.id), DaySums()).cost_nano
+    def _cost(self, day: datetime, row: PoolKeyRow) -> int:
+        return self._sums.get((day, row.id), CountedSums()).cost_nano
 
-    def _is_counted(self, row: KeyRow) -> bool:
+    def _is_counted(self, row: PoolKeyRow) -> bool:
         """True if all that the key has spent since we have it was counted."""
         return self._first_counted is not None and row.created_at >= self._first_counted
 
     # ── one key on one day
 
-    def _compare(self, day: datetime, row: KeyRow, listed: RemoteKey | None) -> Check:
+    def _compare(self, day: datetime, row: PoolKeyRow, listed: RemoteKey | None) -> Check:
         ours, total = self._cost(day, row), self._total(day, row)
         activity, usage = self._activity(day, row, listed, ours), self._usage(day, row, listed)
         return Check(day, row.id, row.name, row.source, ours, activity, total, usage, self._now)
 
-    def _activity(self, day: datetime, row: KeyRow, listed: RemoteKey | None, ours: int) -> int | None:
-        if listed is None and row.source not in {KeySource.MINTED, KeySource.UNKNOWN}:
+    def _activity(self, day: datetime, row: PoolKeyRow, listed: RemoteKey | None, ours: int) -> int | None:
+        if listed is None and row.source not in {PoolKeySource.MINTED, PoolKeySource.UNKNOWN}:
             return None  # a key of an account that our management key does not know
         try:
             activity = self._api.activity_nano(day.date(), row.api_key_hash or "")
@@ -204,7 +207,7 @@ class _Round:
         # No rows: nothing was spent, or they are not there yet.
         return 0 if activity is None and ours == 0 else activity
 
-    def _usage(self, day: datetime, row: KeyRow, listed: RemoteKey | None) -> int | None:
+    def _usage(self, day: datetime, row: PoolKeyRow, listed: RemoteKey | None) -> int | None:
         """What the key has spent up to the end of the day, where that can be compared with our total."""
         if not self._is_counted(row):
             return None
@@ -215,11 +218,11 @@ class _Round:
         stored = self._stored.get((day, row.id))
         return stored.usage_nano if stored else None
 
-    def _total(self, day: datetime, row: KeyRow) -> int:
+    def _total(self, day: datetime, row: PoolKeyRow) -> int:
         """What we counted for the key up to the end of the day; of a key that is gone, up to its own end."""
         costs = self._costs.get(row.id, ())
         is_gone = row.state in WITHOUT_TEXT
-        before = self._before.get(row.id, DaySums()).cost_nano
+        before = self._before.get(row.id, CountedSums()).cost_nano
         return before + sum(cost for on, cost in costs if is_gone or on <= day)
 
     # ── what is said about it
@@ -237,7 +240,7 @@ class _Round:
                 day=f"{check.day:%Y-%m-%d}",
                 difference_usd=usd(check.difference_nano),
                 total_difference_usd=usd(check.total_difference_nano),
-                unknown=self._sums.get((check.day, check.pool_key_id), DaySums()).unknown,
+                unknown=self._sums.get((check.day, check.pool_key_id), CountedSums()).unknown,
             )
 
     def _is_news(self, check: Check) -> bool:

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from db import Database, Transaction
 from foundation.money import NANO, usd
-from pool.keys import KeySource
-from tables import api_keys, usage_rollups
+from pool.life import PoolKeySource
+from tables import pool_keys, usage_rollups
 from tables import usage_checks as table
 
 CENT_NANO = NANO // 100
@@ -46,7 +46,7 @@ class Check:
     day: datetime
     pool_key_id: int
     name: str
-    source: KeySource
+    source: PoolKeySource
     our_nano: int
     activity_nano: int | None
     our_total_nano: int
@@ -85,7 +85,7 @@ class Check:
         is_above_percent = abs(difference) * 100 > max(ours, theirs) and abs(difference) > ROUNDING_NANO
         if abs(difference) > CENT_NANO or is_above_percent:
             # Whoever brought the key may use it too; but nobody else can have spent less than we did.
-            is_brought = self.source not in {KeySource.MINTED, KeySource.UNKNOWN}
+            is_brought = self.source not in {PoolKeySource.MINTED, PoolKeySource.UNKNOWN}
             return Verdict.ELSEWHERE if is_brought and difference > 0 else Verdict.DIFFERS
         return Verdict.SMALL if difference else Verdict.EQUAL
 
@@ -107,7 +107,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class DaySums:
+class CountedSums:
     """What the roll-ups hold of a key on a day, or before."""
 
     cost_nano: int = 0
@@ -155,31 +155,31 @@ def first_counted_day(db: Database) -> datetime | None:
     return found
 
 
-def sums_by_day(db: Database, first: datetime) -> dict[tuple[datetime, int], DaySums]:
+def sums_by_day(db: Database, first: datetime) -> dict[tuple[datetime, int], CountedSums]:
     """What was counted from this day on, by day and key; key 0 is for requests that got none."""
     rollups = usage_rollups.c
     return _sums(db, (rollups.start, rollups.pool_key_id), rollups.start >= first)
 
 
-def sums_before(db: Database, first: datetime) -> dict[int, DaySums]:
+def sums_before(db: Database, first: datetime) -> dict[int, CountedSums]:
     """What was counted before this day, by key."""
     rollups = usage_rollups.c
     return {key: sums for (key,), sums in _sums(db, (rollups.pool_key_id,), rollups.start < first).items()}
 
 
-def _sums(db: Database, by: tuple[sa.ColumnElement[Any], ...], when: sa.ColumnElement[bool]) -> dict[Any, DaySums]:
+def _sums(db: Database, by: tuple[sa.ColumnElement[Any], ...], when: sa.ColumnElement[bool]) -> dict[Any, CountedSums]:
     rollups = usage_rollups.c
     sums = (sa.func.sum(column) for column in (rollups.cost_nano, rollups.requests, rollups.unknown))
     query = sa.select(*by, *sums).where(rollups.period == DAY, rollups.user_id == EVERYBODY, when).group_by(*by)
     with db.reading() as tx:
         rows = tx.execute(query).all()
     # MySQL's sums are Decimals.
-    return {tuple(row[: len(by)]): DaySums(*map(int, row[len(by) :])) for row in rows}
+    return {tuple(row[: len(by)]): CountedSums(*map(int, row[len(by) :])) for row in rows}
 
 
 def _named() -> sa.Select[Any]:
-    return sa.select(table, api_keys.c.name, api_keys.c.source).join(api_keys, api_keys.c.id == table.c.pool_key_id)
+    return sa.select(table, pool_keys.c.name, pool_keys.c.source).join(pool_keys, pool_keys.c.id == table.c.pool_key_id)
 
 
 def _check(row: Any) -> Check:
-    return Check(**{**row._asdict(), "source": KeySource(row.source)})
+    return Check(**{**row._asdict(), "source": PoolKeySource(row.source)})

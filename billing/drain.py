@@ -54,9 +54,9 @@ class UsageDrain:
     def run_once(self) -> None:
         """One round. Raises DatabaseError."""
         with self._lock:
-            self._round(time.monotonic())
+            self._run_round(time.monotonic())
 
-    def _round(self, now: float) -> None:
+    def _run_round(self, now: float) -> None:
         self.drain()
         if now >= self._next_slices:
             self._next_slices = now + SLICE_SECONDS

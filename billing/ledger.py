@@ -21,14 +21,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from billing import rollups
-from billing.quotas import rows as quotas
-from billing.quotas.rows import Move
-from billing.rollups import Sums
+from billing.quotas import moves as quota_moves
+from billing.quotas.moves import Move
+from billing.rollups import UsageSums
 from db import BadValue, Database, Duplicate, Transaction, insert_rows
 from foundation.clock import Clock
 from foundation.logs import event
-from pool.keys import KeySource
-from tables import api_keys
+from pool.life import PoolKeySource
+from tables import pool_keys
 from tables import usage_ledger as table
 
 log = logging.getLogger("ledger")
@@ -203,7 +203,7 @@ class UsageLedger:
         rows = [after[key] for key in sorted(after) if key in is_written or key[0] in rewritten]
         if rows:
             insert_rows(tx, table, rows)
-        quotas.apply(tx, effects.moves, effects.spent)
+        quota_moves.apply(tx, effects.moves, effects.spent)
         rollups.add(tx, effects.sums)
 
 
@@ -272,7 +272,7 @@ class _Effects:
     def __init__(self, process_id: str | None, connected: Collection[int]) -> None:
         self.moves: dict[tuple[str, int], Move] = {}
         self.spent: list[tuple[str, datetime, int]] = []
-        self.sums: dict[rollups.Key, Sums] = {}
+        self.sums: dict[rollups.Bucket, UsageSums] = {}
         self._from_journal = process_id is not None
         self._connected = connected
 
@@ -288,7 +288,7 @@ class _Effects:
             for subject in _subjects(after, user_pays=after["pool_key_id"] in self._connected):
                 self.spent.append((subject, after["created_at"], cost))
         ended = after["is_last"] and not (before and before["is_last"])
-        sums = Sums(
+        sums = UsageSums(
             requests=int(ended),
             errors=int(ended and after["outcome"] not in NO_ERROR),
             prompt_tokens=_counted(after, "prompt_tokens") - _counted(before, "prompt_tokens"),
@@ -296,8 +296,8 @@ class _Effects:
             cost_nano=cost,
             unknown=_is_unknown(after) - _is_unknown(before),
         )
-        whose = rollups.key_of(after)
-        self.sums[whose] = self.sums.get(whose, Sums()) + sums
+        whose = rollups.bucket_of(after)
+        self.sums[whose] = self.sums.get(whose, UsageSums()) + sums
 
     def _move(self, before: Row | None, after: Row) -> Move:
         reserved, cost = after["reserved_nano"], after["cost_nano"] or 0
@@ -322,8 +322,8 @@ def _connected(tx: Transaction, pool_key_ids: Collection[int | None]) -> set[int
     wanted = [row_id for row_id in pool_key_ids if row_id is not None]
     if not wanted:
         return set()
-    is_connected = api_keys.c.source == KeySource.CONNECTED
-    return set(tx.scalars(sa.select(api_keys.c.id).where(api_keys.c.id.in_(wanted), is_connected)))
+    is_connected = pool_keys.c.source == PoolKeySource.CONNECTED
+    return set(tx.scalars(sa.select(pool_keys.c.id).where(pool_keys.c.id.in_(wanted), is_connected)))
 
 
 def _subjects(row: Row, user_pays: bool) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """One call's accounting: what may it cost, what did it cost. Writes to the journal and moves quota slices in memory.
 
-    admit ──> dispatch ──> answered ──> over ──> dispatch ... ──> finish
-              before the   before the   a try    the next one     the request is over
-              first byte   first byte   ended
+    admit ──> dispatch ──> note_answer ──> end_attempt ──> dispatch ... ──> finish
+              before the   before the      if another      the next one     the request is over
+              first byte   first byte      follows
               goes out     goes back
 
 A call that can't be written down is not made. Once it was made, nothing here raises: what can't be written then is
@@ -128,17 +128,17 @@ class CallMeter:
         self._attempt += 1
         self._is_open, self._generation_id = True, None
 
-    def answered(self, generation_id: str | None) -> None:
+    def note_answer(self, generation_id: str | None) -> None:
         """Note OpenRouter's name for the answer, before any of it goes back."""
         usable = _usable(generation_id)
         if self._is_open and usable and usable != self._generation_id:
             self._generation_id = usable
             self._append({"state": State.STREAMING, "generation_id": usable})
 
-    def over(self, result: AttemptResult) -> None:
+    def end_attempt(self, result: AttemptResult) -> None:
         """A try has ended, and another follows."""
         if self._is_open:
-            self._end_try(result, {})
+            self._settle_attempt(result, {})
 
     def finish(self, result: AttemptResult | None, **ending: Any) -> int | None:
         """The request is over. Returns what its last try cost, in nano-dollars; None if that is not known by now.
@@ -147,7 +147,7 @@ class CallMeter:
         """
         ending["is_last"] = True
         if self._is_open:
-            return self._end_try(result or AttemptResult(), ending)
+            return self._settle_attempt(result or AttemptResult(), ending)
         if not self._attempt:  # it never went up
             ending |= self._about | {"state": State.VOID, "reserved_nano": 0, "estimate_nano": 0}
         self._append(ending)
@@ -156,7 +156,7 @@ class CallMeter:
             self._reserved = None
         return None
 
-    def _end_try(self, result: AttemptResult, ending: Record) -> int | None:
+    def _settle_attempt(self, result: AttemptResult, ending: Record) -> int | None:
         """Note what became of a try; returns its cost, if that is known. What its reservation did not use is free
         again, unless its cost is yet to come."""
         reserved, self._reserved, self._is_open = self._reserved, None, False

@@ -20,7 +20,8 @@ from foundation.crypto import new_id
 from foundation.deadline import TimeIsUp
 from foundation.logs import event
 from foundation.money import NANO
-from upstream.http import UpstreamError, UpstreamHttp
+from upstream.connection import UpstreamError
+from upstream.http import UpstreamHttp
 from upstream.openrouter.model_list import ModelList
 
 log = logging.getLogger("prices")

@@ -23,7 +23,7 @@ NONE = 0  # a client_key_id or pool_key_id of no key: a primary key holds no NUL
 ROWS_AT_ONCE = 5000  # some 600 kB of JSON, of the 16 MB or more that a server takes
 
 
-class Key(NamedTuple):
+class Bucket(NamedTuple):
     """What one change of a ledger row is counted under. created_at: the row's, aware.
 
     pool_key_id: who carried the call: a pool key; another upstream as its number below zero; None for nobody. So one
@@ -37,15 +37,15 @@ class Key(NamedTuple):
     created_at: datetime
 
 
-def key_of(row: Mapping[str, Any]) -> Key:
+def bucket_of(row: Mapping[str, Any]) -> Bucket:
     """What a row of the ledger is counted under."""
     upstream_id = row["upstream_id"]
     carrier = row["pool_key_id"] if upstream_id is None else -upstream_id
-    return Key(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"])
+    return Bucket(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"])
 
 
 @dataclass(slots=True)
-class Sums:
+class UsageSums:
     """What is added up; negative amounts take back."""
 
     requests: int = 0
@@ -55,8 +55,8 @@ class Sums:
     cost_nano: int = 0
     unknown: int = 0
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
+    def __add__(self, other: UsageSums) -> UsageSums:
+        return UsageSums(
             self.requests + other.requests,
             self.errors + other.errors,
             self.prompt_tokens + other.prompt_tokens,
@@ -77,9 +77,9 @@ class Sums:
         )
 
 
-def add(tx: Transaction, changes: Mapping[Key, Sums]) -> None:
+def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
     """Add these changes to the sums of their hours and days, each person's own and everybody's."""
-    summed: dict[tuple[str, int, str, int, int, str], Sums] = {}
+    summed: dict[tuple[str, int, str, int, int, str], UsageSums] = {}
     for (user_id, client_key_id, pool_key_id, model, created_at), sums in changes.items():
         pool_id, hour = pool_key_id or NONE, _hour(created_at)
         for period, start in ((HOUR, hour), (DAY, hour[:11] + "00:00:00.000000")):
@@ -105,7 +105,7 @@ def _hour(time: datetime) -> str:
 # All rows travel as one parameter: with one for each value, the pure Python driver takes longer to write the statement
 # than the server takes to run it (50 ms instead of 15 for 2,000 rows).
 _COLUMNS = [column.name for column in table.columns]
-_SUMS = [field.name for field in fields(Sums)]
+_SUMS = [field.name for field in fields(UsageSums)]
 _TEXTS = {"period", "start", "model"}
 _FIELDS = ", ".join(
     f"{name} {'VARCHAR(255)' if name in _TEXTS else 'BIGINT'} PATH '$[{place}]'" for place, name in enumerate(_COLUMNS)

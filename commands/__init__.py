@@ -1,1 +1,17 @@
-"""."""
+"""Operator commands: `flask --app app <group> <command>`.
+
+    groups.py           all groups
+    printing.py         what commands share: services, --json, refusals, the audit log
+    check.py            check
+    users.py            users
+    client_keys.py      keys: client keys
+    quotas.py           quota
+    pool.py             pool: pool keys
+    upstreams.py        upstreams
+    usage.py            logs, usage
+    watched_keys.py     personal-keys: watched keys
+    encryption_keys.py  encryption-keys
+    audit.py            audit
+
+groups.py -> a command -> the nouns that its route uses -> printing.py -> a table, or JSON lines.
+"""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import click
 
 from accounts.client_keys import MAX_RPM, SCOPES, ClientKeyRow
-from billing.quotas.rows import check_amount, check_terms, put
-from billing.quotas.terms import PERIODS, RECOVERIES, QuotaTerms
+from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
+from billing.quotas.terms import PERIODS, RECOVERIES, QuotaTerms, check_amount
 from commands.printing import Commands, audit, is_for_people, services, show
 
-key_commands = Commands("keys", help="Client keys: what programs call models with.")
+client_key_commands = Commands("keys", help="Client keys: what programs call models with.")
 
 TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 KEY = click.IntRange(1, 2**63 - 1)
@@ -23,7 +22,7 @@ USER_HELP = "The owner's id; without it the key gets an account of its own, to w
 UPSTREAM_HELP = "An upstream that it may use; again for more. By default all."
 
 
-@key_commands.command("list")
+@client_key_commands.command("list")
 @click.option("--user", "user_id", type=KEY, help="Those of this user.")
 @click.option("--state", type=STATES, help="Those in this state.")
 @click.option("--page", default=1, type=click.IntRange(1), help="Which page, newest first.")
@@ -34,7 +33,7 @@ def list_keys(user_id: int | None, state: Any, page: int, page_size: int) -> Non
     _show(found, f"Client keys: {total}")
 
 
-@key_commands.command("create")
+@client_key_commands.command("create")
 @click.argument("name")
 @click.option("--user", "user_id", type=KEY, help=USER_HELP)
 @click.option("--description", default="", help="For people.")
@@ -57,8 +56,8 @@ def create_key(
     """Make a client key. Its text is printed now and can never be shown again."""
     fields = {name: (list(value) or None) if isinstance(value, tuple) else value for name, value in fields.items()}
     fields["expires_at"] = expires_at.replace(tzinfo=UTC) if expires_at else None
-    set_budget = partial(put, terms=_terms(budget, period, recovery))
-    row, text = services().client_keys.create(user_id, fields, set_budget)
+    terms = _terms(budget, period, recovery)
+    row, text = services().client_keys.create(user_id, fields, sets_budget(terms))
     audit("client_key_made", f"client-key/{row.id}", row.user_id, fields=_told(row))
     if is_for_people():
         show([{"id": row.id, "key": text}], "Made; its text is not shown again")  # alone, so that it fits
@@ -66,7 +65,7 @@ def create_key(
         show([_shown([row])[0] | {"key": text}], "Made")
 
 
-@key_commands.command("show")
+@client_key_commands.command("show")
 @click.argument("key_id", type=KEY)
 def show_key(key_id: int) -> None:
     """Show one client key. Exits with 1 if there is none."""
@@ -74,7 +73,7 @@ def show_key(key_id: int) -> None:
     show([{"field": name, "value": row[name]} for name in row] if is_for_people() else [row], "Client key")
 
 
-@key_commands.command("revoke")
+@client_key_commands.command("revoke")
 @click.argument("key_id", type=KEY)
 def revoke_key(key_id: int) -> None:
     """Have a client key refused everywhere within two seconds, for good. Exits with 1 if it is already."""
@@ -84,11 +83,10 @@ def revoke_key(key_id: int) -> None:
 
 
 def _terms(budget: str, period: str | None, recovery: str | None) -> QuotaTerms | None:
-    limit_nano, config = check_amount("--budget", None if budget == "none" else budget), services().config
+    limit_nano = check_amount("--budget", None if budget == "none" else budget)
     if limit_nano is None and (period or recovery):
         raise click.UsageError("--period and --recovery need a --budget")
-    period, recovery = period or config.quota_period, recovery or config.quota_recovery
-    return None if limit_nano is None else check_terms(limit_nano, None, period, recovery)
+    return None if limit_nano is None else budget_terms(services().config, limit_nano, period, recovery)
 
 
 def _told(row: ClientKeyRow) -> dict[str, object]:
@@ -97,11 +95,7 @@ def _told(row: ClientKeyRow) -> dict[str, object]:
 
 
 def _shown(rows: Sequence[ClientKeyRow]) -> list[dict[str, Any]]:
-    now = services().clock.now()
-    budgets = services().quotas.own([row.quota_subject for row in rows]) if rows else {}
-    return [
-        row.to_dict(now, budgets[row.quota_subject].to_dict() if row.quota_subject in budgets else None) for row in rows
-    ]
+    return with_budgets(rows, services().quotas, services().clock.now())
 
 
 def _show(rows: Sequence[ClientKeyRow], title: str) -> None:

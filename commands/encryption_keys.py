@@ -1,4 +1,4 @@
-"""Operator commands for the keys of ENCRYPTION_KEY: `flask --app app encryption-keys status|reencrypt`."""
+"""Operator commands for encryption keys: `flask --app app encryption-keys status|reencrypt`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db import DatabaseError
 from foundation.crypto import Envelopes
 from vault import reencrypt
 
-encryption_key_commands = Commands("encryption-keys", help="The keys of ENCRYPTION_KEY.")
+encryption_key_commands = Commands("encryption-keys", help="Encryption keys: those of ENCRYPTION_KEY.")
 
 
 @encryption_key_commands.command("status")

@@ -6,7 +6,7 @@ from flask import Flask
 
 from commands.audit import audit_commands
 from commands.check import check
-from commands.client_keys import key_commands
+from commands.client_keys import client_key_commands
 from commands.encryption_keys import encryption_key_commands
 from commands.pool import pool_commands
 from commands.printing import Commands, services, show
@@ -14,7 +14,7 @@ from commands.quotas import quota_commands
 from commands.upstreams import upstream_commands
 from commands.usage import logs_commands, usage_commands
 from commands.users import user_commands
-from commands.watched_keys import personal_key_commands
+from commands.watched_keys import watched_key_commands
 
 db_commands = Commands("db", help="The database.")
 
@@ -23,8 +23,8 @@ def register(app: Flask) -> None:
     """Add the commands to the application's command line."""
     app.cli.add_command(db_commands)
     app.cli.add_command(encryption_key_commands)
-    app.cli.add_command(key_commands)
-    app.cli.add_command(personal_key_commands)
+    app.cli.add_command(client_key_commands)
+    app.cli.add_command(watched_key_commands)
     app.cli.add_command(pool_commands)
     app.cli.add_command(logs_commands)
     app.cli.add_command(quota_commands)

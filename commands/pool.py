@@ -10,14 +10,15 @@ import click
 from flask.cli import with_appcontext
 
 from commands.printing import Commands, audit, is_for_people, services, show
-from config.settings import OPENROUTER_KEY
+from config.checks import OPENROUTER_KEY
 from foundation.crypto import sha256_hex
-from pool.keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, KeyAlreadyKnown, KeySource, Whose
+from pool.keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, KeyAlreadyKnown, Whose
+from pool.life import PoolKeySource
 from pool.overview import pool_overview
 
 
 @click.group("pool", cls=Commands, invoke_without_command=True, help="The pool of OpenRouter keys; shows it.")
-@click.option("--all", "with_gone", is_flag=True, help="With the keys that were deleted, abandoned or found dead.")
+@click.option("--all", "with_gone", is_flag=True, help="With the pool keys that were deleted, abandoned or found dead.")
 @click.option("--owner", default=SHARED, help=f"Whose keys: {SHARED} (the default), {ANYBODYS}, or a user's id.")
 @with_appcontext
 @click.pass_context
@@ -25,7 +26,7 @@ def pool_commands(context: click.Context, with_gone: bool, owner: str) -> None:
     """Show the pool, newest key first."""
     if context.invoked_subcommand:
         return
-    found = pool_overview(services().keys, services().db, services().clock.now(), with_gone, _whose(owner))
+    found = pool_overview(services().pool_keys, services().db, services().clock.now(), with_gone, _whose(owner))
     rows = [key.to_dict() for key in found.keys]
     if is_for_people():
         rows = [_for_people(row) for row in rows]
@@ -62,9 +63,9 @@ def _dollars(amount: float | None) -> str | None:
 
 
 @pool_commands.command("add")
-@click.option("--name", help="A name for the key; by default operator/<begin of its hash>.")
+@click.option("--name", help="A name for the pool key; by default operator/<begin of its hash>.")
 def add_key(name: str | None) -> None:
-    """Add an OpenRouter key, read from the terminal or standard input (never from the command line)."""
+    """Add an OpenRouter key to the pool, read from the terminal or standard input (never from the command line)."""
     if sys.stdin.isatty():
         text = click.prompt("OpenRouter key", hide_input=True)
     else:
@@ -76,7 +77,7 @@ def add_key(name: str | None) -> None:
     if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
         raise click.ClickException(f"A name has at most {MAX_NAME_CHARACTERS} characters, all of them printable")
     try:
-        services().keys.add(text, name, KeySource.OPERATOR)
+        services().pool_keys.add(text, name, PoolKeySource.OPERATOR)
     except KeyAlreadyKnown:
         raise click.ClickException("The pool has, or once had, this key or a key of this name") from None
     audit("pool_key_added", f"pool/{name}")
@@ -86,8 +87,8 @@ def add_key(name: str | None) -> None:
 @pool_commands.command("enable")
 @click.argument("name")
 def enable_key(name: str) -> None:
-    """Let a key be picked again."""
-    services().keys.set_enabled(name, True)
+    """Let a pool key be picked again."""
+    services().pool_keys.set_enabled(name, True)
     audit("pool_key_enabled", f"pool/{name}")
     show([{"name": name, "enabled": True}], "Changed")
 
@@ -95,8 +96,8 @@ def enable_key(name: str) -> None:
 @pool_commands.command("disable")
 @click.argument("name")
 def disable_key(name: str) -> None:
-    """Stop a key from being picked; it stays alive at OpenRouter."""
-    services().keys.set_enabled(name, False)
+    """Stop a pool key from being picked; it stays alive at OpenRouter."""
+    services().pool_keys.set_enabled(name, False)
     audit("pool_key_disabled", f"pool/{name}")
     show([{"name": name, "enabled": False}], "Changed")
 
@@ -104,7 +105,7 @@ def disable_key(name: str) -> None:
 @pool_commands.command("rotate")
 @click.argument("name")
 def rotate_key(name: str) -> None:
-    """Let the background service replace a minted key at its next pass."""
-    services().keys.ask_renewal(name)
+    """Let the background service replace a minted pool key at its next pass."""
+    services().pool_keys.ask_renewal(name)
     audit("pool_key_rotation_asked", f"pool/{name}")
     show([{"name": name, "rotation": "requested"}], "Changed")

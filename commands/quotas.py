@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import click
 
-from billing.quotas.rows import Quota, check_amount, check_subject
-from billing.quotas.terms import PERIODS, RECOVERIES
+from billing.quotas.rows import Quota
+from billing.quotas.subjects import known_subject, user_of
+from billing.quotas.terms import PERIODS, RECOVERIES, check_amount
 from commands.printing import Commands, audit, services, show
-from foundation.errors import NotFound
 
 quota_commands = Commands("quota", help="What users (user/<id>) and client keys (key/<id>) may spend.")
 
@@ -48,7 +48,7 @@ def set_quota(subject: str, limit: str, soft: str, period: str | None, recovery:
     period, recovery = period or config.quota_period, recovery or config.quota_recovery
     found = services().quotas.set(_subject(subject), limit_nano, soft_limit_nano, period, recovery)
     terms = {name: found.to_dict()[name] for name in ("limit_usd", "soft_limit_usd", "period", "recovery")}
-    audit("quota_set", subject, _user_id(subject), **terms)
+    audit("quota_set", subject, user_of(subject), **terms)
     _show_quotas([(subject, found)], "Set")
 
 
@@ -57,20 +57,12 @@ def set_quota(subject: str, limit: str, soft: str, period: str | None, recovery:
 def reset_quota(subject: str) -> None:
     """Put a user or a client key back to the default."""
     found = services().quotas.reset(_subject(subject))
-    audit("quota_reset", subject, _user_id(subject))
+    audit("quota_reset", subject, user_of(subject))
     _show_quotas([(subject, found)], "Reset")
 
 
 def _subject(subject: str) -> str:
-    kind, _, number = check_subject(subject).partition("/")
-    if kind == "user" and services().users.find_by_id(int(number)) is None:
-        raise NotFound(f"There is no user {number}")
-    return subject
-
-
-def _user_id(subject: str) -> int | None:
-    kind, _, number = subject.partition("/")
-    return int(number) if kind == "user" else None
+    return known_subject(services().users, subject)
 
 
 def _show_quotas(found: Iterable[tuple[str, Quota | None]], title: str) -> None:

@@ -11,7 +11,8 @@ import click
 from commands.printing import Commands, audit, is_for_people, services, show
 from foundation.deadline import TimeIsUp
 from pool.overview import upstream_overview
-from upstream.http import UpstreamError, UpstreamHttp
+from upstream.connection import UpstreamError
+from upstream.http import UpstreamHttp
 from upstream.registry import Keep, Upstream, check_key
 
 upstream_commands = Commands("upstreams", help="Services besides the pool of OpenRouter keys.")

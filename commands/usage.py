@@ -18,7 +18,7 @@ from billing import daily_check_rows
 from billing.ledger import OPEN
 from billing.reports import export as usage_export
 from billing.reports.request_log import LogItem
-from billing.reports.retention import told
+from billing.reports.retention import log_end
 from billing.reports.statistics import UsageFilter
 from commands.printing import Commands, audit, is_for_people, services, show
 from db import DatabaseError
@@ -52,7 +52,7 @@ def export(name: str, start: datetime | None, end: datetime | None, output: Path
 @logs_commands.command("cleanup")
 @click.option("--days", type=click.IntRange(1, 36_500), help="Keep so many days; by default LOG_RETENTION_DAYS.")
 @click.option("--export-to", "output", type=FILE, help="First write what is deleted to this new .csv or .jsonl file.")
-def cleanup(days: int | None, output: Path | None) -> None:
+def clean_up(days: int | None, output: Path | None) -> None:
     """Delete old rows of the request log; statistics stay. May be stopped and run again."""
     days = days or services().config.log_retention_days
     if not days:
@@ -73,7 +73,7 @@ def cleanup(days: int | None, output: Path | None) -> None:
             deleted += count
     except DatabaseError:
         raise click.ClickException("The database went away; what is deleted stays deleted. Run it again") from None
-    told(deleted)
+    log_end(deleted)
     audit("logs_cleaned_up", "logs", deleted=deleted, from_before=cutoff.isoformat())
     show([{"deleted": deleted, "from_before": cutoff.isoformat()}], "Cleaned up")
 

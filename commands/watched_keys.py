@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from commands.printing import Commands, services, show
 
-personal_key_commands = Commands("personal-keys", help="OpenRouter keys of people's own, which are watched here.")
+watched_key_commands = Commands("personal-keys", help="OpenRouter keys of people's own, which are watched here.")
 
 
-@personal_key_commands.command("status")
+@watched_key_commands.command("status")
 def status() -> None:
     """Show how many keys there are in each state, how many wait to be synchronised, and how many failed last time."""
-    show(services().personal_key_sync.keys.status(), "Personal keys")
+    show(services().watched_key_sync.keys.status(), "Watched keys")

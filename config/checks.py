@@ -1,15 +1,82 @@
-"""Checks of single settings by their text alone: each returns the value, or raises ValueError with what is accepted."""
+"""What one setting's text must be like: each check returns the value, or raises ValueError with what is accepted."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import json
 import re
-from urllib.parse import urlsplit
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
+PLACEHOLDER = re.compile(
+    r"change[-_ ]?(me|this|it)|your[-_ ]|dev[-_]?secret|placeholder|insecure|example", re.IGNORECASE
+)
+KNOWN_WEAK = re.compile(
+    r"(secret|password|passw0rd|admin|root|test|default|mysql|openrouter)[-_]?\d*|\d+", re.IGNORECASE
+)
+# Parts of paths beside providers, methods of log-ins, and owners of other states of log-ins.
+RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "session", "key", "password", "openrouter"}
+OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_\-]{16,200}")  # of pages' forms, too: for browsers the last - is escaped
+Secrets = TypeVar("Secrets", SecretStr | None, tuple[SecretStr, ...])
+
+
+def strong_secret(value: SecretStr | None) -> SecretStr | None:
+    """At least 32 characters that nobody would guess, or nothing."""
+    text = value.get_secret_value() if value else ""
+    if text and (len(text) < 32 or _is_guessable(text)):
+        raise ValueError("is known or weak; use at least 32 random characters, for example `openssl rand -base64 48`")
+    return value
+
+
+def strong_secrets(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """The same for each of several."""
+    for secret in value:
+        strong_secret(secret)
+    return value
+
+
+def _is_guessable(text: str) -> bool:
+    """True for placeholders, for few different characters, and for a short piece over and over again."""
+    repeats = any(text[size:] == text[:-size] for size in range(1, 17))
+    return repeats or len(set(text)) < 10 or bool(PLACEHOLDER.search(text))
+
+
+def is_weak_password(text: str) -> bool:
+    """True for what is short, a placeholder, or among the first that anybody would try."""
+    return len(text) < 8 or bool(KNOWN_WEAK.fullmatch(text) or PLACEHOLDER.search(text))
+
+
+def fernet_keys(value: SecretStr) -> SecretStr:
+    """Fernet keys, separated by commas or white space."""
+    for key in filter(None, re.split(r"[\s,]+", value.get_secret_value())):
+        try:
+            decoded = base64.b64decode(key, altchars=b"-_", validate=True)
+        except binascii.Error:
+            decoded = b""
+        if len(decoded) != 32 or len(set(decoded)) < 10:
+            raise ValueError("is not a Fernet key: 32 random bytes in URL-safe base64, 44 characters each")
+    return value
+
+
+def openrouter_keys(value: Secrets) -> Secrets:
+    """One OpenRouter key, several, or none."""
+    for key in value if isinstance(value, tuple) else filter(None, [value]):
+        if not OPENROUTER_KEY.fullmatch(key.get_secret_value()):
+            raise ValueError("does not look like an OpenRouter key (sk-or-v1-...)")
+    return value
+
+
+def provider_name(value: str) -> str:
+    """A name that no path and no method of log-ins has."""
+    if value in RESERVED_PROVIDERS:
+        raise ValueError(f"must not be one of {', '.join(sorted(RESERVED_PROVIDERS))}: they mean something else")
+    return value
 
 
 def url(value: str) -> str:
@@ -45,14 +112,28 @@ def is_safe_to_call(value: str) -> bool:
 
 def redis_url(value: SecretStr | None) -> SecretStr | None:
     """The URL of a Redis."""
-    try:
-        parts = urlsplit(value.get_secret_value()) if value else None
-        _ = parts and parts.port
-    except ValueError:  # its text can hold the password
-        raise ValueError("is not a URL; write %23, %2F, %3F, %40 for # / ? @ in the password") from None
-    if parts and parts.scheme not in {"redis", "rediss", "unix"}:
+    if value and _parts(value).scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("must begin with redis://, rediss:// or unix://")
     return value
+
+
+def database_url(value: SecretStr) -> SplitResult:
+    """The parts of a URL of a database that several processes can share."""
+    parts = _parts(value)
+    if parts.scheme not in DATABASE_SCHEMES:
+        raise ValueError(f"must begin with one of {', '.join(s + '://' for s in DATABASE_SCHEMES)}")
+    if parts.scheme == "sqlite" and (parts.netloc or len(parts.path) < 2 or parts.path == "/:memory:"):
+        raise ValueError("must name a file, sqlite:///path: several processes share it")
+    return parts
+
+
+def _parts(value: SecretStr) -> SplitResult:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        _ = parts.port
+    except ValueError:  # its text can hold the password
+        raise ValueError("is not a URL; write %23, %2F, %3F, %40 for # / ? @ in the password") from None
+    return parts
 
 
 def http_proxy(value: SecretStr | None) -> SecretStr | None:

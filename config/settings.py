@@ -1,19 +1,20 @@
-"""Every setting once: name, type, default, help, and what is refused. config/sources.py reads them."""
+"""Every setting once: name, type, default, help.
+
+What is refused is in config/checks.py and config/rules.py; config/sources.py reads them.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic import field_validator as check
 
-from config import checks
+from config import checks, rules
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "DATABASE_URL", "REDIS_URL"} | {
@@ -26,34 +27,14 @@ SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "D
     "LINUXDO_CLIENT_SECRET",
     "OIDC_CLIENT_SECRET",
 }
-PLACEHOLDER = re.compile(
-    r"change[-_ ]?(me|this|it)|your[-_ ]|dev[-_]?secret|placeholder|insecure|example", re.IGNORECASE
-)
-KNOWN_WEAK = re.compile(
-    r"(secret|password|passw0rd|admin|root|test|default|mysql|openrouter)[-_]?\d*|\d+", re.IGNORECASE
-)
 # Connections that a worker keeps open between requests. Both servers count them among those that they serve, and would
 # accept no new one once clients and reverse proxies keep as many as there are threads.
 IDLE_CONNECTIONS = 4000
 DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
-DATABASE_SCHEMES = ("mysql", "mysql+mysqlconnector", "mysql+pymysql", "mariadb", "sqlite")
-# Parts of paths beside providers, methods of log-ins, and owners of other states of log-ins.
-RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "session", "key", "password", "openrouter"}
-OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_\-]{16,200}")  # of pages' forms, too: for browsers the last - is escaped
 
 
 def _split(value: object) -> object:
     return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
-
-
-def _is_guessable(text: str) -> bool:
-    """True for placeholders, for few different characters, and for a short piece over and over again."""
-    repeats = any(text[size:] == text[:-size] for size in range(1, 17))
-    return repeats or len(set(text)) < 10 or bool(PLACEHOLDER.search(text))
-
-
-def _is_weak_password(text: str) -> bool:
-    return len(text) < 8 or bool(KNOWN_WEAK.fullmatch(text) or PLACEHOLDER.search(text))
 
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -256,154 +237,23 @@ class Config(BaseModel):
     )
     max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="largest request body")
 
-    @check("secret_key", "encryption_key", "admin_token", mode="after")
-    @classmethod
-    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
-        text = value.get_secret_value() if value else ""
-        if text and (len(text) < 32 or _is_guessable(text)):
-            raise ValueError(
-                "is known or weak; use at least 32 random characters, for example `openssl rand -base64 48`"
-            )
-        return value
-
-    @check("accepted_secret_keys", mode="after")
-    @classmethod
-    def _each_strong(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for secret in value:
-            cls._strong(secret)
-        return value
-
-    @check("encryption_key", mode="after")
-    @classmethod
-    def _fernet(cls, value: SecretStr) -> SecretStr:
-        for key in filter(None, re.split(r"[\s,]+", value.get_secret_value())):
-            try:
-                decoded = base64.b64decode(key, altchars=b"-_", validate=True)
-            except binascii.Error:
-                decoded = b""
-            if len(decoded) != 32 or len(set(decoded)) < 10:
-                raise ValueError("is not a Fernet key: 32 random bytes in URL-safe base64, 44 characters each")
-        return value
-
-    @check("secret_key", "encryption_key", mode="after")
-    @classmethod
-    def _required(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        if not value.get_secret_value() and info.data.get("app_env") == "production":
-            how = "openssl rand -base64 48" if info.field_name == "secret_key" else "openssl rand -base64 32 | tr +/ -_"
-            raise ValueError(f"is missing; production generates no secrets. Make one with `{how}` and keep a copy")
-        return value
-
-    @check("flask_debug", mode="after")
-    @classmethod
-    def _no_debug(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.data.get("app_env") == "production":
-            raise ValueError("must not be on in production")
-        return value
-
-    @check("db_password", mode="after")
-    @classmethod
-    def _db_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        needed = info.data.get("app_env") == "production" and info.data.get("db_host")
-        if needed and _is_weak_password(value.get_secret_value() if value else ""):
-            raise ValueError("is missing or weak; use at least 8 characters that nobody would guess")
-        return value
-
-    @check("database_url", mode="after")
-    @classmethod
-    def _database_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if not value:
-            if info.data.get("db_password") and not info.data.get("db_host"):
-                raise ValueError("is missing and DB_HOST too, though DB_PASSWORD is set: the data would go to SQLite")
-            return value
-        if info.data.get("db_host"):
-            raise ValueError("is set and DB_HOST too; give one of them")
-        try:
-            parts = urlsplit(value.get_secret_value())
-            _ = parts.port
-        except ValueError:  # its text can hold the password
-            raise ValueError("is not a URL; write %23, %2F, %3F, %40 for # / ? @ in the password") from None
-        if parts.scheme not in DATABASE_SCHEMES:
-            raise ValueError(f"must begin with one of {', '.join(s + '://' for s in DATABASE_SCHEMES)}")
-        if parts.scheme == "sqlite" and (parts.netloc or len(parts.path) < 2 or parts.path == "/:memory:"):
-            raise ValueError("must name a file, sqlite:///path: several processes share it")
-        by_network = parts.scheme != "sqlite" and "unix_socket=" not in parts.query
-        if by_network and info.data.get("app_env") == "production" and _is_weak_password(unquote(parts.password or "")):
-            raise ValueError("has no password or a weak one; use at least 8 characters that nobody would guess")
-        return value
-
-    @check("app_hostname", "openrouter_api_url", mode="after")
-    @classmethod
-    def _url(cls, value: str, info: ValidationInfo) -> str:
-        value = checks.url(value)
-        if info.field_name == "openrouter_api_url" and not checks.is_safe_to_call(value):
-            raise ValueError("must use https: keys and prompts would cross the network in clear")
-        return value.rstrip("/")
-
-    @check("public_url", "github_url", "github_api_url", "linuxdo_url", "oidc_issuer", mode="after")
-    @classmethod
-    def _sign_on_url(cls, value: str, info: ValidationInfo) -> str:
-        if not value:
-            return value
-        value = checks.own_address(value) if info.field_name == "public_url" else checks.url(value)
-        if info.data.get("app_env") == "production" and urlsplit(value).scheme != "https":
-            raise ValueError("must use https in production: log-ins would cross the network in clear")
-        return value if info.field_name == "oidc_issuer" else value.rstrip("/")  # an issuer is compared as it is
-
-    @check("oidc_name", mode="after")
-    @classmethod
-    def _free_name(cls, value: str) -> str:
-        if value in RESERVED_PROVIDERS:
-            raise ValueError(f"must not be one of {', '.join(sorted(RESERVED_PROVIDERS))}: they mean something else")
-        return value
-
-    @check("github_client_id", "linuxdo_client_id", "oidc_client_id", mode="after")
-    @classmethod
-    def _has_callback(cls, value: str, info: ValidationInfo) -> str:
-        if value and info.data.get("public_url") == "":
-            raise ValueError("needs PUBLIC_URL too: callbacks are made from it")
-        if value and info.field_name == "oidc_client_id" and info.data.get("oidc_issuer") == "":
-            raise ValueError("needs OIDC_ISSUER too")
-        return value
-
-    @check("github_client_secret", "linuxdo_client_secret", "oidc_client_secret", mode="after")
-    @classmethod
-    def _goes_with_id(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        name = str(info.field_name).replace("secret", "id")
-        has_secret = bool(value and value.get_secret_value())
-        if name in info.data and has_secret != bool(info.data[name]):
-            raise ValueError(f"goes with {name.upper()}: set both, or neither")
-        return value
-
-    @check("openrouter_provision_key", "openrouter_api_keys", mode="after")
-    @classmethod
-    def _openrouter_keys(cls, value: Any) -> Any:
-        for key in value if isinstance(value, tuple) else filter(None, [value]):
-            if not OPENROUTER_KEY.fullmatch(key.get_secret_value()):
-                raise ValueError("does not look like an OpenRouter key (sk-or-v1-...)")
-        return value
-
-    @check("quota_soft_usd", mode="after")
-    @classmethod
-    def _below_the_quota(cls, value: float | None, info: ValidationInfo) -> float | None:
-        limit = info.data.get("quota_usd")
-        if value is not None and limit is not None and value > limit:
-            raise ValueError("must not be above QUOTA_USD: no call would ever get that far")
-        return value
-
-    @check("quota_recovery", mode="after")
-    @classmethod
-    def _steady(cls, value: str, info: ValidationInfo) -> str:
-        if value == "steady" and (info.data.get("quota_usd") is None or info.data.get("quota_period") == "none"):
-            raise ValueError("can be steady only with QUOTA_USD and a QUOTA_PERIOD other than none")
-        return value
-
-    @check("key_rotation_interval_hours", mode="after")
-    @classmethod
-    def _renewed_before_expiry(cls, value: float, info: ValidationInfo) -> float:
-        lifetime = info.data.get("key_lifetime_hours")
-        if lifetime is not None and value + 1 > lifetime:
-            raise ValueError("must be at least one hour shorter than KEY_LIFETIME_HOURS: keys would expire in use")
-        return value
+    # In this order for each field: the first complaint is the one that is reported.
+    _is_strong = check("secret_key", "encryption_key", "admin_token")(checks.strong_secret)
+    _are_strong = check("accepted_secret_keys")(checks.strong_secrets)
+    _is_fernet = check("encryption_key")(checks.fernet_keys)
+    _is_there = check("secret_key", "encryption_key")(rules.required_in_production)
+    _no_debug = check("flask_debug")(rules.off_in_production)
+    _db_password = check("db_password")(rules.database_password)
+    _database_url = check("database_url")(rules.database_url)
+    _url = check("app_hostname", "openrouter_api_url")(rules.url)
+    _sign_on_url = check("public_url", "github_url", "github_api_url", "linuxdo_url", "oidc_issuer")(rules.sign_on_url)
+    _free_name = check("oidc_name")(checks.provider_name)
+    _has_callback = check("github_client_id", "linuxdo_client_id", "oidc_client_id")(rules.has_callback)
+    _has_id = check("github_client_secret", "linuxdo_client_secret", "oidc_client_secret")(rules.goes_with_id)
+    _is_key = check("openrouter_provision_key", "openrouter_api_keys")(checks.openrouter_keys)
+    _soft = check("quota_soft_usd")(rules.below_the_quota)
+    _steady = check("quota_recovery")(rules.steady_recovery)
+    _renewal = check("key_rotation_interval_hours")(rules.renewed_before_expiry)
 
     @property
     def production(self) -> bool:

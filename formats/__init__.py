@@ -1,1 +1,13 @@
-"""."""
+"""The formats in which models are called; everything that differs between them stands here.
+
+    registry.py       the five, by the names of scopes
+    body.py           what the gateway reads of a call's body
+    named_models.py   models that a body calls by plugins, tools and presets
+    chat.py           a format's rules: kinds of events, ends, usage, and how a stream's error event is made
+    messages.py       Anthropic's, where it differs from chat.py
+    responses.py      OpenAI's Responses, likewise
+    event_stream.py   events as they pass: usage, errors, end
+    usage_block.py    what an answer cost, digit by digit
+
+Up: body.py. Down: event_stream.py asks chat.py, or its sibling, about each event, and notes its usage_block.
+"""

@@ -16,7 +16,8 @@ from formats import body
 from formats.body import CallBody
 from foundation import json_text
 from foundation.errors import AppError, UpstreamFailed
-from upstream.refusals import Refusal, clean, refusal_in, status_of_word, told
+from upstream.disclosure import clean, told
+from upstream.refusals import Refusal, refusal_in, status_of_word
 
 Json = dict[str, Any]
 

@@ -9,7 +9,8 @@ from formats import body
 from formats.chat import SHARED_HEADERS, ModelApi, by_variable, named_event, status_of, unexplained
 from foundation import json_text
 from foundation.errors import AppError
-from upstream.refusals import Refusal, classify, clean
+from upstream.disclosure import clean
+from upstream.refusals import Refusal, classify
 
 Json = dict[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 from formats import body
 from formats.chat import ModelApi, named_event, status_of, unexplained
 from foundation.errors import AppError
-from upstream.refusals import Refusal, classify, clean, clean_error
+from upstream.disclosure import clean, clean_error
+from upstream.refusals import Refusal, classify
 
 Json = dict[str, Any]
 

@@ -23,7 +23,7 @@ from foundation.errors import Busy
 ARGON2_TIME_COST, ARGON2_MEMORY_KIB, ARGON2_PARALLELISM = 2, 19456, 1
 
 
-class WrongKey(Exception):
+class WrongDerivedKey(Exception):
     """The derived key is not the one that was registered."""
 
 
@@ -72,7 +72,7 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-class KeyHasher:
+class DerivedKeyHasher:
     """Argon2id over derived keys, and over passwords to derive them, a bounded number at a time.
 
     Each hash of a key takes 19 MiB and about 25 ms of a core: unbounded, a few hundred logins at once would take the
@@ -109,14 +109,14 @@ class KeyHasher:
             return self._hasher.hash(derived_key)
 
     def verify(self, stored: str | None, derived_key: str) -> None:
-        """Check a key against its stored hash, or against nobody's. Raises WrongKey or Busy."""
+        """Check a key against its stored hash, or against nobody's. Raises WrongDerivedKey or Busy."""
         with self._permit():
             try:
                 self._hasher.verify(stored or self._nobody, derived_key)
             except (VerifyMismatchError, InvalidHashError):  # the latter of accounts that have no key
-                raise WrongKey from None
+                raise WrongDerivedKey from None
         if stored is None:
-            raise WrongKey
+            raise WrongDerivedKey
 
     def derive(
         self, password: str, salt: bytes, time_cost: int, memory_kib: int, parallelism: int, length: int

@@ -26,7 +26,8 @@ from foundation import json_text
 from foundation.deadline import Deadline, TimeIsUp
 from foundation.errors import AppError, UpstreamFailed, UpstreamTimeout
 from pool.choice import PoolKey
-from upstream.http import ConnectFailed, ConnectionLost, Exchange
+from upstream.connection import ConnectFailed, ConnectionLost
+from upstream.http import Exchange
 from upstream.refusals import Refusal
 
 # A plain body up to this size is held until it is whole and looked at: if it breaks off, or is an error, the client's

@@ -36,7 +36,7 @@ class Attempts:
     """The attempts at one call: openrouter_proxy makes them, each with the key that is next here. Every key is told how
     it went, if that became known, and released once.
 
-        next_key ──> begin ──┬─> succeeded
+        next_key ──> begin ──┬─> note_success
            └─────────────────┴─ may_retry_...: there is another key, so that this one can end
 
     stream: whether a stream was asked for. deadline: the call's. free, sticky, owner: for `ApiKeyManager.pick`.
@@ -98,16 +98,16 @@ class Attempts:
         """Those signs of life, to be passed on now; b"" if there are none."""
         return self.current.take_blank() if self.current and self.has_blank else b""
 
-    def succeeded(self, attempt: Attempt) -> None:
+    def note_success(self, attempt: Attempt) -> None:
         """The attempt has content: its answer is the call's."""
         attempt.kind = "answered"
-        self._keys.succeeded(attempt.key)
+        self._keys.note_success(attempt.key)
 
     def may_retry_without_answer(self, attempt: Attempt, failure: NoAnswer) -> bool:
         """True if another attempt is to be made."""
         attempt.kind = failure.kind
         if failure.kind == "unreachable":
-            self._keys.unreachable(attempt.key)
+            self._keys.note_unreachable(attempt.key)
         fields = {"key": attempt.key.name, "kind": failure.kind, "reason": str(failure)}
         event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
         self._lost += failure.kind == "lost"
@@ -117,7 +117,7 @@ class Attempts:
         """True if another attempt is to be made. Raises AppError if the call's answer is ours to word."""
         row = note_refusal(self._request_id, attempt.key, refusal)
         attempt.kind = row.name
-        self._keys.refused(attempt.key, refusal, row)
+        self._keys.note_refusal(attempt.key, refusal, row)
         if row.other is Other.NONE:
             return False
         servers_fault = refusal.status >= 500 or refusal.status == 408

@@ -55,9 +55,9 @@ class Keys(Protocol):
         owner: int | None = None,
         choice: UpstreamChoice | None = None,
     ) -> PoolKey: ...
-    def succeeded(self, key: PoolKey) -> None: ...
-    def refused(self, key: PoolKey, refusal: Refusal, row: Row) -> None: ...
-    def unreachable(self, key: PoolKey) -> None: ...
+    def note_success(self, key: PoolKey) -> None: ...
+    def note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None: ...
+    def note_unreachable(self, key: PoolKey) -> None: ...
     def release(self, key: PoolKey) -> None: ...
 
 
@@ -182,7 +182,7 @@ class UpstreamKey:
             return PaymentRequired(f"The service has run out of credit at the upstream {self._name}")
         return Busy(f"The upstream {self._name} does not work at present; try again shortly", wait)
 
-    def succeeded(self, key: PoolKey) -> None:
+    def note_success(self, key: PoolKey) -> None:
         """Learn that a call was answered."""
         if self._away or isinstance(key, Trial):
             with self._lock:
@@ -190,7 +190,7 @@ class UpstreamKey:
                 if isinstance(key, Trial):
                     self._key.rest.close()
 
-    def refused(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
+    def note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
         """Learn from a refusal; only what is about our key or its account lets it rest."""
         self._away = 0
         if row.hits is Hits.NOTHING or row.lasts is Lasts.RELOAD:
@@ -203,7 +203,7 @@ class UpstreamKey:
         """How it is, as health_told says."""
         return health_told(self._key.rest, self._clock)
 
-    def unreachable(self, key: PoolKey) -> None:
+    def note_unreachable(self, key: PoolKey) -> None:
         """Learn that there was no connection. Some in a row let it rest, so that calls don't wait for nothing."""
         self._away += 1
         if self._away >= AWAY_TIMES:

@@ -18,7 +18,7 @@ from formats.event_stream import KEEPALIVE, EventStream
 from foundation.deadline import Deadline, NothingYet, TimeIsUp
 from foundation.errors import AppError, ServiceFault
 from gateway.attempt import Attempt, Form, broken
-from upstream.http import ConnectionLost
+from upstream.connection import ConnectionLost
 from upstream.refusals import Refusal
 
 log = logging.getLogger("proxy")

@@ -15,6 +15,10 @@ from foundation.errors import BadRequest
 
 HEADER_TEXT = re.compile(r"[\x20-\x7e]{1,1024}")
 SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
+# What is logged as a model: OpenRouter's names all have a slash, which keys, tokens and most other texts have not.
+MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
+# Other upstreams' names need none; keys and tokens are longer, or begin like these.
+OTHER_MODEL_NAME = re.compile(MODEL_NAME.pattern + r"|(?!sk-|or_|eyJ)[A-Za-z0-9@~._:+-]{1,48}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,9 @@ def forwarded_headers(api: ModelApi, environ: dict[str, Any]) -> bytes:
                 raise BadRequest(f"The header {name} must be 1 to 1024 printable ASCII characters")
             lines += f"{name}: {value}\r\n"
     return lines.encode("ascii")
+
+
+def model_to_log(model: str, is_openrouters: bool) -> str:
+    """What is written down as a call's model: "" for a text that may be a key or a token in the wrong place."""
+    is_name = MODEL_NAME if is_openrouters else OTHER_MODEL_NAME
+    return model if is_name.fullmatch(model) else ""

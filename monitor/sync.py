@@ -1,4 +1,4 @@
-"""Asks OpenRouter about personal keys: when one is brought, when its owner wants to know, and every hour by itself.
+"""Asks OpenRouter about watched keys: when one is brought, when its owner wants to know, and every hour by itself.
 
 The hourly round runs in a thread of every process that serves, and not of the key rotation, which only those have who
 have a management key: claims keep them apart. A round asks a few keys and pauses, so that however many are due,
@@ -14,7 +14,7 @@ import threading
 from foundation.crypto import SealBroken
 from foundation.errors import BadRequest, Busy
 from foundation.logs import event
-from monitor.watched_keys import Claim, PersonalKey, PersonalKeys
+from monitor.watched_keys import Claim, WatchedKey, WatchedKeys
 from replicas.repeating import repeat
 from upstream.http import UpstreamHttp, authorization_of
 from upstream.openrouter.key_facts import KeyAccount, ask
@@ -31,20 +31,20 @@ NOT_UNDERSTOOD = "OpenRouter's answer could not be understood"
 NO_ANSWER = "OpenRouter did not answer"
 
 
-class PersonalKeySync:
-    """What is done with personal keys that takes OpenRouter's word. keys: their rows, for what doesn't."""
+class WatchedKeySync:
+    """What is done with watched keys that takes OpenRouter's word. keys: their rows, for what doesn't."""
 
-    def __init__(self, keys: PersonalKeys, upstream: UpstreamHttp) -> None:
+    def __init__(self, keys: WatchedKeys, upstream: UpstreamHttp) -> None:
         self.keys = keys
         self._upstream = upstream
 
     # ── for their owners
 
-    def add(self, user_id: int, name: str, text: str) -> PersonalKey:
+    def add(self, user_id: int, name: str, text: str) -> WatchedKey:
         """Take in a key. Raises BadRequest, Conflict, and Busy while OpenRouter can't be asked: nothing is stored."""
         return self.keys.add(user_id, name, text, self._check(text))
 
-    def change(self, key_id: int, user_id: int, name: str, text: str | None) -> tuple[PersonalKey, bool]:
+    def change(self, key_id: int, user_id: int, name: str, text: str | None) -> tuple[WatchedKey, bool]:
         """Rename a key and, with another text, replace it; returns it, and whether it was replaced.
 
         Raises NotFound, Forbidden and what `add` raises.
@@ -65,7 +65,7 @@ class PersonalKeySync:
             raise BadRequest("This is a management key, which can make other keys; give one for calling models")
         return told
 
-    def sync_now(self, key_id: int, user_id: int) -> PersonalKey:
+    def sync_now(self, key_id: int, user_id: int) -> WatchedKey:
         """Ask about a key at once; what comes of it is in the key. Raises NotFound, Forbidden, TooManyRequests."""
         self._ask(self.keys.claim_own(key_id, user_id))
         return self.keys.get(key_id, user_id)

@@ -22,10 +22,10 @@ from foundation.clock import Clock
 from foundation.crypto import Envelopes, SealBroken, same, sha256_hex
 from foundation.errors import BadRequest, Conflict, Forbidden, NotFound, TooManyRequests
 from foundation.money import usd
-from pool.keys import KeySource
-from tables import api_keys, users
-from tables import personal_key_days as days
-from tables import personal_keys as table
+from pool.life import PoolKeySource
+from tables import pool_keys, users
+from tables import watched_key_days as days
+from tables import watched_keys as table
 from upstream.openrouter.key_facts import KeyAccount
 from vault.hashed import check_name
 
@@ -34,10 +34,10 @@ ONE_DAY = timedelta(days=1)
 CLAIM = timedelta(minutes=5)  # longer than any question: after a crash another process asks then
 ASK_AGAIN = timedelta(minutes=1)
 # Whose keys carry calls of this service. A user's connected key may be watched too: it is theirs.
-OF_THE_POOL = KeySource.MINTED, KeySource.ENVIRONMENT, KeySource.OPERATOR, KeySource.UNKNOWN
+OF_THE_POOL = PoolKeySource.MINTED, PoolKeySource.ENVIRONMENT, PoolKeySource.OPERATOR, PoolKeySource.UNKNOWN
 
 
-class PersonalKeyState(StrEnum):
+class WatchedKeyState(StrEnum):
     """suspect: OpenRouter has refused the key once, which it also does by mistake; refused: twice in a row."""
 
     VALID = "valid"
@@ -46,7 +46,7 @@ class PersonalKeyState(StrEnum):
 
 
 @dataclass(frozen=True)
-class PersonalKey:
+class WatchedKey:
     """A key as its owner sees it: everything but its text. Money in nano-dollars; None means no limit, or unknown.
 
     asked_at: the latest question to OpenRouter. checked_at: its latest answer on whether it accepts the key.
@@ -57,7 +57,7 @@ class PersonalKey:
     user_id: int
     name: str
     api_key_hint: str
-    state: PersonalKeyState
+    state: WatchedKeyState
     created_at: datetime
     updated_at: datetime
     asked_at: datetime
@@ -83,7 +83,7 @@ class PersonalKey:
 class Claim:
     """The right to ask about a key, and to write what was answered while no later claim was made."""
 
-    key: PersonalKey
+    key: WatchedKey
     api_key: str | None
     api_key_hash: str
 
@@ -93,10 +93,10 @@ class Claim:
         return sa.and_(table.c.id == self.key.id, table.c.asked_at == self.key.asked_at)
 
 
-COLUMNS = [table.c[name] for name in PersonalKey.__dataclass_fields__]
+COLUMNS = [table.c[name] for name in WatchedKey.__dataclass_fields__]
 
 
-class PersonalKeys:
+class WatchedKeys:
     """The keys in the database. clock: one for all processes."""
 
     def __init__(self, db: Database, envelopes: Envelopes, clock: Clock, config: Config) -> None:
@@ -108,28 +108,28 @@ class PersonalKeys:
 
     # ── what their owners do
 
-    def page(self, user_id: int, page: int, page_size: int) -> tuple[list[PersonalKey], int]:
+    def page(self, user_id: int, page: int, page_size: int) -> tuple[list[WatchedKey], int]:
         """A page of a user's keys, newest first, and how many there are. page: from 1."""
         with self._db.reading() as tx:
             rows = tx.execute(_of_user(user_id).limit(page_size).offset((page - 1) * page_size)).all()
             return [_key(row) for row in rows], _count(tx, user_id)
 
-    def of_user(self, user_id: int) -> list[PersonalKey]:
+    def of_user(self, user_id: int) -> list[WatchedKey]:
         """All keys of a user, newest first."""
         with self._db.reading() as tx:
             return [_key(row) for row in tx.execute(_of_user(user_id))]
 
-    def get(self, key_id: int, user_id: int) -> PersonalKey:
+    def get(self, key_id: int, user_id: int) -> WatchedKey:
         """A user's key. Raises NotFound, and Forbidden for somebody else's."""
         with self._db.reading() as tx:
             return _key(_owned(tx, sa.select(*COLUMNS), key_id, user_id))
 
-    def add(self, user_id: int, name: str, text: str, told: KeyAccount) -> PersonalKey:
+    def add(self, user_id: int, name: str, text: str, told: KeyAccount) -> WatchedKey:
         """Take in a key that OpenRouter accepts. Raises BadRequest, Conflict."""
         now = self._clock.now()
         values = {"user_id": user_id, "name": check_name(name), "created_at": now, "updated_at": now}
 
-        def insert(tx: Transaction) -> PersonalKey:
+        def insert(tx: Transaction) -> WatchedKey:
             _lock(tx, user_id)
             if _count(tx, user_id) >= self._most:
                 raise Conflict(f"You have {self._most} keys here, which is the most; remove one that you don't need")
@@ -139,7 +139,7 @@ class PersonalKeys:
 
         return self._db.transact(insert)
 
-    def change(self, key_id: int, user_id: int, name: str, new: tuple[str, KeyAccount] | None = None) -> PersonalKey:
+    def change(self, key_id: int, user_id: int, name: str, new: tuple[str, KeyAccount] | None = None) -> WatchedKey:
         """Rename a key. new: another text in its place, and what OpenRouter says to that; the days stay.
 
         Raises NotFound, Forbidden, BadRequest, Conflict.
@@ -147,7 +147,7 @@ class PersonalKeys:
         now = self._clock.now()
         values: dict[str, object] = {"name": check_name(name), "updated_at": now}
 
-        def update(tx: Transaction) -> PersonalKey:
+        def update(tx: Transaction) -> WatchedKey:
             _lock(tx, user_id)
             _owned(tx, sa.select(table.c.user_id), key_id, user_id)
             if new:
@@ -180,7 +180,7 @@ class PersonalKeys:
         values = {"api_key_hash": sha256_hex(text), "api_key_hint": f"{text[:HINT_CHARACTERS]}****"}
         return values | {"asked_at": now} | self._synced(told, now)
 
-    def _fill(self, tx: Transaction, key_id: int, text: str, told: KeyAccount, now: datetime) -> PersonalKey:
+    def _fill(self, tx: Transaction, key_id: int, text: str, told: KeyAccount, now: datetime) -> WatchedKey:
         """Seal the text, which names the row, and note what the new key has cost today."""
         tx.execute(_of(key_id).values(api_key=self._envelopes.seal(table.name, "api_key", key_id, text)))
         _book(tx, key_id, now.date(), _part(told.usage_today_nano or 0, told.usage_nano or 0))
@@ -254,16 +254,16 @@ class PersonalKeys:
         self._db.transact(write)
 
     def _synced(self, told: KeyAccount, now: datetime) -> dict[str, object]:
-        values: dict[str, object] = {"state": PersonalKeyState.VALID, "checked_at": now, "synced_at": now}
+        values: dict[str, object] = {"state": WatchedKeyState.VALID, "checked_at": now, "synced_at": now}
         values |= {"next_sync_at": now + self._interval, "failures": 0, "last_error": None}
         return values | {name: getattr(told, name) for name in ("limit_nano", "remaining_nano", "usage_nano")}
 
-    def note_refused(self, claim: Claim, why: str) -> PersonalKeyState:
+    def note_refused(self, claim: Claim, why: str) -> WatchedKeyState:
         """OpenRouter does not accept the key. why: told to its owner. Returns the state that the key is in now."""
         now, before = self._clock.now(), claim.key.state
-        state = PersonalKeyState.SUSPECT if before is PersonalKeyState.VALID else PersonalKeyState.REFUSED
+        state = WatchedKeyState.SUSPECT if before is WatchedKeyState.VALID else WatchedKeyState.REFUSED
         # A refused key may work again, and is asked once a day.
-        pause = ONE_DAY if state is PersonalKeyState.REFUSED else self._pause(claim.key.failures)
+        pause = ONE_DAY if state is WatchedKeyState.REFUSED else self._pause(claim.key.failures)
         self._note(claim, {"state": state, "checked_at": now, "next_sync_at": now + pause, "last_error": why})
         return state
 
@@ -290,13 +290,13 @@ class PersonalKeys:
         names = "keys", "due", "failing"
         return [
             {"state": state.value} | dict(zip(names, found.get(state, (0, 0, 0)), strict=True))
-            for state in PersonalKeyState
+            for state in WatchedKeyState
         ]
 
 
-def _key(row: Any) -> PersonalKey:
-    fields = {name: getattr(row, name) for name in PersonalKey.__dataclass_fields__}
-    return PersonalKey(**fields | {"state": PersonalKeyState(row.state)})
+def _key(row: Any) -> WatchedKey:
+    fields = {name: getattr(row, name) for name in WatchedKey.__dataclass_fields__}
+    return WatchedKey(**fields | {"state": WatchedKeyState(row.state)})
 
 
 def _of_user(user_id: int) -> sa.Select[Any]:
@@ -329,8 +329,8 @@ def _count(tx: Transaction, user_id: int) -> int:
 
 def _check_hash(tx: Transaction, user_id: int, api_key_hash: str) -> None:
     """Raises BadRequest for a key of the service's own, Conflict for one that the user has here."""
-    in_pool = sa.and_(api_keys.c.api_key_hash == api_key_hash, api_keys.c.source.in_(OF_THE_POOL))
-    if tx.scalar(sa.select(api_keys.c.id).where(in_pool)) is not None:
+    in_pool = sa.and_(pool_keys.c.api_key_hash == api_key_hash, pool_keys.c.source.in_(OF_THE_POOL))
+    if tx.scalar(sa.select(pool_keys.c.id).where(in_pool)) is not None:
         raise BadRequest("This is a key of this service's own pool; give one of your own account")
     own = sa.and_(table.c.user_id == user_id, table.c.api_key_hash == api_key_hash)
     if (known := tx.scalar(sa.select(table.c.id).where(own))) is not None:

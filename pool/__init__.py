@@ -1,1 +1,18 @@
-"""."""
+"""OpenRouter keys that carry calls: what is stored of them, which may be used, and how they are renewed.
+api_key_manager.py at the root picks from them; key_rotation.py renews them.
+
+    life.py             the states of a pool key, from intent to deleted
+    keys.py             pool keys' rows, sealed: state, limits, owner, the moves between states
+    choice.py           keys arranged so that a pick is cheap
+    health.py           breakers, which keep a rest to its end; outages, in which no verdict counts
+    probe.py            asks GET /key about what rests
+    shared.py           the keys that all users share, in memory
+    dedicated.py        users' own keys, in memory
+    connected.py        users' own accounts at OpenRouter
+    overview.py         the pool as operators see it
+    rotation_plan.py    the steps of one pass; deletions are held back here while rows are doubtful
+    rotation_steps.py   what each step does, in an order that survives a crash
+
+To a call: keys.py -> choice.py -> a PoolKey; its end -> health.py, where its rest is kept -> probe.py.
+In a rotation: rows and OpenRouter's list -> rotation_plan.py -> rotation_steps.py -> keys.py.
+"""

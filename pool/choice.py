@@ -16,7 +16,8 @@ from datetime import timedelta
 
 from foundation.logs import event
 from pool.health import Account, Breaker, Questions
-from pool.keys import KeyRow, KeySource, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeyRow, PoolKeySource
 from upstream.http import authorization_of
 
 log = logging.getLogger("pool")
@@ -96,17 +97,17 @@ class PoolKey:
         return f"<PoolKey {self.id}>"
 
 
-def load(store: PoolKeys, rows: Sequence[KeyRow], known: Mapping[int, PoolKey]) -> list[tuple[KeyRow, PoolKey]]:
+def load(store: PoolKeys, rows: Sequence[PoolKeyRow], known: Mapping[int, PoolKey]) -> list[tuple[PoolKeyRow, PoolKey]]:
     """The keys of these rows, but for those whose text is damaged; `known` ones, by row id, stay the same objects."""
     texts = store.texts([row.id for row in rows if row.id not in known])
-    found: list[tuple[KeyRow, PoolKey]] = []
+    found: list[tuple[PoolKeyRow, PoolKey]] = []
     for row in rows:
         key, text = known.get(row.id), texts.get(row.id)
         if key is None and isinstance(text, str):
             expires_at = (row.expires_at - EXPIRY_MARGIN).timestamp() if row.expires_at else math.inf
             key = PoolKey(row.id, row.name, text, expires_at, row.owner_id)
             key.remaining_nano = row.remaining_nano
-            key.is_connected = row.source is KeySource.CONNECTED
+            key.is_connected = row.source is PoolKeySource.CONNECTED
             if row.account_id:
                 key.questions.end()  # what there is to ask of a healthy key is known
         if key:

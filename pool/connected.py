@@ -19,8 +19,8 @@ from foundation.crypto import SealBroken
 from foundation.errors import Conflict, NotFound
 from pool.keys import PoolKeys
 from replicas.revisions import bump
-from tables import api_keys
 from tables import openrouter_accounts as table
+from tables import pool_keys
 from upstream.openrouter.account_api import AccountApi
 from upstream.openrouter.key_facts import KeyAccount
 
@@ -83,7 +83,7 @@ class ConnectedAccounts:
         values: dict[str, Any] = {"user_id": user_id, "method": method, "connected_at": self._clock.now()}
 
         def replace(tx: Transaction) -> None:
-            bump(tx, api_keys.name)  # first: of a user's parallel connections each sees the one before
+            bump(tx, pool_keys.name)  # first: of a user's parallel connections each sees the one before
             self._drop(tx, user_id)
             key_id = self._keys.add_connected(tx, user_id, text, told.account_id if told else None)
             tx.execute(table.insert().values(values | {"pool_key_id": key_id} | self._told(told)))
@@ -100,7 +100,7 @@ class ConnectedAccounts:
         """Overwrite the user's key; False if there was none."""
 
         def drop(tx: Transaction) -> bool:
-            bump(tx, api_keys.name)
+            bump(tx, pool_keys.name)
             return self._drop(tx, user_id)
 
         return self._db.transact(drop)

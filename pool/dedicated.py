@@ -6,14 +6,18 @@ user's first call in a process is the only one that waits for the database.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 
 from db import DatabaseError
 from foundation.clock import Clock
-from foundation.errors import AppError, Busy, PaymentRequired, UpstreamFailed
+from foundation.errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed
 from pool.choice import PoolKey, load
-from pool.keys import KeyRow, PoolKeys
+from pool.health import SPENT, SUSPECT
+from pool.keys import PoolKeys
+from pool.life import PoolKeyRow
+from pool.shared import out_of_credit
 from upstream.refusals import Lasts, Refusal, Row
 
 # Users whose key, or its absence, is kept; about 1 kB each. Every reload looks all of them up.
@@ -26,7 +30,7 @@ class DedicatedKeys:
     """By user. lock: the pool's, which guards what changes in keys. join: gives a new key the health of its account."""
 
     def __init__(
-        self, store: PoolKeys, clock: Clock, lock: threading.Lock, join: Callable[[PoolKey, KeyRow], None]
+        self, store: PoolKeys, clock: Clock, lock: threading.Lock, join: Callable[[PoolKey, PoolKeyRow], None]
     ) -> None:
         self._store = store
         self._clock = clock
@@ -83,7 +87,7 @@ class DedicatedKeys:
             key.is_in_pool = bool(key.in_flight)  # a call that is just about to take one looks again
         self._keys = kept
 
-    def reload(self, leaving: Mapping[int, PoolKey]) -> tuple[list[tuple[KeyRow, PoolKey]], list[PoolKey]]:
+    def reload(self, leaving: Mapping[int, PoolKey]) -> tuple[list[tuple[PoolKeyRow, PoolKey]], list[PoolKey]]:
         """Read the keys of all users in memory anew: those in use with their rows, and those that are no more.
 
         leaving: keys that were in use once and still carry calls, by row id. Raises DatabaseError.
@@ -103,9 +107,21 @@ class DedicatedKeys:
         return found, [key for key in before.values() if key.id not in used]
 
 
-def out_of_credit() -> PaymentRequired:
-    """What users are told when the operator's account does not pay."""
-    return PaymentRequired("The service has run out of OpenRouter credit; its operator has to add some")
+def no_own_key(key: PoolKey, free: bool, now: float) -> AppError:
+    """Why a call does not get its user's own key, which is there. free: for a model that costs nothing."""
+    shut = [breaker for breaker in key.breakers(free) if not breaker.lets(now)]
+    if not shut:
+        return TooManyRequests("Your own OpenRouter key has too many calls to carry; try again shortly", 1)
+    longest = max(shut, key=lambda breaker: breaker.until)
+    if longest is key.rest and longest.reason in SPENT:
+        return own_key_is_spent()
+    if key.is_connected and longest.reason in SUSPECT:
+        return account_key_refused()
+    if longest.status == 402:
+        return account_is_spent() if key.is_connected else out_of_credit()
+    back_at = longest.until if longest.until < math.inf else key.questions.at
+    wait = math.ceil(min(max(back_at - now, 1), 60))
+    return TooManyRequests("Your own OpenRouter key is resting; try again shortly", wait)
 
 
 def own_key_is_spent() -> PaymentRequired:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from foundation.clock import Clock
+from upstream.refusals import ROWS, Hits, Lasts
 
 MAX_REST_SECONDS = 900.0  # how far the back-off of repeated failures goes; what OpenRouter asks for may be longer
 FIRST_ASK_SECONDS = 5.0
@@ -24,6 +25,10 @@ OUTAGE_WINDOW_SECONDS = 60.0
 OUTAGE_MIN_KEYS = 3
 # How long ago a call may have succeeded to say that OpenRouter does not refuse everybody.
 OUTAGE_SUCCESS_SECONDS = 10.0
+
+# Reasons of rests, by their rows' names: of keys that GET /key has to accept again, and of those whose limit is spent.
+SUSPECT = frozenset(row.name for row in ROWS if row.lasts is Lasts.CONFIRMED)
+SPENT = frozenset(row.name for row in ROWS if row.lasts is Lasts.RESET and row.hits is Hits.KEY)
 
 
 class Breaker:
@@ -133,12 +138,12 @@ class Outage:
         self._refused: dict[int, float] = {}
         self._succeeded_at = -math.inf
 
-    def refused(self, key_id: int, known: int, now: float) -> None:
+    def note_refused(self, key_id: int, known: int, now: float) -> None:
         """A call with this key got a 401."""
         self._refused[key_id] = now
         self.look(known, now)
 
-    def succeeded(self, key_id: int, known: int, now: float) -> None:
+    def note_success(self, key_id: int, known: int, now: float) -> None:
         """A call with this key was taken during the outage."""
         self._refused.pop(key_id, None)
         self._succeeded_at = now
@@ -148,7 +153,7 @@ class Outage:
         """True if other calls succeed: a key that GET /key then refuses is no victim of an outage."""
         return now - self._succeeded_at < OUTAGE_SUCCESS_SECONDS
 
-    def convicted(self, key_id: int, known: int, now: float) -> None:
+    def note_convicted(self, key_id: int, known: int, now: float) -> None:
         """This key is out for a reason of its own."""
         self._refused.pop(key_id, None)
         self.look(known, now)

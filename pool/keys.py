@@ -1,22 +1,12 @@
-"""The pool's rows: each key encrypted, with its state, limits and account, and the moves from one state to the next.
+"""The pool's rows in the database: each key encrypted, beside what is known of it, and all that changes one.
 
-    intent ──> stored ──> active ──> draining ──> disabled ──> deleted
-       └─> abandoned <─┘    └──> dead            quarantined ──┘
-
-`intent` is written before OpenRouter is asked for the key, so that a crash in between leaves a name to look for;
-`stored` has the key's text; only `active` and `enabled` rows are picked; `draining` ones finish what they carry;
-`disabled` ones no longer work and wait to be deleted. `abandoned` never worked here, `dead` vanished at OpenRouter.
-`quarantined` is a row whose text is damaged, or a key with our name that no row knew. No row is ever removed: its name
-and hash are what tells our keys from others', and the ledger names rows by their ids. Only users' connected keys lose
-their hash in the end: those are none of ours, and may be connected again.
+What a row says, and from which state to which it moves, is in pool/life.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -26,9 +16,10 @@ from db import Database, Duplicate, Transaction, inserted_id
 from foundation.clock import Clock
 from foundation.crypto import Envelopes, SealBroken, new_id, same, sha256_hex
 from foundation.errors import NotFound
+from pool.life import BEFORE, WITHOUT_TEXT, PoolKeyRow, PoolKeySource, PoolKeyState
 from replicas.revisions import bump, current
-from tables import api_keys as table
 from tables import openrouter_accounts, users
+from tables import pool_keys as table
 from upstream.http import authorization_of
 
 T = TypeVar("T")
@@ -39,80 +30,12 @@ Whose = int | str
 ROWS_AT_ONCE = 1000  # ids in one statement: SQLite takes no more than 32,766
 
 
-class KeyState(StrEnum):
-    """Where a key is in its life."""
-
-    INTENT = "intent"
-    STORED = "stored"
-    ACTIVE = "active"
-    DRAINING = "draining"
-    DISABLED = "disabled"
-    DELETED = "deleted"
-    ABANDONED = "abandoned"
-    DEAD = "dead"
-    QUARANTINED = "quarantined"
-
-
-# From where each state is reached; a move that does not start there changes nothing.
-BEFORE = {
-    KeyState.DISABLED: {KeyState.DRAINING},
-    KeyState.DELETED: {KeyState.DISABLED, KeyState.DRAINING, KeyState.QUARANTINED},
-    KeyState.ABANDONED: {KeyState.INTENT, KeyState.STORED},
-    KeyState.DEAD: {KeyState.STORED, KeyState.ACTIVE},
-    KeyState.QUARANTINED: {KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING},
-}
-WITHOUT_TEXT = {KeyState.DELETED, KeyState.ABANDONED, KeyState.DEAD}
-
-
-class KeySource(StrEnum):
-    """Who brought a key into the pool.
-
-    Minted ones are disabled and deleted at OpenRouter in the end; so are unknown ones, which bear our name but no row
-    knew them. Those that people brought are theirs; a connected one is of its owner's own account, which pays for it.
-    """
-
-    MINTED = "minted"
-    ENVIRONMENT = "environment"
-    OPERATOR = "operator"
-    UNKNOWN = "unknown"
-    CONNECTED = "connected"
-
-
 class KeyAlreadyKnown(Exception):
     """The pool has, or once had, this key or this name."""
 
 
 class MoveRefused(Exception):
     """The key is not in a state from which it could move there."""
-
-
-@dataclass(frozen=True)
-class KeyRow:
-    """A key as operators see it: everything but its text. Money in nano-dollars; None means no limit, or unknown.
-
-    owner_id: the user whose own key this is; None for the keys that all share.
-    """
-
-    id: int
-    name: str
-    state: KeyState
-    source: KeySource
-    api_key_hash: str | None
-    enabled: bool
-    expires_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    last_used: datetime | None
-    use_count: int
-    account_id: str | None
-    limit_nano: int | None
-    remaining_nano: int | None
-    usage_nano: int | None
-    replaces_id: int | None
-    renew_at: datetime | None
-    drain_until: datetime | None
-    drain_revision: int | None
-    owner_id: int | None
 
 
 def _unguarded(_tx: Transaction) -> None:
@@ -126,7 +49,7 @@ def _owned_by(whose: Whose) -> sa.ColumnElement[bool]:
 
 
 def _columns() -> sa.Select[Any]:
-    return sa.select(*(table.c[name] for name in KeyRow.__dataclass_fields__))
+    return sa.select(*(table.c[name] for name in PoolKeyRow.__dataclass_fields__))
 
 
 def _batches(ids: Collection[int]) -> Iterator[list[int]]:
@@ -134,13 +57,13 @@ def _batches(ids: Collection[int]) -> Iterator[list[int]]:
     yield from (ordered[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(ordered), ROWS_AT_ONCE))
 
 
-_IN_USE = sa.and_(table.c.state == KeyState.ACTIVE, table.c.enabled)
-_NOT_CONNECTED = table.c.source != KeySource.CONNECTED
+_IN_USE = sa.and_(table.c.state == PoolKeyState.ACTIVE, table.c.enabled)
+_NOT_CONNECTED = table.c.source != PoolKeySource.CONNECTED
 
 
 def connected_key_of(owner_id: int) -> sa.ColumnElement[bool]:
     """What is true of a key that a user has, or had, connected."""
-    return sa.and_(table.c.owner_id == owner_id, table.c.source == KeySource.CONNECTED)
+    return sa.and_(table.c.owner_id == owner_id, table.c.source == PoolKeySource.CONNECTED)
 
 
 class PoolKeys:
@@ -157,15 +80,15 @@ class PoolKeys:
         self._clock = clock
         self._guard = guard
 
-    def rows(self, whose: Whose = ANYBODYS) -> list[KeyRow]:
+    def rows(self, whose: Whose = ANYBODYS) -> list[PoolKeyRow]:
         """All keys of these owners, oldest first."""
         return self._select(_columns().where(_owned_by(whose)).order_by(table.c.id))
 
-    def operated(self, whose: Whose = ANYBODYS) -> list[KeyRow]:
+    def operated(self, whose: Whose = ANYBODYS) -> list[PoolKeyRow]:
         """The same without users' connected keys: those that this service may renew, and has to account for."""
         return self._select(_columns().where(_owned_by(whose), _NOT_CONNECTED).order_by(table.c.id))
 
-    def page(self, whose: Whose, with_gone: bool, begin: int, size: int | None) -> tuple[list[KeyRow], int]:
+    def page(self, whose: Whose, with_gone: bool, begin: int, size: int | None) -> tuple[list[PoolKeyRow], int]:
         """A part of the keys, newest first, and how many there are in all. with_gone: those WITHOUT_TEXT too."""
         wanted = _owned_by(whose)
         if not with_gone:
@@ -174,19 +97,19 @@ class PoolKeys:
             total: int = tx.execute(sa.select(sa.func.count()).select_from(table).where(wanted)).scalar_one()
         return self._select(_columns().where(wanted).order_by(table.c.id.desc()).limit(size).offset(begin)), total
 
-    def in_use(self) -> list[KeyRow]:
+    def in_use(self) -> list[PoolKeyRow]:
         """The shared keys that may be picked, oldest first."""
         return self._select(_columns().where(_IN_USE, table.c.owner_id.is_(None)).order_by(table.c.id))
 
-    def dedicated(self, owner_ids: Collection[int]) -> dict[int, KeyRow]:
+    def dedicated(self, owner_ids: Collection[int]) -> dict[int, PoolKeyRow]:
         """The key that each of these users may use alone; nothing for those who have none.
 
         A connected one before a minted one; of two minted ones, the newer one.
         """
-        found: dict[int, KeyRow] = {}
+        found: dict[int, PoolKeyRow] = {}
         for ids in _batches(owner_ids):
             rows = self._select(_columns().where(_IN_USE, table.c.owner_id.in_(ids)).order_by(table.c.id))
-            rows.sort(key=lambda row: row.source is KeySource.CONNECTED)  # the last one stays
+            rows.sort(key=lambda row: row.source is PoolKeySource.CONNECTED)  # the last one stays
             found |= {row.owner_id: row for row in rows if row.owner_id is not None}
         return found
 
@@ -199,7 +122,7 @@ class PoolKeys:
 
     def lacking(self, count: int) -> list[int]:
         """Active users without a minted key of their own, nor one on its way: so many of them, low ids first."""
-        on_its_way = KeyState.INTENT, KeyState.STORED, KeyState.ACTIVE
+        on_its_way = PoolKeyState.INTENT, PoolKeyState.STORED, PoolKeyState.ACTIVE
         has_one = sa.exists().where(table.c.owner_id == users.c.id, table.c.state.in_(on_its_way), _NOT_CONNECTED)
         wanted = sa.and_(users.c.state == UserState.ACTIVE, ~has_one)
         with self._db.reading() as tx:
@@ -207,7 +130,7 @@ class PoolKeys:
 
     def owners(self, only_inactive: bool) -> set[int]:
         """Users who have a minted key of their own in use. only_inactive: those who may not call any more."""
-        wanted = sa.and_(table.c.owner_id.is_not(None), _NOT_CONNECTED, table.c.state == KeyState.ACTIVE)
+        wanted = sa.and_(table.c.owner_id.is_not(None), _NOT_CONNECTED, table.c.state == PoolKeyState.ACTIVE)
         query = sa.select(table.c.owner_id).where(wanted)
         if only_inactive:
             is_active = sa.exists().where(users.c.id == table.c.owner_id, users.c.state == UserState.ACTIVE)
@@ -215,11 +138,11 @@ class PoolKeys:
         with self._db.reading() as tx:
             return set(tx.scalars(query))
 
-    def _select(self, query: sa.Select[Any]) -> list[KeyRow]:
+    def _select(self, query: sa.Select[Any]) -> list[PoolKeyRow]:
         with self._db.reading() as tx:
             rows = tx.execute(query).all()
         # In the order of the columns: by name it would take three times as long, for thousands of rows at every reload.
-        return [KeyRow(row[0], row[1], KeyState(row[2]), KeySource(row[3]), *row[4:]) for row in rows]
+        return [PoolKeyRow(row[0], row[1], PoolKeyState(row[2]), PoolKeySource(row[3]), *row[4:]) for row in rows]
 
     def texts(self, row_ids: Collection[int]) -> dict[int, str | SealBroken]:
         """The texts of these keys, each checked against its hash at OpenRouter, or why it does not open."""
@@ -256,12 +179,12 @@ class PoolKeys:
 
     # ── new rows
 
-    def add(self, text: str, name: str, source: KeySource) -> int:
+    def add(self, text: str, name: str, source: PoolKeySource) -> int:
         """Put a key that already exists at OpenRouter into the pool, active at once. Raises KeyAlreadyKnown."""
 
         def insert(tx: Transaction) -> int:
-            row_id = self._insert(tx, name=name, source=source, state=KeyState.INTENT)
-            self._fill(tx, row_id, text, KeyState.ACTIVE)
+            row_id = self._insert(tx, name=name, source=source, state=PoolKeyState.INTENT)
+            self._fill(tx, row_id, text, PoolKeyState.ACTIVE)
             bump(tx, table.name)
             return row_id
 
@@ -280,12 +203,12 @@ class PoolKeys:
     ) -> int:
         """Write down that a key of this name is about to be created at OpenRouter; returns the row's id."""
         values: dict[str, object] = {"expires_at": expires_at, "limit_nano": limit_nano, "replaces_id": replaces_id}
-        values |= {"state": KeyState.INTENT, "source": KeySource.MINTED, "owner_id": owner_id}
+        values |= {"state": PoolKeyState.INTENT, "source": PoolKeySource.MINTED, "owner_id": owner_id}
         return self._transact(lambda tx: self._insert(tx, name=name, **values))
 
     def take_in_unknown(self, name: str, api_key_hash: str, usage_nano: int | None = None) -> int:
         """Write down a key that has our name at OpenRouter but no row here: quarantined. Raises KeyAlreadyKnown."""
-        values = {"state": KeyState.QUARANTINED, "source": KeySource.UNKNOWN, "api_key_hash": api_key_hash}
+        values = {"state": PoolKeyState.QUARANTINED, "source": PoolKeySource.UNKNOWN, "api_key_hash": api_key_hash}
         try:
             return self._transact(lambda tx: self._insert(tx, name=name, usage_nano=usage_nano, **values))
         except Duplicate:
@@ -300,31 +223,35 @@ class PoolKeys:
 
     def add_connected(self, tx: Transaction, owner_id: int, text: str, account_id: str | None) -> int:
         """Store a key of a user's own account, in use at once; returns the row's id. Duplicate for a known key."""
-        values: dict[str, object] = {"state": KeyState.INTENT, "source": KeySource.CONNECTED, "owner_id": owner_id}
+        values: dict[str, object] = {
+            "state": PoolKeyState.INTENT,
+            "source": PoolKeySource.CONNECTED,
+            "owner_id": owner_id,
+        }
         row_id = self._insert(tx, name=f"connected/{new_id()}", account_id=account_id, **values)
-        self._fill(tx, row_id, text, KeyState.ACTIVE)
+        self._fill(tx, row_id, text, PoolKeyState.ACTIVE)
         return row_id
 
     def drop_connected(self, tx: Transaction, row_id: int) -> None:
         """Overwrite a connected key, whatever its state."""
-        gone = {"state": KeyState.DELETED, "api_key": None, "api_key_hash": None, "updated_at": self._clock.now()}
-        wanted = sa.and_(table.c.id == row_id, table.c.source == KeySource.CONNECTED)
+        gone = {"state": PoolKeyState.DELETED, "api_key": None, "api_key_hash": None, "updated_at": self._clock.now()}
+        wanted = sa.and_(table.c.id == row_id, table.c.source == PoolKeySource.CONNECTED)
         tx.execute(table.update().where(wanted).values(gone))
 
     # ── moves
 
     def store(self, row_id: int, text: str) -> None:
         """Keep the text of a key that OpenRouter has just created: intent → stored. Raises MoveRefused."""
-        self._transact(lambda tx: self._fill(tx, row_id, text, KeyState.STORED))
+        self._transact(lambda tx: self._fill(tx, row_id, text, PoolKeyState.STORED))
 
-    def _fill(self, tx: Transaction, row_id: int, text: str, state: KeyState) -> None:
+    def _fill(self, tx: Transaction, row_id: int, text: str, state: PoolKeyState) -> None:
         values: dict[str, object] = {
             "api_key": self._envelopes.seal(table.name, "api_key", row_id, text),
             "api_key_hash": sha256_hex(text),
             "state": state,
             "updated_at": self._clock.now(),
         }
-        wanted = sa.and_(table.c.id == row_id, table.c.state == KeyState.INTENT)
+        wanted = sa.and_(table.c.id == row_id, table.c.state == PoolKeyState.INTENT)
         if not tx.execute(table.update().where(wanted).values(values)).rowcount:
             raise MoveRefused(f"row {row_id} is no intent any more")
 
@@ -332,10 +259,10 @@ class PoolKeys:
         """In one transaction: stored → active, and the key that it replaces active → draining. Raises MoveRefused."""
 
         def move(tx: Transaction) -> None:
-            self._move(tx, row_id, {KeyState.STORED}, {"state": KeyState.ACTIVE, "account_id": account_id})
+            self._move(tx, row_id, {PoolKeyState.STORED}, {"state": PoolKeyState.ACTIVE, "account_id": account_id})
             old_id = tx.scalar(sa.select(table.c.replaces_id).where(table.c.id == row_id))
             if old_id is not None:
-                wanted = sa.and_(table.c.id == old_id, table.c.state == KeyState.ACTIVE)
+                wanted = sa.and_(table.c.id == old_id, table.c.state == PoolKeyState.ACTIVE)
                 tx.execute(table.update().where(wanted).values(self._draining(tx, drain_until)))
             else:
                 bump(tx, table.name)
@@ -344,15 +271,15 @@ class PoolKeys:
 
     def drain(self, row_id: int, drain_until: datetime) -> None:
         """No new calls for this key: active → draining. Raises MoveRefused."""
-        self._transact(lambda tx: self._move(tx, row_id, {KeyState.ACTIVE}, self._draining(tx, drain_until)))
+        self._transact(lambda tx: self._move(tx, row_id, {PoolKeyState.ACTIVE}, self._draining(tx, drain_until)))
 
     def _draining(self, tx: Transaction, drain_until: datetime) -> dict[str, object]:
         bump(tx, table.name)  # first: the new revision is the one from which processes know
         revision = current(tx, table.name)
-        values = {"state": KeyState.DRAINING, "drain_until": drain_until, "drain_revision": revision}
+        values = {"state": PoolKeyState.DRAINING, "drain_until": drain_until, "drain_revision": revision}
         return values | {"updated_at": self._clock.now()}
 
-    def move(self, row_id: int, state: KeyState) -> None:
+    def move(self, row_id: int, state: PoolKeyState) -> None:
         """Change a key's state; processes follow within two seconds. The text of a key that is over is overwritten.
 
         Raises MoveRefused unless the row is in one of the states BEFORE this one.
@@ -365,7 +292,7 @@ class PoolKeys:
 
         self._transact(update)
 
-    def _move(self, tx: Transaction, row_id: int, before: set[KeyState], values: Mapping[str, object]) -> None:
+    def _move(self, tx: Transaction, row_id: int, before: set[PoolKeyState], values: Mapping[str, object]) -> None:
         wanted = sa.and_(table.c.id == row_id, table.c.state.in_(before))
         update = table.update().where(wanted).values({**values, "updated_at": self._clock.now()})
         if not tx.execute(update).rowcount:
@@ -379,17 +306,17 @@ class PoolKeys:
 
     def ask_renewal(self, name: str) -> None:
         """Let the rotation replace this key at its next pass. Raises NotFound unless it is a minted key in use."""
-        minted = sa.and_(table.c.source == KeySource.MINTED, table.c.state == KeyState.ACTIVE)
+        minted = sa.and_(table.c.source == PoolKeySource.MINTED, table.c.state == PoolKeyState.ACTIVE)
         self._change(name, {"renew_at": self._clock.now()}, minted, "minted key in use")
 
     def drop_foreign(self, prefix: str) -> list[str]:
         """Overwrite the texts of minted keys of other deployments: dead here, untouched at OpenRouter. Their names."""
-        foreign = [row for row in self.rows() if row.source is KeySource.MINTED and not row.name.startswith(prefix)]
+        foreign = [row for row in self.rows() if row.source is PoolKeySource.MINTED and not row.name.startswith(prefix)]
         dropped = [row for row in foreign if row.state not in WITHOUT_TEXT]
 
         def update(tx: Transaction) -> None:
             for row in dropped:
-                values = {"state": KeyState.DEAD, "api_key": None, "updated_at": self._clock.now()}
+                values = {"state": PoolKeyState.DEAD, "api_key": None, "updated_at": self._clock.now()}
                 tx.execute(table.update().where(table.c.id == row.id).values(values))
             bump(tx, table.name)
 

@@ -13,7 +13,8 @@ from typing import Any
 from db import Database
 from foundation.money import usd
 from pool.choice import EXPIRY_MARGIN
-from pool.keys import SHARED, KeyRow, KeyState, PoolKeys, Whose
+from pool.keys import SHARED, PoolKeys, Whose
+from pool.life import PoolKeyRow, PoolKeyState
 from replicas.processes import ProcessReport, reports
 from upstream.registry import Upstream
 
@@ -22,16 +23,16 @@ SILENT_AFTER = timedelta(seconds=30)
 SEVERITY = ("ok", "half-open", "resting", "suspect")
 RENEWAL_STEPS = ("asked for", "minting", "checking", "draining", "disabled")
 # By the new key's state until that is in use, then by the old one's.
-NEW_KEYS_STEP = {KeyState.INTENT: "minting", KeyState.STORED: "checking"}
-OLD_KEYS_STEP = {KeyState.DRAINING: "draining", KeyState.DISABLED: "disabled"}
+NEW_KEYS_STEP = {PoolKeyState.INTENT: "minting", PoolKeyState.STORED: "checking"}
+OLD_KEYS_STEP = {PoolKeyState.DRAINING: "draining", PoolKeyState.DISABLED: "disabled"}
 PICKED = {None, "ok", "half-open"}
 
 
 @dataclass(frozen=True)
-class KeyOverview:
+class PoolKeyOverview:
     """One key. health: the worst that any process reports, with its reason and its end; None if nobody reports."""
 
-    row: KeyRow
+    row: PoolKeyRow
     health: str | None
     reason: str | None
     until: str | None
@@ -64,7 +65,7 @@ class KeyOverview:
 class PoolOverview:
     """keys: the part asked for, newest first; total: how many there are. usable: how many shared keys calls may get."""
 
-    keys: list[KeyOverview]
+    keys: list[PoolKeyOverview]
     total: int
     usable: int
     processes: list[dict[str, Any]]
@@ -102,7 +103,7 @@ def pool_overview(
     )
 
 
-def renewals(rows: Sequence[KeyRow], now: datetime) -> list[dict[str, Any]]:
+def renewals(rows: Sequence[PoolKeyRow], now: datetime) -> list[dict[str, Any]]:
     """How far the renewals are that are under way: `old` and `new` name the keys, `step` is one of RENEWAL_STEPS.
 
     rows: all shared keys that are not gone. A renewal is over once the old key is gone.
@@ -111,7 +112,7 @@ def renewals(rows: Sequence[KeyRow], now: datetime) -> list[dict[str, Any]]:
     followed = {row.replaces_id for row in rows}
     found: list[dict[str, Any]] = []
     for row in rows:
-        if row.state is KeyState.ACTIVE and row.renew_at and row.renew_at <= now and row.id not in followed:
+        if row.state is PoolKeyState.ACTIVE and row.renew_at and row.renew_at <= now and row.id not in followed:
             found.append({"old": row.name, "new": None, "step": "asked for"})
         old = by_id.get(row.replaces_id) if row.replaces_id is not None else None
         if old and (step := NEW_KEYS_STEP.get(row.state) or OLD_KEYS_STEP.get(old.state)):
@@ -127,10 +128,10 @@ def upstream_overview(upstreams: Sequence[Upstream], db: Database, now: datetime
     return [upstream.to_dict() | one for upstream, one in zip(upstreams, told, strict=True)]
 
 
-def _merge(row: KeyRow, processes: list[ProcessReport], now: datetime) -> KeyOverview:
+def _merge(row: PoolKeyRow, processes: list[ProcessReport], now: datetime) -> PoolKeyOverview:
     in_flight = sum(process.keys.get(str(row.id), {}).get("in_flight", 0) for process in processes)
-    worst = _worst(str(row.id), row.state is KeyState.ACTIVE and row.enabled, processes, now)
-    return KeyOverview(row, worst.get("health"), worst.get("reason"), worst.get("until"), in_flight)
+    worst = _worst(str(row.id), row.state is PoolKeyState.ACTIVE and row.enabled, processes, now)
+    return PoolKeyOverview(row, worst.get("health"), worst.get("reason"), worst.get("until"), in_flight)
 
 
 def _worst(name: str, serves: bool, processes: Sequence[ProcessReport], now: datetime) -> dict[str, Any]:
@@ -152,10 +153,10 @@ def _is_silent(process: ProcessReport, now: datetime) -> bool:
     return process.beat_at < now - SILENT_AFTER
 
 
-def _is_usable(key: KeyOverview, now: datetime) -> bool:
+def _is_usable(key: PoolKeyOverview, now: datetime) -> bool:
     row = key.row
     lasts = row.expires_at is None or row.expires_at > now + EXPIRY_MARGIN
-    return row.state is KeyState.ACTIVE and row.enabled and lasts and key.health in PICKED
+    return row.state is PoolKeyState.ACTIVE and row.enabled and lasts and key.health in PICKED
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -24,12 +24,12 @@ class Suspects(Protocol):
     """The pool in memory, as far as it is asked and told here; `ApiKeyManager` says what each of these does."""
 
     def to_ask(self, most: int) -> list[PoolKey]: ...
-    def denied(self, key: PoolKey) -> None: ...
-    def unanswered(self, key: PoolKey) -> None: ...
-    def confirmed(self, key: PoolKey, remaining_nano: int | None) -> None: ...
+    def note_denied(self, key: PoolKey) -> None: ...
+    def note_unanswered(self, key: PoolKey) -> None: ...
+    def note_confirmed(self, key: PoolKey, remaining_nano: int | None) -> None: ...
 
 
-class KeyProbe:
+class PoolKeyProbe:
     """Runs in a thread of its own: an answer may take seconds."""
 
     def __init__(self, pool: Suspects, store: PoolKeys, upstream: UpstreamHttp) -> None:
@@ -49,12 +49,12 @@ class KeyProbe:
         for key in self._pool.to_ask(KEYS_AT_ONCE):
             status, told = ask(self._upstream, key.authorization)
             if status == 401:
-                self._pool.denied(key)
+                self._pool.note_denied(key)
             elif told is None:
-                self._pool.unanswered(key)
+                self._pool.note_unanswered(key)
             else:
                 self._note(key, told)
-                self._pool.confirmed(key, told.remaining_nano)
+                self._pool.note_confirmed(key, told.remaining_nano)
         if self._limits and time.monotonic() >= self._write_at:
             self._write()
 

@@ -30,7 +30,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from pool.choice import EXPIRY_MARGIN
-from pool.keys import KeyRow, KeySource, KeyState
+from pool.life import PoolKeyRow, PoolKeySource, PoolKeyState
 from upstream.openrouter.key_facts import RemoteKey
 
 MAX_TAKEN_IN = 3  # unknown keys in one pass: if it is us who are wrong, people have time to notice
@@ -80,7 +80,7 @@ class Step:
     """
 
     do: Do
-    row: KeyRow | None = None
+    row: PoolKeyRow | None = None
     remote: RemoteKey | None = None
     owner_id: int | None = None
     limit_nano: int | None = None
@@ -91,7 +91,7 @@ class Step:
         return self.row.owner_id if self.row else self.owner_id
 
     @property
-    def known_row(self) -> KeyRow:
+    def known_row(self) -> PoolKeyRow:
         """The row of a step that has one. Raises ValueError."""
         if self.row is None:
             raise ValueError(f"the plan gave no row to {self.do}")
@@ -144,9 +144,9 @@ class Situation:
     """
 
     now: datetime
-    rows: Sequence[KeyRow]
+    rows: Sequence[PoolKeyRow]
     remote: Sequence[RemoteKey]
-    in_use: Callable[[KeyRow], bool]
+    in_use: Callable[[PoolKeyRow], bool]
     unreadable: Collection[int]
     deletions_held_until: datetime | None
     prefix: str
@@ -155,13 +155,13 @@ class Situation:
     timing: Timing
     dedicated: Dedicated
 
-    def ours(self, *states: KeyState) -> list[KeyRow]:
+    def ours(self, *states: PoolKeyState) -> list[PoolKeyRow]:
         """Rows of keys that this deployment minted, or found under its name, oldest first."""
-        made = KeySource.MINTED, KeySource.UNKNOWN
+        made = PoolKeySource.MINTED, PoolKeySource.UNKNOWN
         mine = [row for row in self.rows if row.source in made and row.name.startswith(self.prefix)]
         return [row for row in mine if row.state in states]
 
-    def listed(self, row: KeyRow) -> RemoteKey | None:
+    def listed(self, row: PoolKeyRow) -> RemoteKey | None:
         """The row's key in OpenRouter's list: by its hash, or by its name while the hash is not known."""
         return self._by_hash.get(row.api_key_hash) if row.api_key_hash else self._by_name.get(row.name)
 
@@ -174,28 +174,28 @@ class Situation:
         return {key.name: key for key in self.remote}
 
     @cached_property
-    def usable(self) -> list[KeyRow]:
+    def usable(self) -> list[PoolKeyRow]:
         """Shared keys that gateways can pick for some time yet, oldest first. Those that people brought count too."""
         return [row for row in self._usable if row.owner_id is None]
 
     @cached_property
-    def own(self) -> dict[int, KeyRow]:
+    def own(self) -> dict[int, PoolKeyRow]:
         """By owner, the own key that gateways can pick for some time yet: the newest, if there are two."""
         withdrawn = self.dedicated.withdrawn
         owned = ((row.owner_id, row) for row in self._usable if row.owner_id not in withdrawn)
         return {owner_id: row for owner_id, row in owned if owner_id is not None}
 
     @cached_property
-    def _usable(self) -> list[KeyRow]:
-        rows = [row for row in self.rows if row.state is KeyState.ACTIVE and row.enabled]
+    def _usable(self) -> list[PoolKeyRow]:
+        rows = [row for row in self.rows if row.state is PoolKeyState.ACTIVE and row.enabled]
         rows = [row for row in rows if row.id not in self.unreadable]
         # Keys of other accounts are not listed.
         rows = [row for row in rows if (key := self.listed(row)) is None or not key.disabled]
         return [row for row in rows if row.expires_at is None or row.expires_at > self.now + EXPIRY_MARGIN]
 
-    def is_due(self, row: KeyRow) -> bool:
+    def is_due(self, row: PoolKeyRow) -> bool:
         """True for a key minted by this deployment that was asked to be renewed, or is old enough."""
-        if row.source is not KeySource.MINTED or not row.name.startswith(self.prefix):
+        if row.source is not PoolKeySource.MINTED or not row.name.startswith(self.prefix):
             return False
         age = self.now - row.created_at
         too_old = self.renew_after if row.owner_id is None else self.dedicated.renew_after
@@ -229,7 +229,7 @@ def _some_of_each(steps: Iterable[Step]) -> Iterator[Step]:
 
 def unknown_keys(at: Situation) -> list[RemoteKey]:
     """Keys with our prefix at OpenRouter that no row knows by its hash, nor as minted by its name."""
-    names = {row.name for row in at.rows if row.source is KeySource.MINTED}
+    names = {row.name for row in at.rows if row.source is PoolKeySource.MINTED}
     return [key for key in _without_row(at) if key.name.startswith(at.prefix) and key.name not in names]
 
 
@@ -242,44 +242,44 @@ def _unknown(at: Situation) -> Iterator[Step]:
     # A young one may be another rotator's, whose row was not there yet when we read the rows.
     old = [key for key in unknown_keys(at) if key.created_at <= at.now - at.timing.intent_min_age]
     yield from (Step(Do.TAKE_IN, remote=key) for key in sorted(old, key=lambda key: key.name)[:MAX_TAKEN_IN])
-    for row in at.ours(KeyState.QUARANTINED):
+    for row in at.ours(PoolKeyState.QUARANTINED):
         key = at.listed(row)
-        if row.source is KeySource.UNKNOWN and key is None:
+        if row.source is PoolKeySource.UNKNOWN and key is None:
             yield Step(Do.FORGET, row)
-        elif row.source is KeySource.UNKNOWN and key and not key.disabled:
+        elif row.source is PoolKeySource.UNKNOWN and key and not key.disabled:
             yield Step(Do.TAKE_IN, row, key)
-        elif row.source is KeySource.UNKNOWN and row.updated_at <= at.now - at.timing.unknown_delete_after:
+        elif row.source is PoolKeySource.UNKNOWN and row.updated_at <= at.now - at.timing.unknown_delete_after:
             yield Step(Do.DELETE, row, key)
 
 
 def _lost(at: Situation) -> Iterator[Step]:
-    for row in at.ours(KeyState.INTENT):
+    for row in at.ours(PoolKeyState.INTENT):
         if row.created_at <= at.now - at.timing.intent_min_age:
             yield Step(Do.ABANDON, row, at.listed(row))
-    for row in at.ours(KeyState.ABANDONED, KeyState.DEAD, KeyState.DELETED):
+    for row in at.ours(PoolKeyState.ABANDONED, PoolKeyState.DEAD, PoolKeyState.DELETED):
         if key := at.listed(row):
             yield Step(Do.SWEEP, row, key)
-    minted = [row for row in at.ours(*KeyState) if row.source is KeySource.MINTED]
+    minted = [row for row in at.ours(*PoolKeyState) if row.source is PoolKeySource.MINTED]
     whole = {row.name for row in minted if row.api_key_hash}
     yield from (Step(Do.SWEEP, remote=key) for key in _without_row(at) if key.name in whole)
 
 
 def _damaged(at: Situation) -> Iterator[Step]:
-    states = KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING
+    states = PoolKeyState.STORED, PoolKeyState.ACTIVE, PoolKeyState.DRAINING
     yield from (Step(Do.QUARANTINE, row) for row in at.rows if row.id in at.unreadable and row.state in states)
 
 
 def _missing(at: Situation) -> Iterator[Step]:
-    for row in at.ours(KeyState.ACTIVE, KeyState.STORED, KeyState.DRAINING):
+    for row in at.ours(PoolKeyState.ACTIVE, PoolKeyState.STORED, PoolKeyState.DRAINING):
         if row.id not in at.unreadable and at.listed(row) is None:
             yield Step(Do.CHECK_MISSING, row)
-    for row in at.ours(KeyState.DISABLED):  # which can't be asked, and has nothing to lose
+    for row in at.ours(PoolKeyState.DISABLED):  # which can't be asked, and has nothing to lose
         if at.listed(row) is None:
             yield Step(Do.FORGET, row)
 
 
 def _stored(at: Situation) -> Iterator[Step]:
-    for row in at.ours(KeyState.STORED):
+    for row in at.ours(PoolKeyState.STORED):
         key = at.listed(row)
         if row.id not in at.unreadable and key:
             yield Step(Do.ACTIVATE, row, key)
@@ -288,7 +288,7 @@ def _stored(at: Situation) -> Iterator[Step]:
 def _surplus(at: Situation) -> Iterator[Step]:
     """Active keys that nobody can use or have any more, and due ones without which the pool is still full."""
     needed = {row.id for row in (*at.usable, *at.own.values())} - {row.id for row in surplus_due(at)}
-    for row in at.ours(KeyState.ACTIVE):
+    for row in at.ours(PoolKeyState.ACTIVE):
         key = at.listed(row)
         # One that an operator has disabled stays until it is due.
         over = row.id not in needed and (row.enabled or at.is_due(row) or row.owner_id in at.dedicated.withdrawn)
@@ -296,26 +296,26 @@ def _surplus(at: Situation) -> Iterator[Step]:
             yield Step(Do.DRAIN, row, key)
 
 
-def surplus_due(at: Situation) -> list[KeyRow]:
+def surplus_due(at: Situation) -> list[PoolKeyRow]:
     """Keys that are due and need no successor. Those that are not due stay, however small POOL_SIZE has become."""
     too_many = max(len(at.usable) - at.pool_size, 0)
     return [row for row in at.usable if at.is_due(row)][:too_many]
 
 
 def _drained(at: Situation) -> Iterator[Step]:
-    for row in at.ours(KeyState.DRAINING):
+    for row in at.ours(PoolKeyState.DRAINING):
         key = at.listed(row)
         if key and row.drain_until and row.drain_until <= at.now and not at.in_use(row):
             yield Step(Do.DISABLE, row, key)
-    for row in at.ours(KeyState.DISABLED):
+    for row in at.ours(PoolKeyState.DISABLED):
         key = at.listed(row)
         if key and row.updated_at <= at.now - at.timing.delete_after:
             yield Step(Do.DELETE, row, key)
 
 
 def _mints(at: Situation) -> Iterator[Step]:
-    pending = [row for row in at.ours(KeyState.INTENT, KeyState.STORED) if row.owner_id is None]
-    stored = [row for row in pending if row.state is KeyState.STORED]
+    pending = [row for row in at.ours(PoolKeyState.INTENT, PoolKeyState.STORED) if row.owner_id is None]
+    stored = [row for row in pending if row.state is PoolKeyState.STORED]
     missing = at.pool_size - len(at.usable) - sum(row.replaces_id is None for row in stored)
     if len(pending) - len(stored) >= MAX_PENDING:
         return
@@ -328,19 +328,19 @@ def _mints(at: Situation) -> Iterator[Step]:
 
 def _dedicated_mints(at: Situation) -> Iterator[Step]:
     """For users who have no usable key, and for keys that are due. While one is on its way, no other."""
-    if len(at.ours(KeyState.INTENT)) >= MAX_PENDING:
+    if len(at.ours(PoolKeyState.INTENT)) >= MAX_PENDING:
         return
-    waiting = {row.owner_id for row in at.rows if row.state in {KeyState.INTENT, KeyState.STORED}}
-    holders = {row.owner_id for row in at.rows if row.state is KeyState.ACTIVE and row.owner_id is not None}
+    waiting = {row.owner_id for row in at.rows if row.state in {PoolKeyState.INTENT, PoolKeyState.STORED}}
+    holders = {row.owner_id for row in at.rows if row.state is PoolKeyState.ACTIVE and row.owner_id is not None}
     without = ({*at.dedicated.lacking} | holders) - at.own.keys() - {*at.dedicated.withdrawn} - waiting
-    wanted: list[tuple[int, KeyRow | None]] = [(owner_id, None) for owner_id in sorted(without)]
+    wanted: list[tuple[int, PoolKeyRow | None]] = [(owner_id, None) for owner_id in sorted(without)]
     wanted += [(owner_id, row) for owner_id, row in at.own.items() if at.is_due(row) and owner_id not in waiting]
-    last = {row.owner_id: row for row in at.rows if row.state not in {KeyState.INTENT, KeyState.ABANDONED}}
+    last = {row.owner_id: row for row in at.rows if row.state not in {PoolKeyState.INTENT, PoolKeyState.ABANDONED}}
     for owner_id, row in wanted:
         yield Step(Do.MINT, row, owner_id=owner_id, limit_nano=_first_limit_nano(at, last.get(owner_id)))
 
 
-def _first_limit_nano(at: Situation, last: KeyRow | None) -> int:
+def _first_limit_nano(at: Situation, last: PoolKeyRow | None) -> int:
     """A new key's limit: what the owner's last key had left, if it was there in this period; else all of it.
 
     A key counts from nothing. With a whole limit again, each renewal would be a present.
@@ -359,6 +359,6 @@ def _limits(at: Situation) -> Iterator[Step]:
     began, wanted = at.dedicated.period_began(at.now), (at.dedicated.limit_nano, at.dedicated.limit_reset)
     for row in at.own.values():
         key = at.listed(row)
-        is_ours = row.source is KeySource.MINTED and row.name.startswith(at.prefix)
+        is_ours = row.source is PoolKeySource.MINTED and row.name.startswith(at.prefix)
         if key and is_ours and row.created_at < began and (key.limit_nano, key.limit_reset or "none") != wanted:
             yield Step(Do.LIMIT, row, key)

@@ -18,7 +18,8 @@ from foundation.clock import Clock
 from foundation.crypto import new_id, sha256_hex
 from foundation.logs import event
 from foundation.money import nano, usd
-from pool.keys import KeyRow, KeyState, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeyRow, PoolKeyState
 from pool.rotation_plan import Do, Step, Timing
 from replicas.lease import RotationLease
 from upstream.openrouter.key_facts import KeyAccount, RemoteKey
@@ -58,7 +59,7 @@ class RotationSteps:
             Do.FORGET: self._forget,
             Do.ACTIVATE: self._activate,
             Do.DRAIN: self._drain,
-            Do.LIMIT: self._limit,
+            Do.LIMIT: self._set_limit,
             Do.DISABLE: self._disable,
             Do.DELETE: self._delete,
             Do.MINT: self._mint,
@@ -92,7 +93,7 @@ class RotationSteps:
         row = step.known_row
         if step.remote:
             self._api.delete(step.remote.hash)
-        self.keys.move(row.id, KeyState.ABANDONED)
+        self.keys.move(row.id, PoolKeyState.ABANDONED)
         event(log, "key_abandoned", key=row.name, existed=step.remote is not None)
 
     def _sweep(self, step: Step) -> None:
@@ -106,15 +107,15 @@ class RotationSteps:
         row = step.known_row
         if self._api.ask(self.keys.text(row.id)):
             return
-        if row.state is KeyState.DRAINING:
+        if row.state is PoolKeyState.DRAINING:
             self._finish(row)
         else:
-            self.keys.move(row.id, KeyState.DEAD)
+            self.keys.move(row.id, PoolKeyState.DEAD)
             event(log, "key_dead", logging.WARNING, key=row.name)
 
     def _quarantine(self, step: Step) -> None:
         """The ciphertext stays as evidence; the key stays at OpenRouter until it expires."""
-        self.keys.move(step.known_row.id, KeyState.QUARANTINED)
+        self.keys.move(step.known_row.id, PoolKeyState.QUARANTINED)
         event(log, "key_quarantined", logging.ERROR, key=step.known_row.name, reason="its text is damaged")
 
     # ── out of use
@@ -123,7 +124,7 @@ class RotationSteps:
         self.keys.drain(step.known_row.id, self._clock.now() + self._timing.drain_grace)
         event(log, "key_draining", key=step.known_row.name)
 
-    def _limit(self, step: Step) -> None:
+    def _set_limit(self, step: Step) -> None:
         """The limit that users' own keys have, in place of what the key's predecessor had left."""
         limit, reset = self._settings.dedicated_key_limit_usd, self._settings.dedicated_key_limit_reset
         self._api.set_limit(step.known_key.hash, limit, None if reset == "none" else reset)
@@ -132,7 +133,7 @@ class RotationSteps:
     def _disable(self, step: Step) -> None:
         row = step.known_row
         self._api.disable(step.known_key.hash)
-        self.keys.move(row.id, KeyState.DISABLED)
+        self.keys.move(row.id, PoolKeyState.DISABLED)
         event(log, "key_disabled", key=row.name)
 
     def _delete(self, step: Step) -> None:
@@ -143,8 +144,8 @@ class RotationSteps:
     def _forget(self, step: Step) -> None:
         self._finish(step.known_row)
 
-    def _finish(self, row: KeyRow) -> None:
-        self.keys.move(row.id, KeyState.DELETED)
+    def _finish(self, row: PoolKeyRow) -> None:
+        self.keys.move(row.id, PoolKeyState.DELETED)
         event(log, "key_deleted", key=row.name)
 
     # ── into use
@@ -190,5 +191,5 @@ class RotationSteps:
         """Never used, and so deleted at once: by the hash of the text that the row holds."""
         self._lease.renew()  # else another process may have found it good in the meantime
         self._api.delete(sha256_hex(self.keys.text(row_id)))
-        self.keys.move(row_id, KeyState.ABANDONED)
+        self.keys.move(row_id, PoolKeyState.ABANDONED)
         event(log, "key_refused", logging.WARNING, key=name, reason=reason)

@@ -61,13 +61,14 @@ from pathlib import Path
 
 import orjson
 
-from sandbox import openrouter_keys as endpoints
+from sandbox import openrouter_keys, openrouter_models, openrouter_usage
 from sandbox.http_server import Exchange, Heads, Reply, listen
 from sandbox.openrouter_accounts import NANO, Account, Books, Key
 from sandbox.openrouter_calls import Api, ModelCalls
 from sandbox.openrouter_chat import Chat, Completions
 from sandbox.openrouter_control import Control, FaultRule, RequestLog
 from sandbox.openrouter_embeddings import Embeddings
+from sandbox.openrouter_endpoint import Call, Endpoint, Settings
 from sandbox.openrouter_faults import ROWS, Refused, values_of
 from sandbox.openrouter_logins import Logins
 from sandbox.openrouter_messages import Messages
@@ -87,22 +88,22 @@ SHARED_HEADERS = (
     b"set-cookie: __cf_bm=stand-in-cookie; path=/; HttpOnly; Secure; SameSite=None\r\n"
 )
 ANYONE, ANY_KEY, MANAGEMENT_KEY = "anyone", "any key", "management key"
-ROUTES: dict[str, dict[str, tuple[endpoints.Endpoint, str]]] = {
-    "/key": {"GET": (endpoints.current_key, ANY_KEY)},
-    "/auth/key": {"GET": (endpoints.current_key, ANY_KEY)},
-    "/keys": {"GET": (endpoints.list_keys, MANAGEMENT_KEY), "POST": (endpoints.create_key, MANAGEMENT_KEY)},
+ROUTES: dict[str, dict[str, tuple[Endpoint, str]]] = {
+    "/key": {"GET": (openrouter_keys.current_key, ANY_KEY)},
+    "/auth/key": {"GET": (openrouter_keys.current_key, ANY_KEY)},
+    "/keys": {"GET": (openrouter_keys.list_keys, MANAGEMENT_KEY), "POST": (openrouter_keys.create_key, MANAGEMENT_KEY)},
     "/keys/*": {
-        "GET": (endpoints.get_key, MANAGEMENT_KEY),
-        "PATCH": (endpoints.update_key, MANAGEMENT_KEY),
-        "DELETE": (endpoints.delete_key, MANAGEMENT_KEY),
+        "GET": (openrouter_keys.get_key, MANAGEMENT_KEY),
+        "PATCH": (openrouter_keys.update_key, MANAGEMENT_KEY),
+        "DELETE": (openrouter_keys.delete_key, MANAGEMENT_KEY),
     },
-    "/credits": {"GET": (endpoints.credits_of_account, MANAGEMENT_KEY)},
-    "/activity": {"GET": (endpoints.list_activity, MANAGEMENT_KEY)},
-    "/generation": {"GET": (endpoints.get_generation, ANY_KEY)},
-    "/models": {"GET": (endpoints.list_models, ANYONE)},
-    "/models/count": {"GET": (endpoints.count_models, ANYONE)},
-    "/model/*": {"GET": (endpoints.get_model, ANYONE)},
-    "/embeddings/models": {"GET": (endpoints.list_embedding_models, ANYONE)},
+    "/credits": {"GET": (openrouter_usage.credits_of_account, MANAGEMENT_KEY)},
+    "/activity": {"GET": (openrouter_usage.list_activity, MANAGEMENT_KEY)},
+    "/generation": {"GET": (openrouter_usage.get_generation, ANY_KEY)},
+    "/models": {"GET": (openrouter_models.list_models, ANYONE)},
+    "/models/count": {"GET": (openrouter_models.count_models, ANYONE)},
+    "/model/*": {"GET": (openrouter_models.get_model, ANYONE)},
+    "/embeddings/models": {"GET": (openrouter_models.list_embedding_models, ANYONE)},
 }
 APIS: dict[str, Api] = {
     "/chat/completions": Chat(),
@@ -135,7 +136,7 @@ class StandIn:
     def __init__(self, options: Options) -> None:
         self.books = Books(options.state)
         self._heads = Heads(SHARED_HEADERS)
-        self._settings = endpoints.Settings(options.plan, options.generation_404s)
+        self._settings = Settings(options.plan, options.generation_404s)
         self._log = RequestLog(options.log_length)
         self._control = Control(self.books, self._settings, self._log)
         self._calls = ModelCalls(self.books, self._heads, self._generation_id)
@@ -191,10 +192,10 @@ class StandIn:
         endpoint, access = methods[exchange.method]
         if access == ANYONE:
             nobody, account = Key("", "", "", "", False, 0), Account("", "", "", 0)
-            return endpoint(endpoints.Call(exchange, self.books, account, nobody, rest, self._settings))
+            return endpoint(Call(exchange, self.books, account, nobody, rest, self._settings))
         key = self._authenticate(exchange, access)
         account = self.books.accounts[key.account_id]
-        return endpoint(endpoints.Call(exchange, self.books, account, key, rest, self._settings))
+        return endpoint(Call(exchange, self.books, account, key, rest, self._settings))
 
     def _authenticate(self, exchange: Exchange, access: str) -> Key:
         if not exchange.key_hash:

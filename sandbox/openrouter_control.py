@@ -11,15 +11,9 @@ import orjson
 
 from sandbox.http_server import Exchange, Reply
 from sandbox.openrouter_accounts import Account, Books
+from sandbox.openrouter_endpoint import Settings, as_json
 from sandbox.openrouter_faults import Refused, bad_request
-from sandbox.openrouter_keys import (
-    Settings,
-    apply_changes,
-    as_json,
-    checked_changes,
-    checked_expiry,
-    nano_dollars,
-)
+from sandbox.openrouter_keys import apply_changes, checked_changes, checked_expiry, nano_dollars
 from sandbox.openrouter_scenarios import Scenario, UnknownScenario, defaults_changed, parse_scenario
 
 MODEL_CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages")

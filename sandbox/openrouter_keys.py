@@ -1,108 +1,27 @@
-"""The stand-in's endpoints beside chat: managing keys, the key in use, credits, activity, models, generations."""
+"""The stand-in's endpoints for keys: managing them, and what a key is told about itself."""
+
+from __future__ import annotations
 
 import datetime
 import re
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
-from urllib.parse import parse_qsl
 
-import orjson
-
-from sandbox.http_server import Exchange, Reply
+from sandbox.http_server import Reply
 from sandbox.openrouter_accounts import (
     NANO,
-    ORDINAL_OF_DAY_ZERO,
     SECONDS_A_DAY,
-    Account,
-    Activity,
-    Books,
-    Generation,
     Key,
     dollars,
     first_day_of,
 )
+from sandbox.openrouter_endpoint import Call, as_json, iso, whole_number
 from sandbox.openrouter_faults import Refused, bad_request
-from sandbox.openrouter_models import MODELS, Model, listed_models
-from sandbox.openrouter_scenarios import Plan
 
-KEYS_ON_A_PAGE = 100
-DAYS_OF_ACTIVITY = 30
 LARGEST_LIMIT = 1_000_000_000
 PERIODS = ("daily", "weekly", "monthly")
-UNUSED_IN_GENERATION = (
-    "app_id",
-    "cache_discount",
-    "external_user",
-    "http_referer",
-    "moderation_latency",
-    "num_fetches",
-    "num_input_audio_prompt",
-    "num_media_completion",
-    "num_media_prompt",
-    "num_search_results",
-    "preset_id",
-    "provider_responses",
-    "response_cache_source_id",
-    "router",
-    "service_tier",
-    "session_id",
-    "user_agent",
-    "web_search_engine",
-)
 UTC_WITH_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
-
-
-@dataclass(slots=True)
-class Settings:
-    """What holds for every request that no fault and no scenario is set for."""
-
-    defaults: Plan
-    generation_404s: int = 0
-    generation_same_key_only: bool = False
-    duplicate_generation_ids: bool = False
-    keys_on_a_page: int = KEYS_ON_A_PAGE
-
-
-@dataclass(slots=True)
-class Call:
-    """A request to one of the endpoints, after authentication. `rest` is what follows the endpoint's path."""
-
-    exchange: Exchange
-    books: Books
-    account: Account
-    key: Key
-    rest: str
-    settings: Settings
-
-    def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self.exchange.query, keep_blank_values=True, errors="replace"))
-
-    def json_object(self) -> dict[str, Any]:
-        """Return the body, which must be a JSON object."""
-        try:
-            document = orjson.loads(self.exchange.body)
-        except orjson.JSONDecodeError:
-            raise bad_request("Invalid JSON in request body") from None
-        if not isinstance(document, dict):
-            raise bad_request("Invalid input: expected object")
-        return document
-
-
-Endpoint = Callable[[Call], Reply]
-
-
-def as_json(document: object, status: int = 200) -> Reply:
-    return Reply(status, orjson.dumps(document))
-
-
-def iso(seconds: float | None) -> str | None:
-    """Return a time as ISO 8601 in UTC."""
-    if seconds is None:
-        return None
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def spending(key: Key, today: int) -> dict[str, Any]:
@@ -239,13 +158,6 @@ def nano_dollars(name: str, amount: object) -> int:
     return round(Decimal(repr(amount)) * NANO)
 
 
-def whole_number(name: str, text: str) -> int:
-    """Return a number from a query, which must be whole and not negative."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise bad_request(f"{name}: Invalid input: expected number >=0")
-    return int(text)
-
-
 def checked_expiry(text: object) -> float | None:
     """Return the time a key expires at; OpenRouter takes UTC only, and with seconds."""
     if text is None:
@@ -308,132 +220,3 @@ def next_reset(period: str, today: int) -> float:
     while first_day_of(period, day) == first:
         day += 1
     return day * SECONDS_A_DAY
-
-
-def credits_of_account(call: Call) -> Reply:
-    account = call.account
-    return as_json(
-        {"data": {"total_credits": dollars(account.credits_nano), "total_usage": dollars(account.usage_nano)}}
-    )
-
-
-def list_activity(call: Call) -> Reply:
-    """Return what the account did on the last 30 UTC days that are over, a row for each day and model, newest first."""
-    query, today = call.query(), call.books.today()
-    days: Sequence[int] = range(today - 1, today - 1 - DAYS_OF_ACTIVITY, -1)
-    if "date" in query:
-        days = [checked_day(query["date"], days)]
-    only_key = query.get("api_key_hash")
-    rows = []
-    for day in days:
-        totals: dict[str, Activity] = {}
-        for (key_hash, model_id), activity in call.books.activity.get(str(day), {}).items():
-            if call.books.keys[key_hash].account_id == call.account.id and only_key in (None, key_hash):
-                totals.setdefault(model_id, Activity()).add(activity)
-        rows += [activity_row(day, MODELS[model_id], total) for model_id, total in totals.items()]
-    return as_json({"data": rows})
-
-
-def checked_day(text: str, days: Sequence[int]) -> int:
-    """Return the day that a query asks for, counted from 1970; it must be one of these."""
-    for day in days:
-        if date_of(day) == text:
-            return day
-    raise bad_request("date: Invalid date: expected YYYY-MM-DD within the last 30 (completed) UTC days")
-
-
-def date_of(day: int) -> str:
-    return datetime.date.fromordinal(day + ORDINAL_OF_DAY_ZERO).isoformat()
-
-
-def activity_row(day: int, model: Model, total: Activity) -> dict[str, Any]:
-    """Return one row of the activity: a day of one model, which has one endpoint here."""
-    return {
-        "date": date_of(day),
-        "model": model.id,
-        "model_permaslug": model.canonical_slug,
-        "endpoint_id": str(uuid.uuid5(uuid.NAMESPACE_URL, model.id)),
-        "provider_name": model.provider,
-        "usage": dollars(total.usage_nano),
-        "byok_usage_inference": 0,
-        "requests": total.requests,
-        "prompt_tokens": total.prompt_tokens,
-        "completion_tokens": total.completion_tokens,
-        "reasoning_tokens": 0,
-        "cached_tokens": 0,
-    }
-
-
-def list_models(call: Call) -> Reply:
-    query = call.query()
-    limit = whole_number("limit", query["limit"]) if "limit" in query else None
-    if limit is not None and not 1 <= limit <= 1000:
-        raise bad_request("limit: Invalid input: expected number from 1 to 1000")
-    output = query.get("output_modalities") or "text"
-    return as_json(listed_models(output, whole_number("offset", query.get("offset") or "0"), limit))
-
-
-def list_embedding_models(_: Call) -> Reply:
-    return as_json(listed_models("embeddings", 0, None))
-
-
-def get_model(call: Call) -> Reply:
-    """Return one model; the path says `model`, not `models`."""
-    model = MODELS.get(call.rest)
-    if model is None:
-        raise Refused("404")
-    return as_json({"data": model.listed()})
-
-
-def count_models(_: Call) -> Reply:
-    return as_json({"data": {"count": len(MODELS)}})
-
-
-def get_generation(call: Call) -> Reply:
-    """Return the record of an answer; it may be hidden for the first few times, as OpenRouter's lags behind."""
-    wanted = call.query().get("id", "")
-    if not wanted:
-        raise bad_request("id: Invalid input: expected string")
-    generation = call.books.find_generation(wanted)
-    if generation is None or generation.account_id != call.account.id:
-        raise Refused("404-generation", MESSAGE=wanted)
-    if call.settings.generation_same_key_only and generation.key_hash != call.key.hash:
-        raise Refused("404-generation", MESSAGE=wanted)
-    if generation.times_hidden < call.settings.generation_404s:
-        generation.times_hidden += 1
-        raise Refused("404-generation", MESSAGE=wanted)
-    return as_json({"data": generation_record(call, generation)})
-
-
-def generation_record(call: Call, generation: Generation) -> dict[str, Any]:
-    """Return a generation with all fields that OpenRouter names."""
-    cost = dollars(generation.cost_nano)
-    return dict.fromkeys(UNUSED_IN_GENERATION) | {
-        "id": generation.id,
-        "api_type": generation.api_type,
-        "cancelled": generation.cancelled,
-        "created_at": iso(generation.created),
-        "data_region": "global",
-        "finish_reason": generation.finish_reason,
-        "native_finish_reason": generation.finish_reason,
-        "generation_time": round(generation.elapsed_ms),
-        "latency": round(generation.elapsed_ms),
-        "is_byok": False,
-        "model": generation.model,
-        "native_tokens_cached": 0,
-        "native_tokens_completion": generation.completion_tokens,
-        "native_tokens_completion_images": 0,
-        "native_tokens_prompt": generation.prompt_tokens,
-        "native_tokens_reasoning": 0,
-        "origin": "",
-        "provider_name": generation.provider,
-        "request_id": generation.id.replace("gen-", "req-"),
-        "streamed": generation.streamed,
-        "tokens_completion": generation.completion_tokens,
-        "tokens_prompt": generation.prompt_tokens,
-        "total_cost": cost,
-        "upstream_id": generation.id.replace("gen-", "chatcmpl-"),
-        "upstream_inference_cost": cost,
-        "usage": cost,
-        "workspace_id": call.account.workspace_id,
-    }

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sandbox.http_server import Exchange, Reply
 from sandbox.openrouter_accounts import Books
+from sandbox.openrouter_endpoint import Call, as_json
 from sandbox.openrouter_faults import Refused, bad_request
-from sandbox.openrouter_keys import Call, as_json
 
 CODE_SECONDS = 600
 METHODS = ("S256", "plain")

@@ -1,9 +1,14 @@
-"""The models that the stand-in offers, with their prices, and the list of them in OpenRouter's form."""
+"""The models that the stand-in offers, with their prices, and the endpoints that list them in OpenRouter's form."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.http_server import Reply
 from sandbox.openrouter_accounts import dollar_text
+from sandbox.openrouter_endpoint import Call, as_json, whole_number
+from sandbox.openrouter_faults import Refused, bad_request
 from sandbox.openrouter_scenarios import MODEL_PREFIX
 
 VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
@@ -181,3 +186,28 @@ def listed_models(output: str, offset: int, limit: int | None) -> dict[str, Any]
     end = len(models) if limit is None else offset + limit
     following = f"/api/v1/models?offset={end}&limit={limit}" if end < len(models) else None
     return {"data": models[offset:end], "links": {"next": following}, "total_count": len(models)}
+
+
+def list_models(call: Call) -> Reply:
+    query = call.query()
+    limit = whole_number("limit", query["limit"]) if "limit" in query else None
+    if limit is not None and not 1 <= limit <= 1000:
+        raise bad_request("limit: Invalid input: expected number from 1 to 1000")
+    output = query.get("output_modalities") or "text"
+    return as_json(listed_models(output, whole_number("offset", query.get("offset") or "0"), limit))
+
+
+def list_embedding_models(_: Call) -> Reply:
+    return as_json(listed_models("embeddings", 0, None))
+
+
+def get_model(call: Call) -> Reply:
+    """Return one model; the path says `model`, not `models`."""
+    model = MODELS.get(call.rest)
+    if model is None:
+        raise Refused("404")
+    return as_json({"data": model.listed()})
+
+
+def count_models(_: Call) -> Reply:
+    return as_json({"data": {"count": len(MODELS)}})

@@ -33,17 +33,28 @@ LOOK_SECONDS = 1.0
 TCP_INFO, LAST_SENT, LAST_RECEIVED = struct.Struct("=8x12I"), 9, 11
 
 
-def watch_client(environ: dict[str, Any], entered: float) -> Callable[[], bool]:
-    """A function that tells whether the client of a call has gone, asked only now and then.
+class ClientWatch:
+    """Tells of one call's client; asked only now and then. To be made when the call's body is whole.
 
-    To be made when the call's body is whole. entered: when the call was, in monotonic seconds.
+    entered: when the call was, in monotonic seconds.
     """
-    if sock := environ.get("gunicorn.socket"):
-        return partial(_is_closed, sock)
-    address, port = environ.get("REMOTE_ADDR", ""), environ.get("SERVER_PORT", "")
-    if not address or not port.isdecimal() or sys.platform != "linux":
-        return _never
-    return _Candidates(address, int(port), entered).are_gone
+
+    def __init__(self, environ: dict[str, Any], entered: float) -> None:
+        self._ask: Callable[[], bool] = _never
+        self._is_for_waiting = environ.get("SERVER_SOFTWARE") == "Granian" and sys.platform == "linux"
+        if sock := environ.get("gunicorn.socket"):
+            self._ask = partial(_is_closed, sock)
+        elif self._is_for_waiting and environ["REMOTE_ADDR"]:
+            self._ask = _Candidates(environ["REMOTE_ADDR"], int(environ["SERVER_PORT"]), entered).are_gone
+
+    def is_gone(self) -> bool:
+        """True if the client has gone; False in doubt."""
+        return self._ask()
+
+    def note_answer(self) -> None:
+        """From now on something is sent, by which granian finds out for itself."""
+        if self._is_for_waiting:
+            self._ask = _never
 
 
 def _never() -> bool:
@@ -62,8 +73,9 @@ def _is_closed(sock: socket.socket) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """A TCP connection of this process. inode: its name. address: the other end's. port: ours. Times are monotonic."""
+class ClientConnection:
+    """A TCP socket of this process. inode: its name. address: the other end's, "" if it listens. port: ours. Times are
+    monotonic."""
 
     inode: int
     address: str
@@ -83,8 +95,11 @@ class _Candidates:
         self._inodes: set[int] | None = None
 
     def are_gone(self) -> bool:
-        """True if none of them is open any more."""
-        possible = {one.inode: one for one in _look.connections(self._whole) if self._can_be(one)}
+        """True if none of them is open any more, as far as this process's sockets can be seen at all."""
+        seen = _look.connections(self._whole)
+        if not any(one.port == self._port and not one.address for one in seen):
+            return False
+        possible = {one.inode: one for one in seen if self._can_be(one)}
         if self._inodes is None:
             begun = self._entered - QUEUED_SECONDS
             recent = {inode for inode, one in possible.items() if one.received_at >= begun}
@@ -94,7 +109,7 @@ class _Candidates:
             _look.known[next(iter(self._inodes))] = self
         return not self._inodes
 
-    def _can_be(self, one: Connection) -> bool:
+    def _can_be(self, one: ClientConnection) -> bool:
         latest = self._whole + SLOP_SECONDS
         is_from_there = (one.address, one.port) == (self._address, self._port)
         return is_from_there and one.received_at <= latest and one.sent_at <= latest
@@ -106,11 +121,11 @@ class _Look:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._at = 0.0
-        self._found: list[Connection] = []
+        self._found: list[ClientConnection] = []
         self.known: WeakValueDictionary[int, _Candidates] = WeakValueDictionary()
         """Calls that wait, by the one connection that can be theirs."""
 
-    def connections(self, since: float) -> list[Connection]:
+    def connections(self, since: float) -> list[ClientConnection]:
         """This process's connections, as they were after `since` and not long ago."""
         with self._lock:
             if self._at < max(since, time.monotonic() - LOOK_SECONDS):
@@ -118,7 +133,7 @@ class _Look:
             return self._found
 
 
-def tcp_connections() -> list[Connection]:
+def tcp_connections() -> list[ClientConnection]:
     """Those of this process that are open. Linux only."""
     found = []
     with os.scandir("/proc/self/fd") as entries:
@@ -135,18 +150,21 @@ def tcp_connections() -> list[Connection]:
             if sock.type is socket.SOCK_STREAM and sock.family in {socket.AF_INET, socket.AF_INET6}:
                 found.append(_described(sock, status.st_ino))
         except OSError:
-            pass  # it listens, or has just been closed
+            pass  # it has just been closed
         finally:
             sock.detach()
     return found
 
 
-def _described(sock: socket.socket, inode: int) -> Connection:
+def _described(sock: socket.socket, inode: int) -> ClientConnection:
     numbers = TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size))
     now = time.monotonic()
     sent_at, received_at = now - numbers[LAST_SENT] / 1000, now - numbers[LAST_RECEIVED] / 1000
-    address = str(sock.getpeername()[0]).removeprefix("::ffff:")
-    return Connection(inode, address, sock.getsockname()[1], sent_at, received_at)
+    try:
+        address = str(sock.getpeername()[0]).removeprefix("::ffff:")
+    except OSError:
+        address = ""
+    return ClientConnection(inode, address, sock.getsockname()[1], sent_at, received_at)
 
 
 _look = _Look()

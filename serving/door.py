@@ -32,7 +32,7 @@ from foundation.logs import request_id as current_request_id
 from gateway.request import ProxyRequest, forwarded_headers
 from openrouter_proxy import Headers, ProxyAnswer
 from services import Services
-from serving.client_watch import watch_client
+from serving.client_watch import ClientWatch
 
 log = logging.getLogger("proxy")
 
@@ -121,9 +121,11 @@ class ProxyDoor:
         try:
             headers = forwarded_headers(api, environ)
             body = _read_body(environ, self._max_body_bytes)
-            upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), watch_client(environ, entered)
-            request = ProxyRequest(api, request_id, caller, body, headers, watch, admission, upstream)
-            return self._services.proxy.forward(request)
+            upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), ClientWatch(environ, entered)
+            request = ProxyRequest(api, request_id, caller, body, headers, watch.is_gone, admission, upstream)
+            answer = self._services.proxy.forward(request)
+            watch.note_answer()
+            return answer
         except BaseException:
             admission.release(None)
             raise

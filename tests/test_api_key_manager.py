@@ -1,290 +1,30 @@
-"""The pool in memory: what refusals do to keys and accounts, how they recover, who is picked, and exact counts."""
+"""The pool in memory: what refusals do to keys and accounts, how they recover, what is told, and exact counts."""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import Counter
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from api_key_manager import ApiKeyManager
 from config.settings import Config
 from db import Database, DatabaseError, database_url
 from foundation.crypto import Envelopes
-from foundation.errors import AppError, Busy, PaymentRequired, TooManyRequests
+from foundation.errors import AppError, Busy, TooManyRequests
 from pool.choice import PoolKey, Trial
-from pool.health import Account
-from pool.keys import KeySource, PoolKeys
-from tables import api_keys, revisions
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
+from tables import pool_keys, revisions
+from tests.support.memory_pool import DEAD, FREE_DAY, LIMITED, POOR, SPENT, Memory, key_text, picks
 from tests.support.movable_clock import MovableClock
-from upstream.refusals import ROWS, Hits, Lasts, Other, Refusal, classify
-
-
-def key_text(number: int) -> str:
-    return f"sk-or-v1-{number:064x}"
-
-
-class Memory(ApiKeyManager):
-    """A pool of keys that no database has. accounts: for each key its account, None for one of its own."""
-
-    def __init__(self, clock: MovableClock, count: int, accounts: str = "", **more: int) -> None:
-        super().__init__(None, clock, **more)
-        self._keys = tuple(PoolKey(number, f"key {number}", key_text(number), math.inf) for number in range(count))
-        shared = {name: Account() for name in accounts}
-        for key, name in zip(self._keys, accounts, strict=False):
-            key.account_id, key.account = name, shared[name]
-        for key in self._keys:
-            key.questions.end()
-
-    @property
-    def keys(self) -> tuple[PoolKey, ...]:
-        return self._keys
-
-    def refuse(
-        self, key: PoolKey | int, status: int, message: str = "", retry_after: str | None = None, word="", **metadata
-    ):
-        """A call that began before now is refused. word: the error's type, as OpenAI has them."""
-        key = self._keys[key] if isinstance(key, int) else key
-        refusal = Refusal(status, {"error": {"message": message, "type": word, "metadata": metadata}}, retry_after)
-        self.refused(key, refusal, classify(refusal))
-
-    def call(
-        self, status: int = 200, message: str = "", free: bool = False, tried: Collection[PoolKey] = (), **metadata
-    ):
-        """One whole call with whichever key is picked. Returns it."""
-        key = self.pick(tried, free=free)
-        if status == 200:
-            self.succeeded(key)
-        else:
-            self.refuse(key, status, message, **metadata)
-        self.release(key)
-        return key
-
-
-def picks(pool: ApiKeyManager, times: int = 200, **how: object) -> set[int]:
-    """The ids of keys that calls get, when none of them says how it went."""
-    found = set()
-    for _ in range(times):
-        key = pool.pick(**how)
-        found.add(key.id)
-        pool.release(key)
-    return found
-
-
-LIMITED = (429, "Rate limit exceeded")
-DEAD = (401, "User not found.")
-POOR = (402, "Insufficient credits. Add more")
-SPENT = (403, "Key limit exceeded (total limit).")
-FREE_DAY = (429, "Rate limit exceeded: free-models-per-day.")
-
-
-# ── picking
-
-
-def test_every_usable_key_is_picked_about_equally_often(clock):
-    pool = Memory(clock, 10)
-    for number in range(5):
-        pool.refuse(number, *LIMITED)
-    counted = Counter(pool.pick().id for _ in range(10_000))
-    assert set(counted) == set(range(5, 10))
-    assert all(1600 < times < 2400 for times in counted.values())
-
-
-def test_keys_with_more_left_are_picked_more_often(clock):
-    pool = Memory(clock, 2)
-    pool.keys[0].remaining_nano, pool.keys[1].remaining_nano = 3 * 10**9, 9 * 10**9
-    counted = Counter(pool.pick().id for _ in range(10_000))
-    assert 2.3 < counted[1] / counted[0] < 3.9
-
-
-def test_a_key_that_was_tried_is_not_picked_again(clock):
-    pool = Memory(clock, 3)
-    tried: list[PoolKey] = []
-    for _ in range(3):
-        tried.append(pool.pick(tried))
-    assert len(set(tried)) == 3
-    with pytest.raises(Busy):
-        pool.pick(tried)
-
-
-def test_another_account_is_another_account(clock):
-    pool = Memory(clock, 5, "aaabb")
-    key = next(key for key in iter(pool.pick, None) if key.id == 0)
-    assert picks(pool, tried=[key], other=Other.ACCOUNT) == {3, 4}
-    assert picks(pool, tried=[key], other=Other.KEY) == {1, 2, 3, 4}
-    with pytest.raises(Busy):
-        pool.pick([pool.keys[0], pool.keys[4]], Other.ACCOUNT)
-
-
-def test_a_key_of_unknown_account_is_its_own_account(clock):
-    assert picks(Memory(clock, 2), tried=[], other=Other.ACCOUNT) == {0, 1}
-    pool = Memory(clock, 2)
-    assert picks(pool, tried=[pool.keys[0]], other=Other.ACCOUNT) == {1}
-
-
-def test_a_sticky_text_keeps_its_key_while_that_is_usable(clock):
-    pool = Memory(clock, 10)
-    [mine] = picks(pool, sticky="user 1")
-    pool.refuse(mine, *LIMITED)
-    [stand_in] = picks(pool, sticky="user 1")
-    assert stand_in != mine
-    clock.advance(seconds=5)
-    assert pool.call().id is not None
-    for _ in range(200):
-        pool.call()  # until the key has been tried, and works
-    assert picks(pool, sticky="user 1") == {mine}
-    assert len({next(iter(picks(pool, 1, sticky=f"user {n}"))) for n in range(200)}) == 10
-
-
-class CountingTries(Collection):
-    """Nothing was tried; but it counts how many keys were considered."""
-
-    def __init__(self) -> None:
-        self.looks = 0
-
-    def __contains__(self, _: object) -> bool:
-        self.looks += 1
-        return False
-
-    def __iter__(self):
-        return iter(())
-
-    def __len__(self) -> int:
-        return 1
-
-
-@pytest.mark.parametrize("count", [10, 10_000])
-@pytest.mark.parametrize("resting", [0.0, 0.5, 0.9])
-def test_a_pick_considers_one_key_however_many_there_are_and_rest(clock, count, resting):
-    pool, tried = Memory(clock, count), CountingTries()
-    for number in range(int(count * resting)):
-        pool.refuse(number, *LIMITED)
-    pool.usable_count()
-    for _ in range(100):
-        pool.release(pool.pick(tried))
-    assert tried.looks == 100
-
-
-def test_keys_that_come_to_rest_are_not_looked_for_one_by_one(clock):
-    """All but one rest after the table was made: one look over all of them, and the next picks are cheap again."""
-    pool, tried = Memory(clock, 10_000), CountingTries()
-    pool.usable_count()
-    for number in range(1, 10_000):
-        pool.refuse(number, *LIMITED)
-    for _ in range(100):
-        assert pool.pick(tried).id == 0
-    assert tried.looks < 300
-
-
-def test_a_key_carries_no_more_calls_than_it_may(clock):
-    pool = Memory(clock, 2, max_in_flight=3)
-    held = [pool.pick() for _ in range(6)]
-    assert Counter(key.id for key in held) == {0: 3, 1: 3}
-    with pytest.raises(TooManyRequests) as raised:
-        pool.pick()
-    assert raised.value.headers["Retry-After"] == "1"
-    pool.release(held[0])
-    assert pool.pick() == held[0]
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(["usable", "resting", "expired", "tried"]), max_size=12))
-def test_whatever_the_state_of_the_keys_only_a_usable_one_is_picked(states):
-    clock = MovableClock()
-    pool = Memory(clock, len(states))
-    for key, state in zip(pool.keys, states, strict=True):
-        if state == "resting":
-            pool.refuse(key, *LIMITED)
-        if state == "expired":
-            key.expires_at = clock.timestamp()
-    tried = [key for key, state in zip(pool.keys, states, strict=True) if state == "tried"]
-    assert pool.usable_count() == states.count("usable") + states.count("tried")
-    assert pool.known_count() == len(states) - states.count("expired")
-    try:
-        assert states[pool.pick(tried).id] == "usable"
-    except AppError as error:
-        assert "usable" not in states
-        assert isinstance(error, TooManyRequests if "resting" in states else Busy)
-
-
-# ── nothing to pick
-
-
-def test_an_empty_pool_is_busy_for_a_moment(clock):
-    with pytest.raises(Busy) as raised:
-        Memory(clock, 0).pick()
-    assert raised.value.headers == {"Retry-After": "5"}
-
-
-@pytest.mark.parametrize(
-    ("waits", "told"), [(("30", "12.2"), "13"), (("7.01",), "8"), (("3600", "1800"), "60"), (("1",), "5")]
-)
-def test_a_pool_that_rests_tells_when_the_first_key_is_back(clock, waits, told):
-    pool = Memory(clock, len(waits))
-    for number, wait in enumerate(waits):
-        pool.refuse(number, *LIMITED, retry_after=wait)
-    with pytest.raises(TooManyRequests) as raised:
-        pool.pick()
-    assert raised.value.headers == {"Retry-After": told}
-
-
-def test_a_pool_of_suspects_tells_when_they_are_asked_about(clock):
-    pool = Memory(clock, 1)
-    pool.refuse(0, *DEAD)
-    clock.advance(seconds=2)
-    with pytest.raises(TooManyRequests) as raised:
-        pool.pick()
-    assert raised.value.headers == {"Retry-After": "3"}
-
-
-def test_a_pool_out_of_credit_asks_for_its_operator_and_not_for_patience(clock):
-    pool = Memory(clock, 2)
-    for number in range(2):
-        pool.refuse(number, *POOR)
-    with pytest.raises(PaymentRequired):
-        pool.pick()
-    pool.refuse(0, *LIMITED, retry_after="60")
-    with pytest.raises(TooManyRequests):
-        pool.pick()
-
-
-def test_a_key_that_rests_for_credit_does_not_hide_a_usable_one(clock):
-    pool = Memory(clock, 2)
-    pool.refuse(0, *POOR)
-    assert picks(pool) == {1}
-    with pytest.raises(PaymentRequired):
-        pool.pick([pool.keys[1]])
-
-
-@pytest.mark.parametrize("sticky", [None, "user 1"])
-def test_what_is_told_of_a_pool_without_keys_does_not_depend_on_how_they_are_looked_for(clock, sticky):
-    pool = Memory(clock, 3)
-    pool.usable_count()
-    for number in range(3):
-        pool.refuse(number, *POOR)
-    with pytest.raises(PaymentRequired):
-        pool.pick(sticky=sticky)
-
-
-def test_while_the_only_key_is_being_tried_others_wait_a_second(clock):
-    pool = Memory(clock, 1)
-    pool.refuse(0, *LIMITED)
-    clock.advance(seconds=5)
-    trial = pool.pick()
-    with pytest.raises(TooManyRequests) as raised:
-        pool.pick()
-    assert raised.value.headers == {"Retry-After": "1"}
-    pool.succeeded(trial)
-    assert picks(pool) == {0}
-
+from upstream.refusals import ROWS, Hits, Lasts, Refusal, classify
 
 # ── what each row does, and how it ends
 
@@ -323,7 +63,7 @@ def test_a_refusal_that_hits_nothing_changes_nothing(clock, row):
     pool = Memory(clock, 3)
     for _ in range(50):
         key = pool.pick()
-        pool.refused(key, Refusal(row.statuses.start or 400, None), row)
+        pool.note_refusal(key, Refusal(row.statuses.start or 400, None), row)
         pool.release(key)
     assert (picks(pool), pool.report()) == ({0, 1, 2}, {})
 
@@ -351,7 +91,7 @@ def test_a_rest_ends_by_one_call_that_succeeds(clock, asked):
     assert pool.usable_count() == 2
     trial = next(key for key in iter(pool.pick, None) if key.id == 0)
     assert picks(pool) == {1}  # one at a time
-    pool.succeeded(trial)
+    pool.note_success(trial)
     assert picks(pool) == {0, 1}
     pool.release(trial)
     assert "0" not in pool.report()
@@ -391,12 +131,12 @@ def test_a_call_from_before_the_rest_neither_ends_it_nor_lengthens_the_back_off(
     early = [pool.pick() for _ in range(20)]
     for key in early[:10]:
         pool.refuse(key, *LIMITED)
-    pool.succeeded(early[10])
+    pool.note_success(early[10])
     assert pool.usable_count() == 0
     clock.advance(seconds=5)
     trial = pool.pick()
     for key in early:
-        pool.succeeded(key)
+        pool.note_success(key)
         pool.release(key)
     with pytest.raises(TooManyRequests):
         pool.pick()
@@ -412,7 +152,7 @@ def test_an_account_recovers_by_one_call_with_any_of_its_keys(clock):
     clock.advance(seconds=5)
     trial = next(key for key in iter(pool.pick, None) if key.id in {0, 1})
     assert picks(pool) == {2}
-    pool.succeeded(trial)
+    pool.note_success(trial)
     assert picks(pool) == {0, 1, 2}
 
 
@@ -428,7 +168,7 @@ def test_free_models_recover_by_a_free_call_and_paid_ones_never_stopped(clock):
     assert picks(pool) == {0}
     with pytest.raises(TooManyRequests):
         pool.pick(free=True)
-    pool.succeeded(trial)
+    pool.note_success(trial)
     assert picks(pool, free=True) == {0}
 
 
@@ -455,7 +195,7 @@ def test_a_suspect_is_asked_about_and_back_at_once_when_confirmed(clock):
     assert (ask(pool), picks(pool)) == ([], {1})
     clock.advance(seconds=0.1)
     assert ask(pool) == [0]
-    pool.confirmed(pool.keys[0], None)
+    pool.note_confirmed(pool.keys[0], None)
     assert (ask(pool), pool.usable_count()) == ([], 2)
     for _ in range(100):
         pool.call()
@@ -471,7 +211,7 @@ def test_a_suspect_that_get_key_refuses_is_asked_about_for_ever(clock):
         assert ask(pool) == []
         clock.advance(seconds=0.1)
         assert ask(pool) == [0]
-        pool.denied(pool.keys[0])
+        pool.note_denied(pool.keys[0])
         assert picks(pool) == {1}
 
 
@@ -481,7 +221,7 @@ def test_a_key_that_is_refused_although_get_key_accepts_it_backs_off(clock):
     for pause in (5, 10, 20, 40):
         clock.advance(seconds=pause)
         assert ask(pool) == [0]
-        pool.confirmed(pool.keys[0], None)
+        pool.note_confirmed(pool.keys[0], None)
         pool.call(*DEAD)
     clock.advance(seconds=79)
     assert ask(pool) == []
@@ -491,7 +231,7 @@ def test_a_suspect_about_which_get_key_is_silent_is_tried_by_a_call(clock):
     pool = Memory(clock, 1)
     pool.refuse(0, *DEAD)
     clock.advance(seconds=5)
-    pool.unanswered(pool.keys[0])
+    pool.note_unanswered(pool.keys[0])
     pool.call()
     assert pool.report() == {}
 
@@ -505,24 +245,24 @@ def test_a_spent_limit_is_asked_about_less_and_less_up_to_hourly_and_back_once_i
         clock.advance(seconds=pool.keys[0].questions.at - begun)
         pauses.append(clock.monotonic() - begun)
         assert ask(pool) == [0]
-        pool.confirmed(pool.keys[0], 0)
+        pool.note_confirmed(pool.keys[0], 0)
         assert pool.usable_count() == 0
     assert pauses[:3] == [5, 10, 20]
     assert pauses[-1] == 3600
-    pool.confirmed(pool.keys[0], 5)
+    pool.note_confirmed(pool.keys[0], 5)
     assert pool.usable_count() == 1
 
 
 def test_what_get_key_says_does_not_end_a_rest_of_another_kind(clock):
     pool = Memory(clock, 1)
     pool.refuse(0, *LIMITED, retry_after="60")
-    pool.confirmed(pool.keys[0], None)
+    pool.note_confirmed(pool.keys[0], None)
     assert pool.usable_count() == 0
 
 
 def test_get_key_alone_takes_no_key_out(clock):
     pool = Memory(clock, 2)
-    pool.denied(pool.keys[0])
+    pool.note_denied(pool.keys[0])
     assert picks(pool) == {0, 1}
 
 
@@ -593,12 +333,12 @@ def test_keys_that_are_really_dead_go_out_although_they_are_many(clock, caplog):
         pool.refuse(number, *DEAD)
     clock.advance(seconds=5)
     assert ask(pool) == [0, 1, 2]
-    pool.denied(pool.keys[0])
+    pool.note_denied(pool.keys[0])
     assert pool.usable_count() == 5  # nothing has succeeded yet
     key = next(key for key in iter(pool.pick, None) if key.id == 4)
-    pool.succeeded(key)
+    pool.note_success(key)
     clock.advance(seconds=5)
-    pool.denied(pool.keys[0])
+    pool.note_denied(pool.keys[0])
     for number in (1, 2, 0):  # the last is an answer to a call from before
         pool.refuse(number, *DEAD)
     assert picks(pool) == {3, 4}
@@ -644,15 +384,6 @@ ACTIONS = st.lists(
 ANSWERS = {"401": DEAD, "429": LIMITED, "402": POOR, "400": (400, "bad")}
 
 
-def test_a_ring_is_made_once_for_the_same_keys(clock):
-    pool = Memory(clock, 5)
-    picks(pool, 3, sticky="x")
-    ring = pool._ring
-    picks(pool, 3, sticky="y")
-    assert pool._ring is ring
-
-
-@settings(max_examples=100, deadline=None)
 @given(st.lists(ACTIONS, min_size=1, max_size=4), st.integers(0, 3))
 def test_whatever_calls_do_none_stays_in_flight_and_no_key_has_more_than_it_may(plans, cap):
     """Interleaved by hand: a step of each plan begins a call and ends one of those that run."""
@@ -663,7 +394,7 @@ def test_whatever_calls_do_none_stays_in_flight_and_no_key_has_more_than_it_may(
     def end(at: int) -> None:
         key, outcome = running.pop(at)
         if outcome == "ok":
-            pool.succeeded(key)
+            pool.note_success(key)
         elif outcome != "silent":
             pool.refuse(key, *ANSWERS[outcome])
         pool.release(key)
@@ -706,7 +437,7 @@ def test_threads_that_pick_and_release_leave_nothing_in_flight(clock):
             elif kind == 1:
                 pool.refuse(key, *FREE_DAY)
             else:
-                pool.succeeded(key)
+                pool.note_success(key)
             pool.release(key)
 
     with ThreadPoolExecutor(8) as threads:
@@ -731,19 +462,19 @@ def pool(store: PoolKeys, clock: MovableClock) -> ApiKeyManager:
 
 def filled(pool: ApiKeyManager, store: PoolKeys, count: int) -> list[int]:
     """Put keys into the pool and load them. Returns their ids."""
-    ids = [store.add(key_text(number), f"key {number}", KeySource.OPERATOR) for number in range(count)]
+    ids = [store.add(key_text(number), f"key {number}", PoolKeySource.OPERATOR) for number in range(count)]
     pool.reload()
     return ids
 
 
 def rows(db: Database) -> dict[int, dict[str, object]]:
     with db.reading() as tx:
-        return {row.id: row._asdict() for row in tx.execute(sa.select(api_keys))}
+        return {row.id: row._asdict() for row in tx.execute(sa.select(pool_keys))}
 
 
 def take(pool: ApiKeyManager, row_id: int) -> PoolKey:
     """A call with this very key."""
-    return pool.pick([key for key in pool._keys if key.id != row_id])
+    return pool.pick([key for key in pool._shared.keys if key.id != row_id])
 
 
 def test_only_active_and_enabled_keys_are_loaded(pool, store):
@@ -773,8 +504,8 @@ def test_a_key_is_not_picked_in_its_last_minutes(pool, store, clock):
 def test_a_key_that_stays_keeps_its_health_and_its_calls_over_a_reload(pool, store):
     [first, _] = filled(pool, store, 2)
     key = take(pool, first)
-    pool.refused(key, Refusal(429, {"error": {}}), classify(Refusal(429, {"error": {}})))
-    store.add(key_text(9), "key 9", KeySource.OPERATOR)
+    pool.note_refusal(key, Refusal(429, {"error": {}}), classify(Refusal(429, {"error": {}})))
+    store.add(key_text(9), "key 9", PoolKeySource.OPERATOR)
     pool.reload()
     assert pool.known_count() == 3
     assert first not in picks(pool)
@@ -787,7 +518,7 @@ def test_the_health_of_an_unknown_account_stays_over_a_reload(pool, store):
     [first, second] = filled(pool, store, 2)
     poor = Refusal(402, {"error": {"message": POOR[1]}})
     key = take(pool, first)
-    pool.refused(key, poor, classify(poor))
+    pool.note_refusal(key, poor, classify(poor))
     pool.release(key)
     pool.reload()
     assert picks(pool) == {second}
@@ -803,7 +534,7 @@ def test_a_key_that_leaves_is_reported_until_its_last_call_ends(pool, store):
     assert pool.report() == {str(first): {"in_flight": 2, "health": "ok", "reason": None, "until": None}}
     pool.release(calls[0])
     assert pool.report()[str(first)]["in_flight"] == 1
-    pool.succeeded(calls[1])
+    pool.note_success(calls[1])
     pool.release(calls[1])
     assert pool.report() == {}
 
@@ -827,12 +558,12 @@ def test_no_call_begins_with_a_key_that_has_left(pool, store):
     filled(pool, store, 2)
     store.set_enabled("key 1", False)
     pool.reload()
-    [old] = pool._keys
-    choice = pool._choose(False, pool._monotonic())
+    [old] = pool._shared.keys
+    choice = pool._shared.choice(False, pool._monotonic())
     store.set_enabled("key 1", True)
     store.set_enabled("key 0", False)
     pool.reload()
-    pool._choices = [choice, choice]
+    pool._shared._choices = [choice, choice]
     with pytest.raises(AppError):
         pool.pick()
     assert old.in_flight == 0
@@ -840,11 +571,11 @@ def test_no_call_begins_with_a_key_that_has_left(pool, store):
 
 def test_limits_and_accounts_are_loaded_and_what_was_low_is_not_any_more(pool, store):
     [first, second, third] = filled(pool, store, 3)
-    one = {key.id: key for key in pool._keys}
+    one = {key.id: key for key in pool._shared.keys}
     assert one[first].account is not one[second].account
     for message in ("create a key with a higher limit", "fewer max_tokens"):
         refusal = Refusal(402, {"error": {"message": message}})
-        pool.refused(one[first], refusal, classify(refusal))
+        pool.note_refusal(one[first], refusal, classify(refusal))
     assert (one[first].is_low, one[first].account.is_low) == (True, True)
     store.set_limits({first: (10, 7)})
     for row_id in (first, second):
@@ -853,10 +584,10 @@ def test_limits_and_accounts_are_loaded_and_what_was_low_is_not_any_more(pool, s
     assert one[first].remaining_nano == 7
     assert one[first].account is one[second].account is not one[third].account
     assert (one[first].is_low, one[first].account.is_low) == (False, False)
-    account, keys = one[first].account, pool._keys
+    account, keys = one[first].account, pool._shared.keys
     pool.reload()
     assert one[first].account is account
-    assert pool._keys is keys
+    assert pool._shared.keys is keys
 
 
 def test_only_keys_whose_account_is_unknown_are_asked_about_at_first(pool, store, envelopes, clock):
@@ -865,13 +596,13 @@ def test_only_keys_whose_account_is_unknown_are_asked_about_at_first(pool, store
     fresh = ApiKeyManager(store, clock)
     fresh.reload()
     assert [key.id for key in fresh.to_ask(9)] == [second]
-    fresh.confirmed(fresh.to_ask(9)[0], 5)
+    fresh.note_confirmed(fresh.to_ask(9)[0], 5)
     assert fresh.to_ask(9) == []
 
 
 def test_an_unreadable_key_costs_one_key_and_is_named_in_the_log(pool, store, db, clock, caplog):
     [first, second] = filled(pool, store, 2)
-    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == first).values(api_key="damaged")))
+    db.transact(lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == first).values(api_key="damaged")))
     fresh = ApiKeyManager(store, clock)
     fresh.reload()
     assert picks(fresh) == {second}

@@ -132,7 +132,7 @@ def test_in_production_the_log_is_json_lines_with_the_requests_ids_and_nothing_p
     gateway = launch(SERVER=server, LOG_LEVEL="DEBUG", **PRODUCTION)
     answer = gateway.post("/register", {"username": "canary@example.com", "derived_key": new_derived_key()})
     assert answer.status_code == 201
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
         connection.sendall(b"canary of a prompt: the rest of a body whose length was wrong\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
     server_process = psutil.Process(gateway.process.pid)
@@ -186,7 +186,7 @@ def test_idle_connections_keep_nobody_out(start, server):
     ask = b"GET /api/health HTTP/1.1\r\nHost: gateway\r\n\r\n"
     kept = []
     for _ in range(150):
-        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
         connection.sendall(ask)
         assert connection.recv(4096).startswith(b"HTTP/1.1 503")  # the pool is empty
         kept.append(connection)
@@ -226,7 +226,7 @@ def test_a_wrong_encryption_key_is_refused_and_nothing_is_written(tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     db = Database(database_url(Config(database_url=url)))
     db.upgrade()
-    sealed.deployment_key(
+    sealed.open_deployment_key(
         db, Envelopes(["N3NYZl9wTGs2UTJ3RTh0WTR1STBvUDFhUzNkRjVnSDc="]), sealed.USERNAME_KEY, datetime.now(UTC)
     )
     db.close()
@@ -264,12 +264,12 @@ def test_gunicorn_works_from_any_folder(tmp_path):
 
         def answers() -> bool:
             try:
-                return requests.get(url, headers=JSON, timeout=5).status_code == 503
+                return requests.get(url, headers=JSON, timeout=30).status_code == 503
             except requests.RequestException:
                 return False
 
         wait_for(answers)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

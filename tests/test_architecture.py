@@ -14,6 +14,8 @@ ROOMS = sorted(
 )
 ROOMS += sorted(path.parent for room in ROOMS for path in room.glob("*/__init__.py"))
 MAX_LINES, MAX_FUNCTION_LINES, MAX_MAP_LINES, MAX_ROOT_FILES = 400, 50, 25, 10
+# One file by design: people copy it beside their own program (CONTRIBUTING.md), so its nouns cannot move out.
+LONGER = {"clients/python/openrouter_proxy_client.py": 450}
 MODULES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in room.glob("*.py"))])
 MODULES = [path for path in MODULES if path.name not in {"gunicorn.conf.py", "__init__.py"}]
 OTHERS = sorted([*ROOT.glob("sandbox/*.py"), *ROOT.glob("bench/*.py"), *ROOT.glob("clients/python/*.py")])
@@ -33,7 +35,10 @@ def test_a_rooms_map_names_its_files_and_no_others(path):
     assert len(text.splitlines()) <= MAX_MAP_LINES
     tree = ast.parse(text)
     assert [type(node) for node in tree.body] == [ast.Expr], "a map is a docstring, and nothing else"
-    found = re.findall(r"^    (\w+(?:\.py|/))", ast.get_docstring(tree, clean=False), re.MULTILINE)
+    # Small files of one kind may share a line; names end where two spaces and a word begin what they hold.
+    lines = [line[4:] for line in ast.get_docstring(tree, clean=False).splitlines() if line.startswith("    ")]
+    found = [name for line in lines for name in re.match(r"(?:\w+(?:\.py|/)(?:  +|$))*", line)[0].split()]
+    assert all(re.match(r"\w+(?:\.py|/)  +\w", line) for line in lines), "only names of files are indented"
     files = [one.name for one in path.glob("*.py") if one.name != "__init__.py"]
     files += [
         f"{one.name}/" for one in path.iterdir() if one in ROOMS or one.name in {"static", "templates", "translations"}
@@ -60,7 +65,7 @@ def test_says_what_it_is_for(path):
 
 @each(MODULES + OTHERS)
 def test_stays_small(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+    assert len(path.read_text().splitlines()) <= LONGER.get(name_of(path), MAX_LINES)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = node.end_lineno - node.lineno + 1

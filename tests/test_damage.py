@@ -15,12 +15,13 @@ import tables
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
-from pool.keys import KeySource, PoolKeys
-from tables import api_keys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
+from tables import pool_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.sandbox.conftest import Running
 from tests.support.gateway import Gateway, refusal_of, run
-from vault.sealed import USERNAME_KEY, deployment_key
+from vault.sealed import USERNAME_KEY, open_deployment_key
 
 OTHER_KEY = Fernet.generate_key().decode()
 CALLS = 12  # with three keys left: enough that a damaged one would have been picked
@@ -41,9 +42,9 @@ def accounts_keys(stand_in: Running) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def settings(empty_database_url: str, stand_in: Running) -> dict[str, Any]:
+def settings(migrated_database_url: str, stand_in: Running) -> dict[str, Any]:
     return {
-        "DATABASE_URL": empty_database_url,
+        "DATABASE_URL": migrated_database_url,
         "SECRET_KEY": SECRET_KEY,
         "ENCRYPTION_KEY": ENCRYPTION_KEY,
         "OPENROUTER_API_URL": stand_in.address,
@@ -54,20 +55,22 @@ def settings(empty_database_url: str, stand_in: Running) -> dict[str, Any]:
 def pool(db: Database, accounts_keys: list[dict[str, str]]) -> list[int]:
     """The rows of the four keys, in a database that a gateway has used."""
     envelopes = Envelopes([ENCRYPTION_KEY])
-    deployment_key(db, envelopes, USERNAME_KEY, Clock().now())
+    open_deployment_key(db, envelopes, USERNAME_KEY, Clock().now())
     keys = PoolKeys(db, envelopes, Clock())
-    return [keys.add(key["key"], f"key {number}", KeySource.MINTED) for number, key in enumerate(accounts_keys)]
+    return [keys.add(key["key"], f"key {number}", PoolKeySource.MINTED) for number, key in enumerate(accounts_keys)]
 
 
 def ciphertexts(db: Database) -> dict[int, str]:
     with db.reading() as tx:
-        return dict(map(tuple, tx.execute(sa.select(api_keys.c.id, api_keys.c.api_key).order_by(api_keys.c.id)).all()))
+        return dict(
+            map(tuple, tx.execute(sa.select(pool_keys.c.id, pool_keys.c.api_key).order_by(pool_keys.c.id)).all())
+        )
 
 
 def overwrite(db: Database, changed: dict[int, str]) -> None:
     def write(tx: Transaction) -> None:
         for row, sealed in changed.items():
-            tx.execute(api_keys.update().where(api_keys.c.id == row).values(api_key=sealed))
+            tx.execute(pool_keys.update().where(pool_keys.c.id == row).values(api_key=sealed))
 
     db.transact(write)
 

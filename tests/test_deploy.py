@@ -335,7 +335,7 @@ def deployment(mariadb: DatabaseServer, stand_in: Running, tmp_path: Path) -> It
     for process in running.started:
         if process.poll() is None:
             process.kill()
-            process.wait(10)
+            process.wait(60)
     set_writable(tmp_path / "app", True)
     mariadb.execute(f"DROP DATABASE {name}")
     mariadb.execute(f"DROP USER '{user}'@'127.0.0.1'")
@@ -347,13 +347,13 @@ def test_every_command_works_as_in_a_container(deployment: Deployment, server: s
     files = deployment.files()
     serving = deployment.start("app")
     gateway = Gateway(serving, deployment.port, deployment.log_file("app"), {})
-    wait_for(lambda: serving.poll() is not None or answers(gateway), 40)
+    wait_for(lambda: serving.poll() is not None or answers(gateway))
     assert serving.poll() is None, gateway.log()
     assert run(confined(["touch", str(deployment.folder / "app" / "new")])).returncode != 0, "the folder is writable"
     assert deployment.check_health("app").returncode == 1, "healthy without a key"
 
     rotating = deployment.start("rotation")
-    wait_for(lambda: rotating.poll() is not None or deployment.check_health("app").returncode == 0, 40)
+    wait_for(lambda: rotating.poll() is not None or deployment.check_health("app").returncode == 0)
     assert rotating.poll() is None, deployment.log_file("rotation").read_text()
     status = deployment.check_health("rotation")
     assert status.returncode == 0, status.stderr
@@ -364,7 +364,7 @@ def test_every_command_works_as_in_a_container(deployment: Deployment, server: s
     stop = getattr(signal, instruction("STOPSIGNAL"))
     for process in (serving, rotating):
         process.send_signal(stop)
-    assert [serving.wait(20), rotating.wait(20)] == [0, 0], gateway.log()
+    assert [serving.wait(60), rotating.wait(60)] == [0, 0], gateway.log()
     assert deployment.files() == files, "something was written beside the code"
     assert deployment.check_health("app").returncode == 1
 
@@ -386,7 +386,7 @@ def environment_in_memory(process: subprocess.Popen[bytes]) -> bytes:
 def test_a_weak_secret_stops_the_start(deployment: Deployment, service: str) -> None:
     deployment.env_file |= {"SECRET_KEY": "changeme", "DB_PASSWORD": "password"}
     process = deployment.start(service)
-    assert process.wait(20) == 1
+    assert process.wait(60) == 1
     said = deployment.log_file(service).read_text()
     assert "2 problems" in said
     assert "SECRET_KEY: " in said

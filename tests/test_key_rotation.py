@@ -21,9 +21,9 @@ from api_key_manager import ApiKeyManager
 from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes
-from pool.keys import KeySource, KeyState
+from pool.life import PoolKeySource, PoolKeyState
 from replicas.lease import LEASE, LeaseLost, WrongDeployment
-from tables import api_keys, rotator
+from tables import pool_keys, rotator
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import ROOT, environment, on_terminal, run, wait_for
 from tests.support.rotor import DEPLOYMENT, PREFIX, Account, Rotor, events, unknown
@@ -37,12 +37,12 @@ def test_an_empty_pool_is_filled_with_named_limited_expiring_keys(rotor, account
     assert rotor.run()
     assert rotor.states() == {"active": 3}
     remote = account.listed()
-    assert set(remote) == rotor.names(KeyState.ACTIVE)
+    assert set(remote) == rotor.names(PoolKeyState.ACTIVE)
     for row in rotor.keys.rows():
         key = remote[row.name]
         assert row.name.startswith(PREFIX)
         assert len(row.name) == len(PREFIX) + 32
-        assert (row.source, row.api_key_hash) == (KeySource.MINTED, key["hash"])
+        assert (row.source, row.api_key_hash) == (PoolKeySource.MINTED, key["hash"])
         assert (key["limit"], key["limit_reset"], key["disabled"]) == (10, "daily", False)
         expires_at = datetime.fromisoformat(key["expires_at"])
         assert abs(expires_at - row.expires_at) < timedelta(seconds=1)
@@ -100,21 +100,21 @@ def test_a_pass_notes_what_openrouter_says_about_limits_and_accounts(rotor, acco
 
 def test_keys_that_people_brought_count_and_are_never_touched(rotor, account):
     mine = account.make("mine")
-    rotor.keys.add(mine["key"], "mine", KeySource.OPERATOR)
-    rotor.keys.add("sk-or-v1-" + "b" * 64, "env/1", KeySource.ENVIRONMENT)
+    rotor.keys.add(mine["key"], "mine", PoolKeySource.OPERATOR)
+    rotor.keys.add("sk-or-v1-" + "b" * 64, "env/1", PoolKeySource.ENVIRONMENT)
     before = account.listed()["mine"]
     assert rotor.run()
     assert len(account.listed()) == 2
     for _ in range(3):
         rotor.settle(days=30)
-    assert {"mine", "env/1"} <= rotor.names(KeyState.ACTIVE)
+    assert {"mine", "env/1"} <= rotor.names(PoolKeyState.ACTIVE)
     assert account.listed()["mine"] == before
-    assert len(rotor.names(KeyState.ACTIVE)) == 3
+    assert len(rotor.names(PoolKeyState.ACTIVE)) == 3
 
 
 def test_a_persons_key_that_is_disabled_at_openrouter_is_made_up_for_and_stays_theirs(rotor, account):
     mine = account.make("mine")
-    rotor.keys.add(mine["key"], "mine", KeySource.OPERATOR)
+    rotor.keys.add(mine["key"], "mine", PoolKeySource.OPERATOR)
     account.manage("PATCH", f"/keys/{mine['data']['hash']}", json={"disabled": True})
     rotor.run()
     assert rotor.states() == {"active": 4}
@@ -123,8 +123,8 @@ def test_a_persons_key_that_is_disabled_at_openrouter_is_made_up_for_and_stays_t
     rotor.fewest = 99
     rotor.settle(hours=25)
     assert account.listed()["mine"] == before
-    assert "mine" in rotor.names(KeyState.ACTIVE)
-    assert len(rotor.names(KeyState.ACTIVE)) == rotor.fewest == 4  # theirs, which the copies in memory can't know
+    assert "mine" in rotor.names(PoolKeyState.ACTIVE)
+    assert len(rotor.names(PoolKeyState.ACTIVE)) == rotor.fewest == 4  # theirs, which the copies in memory can't know
 
 
 def test_a_disabled_key_is_replaced_and_left_alone_until_it_is_due(rotor, account):
@@ -134,10 +134,10 @@ def test_a_disabled_key_is_replaced_and_left_alone_until_it_is_due(rotor, accoun
     assert rotor.run()
     assert rotor.states() == {"active": 4}
     rotor.settle(hours=23)
-    assert rotor.row(disabled.name).state is KeyState.ACTIVE
+    assert rotor.row(disabled.name).state is PoolKeyState.ACTIVE
     assert not account.listed()[disabled.name]["disabled"]
     rotor.settle(hours=2)
-    assert rotor.row(disabled.name).state is KeyState.DRAINING
+    assert rotor.row(disabled.name).state is PoolKeyState.DRAINING
 
 
 def test_foreign_keys_and_those_of_other_deployments_are_never_touched(rotor, account):
@@ -200,7 +200,7 @@ def test_a_crash_at_any_call_is_repaired_and_never_leaves_fewer_keys(one, accoun
     assert died
     assert one.fewest == one.usable() == 3
     one.settle()
-    assert set(account.listed()) == one.names(KeyState.ACTIVE)
+    assert set(account.listed()) == one.names(PoolKeyState.ACTIVE)
     assert one.states()["active"] == 3
 
 
@@ -240,7 +240,7 @@ def test_a_leader_that_slept_writes_nothing_more(rotor, account):
     assert rotor.states() == {"intent": 1, "active": 3}
     assert len(account.listed()) == 4
     rotor.settle(minutes=6)
-    assert set(account.listed()) == rotor.names(KeyState.ACTIVE)
+    assert set(account.listed()) == rotor.names(PoolKeyState.ACTIVE)
 
 
 def test_the_lease_is_given_back_even_when_the_pass_fails(one, account):
@@ -273,11 +273,11 @@ def test_a_copied_database_is_refused_until_it_is_claimed(new_rotor, account):
 
 def test_claiming_keeps_the_keys_that_people_brought(new_rotor, account):
     rotor = new_rotor()
-    rotor.keys.add(account.make("mine")["key"], "mine", KeySource.OPERATOR)
+    rotor.keys.add(account.make("mine")["key"], "mine", PoolKeySource.OPERATOR)
     rotor.run()
     copy = new_rotor(deployment_id="copy")
     assert len(copy.rotation().claim()) == 2
-    assert copy.names(KeyState.ACTIVE) == {"mine"}
+    assert copy.names(PoolKeyState.ACTIVE) == {"mine"}
 
 
 def test_a_database_that_is_being_rotated_cannot_be_claimed(new_rotor):
@@ -302,7 +302,7 @@ def test_keys_minted_under_another_deployment_id_are_used_up_and_not_renewed(new
     other.settle(hours=30)
     assert other.states() == {"active": 3}
     other.settle(hours=42)
-    assert len(other.names(KeyState.ACTIVE)) == 6
+    assert len(other.names(PoolKeyState.ACTIVE)) == 6
     assert other.usable() == 3
     assert sum(name.startswith("gw/other/") for name in account.listed()) == 3
     assert not any(key["disabled"] for key in account.listed().values())
@@ -330,8 +330,8 @@ def program(account: Account, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def program_on_each(empty_database_url: str, account: Account, tmp_path: Path) -> dict[str, Any]:
-    return settings_of(empty_database_url, account, tmp_path)
+def program_on_each(migrated_database_url: str, account: Account, tmp_path: Path) -> dict[str, Any]:
+    return settings_of(migrated_database_url, account, tmp_path)
 
 
 def opened(program: dict[str, Any]) -> Database:
@@ -341,7 +341,7 @@ def opened(program: dict[str, Any]) -> Database:
 def all_rows(program: dict[str, Any]) -> list[dict[str, Any]]:
     db = opened(program)
     with db.reading() as tx:
-        found = [row._asdict() for row in tx.execute(sa.select(api_keys).order_by(api_keys.c.id))]
+        found = [row._asdict() for row in tx.execute(sa.select(pool_keys).order_by(pool_keys.c.id))]
     db.close()
     return found
 
@@ -396,7 +396,7 @@ def test_a_database_that_is_away_ends_it_with_1_and_one_clear_line(program, acco
 def test_a_wrong_encryption_key_ends_it_before_openrouter_is_asked(program, account):
     db = opened(program)
     db.upgrade()
-    sealed.deployment_key(db, Envelopes([ENCRYPTION_KEY]), sealed.USERNAME_KEY, datetime.now(UTC))
+    sealed.open_deployment_key(db, Envelopes([ENCRYPTION_KEY]), sealed.USERNAME_KEY, datetime.now(UTC))
     db.close()
     ended = run("key_rotation.py", "--once", **program)
     assert ended.returncode == 1
@@ -420,7 +420,7 @@ class Service:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -471,7 +471,7 @@ def test_status_on_a_pipe_is_one_json_line_a_state(program, account):
     shown = run("key_rotation.py", "--status", **program | {"OPENROUTER_PROVISION_KEY": ""})
     assert (shown.returncode, shown.stderr) == (0, "")
     lines = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [line["state"] for line in lines] == [state.value for state in KeyState]
+    assert [line["state"] for line in lines] == [state.value for state in PoolKeyState]
     assert {line["state"]: line["keys"] for line in lines if line["keys"]} == {"active": 2}
     first = min(row["expires_at"] for row in all_rows(program))
     [active] = [line for line in lines if line["keys"]]
@@ -489,7 +489,7 @@ def test_status_on_a_terminal_is_a_table(program):
     shown = on_terminal("key_rotation.py", "--status", **program).stdout
     assert "Key pool" in shown
     assert "first_expires_at" in shown
-    assert all(state.value in shown for state in KeyState)
+    assert all(state.value in shown for state in PoolKeyState)
 
 
 def test_a_pass_on_a_terminal_shows_its_progress_and_prints_nothing_into_a_pipe(program):

@@ -130,7 +130,7 @@ def found_in(text, private):
 def test_no_log_and_no_file_holds_anything_private(production):
     gateway, stand_in, private, outputs, data = production
     exercise(gateway, stand_in, private)
-    stored = requests.get(f"{stand_in.root}/sandbox/log", timeout=10).json()["requests"]
+    stored = requests.get(f"{stand_in.root}/sandbox/log", timeout=30).json()["requests"]
     assert any(private["prompt"] in base64.b64decode(r["body_base64"] or "").decode(errors="replace") for r in stored)
     wait_for(lambda: "logout" in gateway.log())
     gateway.stop()

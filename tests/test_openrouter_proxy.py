@@ -17,7 +17,7 @@ from gateway.request import ProxyRequest
 from tests.support.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
 from tests.support.gateway import wait_for
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, chunked, json_answer
-from upstream.http import ConnectionLost
+from upstream.connection import ConnectionLost
 
 # ── what goes up
 

@@ -36,7 +36,7 @@ def billing(
 ) -> Iterator[Billing]:
     if server.process.poll() is not None:
         server.start()
-    billing = Billing(start, stand_in, server.new_database(), tmp_path)
+    billing = Billing(start, stand_in, server.empty_database(), tmp_path)
     yield billing
     billing.close()
 

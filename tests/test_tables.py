@@ -2,7 +2,8 @@
 
 import sqlalchemy as sa
 
-from tables import UtcDateTime, metadata
+from foundation.column_types import UtcDateTime
+from tables import metadata
 
 COLUMNS = [column for table in metadata.sorted_tables for column in table.columns]
 

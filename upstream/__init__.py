@@ -1,1 +1,13 @@
-"""."""
+"""The other side: connections, what refusals mean, and services besides OpenRouter.
+
+    safe_address.py   which URLs and addresses may be connected to
+    dial.py           how a connection leaves: directly, through a proxy, or only to safe addresses
+    connection.py     one connection: being made, in use, idle
+    http.py           one request and its answer over it: send, head, body as it comes, abort
+    refusals.py       what each refusal means: here is decided what rests for it, and how long
+    disclosure.py     what clients may see of a refusal
+    registry.py       other upstreams: rows, sealed keys, prices
+    openrouter/       OpenRouter's own APIs
+
+dial.py -> connection.py -> http.py -> an answer; if it refuses, its row of refusals.py says what follows.
+"""

@@ -2,58 +2,34 @@
 
     Exchange: connecting ──> sending ──> head ──> body ──> complete
 
-One thread per exchange and sockets with time-outs: nothing here is shared between threads but the stack of idle
-connections. Every step takes the call's deadline, goes on where it was after NothingYet, and ends when its time is up.
-Only a new connection is made in a thread of its own, because name servers and handshakes can't be interrupted. llhttp
-(by httptools) parses. Redirects are never followed, nothing is decompressed, no proxy settings or .netrc are read from
-the environment; how a connection is made is the dial's to know (dial.py).
+One thread per exchange; nothing here is shared between threads but the stack of idle connections. Every step takes the
+call's deadline, goes on where it was after NothingYet, and ends when its time is up. llhttp (by httptools) parses.
+Redirects are never followed, nothing is decompressed, no proxy settings or .netrc are read from the environment; how a
+connection is made is the dial's to know (dial.py).
 """
 
 from __future__ import annotations
 
-import math
-import select
 import socket
 import ssl
-import threading
-import time
 from collections import deque
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import httptools
 
 from foundation.deadline import Deadline, TimeIsUp
+from upstream.connection import RECEIVE_BYTES, ConnectFailed, Connection, ConnectionLost, Dialling, UpstreamError
 from upstream.dial import CannotConnect, Dial, dial_directly
 
-RECEIVE_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 # The headers that anybody here asks for: decoding all the others would take longer than the rest of a head.
 READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
 READ_HEADERS |= {b"x-generation-id", b"x-provider-name", b"x-ratelimit-reset"}
-# How long a send may stand still before we look whether the upstream answers instead of reading on.
-SEND_SECONDS = 0.5
-# OpenRouter's edge closes idle connections after minutes; a younger one is alive unless its socket says otherwise.
-MAX_IDLE_SECONDS = 60.0
-# One that was in use a moment ago is taken as it is: asking its socket costs system calls for each request.
-TRUSTED_IDLE_SECONDS = 0.5
 
 
 def authorization_of(text: str) -> bytes:
     """The header line that a key of this text is sent in."""
     return f"Authorization: Bearer {text}\r\n".encode("ascii")
-
-
-class UpstreamError(Exception):
-    """The exchange failed below HTTP."""
-
-
-class ConnectFailed(UpstreamError):
-    """No connection: nothing was sent."""
-
-
-class ConnectionLost(UpstreamError):
-    """The upstream went away, or spoke something other than HTTP, before its answer was whole."""
 
 
 class Exchange:
@@ -78,8 +54,8 @@ class Exchange:
 
     def __init__(self, upstream: UpstreamHttp, message: bytes) -> None:
         self._upstream = upstream
-        self._connection: _Connection | None = None
-        self._dialling: _Dialling | None = None
+        self._connection: Connection | None = None
+        self._dialling: Dialling | None = None
         self._unsent: memoryview | None = memoryview(message)
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
@@ -164,7 +140,7 @@ class Exchange:
             except OSError as error:
                 raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
 
-    def _connect(self, deadline: Deadline) -> _Connection:
+    def _connect(self, deadline: Deadline) -> Connection:
         connection = self._upstream.idle_connection() if self._dialling is None else None
         if connection is None:
             self._dialling = self._dialling or self._upstream.dial(deadline)
@@ -206,139 +182,6 @@ class Exchange:
             self._connection.release(self.reusable)
 
 
-class _Connection:
-    __slots__ = ("_early", "_idle", "_socket", "_timeout", "idle_since", "in_use", "reused")
-
-    def __init__(self, sock: socket.socket, idle: deque[_Connection]) -> None:
-        self._socket = sock
-        self._timeout = -1.0
-        self._early = b""
-        self._idle = idle
-        self.idle_since = 0.0
-        self.in_use = True
-        self.reused = False
-
-    def send(self, data: memoryview, deadline: Deadline) -> int:
-        """How many bytes were taken; 0 if the upstream answers instead of reading on.
-
-        Raises OSError, NothingYet, TimeIsUp.
-        """
-        while True:
-            seconds = deadline.wait()
-            if not 0 < self._timeout <= seconds:  # a shorter one, of the answer before, is as good
-                self._set_timeout(min(seconds, SEND_SECONDS))
-            try:
-                return self._socket.send(data)
-            except TimeoutError:
-                self._early = self._receive_now()
-                if self._early:
-                    return 0
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """What has come, b"" at the end. Raises ConnectionLost, NothingYet, TimeIsUp."""
-        if self._early:
-            early, self._early = self._early, b""
-            return early
-        while True:
-            self._set_timeout(deadline.wait())
-            try:
-                return self._socket.recv(RECEIVE_BYTES)
-            except TimeoutError:
-                continue  # the deadline says what that means
-            except OSError as error:
-                raise ConnectionLost(f"{type(error).__name__} while reading the upstream's answer") from None
-
-    def _receive_now(self) -> bytes:
-        """What is there without waiting, b"" for nothing."""
-        self._set_timeout(0)
-        try:
-            return self._socket.recv(RECEIVE_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return b""
-
-    def _set_timeout(self, seconds: float) -> None:
-        seconds = math.ceil(seconds * 10) / 10
-        if seconds != self._timeout:  # each change is a system call, so tenths of a second must do
-            self._socket.settimeout(seconds)
-            self._timeout = seconds
-
-    def is_stale(self) -> bool:
-        """True if the upstream has closed the idle connection, or sent what nobody asked for."""
-        idle = time.monotonic() - self.idle_since
-        if idle < TRUSTED_IDLE_SECONDS:
-            return False
-        if idle > MAX_IDLE_SECONDS:
-            return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def release(self, reusable: bool) -> None:
-        if not self.in_use:
-            return
-        self.in_use = False
-        if reusable:
-            self.idle_since, self.reused = time.monotonic(), True
-            self._idle.append(self)
-            try:  # the oldest stand on the left, and are never reached while the youngest are enough
-                while self.idle_since - self._idle[0].idle_since > MAX_IDLE_SECONDS:
-                    self._idle.popleft().close()
-            except IndexError:
-                pass  # other threads took the rest
-        else:
-            self.close()
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class _Dialling:
-    """A connection in the making, in a thread of its own: it takes as long as it takes, and nobody waits longer than
-    he wants to."""
-
-    def __init__(self, connect: Callable[[], _Connection], step: Deadline) -> None:
-        self._connect = connect
-        self._step = step
-        self._is_done = threading.Event()
-        self._lock = threading.Lock()
-        self._made: _Connection | Exception | None = None
-        self._is_wanted = True
-        threading.Thread(target=self._run, name="dial", daemon=True).start()
-
-    def _run(self) -> None:
-        made: _Connection | Exception
-        try:
-            made = self._connect()
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            made = error
-        with self._lock:
-            self._made = made
-            if not self._is_wanted and isinstance(made, _Connection):
-                made.close()
-        self._is_done.set()
-
-    def wait(self, deadline: Deadline) -> _Connection:
-        """The connection. Raises ConnectFailed, NothingYet; TimeIsUp if that is the whole call's."""
-        while not self._is_done.is_set():
-            try:
-                self._is_done.wait(self._step.wait())
-            except TimeIsUp:
-                if deadline.is_over:
-                    raise
-                raise ConnectFailed("TimeoutError while connecting to the upstream") from None
-        if isinstance(self._made, Exception):
-            raise self._made
-        assert self._made  # noqa: S101 - it is done
-        return self._made
-
-    def give_up(self) -> None:
-        """Close the connection, as soon as there is one."""
-        with self._lock:
-            self._is_wanted = False
-            if isinstance(self._made, _Connection):
-                self._made.close()
-
-
 class UpstreamHttp:
     """Connections to one base URL such as https://openrouter.ai/api/v1. dial: makes them."""
 
@@ -351,7 +194,7 @@ class UpstreamHttp:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._connect_timeout_seconds = connect_timeout_seconds
         self._dial = dial
-        self._idle: deque[_Connection] = deque()
+        self._idle: deque[Connection] = deque()
 
     def request_line(self, method: str, path: str) -> bytes:
         """The constant beginning of a request's head: its line and the Host header."""
@@ -393,7 +236,7 @@ class UpstreamHttp:
 
     # ── what exchanges ask for
 
-    def idle_connection(self) -> _Connection | None:
+    def idle_connection(self) -> Connection | None:
         """One that was used before, and is still good as far as can be seen."""
         while True:
             try:
@@ -405,12 +248,12 @@ class UpstreamHttp:
                 return connection
             connection.close()
 
-    def dial(self, deadline: Deadline) -> _Dialling:
+    def dial(self, deadline: Deadline) -> Dialling:
         """Begin to make a new connection."""
         step = deadline.within(self._connect_timeout_seconds)
-        return _Dialling(lambda: self._connect(step), step)
+        return Dialling(lambda: self._connect(step), step)
 
-    def _connect(self, deadline: Deadline) -> _Connection:
+    def _connect(self, deadline: Deadline) -> Connection:
         sock = None
         try:
             sock = self._dial(self._host, self._port, deadline)
@@ -424,7 +267,7 @@ class UpstreamHttp:
             if sock:
                 sock.close()
             raise ConnectFailed(f"{type(error).__name__} while connecting to the upstream") from None
-        return _Connection(sock, self._idle)
+        return Connection(sock, self._idle)
 
     def close(self) -> None:
         """Close the idle connections."""

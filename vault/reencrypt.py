@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from db import Database, Transaction
 from foundation.crypto import Envelopes, SealBroken
 from foundation.logs import event
-from tables import api_keys, personal_keys, sealed_secrets, upstreams
+from tables import pool_keys, sealed_secrets, upstreams, watched_keys
 
 log = logging.getLogger("reencrypt")
 
@@ -26,16 +26,16 @@ BATCH_ROWS = 100  # a transaction's worth: a short lock, and little lost to a cr
 # The canary comes first: a process that has only old keys then sees that, before it takes a row for damaged.
 SEALED = (
     (sealed_secrets.c.name, sealed_secrets.c.value_encrypted),
-    (api_keys.c.id, api_keys.c.api_key),
+    (pool_keys.c.id, pool_keys.c.api_key),
     (upstreams.c.id, upstreams.c.api_key),
-    (personal_keys.c.id, personal_keys.c.api_key),
+    (watched_keys.c.id, watched_keys.c.api_key),
     # Not oauth_states: what is sealed there lives for ten minutes, and is refused where it does not open.
 )
 Column = sa.Column[Any]
 
 
 @dataclass(frozen=True)
-class KeyUse:
+class EncryptionKeyUse:
     """One configured key. position: 1 is the newest. rows: how many values only this key opens."""
 
     position: int
@@ -48,7 +48,7 @@ class KeyUse:
 class Survey:
     """Which key seals how much. broken: one line for each value that no configured key opens at its place."""
 
-    keys: list[KeyUse]
+    keys: list[EncryptionKeyUse]
     broken: list[str]
 
     @property
@@ -78,7 +78,7 @@ def survey(db: Database, envelopes: Envelopes) -> Survey:
             except SealBroken as error:
                 broken.append(str(error))
     keys = [
-        KeyUse(position, fingerprint, rows, removable=position > 1 and not rows and not broken)
+        EncryptionKeyUse(position, fingerprint, rows, removable=position > 1 and not rows and not broken)
         for position, (fingerprint, rows) in enumerate(zip(envelopes.fingerprints, needed, strict=True), 1)
     ]
     return Survey(keys, broken)

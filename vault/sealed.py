@@ -25,7 +25,7 @@ def check_canary(db: Database, envelopes: Envelopes) -> None:
         _find(db, envelopes, USERNAME_KEY)
 
 
-def deployment_key(db: Database, envelopes: Envelopes, name: str, now: datetime) -> bytes:
+def open_deployment_key(db: Database, envelopes: Envelopes, name: str, now: datetime) -> bytes:
     """The 32-byte key of this name, made at the first call. Raises crypto.SealBroken."""
     if (found := _find(db, envelopes, name)) is not None:
         return found

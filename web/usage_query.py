@@ -124,7 +124,7 @@ class LogFilter(Query):
         return found
 
 
-class LogPage(Paging, LogFilter):
+class LogPageQuery(Paging, LogFilter):
     """A page of a log."""
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from accounts.sessions import UserSessions
-from accounts.sign_on.identities import Entered, Identities
-from accounts.sign_on.provider import Attempt, IdentityProvider, Profile
+from accounts.sign_on.identities import Entered, ProviderIdentities
+from accounts.sign_on.provider import IdentityProvider, ProviderProfile, SignOnAttempt
 from accounts.sign_on.states import OAuthState, OAuthStates
 from accounts.users import Users
 from foundation.crypto import new_token
@@ -37,7 +37,7 @@ class InactiveThere(Forbidden):
 
 
 @dataclass(frozen=True)
-class Begun:
+class BegunSignOn:
     """A log-in that is under way. url: where the browser goes. browser: what its cookie holds meanwhile."""
 
     url: str
@@ -52,7 +52,7 @@ class SingleSignOn:
         providers: Mapping[str, IdentityProvider],
         public_url: str,
         states: OAuthStates,
-        identities: Identities,
+        identities: ProviderIdentities,
         users: Users,
         sessions: UserSessions,
     ) -> None:
@@ -72,11 +72,11 @@ class SingleSignOn:
             raise NotFound(f"Logging in through that is not possible here; providers: {known}")
         return found
 
-    def begin(self, name: str, next_path: str) -> Begun:
+    def begin(self, name: str, next_path: str) -> BegunSignOn:
         """Begin a log-in. next_path: where the browser ends up. Raises NotFound, ProviderFailed."""
         return self._begin(name, None, None, next_path)
 
-    def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> Begun:
+    def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> BegunSignOn:
         """Begin to link an account, from its session. Raises NotFound, ProviderFailed; Forbidden if that is old."""
         if not self.may_link(user_id, session_id):
             raise Forbidden("To link another log-in, log in again first: this session is older than 15 minutes")
@@ -86,13 +86,13 @@ class SingleSignOn:
         """True while a session is so young that one may link from it."""
         return self._sessions.is_younger(user_id, session_id, FRESH)
 
-    def _begin(self, name: str, user_id: int | None, session_id: str | None, next_path: str) -> Begun:
+    def _begin(self, name: str, user_id: int | None, session_id: str | None, next_path: str) -> BegunSignOn:
         provider, browser = self.provider(name), new_token()
         secrets = {"verifier": new_token(), "nonce": new_token()}
         state = self._states.begin(name, browser, OAuthState(secrets, user_id, session_id, next_path))
-        return Begun(provider.authorize_url(self._attempt(name, secrets), state), browser)
+        return BegunSignOn(provider.authorize_url(self._attempt(name, secrets), state), browser)
 
-    def returned(self, name: str, browser: str, state: str) -> OAuthState:
+    def consume(self, name: str, browser: str, state: str) -> OAuthState:
         """What was noted at the begin, once. Raises NotFound, BadRequest."""
         self.provider(name)
         return self._states.consume(name, browser, state)
@@ -126,13 +126,13 @@ class SingleSignOn:
         assert noted.user_id is not None  # noqa: S101 - as log_in has noted it
         return noted.user_id, noted.secrets["method"]
 
-    def _profile(self, name: str, noted: OAuthState, provider_code: str) -> Profile:
+    def _profile(self, name: str, noted: OAuthState, provider_code: str) -> ProviderProfile:
         provider = self.provider(name)
         profile = provider.profile(self._attempt(name, noted.secrets), provider_code)
         if not profile.is_active:
             raise InactiveThere(f"Your account at {provider.title} is not active")
         return profile
 
-    def _attempt(self, name: str, secrets: Mapping[str, str]) -> Attempt:
+    def _attempt(self, name: str, secrets: Mapping[str, str]) -> SignOnAttempt:
         callback = f"{self._public_url}/api/auth/sso/{name}/callback"
-        return Attempt(callback, secrets["verifier"], secrets["nonce"])
+        return SignOnAttempt(callback, secrets["verifier"], secrets["nonce"])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from accounts.sign_on.provider import Profile
+from accounts.sign_on.provider import ProviderProfile
 from accounts.users import NO_KEY, UserState, add_sso_account
 from db import Database, Duplicate, Transaction
 from foundation.clock import Clock
@@ -45,14 +45,14 @@ class Entered(NamedTuple):
     is_silenced: bool
 
 
-class Identities:
+class ProviderIdentities:
     """The rows; an account has at most one of each provider."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
 
-    def enter(self, provider: str, profile: Profile) -> Entered:
+    def enter(self, provider: str, profile: ProviderProfile) -> Entered:
         """The account of somebody who has just proved who they are; if there is none, it is made.
 
         An account that was made so follows the provider: in its trust level, unless an operator has set another one;
@@ -64,7 +64,7 @@ class Identities:
         except Duplicate:  # the same person in another tab has just made it
             return self._db.transact(lambda tx: self._enter(tx, provider, profile))
 
-    def _enter(self, tx: Transaction, provider: str, profile: Profile) -> Entered:
+    def _enter(self, tx: Transaction, provider: str, profile: ProviderProfile) -> Entered:
         now = self._clock.now()
         row = tx.execute(sa.select(table).where(_is(provider, profile))).first()
         if row is None:
@@ -83,7 +83,7 @@ class Identities:
         return Entered(int(row.user_id), False, is_silenced)
 
     @staticmethod
-    def _make(tx: Transaction, provider: str, profile: Profile, now: datetime) -> int:
+    def _make(tx: Transaction, provider: str, profile: ProviderProfile, now: datetime) -> int:
         values: dict[str, object] = {"display_name": profile.display_name, "avatar_url": profile.avatar_url}
         values["trust_level"] = profile.trust_level or 0
         if profile.is_silenced:
@@ -94,7 +94,7 @@ class Identities:
         tx.execute(table.insert().values(_row(user_id, provider, profile, now) | told))
         return user_id
 
-    def link(self, user_id: int, provider: str, profile: Profile) -> None:
+    def link(self, user_id: int, provider: str, profile: ProviderProfile) -> None:
         """Let somebody log in to this account from now on. Raises Conflict if theirs or this one is linked already."""
         row = _row(user_id, provider, profile, self._clock.now())
         try:
@@ -129,7 +129,7 @@ class Identities:
             return [Identity(*row) for row in tx.execute(query)]
 
 
-def _is(provider: str, profile: Profile) -> sa.ColumnElement[bool]:
+def _is(provider: str, profile: ProviderProfile) -> sa.ColumnElement[bool]:
     who = table.c.issuer == profile.issuer, table.c.subject == profile.subject
     return sa.and_(table.c.provider == provider, *who)
 
@@ -142,6 +142,6 @@ def _change(tx: Transaction, wanted: sa.ColumnElement[bool], now: datetime, **va
     return is_changed
 
 
-def _row(user_id: int, provider: str, profile: Profile, now: datetime) -> dict[str, object]:
+def _row(user_id: int, provider: str, profile: ProviderProfile, now: datetime) -> dict[str, object]:
     row: dict[str, object] = {"user_id": user_id, "provider": provider, "issuer": profile.issuer}
     return row | {"subject": profile.subject, "display_name": profile.display_name, "linked_at": now}

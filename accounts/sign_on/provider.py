@@ -19,7 +19,7 @@ class ProviderFailed(UpstreamFailed):
 
 
 @dataclass(frozen=True)
-class Profile:
+class ProviderProfile:
     """Somebody at a provider. subject: the provider's own lasting id, never a name or an e-mail address.
 
     issuer: the provider's address: at another one, behind the same name, the same subject is somebody else.
@@ -37,7 +37,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class SignOnAttempt:
     """What one log-in is bound to. callback: our own address, which the provider compares with the registered one."""
 
     callback: str
@@ -52,8 +52,8 @@ class IdentityProvider(Protocol):
     def title(self) -> str:
         """Its name for people."""
 
-    def authorize_url(self, attempt: Attempt, state: str) -> str:
+    def authorize_url(self, attempt: SignOnAttempt, state: str) -> str:
         """Where the browser goes. Raises ProviderFailed."""
 
-    def profile(self, attempt: Attempt, code: str) -> Profile:
+    def profile(self, attempt: SignOnAttempt, code: str) -> ProviderProfile:
         """Who came back with this code. Raises ProviderFailed."""

@@ -22,7 +22,7 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from accounts.sign_on.provider import Attempt, IdentityProvider, Profile, ProviderFailed
+from accounts.sign_on.provider import IdentityProvider, ProviderFailed, ProviderProfile, SignOnAttempt
 from config.settings import Config
 from foundation.clock import Clock
 from foundation.logs import event
@@ -66,7 +66,7 @@ class Client:
             session.proxies = {"http": self.proxy, "https": self.proxy}
         return session
 
-    def authorize_url(self, url: str, attempt: Attempt, state: str, **more: str) -> str:
+    def authorize_url(self, url: str, attempt: SignOnAttempt, state: str, **more: str) -> str:
         """Where the browser goes, from the provider's address for this."""
         with self.session() as session:
             made, _ = session.create_authorization_url(
@@ -74,7 +74,7 @@ class Client:
             )
         return str(made)
 
-    def exchange(self, session: OAuth2Session, url: str, attempt: Attempt, code: str) -> Mapping[str, Any]:
+    def exchange(self, session: OAuth2Session, url: str, attempt: SignOnAttempt, code: str) -> Mapping[str, Any]:
         """The tokens for a code; the session has the access token from now on. Raises what `doubts` knows."""
         tokens: Mapping[str, Any] = session.fetch_token(
             url,
@@ -129,7 +129,7 @@ class OAuthProvider:
     authorize_at: str
     tokens_at: str
     user_at: str
-    read: Callable[[Mapping[str, Any]], Profile]
+    read: Callable[[Mapping[str, Any]], ProviderProfile]
     auth_method: str = "client_secret_basic"
 
     @property
@@ -137,11 +137,11 @@ class OAuthProvider:
         """Its name for people."""
         return self.client.title
 
-    def authorize_url(self, attempt: Attempt, state: str) -> str:
+    def authorize_url(self, attempt: SignOnAttempt, state: str) -> str:
         """Where the browser goes."""
         return self.client.authorize_url(self.authorize_at, attempt, state)
 
-    def profile(self, attempt: Attempt, code: str) -> Profile:
+    def profile(self, attempt: SignOnAttempt, code: str) -> ProviderProfile:
         """Who came back with this code. Raises ProviderFailed."""
         with self.client.doubts(), self.client.session(self.auth_method) as session:
             self.client.exchange(session, self.tokens_at, attempt, code)
@@ -162,13 +162,13 @@ class OidcProvider:
         self._keys: KeySet | None = None
         self._keys_since = float("-inf")
 
-    def authorize_url(self, attempt: Attempt, state: str) -> str:
+    def authorize_url(self, attempt: SignOnAttempt, state: str) -> str:
         """Where the browser goes. Raises ProviderFailed."""
         with self._client.doubts():
             url = self._address("authorization_endpoint")
             return self._client.authorize_url(url, attempt, state, nonce=attempt.nonce)
 
-    def profile(self, attempt: Attempt, code: str) -> Profile:
+    def profile(self, attempt: SignOnAttempt, code: str) -> ProviderProfile:
         """Who came back with this code. Raises ProviderFailed."""
         with self._client.doubts():
             url = self._address("token_endpoint")
@@ -179,7 +179,7 @@ class OidcProvider:
                 claims = self._claims(session, tokens, attempt.nonce)
             names = (claims.get(name) for name in ("name", "preferred_username"))
             subject, picture = _subject(claims["sub"]), _avatar_url(claims.get("picture"))
-            return Profile(subject, _name(*names), picture, issuer=self._issuer)
+            return ProviderProfile(subject, _name(*names), picture, issuer=self._issuer)
 
     def _address(self, name: str) -> str:
         """One of the addresses in the discovery document, which is read again every hour."""
@@ -221,17 +221,17 @@ class OidcProvider:
         return self._keys
 
 
-def github_profile(user: Mapping[str, Any]) -> Profile:
+def github_profile(user: Mapping[str, Any]) -> ProviderProfile:
     """What GitHub's GET /user says. Raises TypeError, KeyError."""
-    return Profile(
+    return ProviderProfile(
         str(_number(user["id"])), _name(user.get("name"), user.get("login")), _avatar_url(user.get("avatar_url"))
     )
 
 
-def linuxdo_profile(user: Mapping[str, Any]) -> Profile:
+def linuxdo_profile(user: Mapping[str, Any]) -> ProviderProfile:
     """What Linux.do's GET /api/user says. Raises TypeError, KeyError. What it does not say counts as the worse."""
     level = user.get("trust_level")
-    return Profile(
+    return ProviderProfile(
         str(_number(user["id"])),
         _name(user.get("name"), user.get("username")),
         _avatar_url(user.get("avatar_url")),

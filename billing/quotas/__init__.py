@@ -1,1 +1,15 @@
-"""."""
+"""What users and client keys may spend, and how often one may call.
+
+    terms.py             what a quota promises: limits, windows, recovery
+    subjects.py          whose a quota is
+    budgets.py           what client keys may spend, shown with them
+    rows.py              quotas in the database: set, shown, reset
+    moves.py             what is spent, reserved and leased: how rows and slices change
+    slices.py            admits calls from memory; a slice is leased, enlarged and given back here
+    leased.py            one slice in memory
+    outage_credit.py     what may be spent while quotas can't be read
+    rate_limits.py       requests, tokens and parallel calls a minute
+    window_counters.py   counters of those, in memory or in Redis
+
+A call -> rate_limits.py -> slices.py -> leased.py; if that runs low -> moves.py, one conditional UPDATE.
+"""

@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import partial
 
 from accounts.caller import Caller
-from billing.quotas import rows
+from billing.quotas import moves
 from billing.quotas.leased import LeasedQuota, granted
 from billing.quotas.outage_credit import OutageCredit
 from billing.quotas.rows import Quota, Quotas
@@ -224,7 +224,7 @@ class QuotaSlices:
         quota_id, at = found.quota_id, self._clock.now()
         assert quota_id is not None  # noqa: S101 - it was opened
         found.is_leased = True
-        amount, quota = self._db.transact(lambda tx: rows.take(tx, self._process_id, quota_id, at, grant))
+        amount, quota = self._db.transact(lambda tx: moves.take(tx, self._process_id, quota_id, at, grant))
         self._know(found, quota)
         found.has_row = found.has_row or amount > 0
         return amount
@@ -272,7 +272,7 @@ class QuotaSlices:
             beat_at = beaten_at(tx, self._process_id)
             if beat_at is None or at - beat_at >= TRUST:
                 return
-            held = rows.held_by(tx, self._process_id) if now >= self._trusted_until else None
+            held = moves.held_by(tx, self._process_id) if now >= self._trusted_until else None
         if held is not None:  # after a long silence: what was taken from us is not ours any more
             for found in list(self._slices.values()):
                 if found.quota_id not in held:
@@ -296,7 +296,7 @@ class QuotaSlices:
                 found.asking.release()
 
     def _remove_row(self, quota_id: int) -> None:
-        self._db.transact(lambda tx: rows.remove_slices(tx, self._process_id, [quota_id]))
+        self._db.transact(lambda tx: moves.remove_slices(tx, self._process_id, [quota_id]))
 
     def _forget(self, found: LeasedQuota) -> None:
         with self._lock:
@@ -309,21 +309,21 @@ class QuotaSlices:
         self._trusted_until = float("-inf")
         for found in list(self._slices.values()):
             self._forget(found)
-        self._db.transact(lambda tx: rows.remove_slices(tx, self._process_id))
+        self._db.transact(lambda tx: moves.remove_slices(tx, self._process_id))
 
     def return_slices_of(self, process_ids: Collection[str]) -> None:
         """Return the slices of processes that are dead, whose journals were drained."""
         for process_id in process_ids:
-            self._db.transact(lambda tx, process_id=process_id: rows.remove_slices(tx, process_id))  # type: ignore[misc]
+            self._db.transact(lambda tx, process_id=process_id: moves.remove_slices(tx, process_id))  # type: ignore[misc]
 
     def reclaim_expired(self) -> int:
         """Return the slices of processes that have been silent for RECLAIM; how many processes that were."""
         since = self._clock.now() - RECLAIM
         with self._db.reading() as tx:
-            others = rows.holders(tx) - {self._process_id}
+            others = moves.holders(tx) - {self._process_id}
         removed = 0
         for process_id in sorted(others):
-            work = partial(rows.remove_slices_if_silent, process_id=process_id, since=since)
+            work = partial(moves.remove_slices_if_silent, process_id=process_id, since=since)
             if self._db.transact(work):
                 event(log, "quota_slices_reclaimed", logging.WARNING, process=process_id[:8])
                 removed += 1
@@ -357,7 +357,7 @@ class QuotaSlices:
             nonlocal is_committing
             is_committing = False
             asked = {quota_id: amounts[found] for quota_id, found in by_id.items() if quota_id is not None}
-            returned = rows.put_back(tx, self._process_id, asked)
+            returned = moves.put_back(tx, self._process_id, asked)
             is_committing = True
             return returned
 

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from foundation.money import NANO
+from foundation.errors import BadRequest
+from foundation.money import NANO, nano
 
 PERIODS = ("day", "week", "month", "none")
 RECOVERIES = ("reset", "steady")
+MAX_LIMIT_NANO = 10**9 * NANO
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # What recovers steadily takes this long to recover whole. A month counts 30 days, so that no day of it is worth more.
 STEADY = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=30)}
@@ -67,7 +69,9 @@ class QuotaTerms:
         # Only as far as whole nano-dollars recovered: many small steps come to the same as a large one.
         return window_start + -(-recovered * (period // MICROSECOND) // limit) * MICROSECOND, spent_nano - recovered
 
-    def counted(self, window_start: datetime, spent_nano: int, created_at: datetime, nano: int) -> tuple[datetime, int]:
+    def counted(
+        self, window_start: datetime, spent_nano: int, created_at: datetime, cost_nano: int
+    ) -> tuple[datetime, int]:
         """(window_start, spent_nano) with the cost of a call of that time.
 
         A call of an earlier window changes nothing. What recovers steadily counts in full from when its cost is known,
@@ -75,7 +79,7 @@ class QuotaTerms:
         """
         window_start, spent_nano = self.rolled(window_start, spent_nano, created_at)
         oldest = window_start - STEADY[self.period] if self.recovery == "steady" else window_start
-        return window_start, spent_nano + (nano if created_at >= oldest else 0)
+        return window_start, spent_nano + (cost_nano if created_at >= oldest else 0)
 
     def since(self, at: datetime) -> datetime:
         """From when on costs still matter at this moment."""
@@ -84,8 +88,8 @@ class QuotaTerms:
     def replayed(self, costs: Iterable[tuple[datetime, int]], at: datetime) -> tuple[datetime, int]:
         """(window_start, spent_nano) at this moment, had these terms held for the costs since `since`, oldest first."""
         window_start, spent_nano = self.since(at), 0
-        for created_at, nano in costs:
-            window_start, spent_nano = self.counted(window_start, spent_nano, created_at, nano)
+        for created_at, cost_nano in costs:
+            window_start, spent_nano = self.counted(window_start, spent_nano, created_at, cost_nano)
         return self.rolled(window_start, spent_nano, at)
 
     def __str__(self) -> str:
@@ -94,7 +98,33 @@ class QuotaTerms:
         return limit if self.period == "none" else f"{limit} per {self.period}"
 
 
-def dollars(nano: int) -> str:
+def dollars(amount_nano: int) -> str:
     """Nano-dollars as the digits of dollars, all that are needed and no more: 0.000007."""
-    whole, rest = divmod(nano, NANO)
+    whole, rest = divmod(amount_nano, NANO)
     return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+
+def check_amount(name: str, dollars: object) -> int | None:
+    """What an operator wrote for dollars, in nano-dollars; None for None. Raises BadRequest."""
+    try:
+        if dollars is None or (not isinstance(dollars, bool) and 0 <= float(str(dollars)) <= MAX_LIMIT_NANO // NANO):
+            return nano(dollars)
+    except (ValueError, ArithmeticError):
+        pass
+    raise BadRequest(f"{name} must be an amount of dollars from 0 to {MAX_LIMIT_NANO // NANO}, or none")
+
+
+def check_terms(limit_nano: int | None, soft_limit_nano: int | None, period: str, recovery: str) -> QuotaTerms:
+    """The terms, if they make sense. Raises BadRequest with what is accepted."""
+    for name, amount in (("The limit", limit_nano), ("The soft limit", soft_limit_nano)):
+        if amount is not None and not 0 <= amount <= MAX_LIMIT_NANO:
+            raise BadRequest(f"{name} must be an amount of dollars from 0 to {MAX_LIMIT_NANO // NANO}, or none")
+    if limit_nano is not None and soft_limit_nano is not None and soft_limit_nano > limit_nano:
+        raise BadRequest("The soft limit must not be above the limit: no call would ever get that far")
+    if period not in PERIODS:
+        raise BadRequest(f"The period must be one of {', '.join(PERIODS)}")
+    if recovery not in RECOVERIES:
+        raise BadRequest(f"The recovery must be one of {', '.join(RECOVERIES)}")
+    if recovery == "steady" and (limit_nano is None or period == "none"):
+        raise BadRequest("A quota recovers steadily only with a limit and a period of day, week or month")
+    return QuotaTerms(limit_nano, soft_limit_nano, period, recovery)

@@ -93,7 +93,7 @@ class WindowCounters:
             try:
                 return self._redis.incr(_in_redis(window, name), 2 * window.seconds, amount)
             except StorageError as error:
-                self._lost(error)
+                self._note_loss(error)
         return self._memory.add(window, name, amount)
 
     def get(self, window: Window, name: str) -> int:
@@ -102,7 +102,7 @@ class WindowCounters:
             try:
                 return self._redis.get(_in_redis(window, name))
             except StorageError as error:
-                self._lost(error)
+                self._note_loss(error)
         return self._memory.get(window, name)
 
     def start(self, stopping: threading.Event) -> None:
@@ -122,14 +122,14 @@ class WindowCounters:
         try:
             self._redis.get("check")
         except StorageError as error:
-            self._lost(error)
+            self._note_loss(error)
             return
         with self._state_lock:
             was_up, self._redis_is_up = self._redis_is_up, True
         if not was_up:
             event(log, "redis_in_use")
 
-    def _lost(self, error: StorageError) -> None:
+    def _note_loss(self, error: StorageError) -> None:
         now = self._clock.monotonic()
         with self._state_lock:
             self._redis_is_up = False

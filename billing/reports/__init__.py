@@ -1,1 +1,9 @@
-"""."""
+"""What was used, for those who may see it.
+
+    statistics.py    sums by model, day and key
+    request_log.py   calls, newest first: filtered and paged here
+    export.py        the log as a file: CSV or JSON lines
+    retention.py     deletes old rows, at night
+
+Roll-ups -> statistics.py. Ledger rows -> request_log.py -> a page, or export.py; at last retention.py.
+"""

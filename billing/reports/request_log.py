@@ -20,7 +20,7 @@ from billing.rollups import DAY, HOUR
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.money import usd
-from tables import api_keys, log_retention, upstreams
+from tables import log_retention, pool_keys, upstreams
 from tables import usage_ledger as ledger
 from tables import usage_rollups as rollups
 from upstream.registry import OPENROUTER
@@ -292,9 +292,9 @@ def _select_ids(asked: UsageFilter, within: Range) -> sa.Select[Any]:
 
 def _items(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
     """These requests with all their tries, in this order."""
-    joined = ledger.outerjoin(api_keys, api_keys.c.id == ledger.c.pool_key_id)
+    joined = ledger.outerjoin(pool_keys, pool_keys.c.id == ledger.c.pool_key_id)
     joined = joined.outerjoin(upstreams, upstreams.c.id == ledger.c.upstream_id)
-    names = api_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream")
+    names = pool_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream")
     query = sa.select(ledger, *names).select_from(joined)
     tries: dict[str, list[sa.Row[Any]]] = {}
     query = query.where(ledger.c.request_id.in_(request_ids)).with_hint(ledger, "FORCE INDEX (PRIMARY)", "mysql")

@@ -35,7 +35,7 @@ BATCH_ROWS = 1000
 PAUSE_FACTOR = 4
 
 
-class LeaseLost(Exception):
+class RunTakenOver(Exception):
     """Another process deletes now; this one must stop."""
 
 
@@ -63,11 +63,11 @@ class LogRetention:
                 deleted += count
                 if stopping.is_set():
                     break
-        except LeaseLost:
+        except RunTakenOver:
             return False
         done = not stopping.is_set()
         self._release(done)
-        told(deleted)
+        log_end(deleted)
         return done
 
     def cutoff(self, days: int) -> datetime:
@@ -121,7 +121,7 @@ class LogRetention:
     def _guard(self, tx: Transaction) -> None:
         mine = table.c.owner == self._owner
         if not tx.execute(table.update().where(mine).values(lease_until=self._clock.now() + LEASE)).rowcount:
-            raise LeaseLost
+            raise RunTakenOver
 
     def _release(self, done: bool) -> None:
         """done: the next run is tomorrow's; otherwise another process may go on at once."""
@@ -137,7 +137,7 @@ def last_run_time(now: datetime) -> datetime:
     return due if due <= local else due - timedelta(days=1)
 
 
-def told(deleted: int) -> None:
+def log_end(deleted: int) -> None:
     """Log the end of a run."""
     event(log, "logs_cleaned_up", message=f"Cleaned up {deleted} old request logs", deleted=deleted)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from billing.rollups import DAY, EVERYBODY, Sums
+from billing.rollups import DAY, EVERYBODY, UsageSums
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.money import usd
-from tables import api_keys, upstreams
+from tables import pool_keys, upstreams
 from tables import usage_rollups as table
 from upstream.registry import OPENROUTER
 
@@ -55,7 +55,7 @@ class UsageFilter:
         return sa.and_(*wanted)
 
 
-SUMS = [sa.func.sum(table.c[field.name]).label(field.name) for field in fields(Sums)]
+SUMS = [sa.func.sum(table.c[field.name]).label(field.name) for field in fields(UsageSums)]
 
 
 class UsageStats:
@@ -146,12 +146,12 @@ class UsageStats:
 
 def no_usage(client_key_id: int) -> dict[str, Any]:
     """What UsageStats.client_keys has for a key with calls, for one without."""
-    return {"client_key_id": client_key_id} | _shown(Sums())
+    return {"client_key_id": client_key_id} | _shown(UsageSums())
 
 
 def _pool_key_names(tx: Transaction, ids: Iterable[int]) -> dict[int, str]:
     """The names of pool keys by their ids."""
-    rows = tx.execute(sa.select(api_keys.c.id, api_keys.c.name).where(api_keys.c.id.in_(list(ids))))
+    rows = tx.execute(sa.select(pool_keys.c.id, pool_keys.c.name).where(pool_keys.c.id.in_(list(ids))))
     return {row.id: row.name for row in rows}
 
 
@@ -181,21 +181,23 @@ def find_upstream(db: Database, name: str) -> int | None:
 def find_pool_key(db: Database, name: str) -> int | None:
     """The id of the pool key of this name."""
     with db.reading() as tx:
-        found: int | None = tx.scalar(sa.select(api_keys.c.id).where(api_keys.c.name == name))
+        found: int | None = tx.scalar(sa.select(pool_keys.c.id).where(pool_keys.c.name == name))
     return found
 
 
-def _sums(row: sa.Row[Any]) -> Sums:
-    return Sums(**{field.name: int(getattr(row, field.name)) for field in fields(Sums)})  # MySQL adds up to decimals
+def _sums(row: sa.Row[Any]) -> UsageSums:
+    return UsageSums(
+        **{field.name: int(getattr(row, field.name)) for field in fields(UsageSums)}
+    )  # MySQL adds up to decimals
 
 
-def _added(sums: Iterable[Sums]) -> Sums:
-    return sum(sums, Sums())
+def _added(sums: Iterable[UsageSums]) -> UsageSums:
+    return sum(sums, UsageSums())
 
 
-def _shown(sums: Sums) -> dict[str, Any]:
+def _shown(sums: UsageSums) -> dict[str, Any]:
     """unknown: calls that OpenRouter may have billed and nobody can tell."""
-    return {field.name: getattr(sums, field.name) for field in fields(Sums)} | {"cost_usd": usd(sums.cost_nano)}
+    return {field.name: getattr(sums, field.name) for field in fields(UsageSums)} | {"cost_usd": usd(sums.cost_nano)}
 
 
 def _by_cost(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Changes are kept with who made them, and found again, newest first."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.audit_log import AuditLog
@@ -50,7 +50,6 @@ def kept(audit):
 
 
 # Pages are read from the nearer end of the log: each must be what a plain reading from its begin would give.
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 30), st.integers(1, 100), st.sampled_from([None, "made", "none"]), st.sampled_from([None, 1, 9]))
 def test_a_page_is_the_part_of_the_whole_that_it_says(audit, kept, page, page_size, action, user_id):
     whole = [one for one in kept if action in {None, one.action} and user_id in {None, one.user_id}]

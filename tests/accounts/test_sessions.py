@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from accounts.sessions import GRACE, EndedBy, Origin, TokenReused, UserSession, UserSessions
@@ -131,7 +131,6 @@ def test_a_session_ends_after_thirty_days_however_often_it_is_refreshed(sessions
     assert refused(sessions, token)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), min_size=1, max_size=15))
 def test_whoever_shows_what_when_there_is_one_line_of_tokens(db, sessions, people, clock, shown):
     """Every answer is the one successor of what was shown; once a token is older than that, nothing is answered."""
@@ -245,7 +244,7 @@ def test_parallel_exchanges_are_as_if_one_came_after_the_other(db, processes, pe
     """Of any token there is one successor, and the line never forks: whoever lags behind ends it for all."""
 
     # Not shrunk: a race that went wrong once may go well the next time.
-    @settings(max_examples=examples, deadline=None, phases=[Phase.generate])
+    @settings(max_examples=examples, phases=[Phase.generate])
     @given(RACES)
     def holds(races: list[tuple[int, list[tuple[int, int]]]]) -> None:
         session = processes[0].start(people[0])
@@ -365,7 +364,6 @@ def test_ending_an_unknown_session_changes_nothing(db, sessions, session):
     assert rows(db)[0]["ended_at"] is None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_other_text_refreshes(db, sessions, session, data):
     token = session.refresh_token

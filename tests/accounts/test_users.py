@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.sessions import UserSessions
@@ -89,7 +89,6 @@ def test_of_parallel_registrations_of_one_name_exactly_one_wins(db, users):
     assert len(made) == 1
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=5, unique=True))
 def test_names_that_differ_in_anything_are_different_accounts(db, users, names):
     db.transact(lambda tx: tx.execute(table.delete()))
@@ -102,13 +101,13 @@ def test_a_login_is_noted(db, users, clock):
     _, other_id = users.create(OWNER, "hash"), users.create(TEAMMATE, "hash")
     clock.advance(hours=1)
     before = users.find(OWNER)
-    db.transact(lambda tx: users.logged_in(tx, before))
+    db.transact(lambda tx: users.note_log_in(tx, before))
     assert users.find(OWNER).last_login == clock.now()
     assert users.find(OWNER).key_hash == "hash"
-    db.transact(lambda tx: users.logged_in(tx, before, "newer hash"))
+    db.transact(lambda tx: users.note_log_in(tx, before, "newer hash"))
     assert users.find(OWNER).key_hash == "newer hash"
     with pytest.raises(Unauthorized):  # the key was proved with the hash of before
-        db.transact(lambda tx: users.logged_in(tx, before))
+        db.transact(lambda tx: users.note_log_in(tx, before))
     assert (users.find_by_id(other_id).last_login, users.find_by_id(other_id).key_hash) == (None, "hash")
 
 
@@ -160,7 +159,7 @@ def test_a_change_of_state_tells_every_process(db, users, clock):
 def test_a_login_tells_nobody(db, users):
     user_id = users.create(OWNER, "hash")
     before = revision(db)
-    db.transact(lambda tx: users.logged_in(tx, users.get(user_id)))
+    db.transact(lambda tx: users.note_log_in(tx, users.get(user_id)))
     assert revision(db) == before
 
 

@@ -17,7 +17,8 @@ from billing.cost_lookup import AT_ONCE, GRACE, ROWS_A_ROUND, CostLookup
 from billing.ledger import ASK_AFTER, MAX_CALL, UsageLedger
 from db import Database
 from foundation.crypto import Envelopes
-from pool.keys import KeySource, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
 from replicas.processes import GatewayProcess
 from tests.billing.test_ledger import answered, dispatched, left, new_id, row, rows, settled, totals
 from tests.conftest import MovableClock
@@ -78,7 +79,7 @@ def asker(db: Database, clock: MovableClock, envelopes: Envelopes, stand_in: Run
     account = stand_in.new_account()["id"]
     keys = [stand_in.new_key(account=account) for _ in range(2)]
     pool = PoolKeys(db, envelopes, clock)
-    key_ids = [pool.add(key["key"], f"key-{n}", KeySource.OPERATOR) for n, key in enumerate(keys)]
+    key_ids = [pool.add(key["key"], f"key-{n}", PoolKeySource.OPERATOR) for n, key in enumerate(keys)]
     upstream = UpstreamHttp(stand_in.address, 5)
     ledger = UsageLedger(db, clock)
     lookup = CostLookup(db, ledger, GenerationRecords(pool.authorizations, upstream), clock)
@@ -256,7 +257,7 @@ def told(db: Database, clock: MovableClock, envelopes: Envelopes) -> Iterator[An
     upstream = ScriptedUpstream()
     http = UpstreamHttp(upstream.url, 1)
     pool, ledger = PoolKeys(db, envelopes, clock), UsageLedger(db, clock)
-    pool.add(f"sk-or-v1-{'a' * 64}", "key", KeySource.OPERATOR)
+    pool.add(f"sk-or-v1-{'a' * 64}", "key", PoolKeySource.OPERATOR)
     lookup = CostLookup(db, ledger, GenerationRecords(pool.authorizations, http), clock)
 
     def ask(answer: bytes) -> dict[str, Any]:

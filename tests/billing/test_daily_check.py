@@ -20,7 +20,8 @@ from billing.daily_check_rows import Check, Verdict
 from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes
-from pool.keys import KeySource, KeyState, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource, PoolKeyState
 from replicas.lease import LeaseLost, RotationLease
 from tables import usage_rollups
 from tests.conftest import ENCRYPTION_KEY
@@ -64,7 +65,7 @@ class Books:
         return {"key": key["key"], "hash": key["data"]["hash"], "id": row_id, "name": name}
 
     def brought(self, key: Any) -> Any:
-        row_id = self.keys.add(key["key"], f"brought {next(numbers)}", KeySource.OPERATOR)
+        row_id = self.keys.add(key["key"], f"brought {next(numbers)}", PoolKeySource.OPERATOR)
         return {**key, "id": row_id}
 
     def spend(self, key: Any, calls: int = 1) -> int:
@@ -279,7 +280,7 @@ def test_a_key_that_is_gone_keeps_its_last_usage_and_is_compared_up_to_its_end(b
     books.keys.set_usage({key["id"]: listed.usage_nano})
     books.api.delete(key["hash"])
     books.keys.drain(key["id"], books.clock.now())
-    books.keys.move(key["id"], KeyState.DELETED)
+    books.keys.move(key["id"], PoolKeyState.DELETED)
     books.at("2031-03-10T02:00:00")
     books.check.run_if_due()
     assert figures(books.found()["03-09", key["id"]]) == (monday, monday, monday + tuesday, monday + tuesday)

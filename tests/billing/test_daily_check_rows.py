@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import daily_check_rows
-from billing.daily_check_rows import Check, DaySums, Verdict
-from pool.keys import KeySource, PoolKeys
+from billing.daily_check_rows import Check, CountedSums, Verdict
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
 from tables import usage_rollups
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 CENT = 10_000_000
 
 
-def check(ours=0, theirs=0, *, total=0, usage=None, source=KeySource.MINTED, day=DAY, key=1) -> Check:
+def check(ours=0, theirs=0, *, total=0, usage=None, source=PoolKeySource.MINTED, day=DAY, key=1) -> Check:
     return Check(day, key, f"key {key}", source, ours, theirs, total, usage, DAY + timedelta(days=1, hours=1))
 
 
@@ -44,12 +45,12 @@ def test_a_difference_counts_above_one_cent_or_one_percent(ours, theirs, expecte
         assert check(total=ours, usage=theirs).verdict is expected
 
 
-@pytest.mark.parametrize("source", [KeySource.ENVIRONMENT, KeySource.OPERATOR])
+@pytest.mark.parametrize("source", [PoolKeySource.ENVIRONMENT, PoolKeySource.OPERATOR])
 def test_a_key_that_was_brought_may_be_used_elsewhere_but_not_have_spent_less(source):
     assert check(0, CENT * 2, source=source).verdict is Verdict.ELSEWHERE
     assert check(CENT * 2, 0, source=source).verdict is Verdict.DIFFERS
     assert check(total=0, usage=CENT * 2, source=source).verdict is Verdict.ELSEWHERE
-    assert check(0, CENT * 2, source=KeySource.UNKNOWN).verdict is Verdict.DIFFERS
+    assert check(0, CENT * 2, source=PoolKeySource.UNKNOWN).verdict is Verdict.DIFFERS
 
 
 def test_the_worse_of_day_and_total_counts():
@@ -70,7 +71,7 @@ def test_every_difference_is_shown_to_the_nano_dollar_and_none_is_called_equal(o
 def keys(db, envelopes, clock) -> PoolKeys:
     made = PoolKeys(db, envelopes, clock)
     for number in range(3):
-        made.add(f"sk-or-v1-{number:064x}", f"key {number + 1}", KeySource.MINTED)
+        made.add(f"sk-or-v1-{number:064x}", f"key {number + 1}", PoolKeySource.MINTED)
     return made
 
 
@@ -131,10 +132,10 @@ def test_sums_are_everybodys_days(db):
     rollup("h", 0, -20, 1, "a", cost_nano=10**6)
     assert daily_check_rows.first_counted_day(db) == DAY - timedelta(days=9)
     assert daily_check_rows.sums_by_day(db, DAY) == {
-        (DAY, 1): DaySums(5 + 2**53, 3, 1),
-        (DAY + timedelta(days=1), 1): DaySums(7),
+        (DAY, 1): CountedSums(5 + 2**53, 3, 1),
+        (DAY + timedelta(days=1), 1): CountedSums(7),
     }
-    assert daily_check_rows.sums_before(db, DAY) == {1: DaySums(11), 2: DaySums(13)}
+    assert daily_check_rows.sums_before(db, DAY) == {1: CountedSums(11), 2: CountedSums(13)}
 
 
 def test_what_people_see_is_in_dollars_and_null_while_unknown():

@@ -26,7 +26,7 @@ def journal(tmp_path: Path):
 
 
 def texts(segments: list[Path]) -> list[object]:
-    return [record["text"] for segment in segments for record in journal.read(segment)]
+    return [record["text"] for segment in segments for record in usage_journal.read(segment)]
 
 
 def test_what_was_appended_is_taken_once_in_order(journal):
@@ -143,7 +143,7 @@ sys.stdin.read()
             assert texts(dead.segments) == list(range(100))
             with usage_journal.adopt(lock_file) as again:
                 assert again is None
-            journal.forget(tmp_path, "other")
+            usage_journal.forget(tmp_path, "other")
         with usage_journal.adopt(lock_file) as dead:
             assert dead is None
 

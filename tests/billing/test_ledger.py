@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.ledger import ASK_AFTER, MAX_CALL, OPEN, State, UsageLedger, created_at
@@ -255,7 +255,7 @@ def test_a_million_calls_of_15_hundred_millionths_of_a_dollar_are_exactly_15_cen
     copies = 100 if db.kind == "sqlite" else 10
     made = 1
     while made < copies:  # each statement doubles them
-        columns = [c + made if c.name == "attempt" else c for c in ledger.c]
+        columns = [c + made if c.name == "attempt" else c for c in usage_ledger.c]
         chosen = sa.select(*columns).where(usage_ledger.c.attempt <= copies - made)
         db.transact(lambda tx, rows=chosen: tx.execute(usage_ledger.insert().from_select(usage_ledger.c.keys(), rows)))
         made += min(made, copies - made)
@@ -325,7 +325,6 @@ def emptied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     database.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), calls=st.lists(CALL, min_size=1, max_size=12))
 def test_sums_slices_and_reservations_hold_for_any_journal_cut_anywhere_and_applied_again(emptied, clock, data, calls):
     def clear(tx: Any) -> None:

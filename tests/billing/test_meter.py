@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.caller import Caller
@@ -145,7 +145,7 @@ def test_another_try_with_a_shared_key_is_admitted_by_the_quota(office, clock):
     key = connect(office.db, clock, 1)
     meter = office.call()
     meter.dispatch(key, user_pays=True)
-    meter.over(AttemptResult(refused=True))
+    meter.end_attempt(AttemptResult(refused=True))
     meter.dispatch(KEY)
     finish(meter, AttemptResult("gen-1", COSTS_200))
     office.drain()
@@ -258,7 +258,6 @@ def one_office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     db.close()
 
 
-@settings(max_examples=30, deadline=None)
 @given(calls=st.lists(STEP, min_size=1, max_size=4))
 def test_any_calls_and_tries_leave_memory_and_ledger_alike(one_office, calls):
     for endings, is_named, is_drained in calls:
@@ -277,12 +276,12 @@ def test_any_calls_and_tries_leave_memory_and_ledger_alike(one_office, calls):
             except QuotaExceeded:
                 break
             if is_named:
-                meter.answered(name)
+                meter.note_answer(name)
             if is_drained:
                 one_office.drain()
                 one_office.check()
             if attempt + 1 < len(endings):
-                meter.over(result)
+                meter.end_attempt(result)
         finish(meter, result)
     one_office.drain()
     one_office.check()
@@ -320,7 +319,7 @@ def test_the_answers_name_is_written_down_once(office):
     meter.admit()
     meter.dispatch(KEY)
     for name in (None, "gen-1", "gen-1", "g" * 65):
-        meter.answered(name)
+        meter.note_answer(name)
     assert [record.get("generation_id") for record in office.written()] == [None, "gen-1"]
     finish(meter, None, "client_gone")
     office.drain()
@@ -334,7 +333,7 @@ def test_each_try_has_its_row_and_its_reservation_and_only_the_last_one_ends_the
     meter.admit()
     for result in (AttemptResult("gen-1"), AttemptResult(refused=True)):
         meter.dispatch(KEY)
-        meter.over(result)
+        meter.end_attempt(result)
     meter.dispatch(KEY + 1)
     finish(meter, AttemptResult("gen-3", COSTS_200))
     office.drain()
@@ -378,7 +377,7 @@ def test_a_second_try_that_the_quota_refuses_ends_the_request_with_the_first(off
     meter = office.call()
     meter.admit()
     meter.dispatch(KEY)
-    meter.over(AttemptResult("gen-1"))
+    meter.end_attempt(AttemptResult("gen-1"))
     others = [office.call() for _ in range(19)]
     for other in others:
         other.admit()
@@ -434,7 +433,7 @@ def test_an_end_that_cannot_be_written_down_keeps_its_reservation_in_memory_and_
     meter.admit()
     meter.dispatch(KEY)
     with FullDisk():
-        meter.answered("gen-1")
+        meter.note_answer("gen-1")
         finish(meter, AttemptResult("gen-1", COSTS_200))
     office.drain()
     [row] = office.rows()
@@ -458,13 +457,13 @@ def test_what_goes_up_is_in_the_journal_already(make_proxy, upstream):
     upstream.play("m", json_answer("200 OK", WHOLE))
     proxy = make_proxy()
     seen: list[bytes] = []
-    send = proxy.destinations.openrouter.http.send
+    exchange = proxy.destinations.openrouter.http.exchange
 
     def watched(head: bytes, body: bytes) -> Any:
         seen.append(proxy.usage._journal._path.read_bytes())
-        return send(head, body)
+        return exchange(head, body)
 
-    proxy.destinations.openrouter.http.send = watched
+    proxy.destinations.openrouter.http.exchange = watched
     whole(proxy.forward(request()))
     assert b'"dispatched"' in seen[0]
 

@@ -408,7 +408,7 @@ def test_it_runs_until_told_to_stop_and_outlives_faults(stand_in, tmp_path, capl
     thread.start()
     wait_for(lambda: len(calls) == 2)
     stopping.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert events(caplog) == ["background_fault"]
 

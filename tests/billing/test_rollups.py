@@ -9,11 +9,11 @@ from itertools import product
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import rollups
-from billing.rollups import Key, Sums
+from billing.rollups import Bucket, UsageSums
 from db import DatabaseError
 from tables import usage_rollups as table
 
@@ -32,8 +32,8 @@ def add(db, changes) -> None:
 
 
 def test_a_change_counts_for_its_hour_and_its_day_for_its_owner_and_for_everybody(db):
-    add(db, {Key(7, 3, 5, "openai/gpt-4o", NOON): Sums(1, 0, 10, 20, 30, 0)})
-    add(db, {Key(8, None, None, "", NOON): Sums(requests=1, errors=1)})
+    add(db, {Bucket(7, 3, 5, "openai/gpt-4o", NOON): UsageSums(1, 0, 10, 20, 30, 0)})
+    add(db, {Bucket(8, None, None, "", NOON): UsageSums(requests=1, errors=1)})
     assert stored(db) == {
         ("h", 7, HOUR, 3, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
         ("d", 7, DAY, 3, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
@@ -47,30 +47,30 @@ def test_a_change_counts_for_its_hour_and_its_day_for_its_owner_and_for_everybod
 
 
 def test_what_is_taken_back_is_gone_and_nothing_is_written_for_nothing(db):
-    key = Key(7, None, 5, "m", NOON)
-    add(db, {key: Sums(unknown=1)})
-    add(db, {key: Sums(unknown=-1, cost_nano=2**62)})
+    key = Bucket(7, None, 5, "m", NOON)
+    add(db, {key: UsageSums(unknown=1)})
+    add(db, {key: UsageSums(unknown=-1, cost_nano=2**62)})
     assert set(stored(db).values()) == {(0, 0, 0, 0, 2**62, 0)}
-    add(db, {Key(9, None, 5, "m", NOON): Sums()})
+    add(db, {Bucket(9, None, 5, "m", NOON): UsageSums()})
     add(db, {})
     assert not any(row[1] == 9 for row in stored(db))
 
 
 def test_hours_and_days_are_those_of_utc(db):
     at = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5)))
-    add(db, {Key(7, None, None, "m", at): Sums(1)})
+    add(db, {Bucket(7, None, None, "m", at): UsageSums(1)})
     starts = {(row[0], row[2]) for row in stored(db)}
     assert starts == {("h", datetime(2026, 11, 21, 20, tzinfo=UTC)), ("d", DAY)}
 
 
 def test_models_that_differ_in_case_alone_are_two(db):
-    add(db, {Key(7, None, 1, model, NOON): Sums(1) for model in ("a/B", "a/b", "o'c:free%s?")})
+    add(db, {Bucket(7, None, 1, model, NOON): UsageSums(1) for model in ("a/B", "a/b", "o'c:free%s?")})
     assert sorted(row[5] for row in stored(db) if row[:2] == ("h", 7)) == ["a/B", "a/b", "o'c:free%s?"]
 
 
 amounts = st.integers(-(10**12), 10**12)
 keys = st.builds(
-    Key,
+    Bucket,
     st.integers(1, 3),
     st.sampled_from([None, 1, 2]),
     st.sampled_from([None, 4, 5]),
@@ -79,8 +79,7 @@ keys = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.dictionaries(keys, st.builds(Sums, *[amounts] * 6), max_size=8), max_size=5))
+@given(st.lists(st.dictionaries(keys, st.builds(UsageSums, *[amounts] * 6), max_size=8), max_size=5))
 def test_roll_ups_are_the_sums_of_all_that_was_added(db, calls):
     db.transact(lambda tx: tx.execute(table.delete()))
     expected: dict[tuple, list[int]] = {}
@@ -97,7 +96,7 @@ def test_roll_ups_are_the_sums_of_all_that_was_added(db, calls):
 
 
 def test_more_changes_than_one_statement_takes_are_all_added(db):
-    changes = {Key(user, None, 1, "m", NOON): Sums(1, 0, 1, 1, 1, 0) for user in range(1, 3001)}
+    changes = {Bucket(user, None, 1, "m", NOON): UsageSums(1, 0, 1, 1, 1, 0) for user in range(1, 3001)}
     assert len(changes) * 2 > rollups.ROWS_AT_ONCE
     add(db, changes)
     found = stored(db)
@@ -113,7 +112,7 @@ def test_what_is_added_at_the_same_time_is_all_counted(db):
         try:
             for turn in range(10):
                 users = [(place * (number * 2 + 1) + turn) % 32 + 1 for place in range(32)]
-                add(db, {Key(user, None, 1, "m", NOON): Sums(1) for user in users})
+                add(db, {Bucket(user, None, 1, "m", NOON): UsageSums(1) for user in users})
         except DatabaseError as fault:
             faults.append(fault)
 
@@ -127,7 +126,7 @@ def test_what_is_added_at_the_same_time_is_all_counted(db):
 
 def test_a_change_that_does_not_commit_counts_nothing(db):
     def work(tx) -> None:
-        rollups.add(tx, {Key(7, None, 1, "m", NOON): Sums(1)})
+        rollups.add(tx, {Bucket(7, None, 1, "m", NOON): UsageSums(1)})
         raise KeyError
 
     with pytest.raises(KeyError):

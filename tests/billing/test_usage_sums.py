@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.ledger import UsageLedger
 from billing.reports.request_log import UsageLog
 from billing.reports.statistics import UsageFilter, UsageStats
-from billing.rollups import Sums
+from billing.rollups import UsageSums
 from config.settings import Config
 from db import Database, database_url
 from tables import usage_ledger, usage_rollups
@@ -77,14 +77,16 @@ def stored(db: Database, table: sa.Table) -> list[dict[str, Any]]:
 
 def check(db: Database, clock: Any) -> None:
     rows = stored(db, usage_ledger)
-    expected: dict[Any, Sums] = defaultdict(Sums)
+    expected: dict[Any, UsageSums] = defaultdict(UsageSums)
     for key, sums in sums_of(rows).items():
         hour = key.created_at.replace(minute=0, second=0, microsecond=0)
         for period, start in (("h", hour), ("d", hour.replace(hour=0))):
             for user_id, client_key_id in ((key.user_id, key.client_key_id or 0), (0, 0)):
                 expected[period, user_id, start, client_key_id, key.pool_key_id or 0, key.model] += sums
-    found = {tuple(row.values())[:6]: Sums(*tuple(row.values())[6:]) for row in stored(db, usage_rollups)}
-    assert {k: v for k, v in found.items() if v != Sums()} == {k: v for k, v in expected.items() if v != Sums()}
+    found = {tuple(row.values())[:6]: UsageSums(*tuple(row.values())[6:]) for row in stored(db, usage_rollups)}
+    assert {k: v for k, v in found.items() if v != UsageSums()} == {
+        k: v for k, v in expected.items() if v != UsageSums()
+    }
     log = UsageLog(db, clock)
     for user_id in (None, 1, 2):
         mine = [row for row in rows if user_id in {None, row["user_id"]}]
@@ -95,7 +97,6 @@ def check(db: Database, clock: Any) -> None:
         assert totals["cost_nano"] == sum(row["cost_nano"] or 0 for row in mine)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), requests=st.lists(REQUEST, min_size=1, max_size=8))
 def test_sums_and_log_are_those_of_the_rows_after_any_sequence_of_facts(emptied, clock, data, requests):
     for table in (usage_ledger, usage_rollups):

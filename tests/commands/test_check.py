@@ -9,9 +9,9 @@ import pytest
 
 from app import create_app
 from config.settings import Config
-from pool.keys import KeySource
+from pool.life import PoolKeySource
 from services import build
-from tables import api_keys
+from tables import pool_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.gateway import free_port, on_terminal, run
 
@@ -19,10 +19,10 @@ FLASK = ("-m", "flask", "--app", "app")
 
 
 @pytest.fixture
-def settings(empty_database_url: str, stand_in: Any) -> dict[str, Any]:
+def settings(migrated_database_url: str, stand_in: Any) -> dict[str, Any]:
     """What a gateway needs that is in order: with one key."""
     key = stand_in.new_key(account=stand_in.new_account(balance=10)["id"])["key"]
-    found = {"SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "DATABASE_URL": empty_database_url}
+    found = {"SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "DATABASE_URL": migrated_database_url}
     return found | {"OPENROUTER_API_URL": stand_in.address, "OPENROUTER_API_KEYS": key}
 
 
@@ -109,8 +109,8 @@ def test_an_empty_pool_an_old_schema_and_a_sealed_key_are_faults(empty_database_
         return {one["check"] for one in found if not one["ok"]}
 
     assert faults() == {"pool"}
-    services.keys.add("sk-or-v1-" + "a1b2" * 16, "mine", KeySource.OPERATOR)
-    services.db.transact(lambda tx: tx.execute(api_keys.update().values(api_key="gAAAA-damaged")))
+    services.pool_keys.add("sk-or-v1-" + "a1b2" * 16, "mine", PoolKeySource.OPERATOR)
+    services.db.transact(lambda tx: tx.execute(pool_keys.update().values(api_key="gAAAA-damaged")))
     assert faults() == {"pool key mine"}
     services.db.transact(lambda tx: tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'"))
     assert faults() == {"pool key mine", "database"}

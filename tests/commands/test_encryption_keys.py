@@ -11,7 +11,7 @@ from app import create_app
 from config.settings import Config
 from foundation.crypto import sha256_hex
 from services import build
-from tables import api_keys
+from tables import pool_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.operator_commands import KEY, lines
 
@@ -31,7 +31,7 @@ def test_the_status_names_each_encryption_key_without_showing_it(command, servic
 
 def test_values_are_sealed_anew_and_the_old_key_is_called_removable(empty_database_url):
     old = build(config_with(empty_database_url, ENCRYPTION_KEY))
-    old.keys.add(KEY, "mine", "operator")
+    old.pool_keys.add(KEY, "mine", "operator")
     old.db.close()
     both = build(config_with(empty_database_url, f"{NEW_ENCRYPTION_KEY} {ENCRYPTION_KEY}"))
     runner = create_app(both).test_cli_runner()
@@ -42,13 +42,13 @@ def test_values_are_sealed_anew_and_the_old_key_is_called_removable(empty_databa
     assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (3, False, 0, True)
     both.db.close()
     alone = build(config_with(empty_database_url, NEW_ENCRYPTION_KEY))
-    assert alone.keys.text(1) == KEY
+    assert alone.pool_keys.text(1) == KEY
     alone.db.close()
 
 
 def test_a_value_that_does_not_open_is_told_and_the_exit_code_is_1(command, services):
-    row_id = services.keys.add(KEY, "mine", "operator")
-    services.db.transact(lambda tx: tx.execute(api_keys.update().values(api_key="gAAAA-damaged")))
+    row_id = services.pool_keys.add(KEY, "mine", "operator")
+    services.db.transact(lambda tx: tx.execute(pool_keys.update().values(api_key="gAAAA-damaged")))
     for word in ("status", "reencrypt"):
         result = command("encryption-keys", word)
         assert result.exit_code == 1

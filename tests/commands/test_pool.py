@@ -10,9 +10,9 @@ import pytest
 
 from foundation.clock import Clock
 from foundation.crypto import sha256_hex
-from pool.keys import KeyState
+from pool.life import PoolKeyState
 from replicas.processes import GatewayProcess
-from tables import api_keys
+from tables import pool_keys
 from tests.support.operator_commands import KEY, OTHER_KEY, lines, refusal
 
 
@@ -58,20 +58,20 @@ def test_a_key_on_the_command_line_is_refused(command, services):
     for words in (["pool", "add", KEY], ["pool", "add", "--key", KEY]):
         result = command(*words, stdin="")
         assert result.exit_code == 2
-    assert services.keys.rows() == []
+    assert services.pool_keys.rows() == []
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"hunter2", KEY[:12].encode(), KEY.encode() + b" x", b"\xff\xfe", b"\0"])
 def test_what_is_not_a_key_is_refused_and_not_repeated(command, services, text):
     told = refusal(command("pool", "add", stdin=text))
     assert told == "Error: That does not look like an OpenRouter key (sk-or-v1-...)\n"
-    assert services.keys.rows() == []
+    assert services.pool_keys.rows() == []
 
 
 @pytest.mark.parametrize("name", ["x" * 191, "a\nb", "a\x1b[31mb"])
 def test_a_name_that_cannot_be_stored_or_shown_is_refused(command, services, name):
     assert "at most 190 characters" in refusal(command("pool", "add", "--name", name, stdin=KEY))
-    assert services.keys.rows() == []
+    assert services.pool_keys.rows() == []
 
 
 def test_the_longest_name_is_accepted(command):
@@ -81,9 +81,9 @@ def test_the_longest_name_is_accepted(command):
 @pytest.mark.parametrize(("name", "key"), [("mine", OTHER_KEY), ("other", KEY), ("mine", KEY)])
 def test_a_known_key_or_name_is_refused(command, services, name, key):
     command("pool", "add", "--name", "mine", stdin=KEY)
-    before = services.keys.rows()
+    before = services.pool_keys.rows()
     assert "this key or a key of this name" in refusal(command("pool", "add", "--name", name, stdin=key))
-    assert services.keys.rows() == before
+    assert services.pool_keys.rows() == before
 
 
 def test_a_key_is_disabled_and_enabled_again(command, services):
@@ -98,17 +98,17 @@ def test_a_key_is_disabled_and_enabled_again(command, services):
 
 
 def test_a_minted_key_is_put_down_for_rotation(command, services):
-    row_id = services.keys.intend("gw/1/a", datetime.now(UTC) + timedelta(days=1), None, None)
-    services.keys.store(row_id, KEY)
-    services.keys.switch(row_id, datetime.now(UTC), None)
+    row_id = services.pool_keys.intend("gw/1/a", datetime.now(UTC) + timedelta(days=1), None, None)
+    services.pool_keys.store(row_id, KEY)
+    services.pool_keys.switch(row_id, datetime.now(UTC), None)
     assert lines(command("pool", "rotate", "gw/1/a")) == [{"name": "gw/1/a", "rotation": "requested"}]
-    assert services.keys.rows()[0].renew_at is not None
+    assert services.pool_keys.rows()[0].renew_at is not None
 
 
 def test_a_key_that_nobody_minted_cannot_be_rotated(command, services):
     command("pool", "add", "--name", "mine", stdin=KEY)
     assert "no minted key in use named 'mine'" in refusal(command("pool", "rotate", "mine"))
-    assert services.keys.rows()[0].renew_at is None
+    assert services.pool_keys.rows()[0].renew_at is None
 
 
 @pytest.mark.parametrize("word", ["enable", "disable", "rotate"])
@@ -134,21 +134,21 @@ def test_every_change_is_written_down_and_no_refusal(command, services, caplog):
 
 
 def test_keys_that_are_over_are_shown_only_if_asked_for_and_the_newest_first(command, services):
-    for number, state in enumerate(KeyState):
-        row_id = services.keys.add(f"sk-or-v1-{number:064x}", f"key {number}", "operator")
+    for number, state in enumerate(PoolKeyState):
+        row_id = services.pool_keys.add(f"sk-or-v1-{number:064x}", f"key {number}", "operator")
         services.db.transact(partial(set_state, row_id, state))
-    newest_first = [state.value for state in reversed(KeyState)]
+    newest_first = [state.value for state in reversed(PoolKeyState)]
     assert [line["state"] for line in lines(command("pool", "--all"))] == newest_first
     over = {"deleted", "abandoned", "dead"}
     assert [line["state"] for line in lines(command("pool"))] == [state for state in newest_first if state not in over]
 
 
 def set_state(row_id, state, tx):
-    tx.execute(api_keys.update().where(api_keys.c.id == row_id).values(state=state))
+    tx.execute(pool_keys.update().where(pool_keys.c.id == row_id).values(state=state))
 
 
 def test_what_gateways_report_is_shown(command, services):
-    row_id = services.keys.add(KEY, "mine", "operator")
+    row_id = services.pool_keys.add(KEY, "mine", "operator")
     told = {"in_flight": 2, "health": "resting", "reason": "429a", "until": "2026-11-21T12:00:00+00:00"}
     GatewayProcess(services.db, Clock()).beat(1, {str(row_id): told})
     [line] = lines(command("pool"))
@@ -164,9 +164,9 @@ def test_a_person_is_asked_for_the_key_unseen_and_gets_a_table(on_screen):
 
 
 def test_a_person_sees_the_pool_as_a_table(services, on_screen):
-    row_id = services.keys.add(KEY, "mine [/and] yours", "operator")
-    services.keys.set_enabled("mine [/and] yours", False)
-    services.keys.set_limits({row_id: (10_000_000_000, 2_500_000_000)})
+    row_id = services.pool_keys.add(KEY, "mine [/and] yours", "operator")
+    services.pool_keys.set_enabled("mine [/and] yours", False)
+    services.pool_keys.set_limits({row_id: (10_000_000_000, 2_500_000_000)})
     GatewayProcess(services.db, Clock()).beat(1, {str(row_id): {"health": "resting", "reason": "429a", "in_flight": 7}})
     shown = on_screen("pool", COLUMNS=200).stdout
     assert "Key pool: 0 usable, 5 wanted, 1 gateways" in shown
@@ -188,8 +188,8 @@ def test_a_person_sees_the_pool_as_a_table(services, on_screen):
 
 def test_users_own_keys_are_shown_to_who_asks_for_them(command, services):
     assert lines(command("pool", "add", stdin=KEY))
-    row_id = services.keys.intend("own", datetime(2027, 1, 1, tzinfo=UTC), None, None, 17)
-    services.keys.store(row_id, OTHER_KEY)
+    row_id = services.pool_keys.intend("own", datetime(2027, 1, 1, tzinfo=UTC), None, None, 17)
+    services.pool_keys.store(row_id, OTHER_KEY)
     assert [line["owner_id"] for line in lines(command("pool"))] == [None]
     assert [line["owner_id"] for line in lines(command("pool", "--owner", "any"))] == [17, None]
     assert [line["name"] for line in lines(command("pool", "--owner", "17"))] == ["own"]

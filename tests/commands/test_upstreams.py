@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from app import create_app
 from config.settings import Config
 from services import Services, build
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
@@ -22,19 +21,18 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def services(empty_database_url: str, tmp_path: Path) -> Iterator[Services]:
+def services(migrated_database_url: str, tmp_path: Path) -> Iterator[Services]:
     """As conftest's, but for upstreams on the loopback."""
     secrets = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY}
-    settings = {"database_url": empty_database_url, "data_dir": tmp_path, "allow_private_upstreams": True}
+    settings = {"database_url": migrated_database_url, "data_dir": tmp_path, "allow_private_upstreams": True}
     found = build(Config(**settings, **secrets))
     yield found
     found.db.close()
 
 
 @pytest.fixture
-def command(services: Services) -> Command:
-    runner = create_app(services).test_cli_runner()
-    return lambda *words, key=None: runner.invoke(args=["upstreams", *words], input=key)
+def command(command: Command) -> Command:
+    return lambda *words, key=None: command("upstreams", *words, stdin=key)
 
 
 def lines(result: Result) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from billing.daily_check_rows import Check
 from billing.reports.request_log import LogItem, UsageLog
 from billing.reports.statistics import UsageFilter
 from config.settings import Config
-from pool.keys import KeySource
+from pool.life import PoolKeySource
 from services import Services, build
 from tables import usage_ledger
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
@@ -171,11 +171,13 @@ def test_a_terminal_gets_a_bar_and_no_data(services, on_screen, tmp_path):
 
 
 def test_the_daily_checks_are_shown_newest_first(command, services):
-    services.keys.add("sk-or-v1-" + "a1b2" * 16, "mine", KeySource.OPERATOR)
+    services.pool_keys.add("sk-or-v1-" + "a1b2" * 16, "mine", PoolKeySource.OPERATOR)
     assert lines(command("usage", "checks").stdout) == []
     for day in (1, 2, 3):
         midnight = datetime(2026, 11, day, tzinfo=UTC)
-        found = Check(midnight, 1, "mine", KeySource.OPERATOR, 10**9, None if day == 3 else 10**9, 0, None, midnight)
+        found = Check(
+            midnight, 1, "mine", PoolKeySource.OPERATOR, 10**9, None if day == 3 else 10**9, 0, None, midnight
+        )
         daily_check_rows.note(services.db, found, lambda _tx: None)
     shown = lines(command("usage", "checks", "--count", "2").stdout)
     assert [(line["day"], line["key"], line["verdict"]) for line in shown] == [

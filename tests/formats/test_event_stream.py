@@ -5,7 +5,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from formats.chat import MAX_HELD_BYTES
@@ -141,7 +141,6 @@ def test_finish_reason_error_is_not_mistaken_for_an_error():
     assert events.refusal is None
 
 
-@settings(deadline=None)  # byte by byte it takes long on a busy machine
 @given(st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"]), st.integers(1, 9000))
 def test_a_long_line_passes_in_pieces_and_the_next_event_is_read_again(end, size):
     line = b'data: {"choices":[{"delta":{"content":"' + b"x" * (MAX_HELD_BYTES + 5000) + b'"}}]}' + end

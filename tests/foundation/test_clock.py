@@ -18,7 +18,7 @@ def test_now_and_timestamp_tell_the_same_time():
     clock = Clock()
     before, now, after = clock.timestamp(), clock.now().timestamp(), clock.timestamp()
     assert before - 0.001 <= now <= after + 0.001
-    assert abs(before - time.time()) < 5
+    assert abs(before - time.time()) < 60
 
 
 def test_monotonic_seconds_never_go_back_and_pass_at_the_usual_pace():

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import argon2
 import pytest
 from cryptography.fernet import Fernet
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from foundation.crypto import (
+    DerivedKeyHasher,
     Envelopes,
-    KeyHasher,
     SealBroken,
-    WrongKey,
+    WrongDerivedKey,
     keyed_name,
     new_id,
     new_token,
@@ -77,12 +77,12 @@ def test_random_texts_differ_and_have_their_size():
 
 
 @pytest.fixture(scope="module")
-def hasher() -> KeyHasher:
-    return KeyHasher(permits=2)
+def hasher() -> DerivedKeyHasher:
+    return DerivedKeyHasher(permits=2)
 
 
 @pytest.fixture(scope="module")
-def stored(hasher: KeyHasher) -> str:
+def stored(hasher: DerivedKeyHasher) -> str:
     return hasher.hash(KEY)
 
 
@@ -98,13 +98,13 @@ def test_two_hashes_of_one_key_differ(hasher, stored):
 def test_the_registered_key_verifies_and_any_other_does_not(hasher, stored):
     hasher.verify(stored, KEY)
     for wrong in (KEY[:-1], KEY + "A", KEY.swapcase(), "", stored):
-        with pytest.raises(WrongKey):
+        with pytest.raises(WrongDerivedKey):
             hasher.verify(stored, wrong)
 
 
 def test_nobodys_hash_verifies_with_no_key(hasher):
     for stored in (None, ""):
-        with pytest.raises(WrongKey):
+        with pytest.raises(WrongDerivedKey):
             hasher.verify(stored, KEY)
 
 
@@ -114,7 +114,7 @@ def test_an_unknown_user_costs_the_same_hash_as_a_wrong_key(hasher, stored):
     for _ in range(8):
         for who, hashed in (("unknown", None), ("wrong", stored)):
             begun = time.thread_time()
-            with pytest.raises(WrongKey):
+            with pytest.raises(WrongDerivedKey):
                 hasher.verify(hashed, KEY[::-1])
             spent[who] += time.thread_time() - begun
     assert min(spent.values()) > 0.02
@@ -166,14 +166,14 @@ class Gauge:
         return counted
 
 
-def gauge_of(hasher: KeyHasher) -> Gauge:
+def gauge_of(hasher: DerivedKeyHasher) -> Gauge:
     hasher._hasher = Gauge(hasher._hasher)
     return hasher._hasher
 
 
 @pytest.mark.parametrize("permits", [1, 3])
 def test_no_more_hashes_run_together_than_permitted(permits):
-    hasher = KeyHasher(permits=permits, queue=64, wait_seconds=60)
+    hasher = DerivedKeyHasher(permits=permits, queue=64, wait_seconds=60)
     gauge = gauge_of(hasher)
     with ThreadPoolExecutor(16) as threads:
         hashes = list(threads.map(hasher.hash, [KEY] * 12))
@@ -182,44 +182,45 @@ def test_no_more_hashes_run_together_than_permitted(permits):
 
 
 def test_who_finds_the_queue_full_is_told_at_once():
-    hasher = KeyHasher(permits=1, queue=2, wait_seconds=60)
+    """At once: while those before are still there, who go only when all have been told."""
+    hasher = DerivedKeyHasher(permits=1, queue=2, wait_seconds=600)
     gauge = gauge_of(hasher)
-    together = threading.Barrier(40)
+    refused = threading.Semaphore(0)
 
-    def try_to_hash(_: int) -> float | None:
-        together.wait()
-        begun = time.monotonic()
+    def try_to_hash(_: int) -> None:
         try:
             hasher.hash(KEY)
         except Busy as busy:
             assert busy.headers == {"Retry-After": "1"}
-            return time.monotonic() - begun
-        return None
+            refused.release()
 
     with ThreadPoolExecutor(40) as threads:
-        refused = [seconds for seconds in threads.map(try_to_hash, range(40)) if seconds is not None]
+        with hasher._permit():
+            tries = [threads.submit(try_to_hash, number) for number in range(40)]
+            assert all(refused.acquire(timeout=60) for _ in range(38))
+        for one in tries:
+            one.result()
+    assert not refused.acquire(blocking=False)
     assert gauge.most == 1
-    assert len(refused) >= 20
-    assert sorted(refused)[len(refused) // 2] < 0.2
 
 
 def test_who_waits_too_long_in_the_queue_is_told():
-    hasher = KeyHasher(permits=1, queue=2, wait_seconds=0.05)
+    hasher = DerivedKeyHasher(permits=1, queue=2, wait_seconds=0.05)
     with hasher._permit():
         begun = time.monotonic()
         with pytest.raises(Busy):
             hasher.hash(KEY)
-    assert 0.04 < time.monotonic() - begun < 2
+    assert time.monotonic() - begun > 0.04
 
 
 def test_permits_return_after_wrong_keys_refusals_and_faults():
-    hasher = KeyHasher(permits=1, queue=0, wait_seconds=0.05)
+    hasher = DerivedKeyHasher(permits=1, queue=0, wait_seconds=0.05)
     for _ in range(3):
-        with pytest.raises(WrongKey):
+        with pytest.raises(WrongDerivedKey):
             hasher.verify(None, KEY)
         with hasher._permit(), pytest.raises(Busy):
             hasher.hash(KEY)
-        with pytest.raises(WrongKey):
+        with pytest.raises(WrongDerivedKey):
             hasher.verify("$damaged", KEY)
         with pytest.raises(UnicodeEncodeError):
             hasher.derive("\ud800", b"s" * 16, 2, 1953, 1, 64)
@@ -227,7 +228,7 @@ def test_permits_return_after_wrong_keys_refusals_and_faults():
 
 
 def test_a_derivation_keeps_its_permit_until_it_is_done():
-    hasher = KeyHasher(permits=1, queue=0)
+    hasher = DerivedKeyHasher(permits=1, queue=0)
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(hasher.derive, "password", b"s" * 16, 1000, 1953, 1, 64)
         wait_for(lambda: not hasher._waiting._value)
@@ -272,7 +273,6 @@ def test_a_ciphertext_moved_to_another_table_column_or_row_does_not_open(sealer,
 SEALED = Envelopes([ENCRYPTION_KEY]).seal("t", "c", 1, "value")
 
 
-@settings(max_examples=200)
 @given(st.integers(0, len(SEALED.rstrip("=")) - 2), st.sampled_from("AZaz09-_!é\0"))  # the last one has unused bits
 def test_no_changed_character_opens(sealer, position, changed):
     assume(changed != SEALED[position])

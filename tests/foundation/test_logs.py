@@ -14,7 +14,7 @@ import argon2
 import jwt
 import pytest
 from cryptography.fernet import Fernet
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation import logs
@@ -174,7 +174,6 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), values, max_size=4))
 def test_any_fields_make_one_line_of_valid_json(restored, fields):
     record = logging.LogRecord("tests", logging.INFO, "", 0, "an_event", None, None)
@@ -224,7 +223,6 @@ def test_whatever_matches_a_pattern_is_found_by_the_quick_look(pattern):
     written_out = re.sub(r"\(\?<=([^)]*)\)", r"\1", pattern)
     written_out = re.sub(r"\(\?=([^)]*)\)", r"\1", written_out)
 
-    @settings(max_examples=100, deadline=None)
     @given(st.from_regex(written_out), st.text(max_size=5))
     def check(text, more):
         if re.search(pattern, text):
@@ -234,7 +232,6 @@ def test_whatever_matches_a_pattern_is_found_by_the_quick_look(pattern):
     check()
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(), st.sampled_from(sorted(SECRETS.values())), st.text())
 def test_no_text_around_a_secret_brings_it_out(before, secret, after):
     assert secret not in redact(f"{before} {secret} {after}")

@@ -12,7 +12,8 @@ from foundation.errors import AppError
 from gateway.attempt import MAX_PLAIN_LOOKED_AT, Attempt, Form, NoAnswer, broken
 from tests.support.data_plane import DONE, EVENT, WHOLE
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
-from upstream.http import ConnectionLost, UpstreamHttp
+from upstream.connection import ConnectionLost
+from upstream.http import UpstreamHttp
 
 COMMENT = b": OPENROUTER PROCESSING\n\n"
 ROLE = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'

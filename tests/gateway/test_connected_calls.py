@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tables import api_keys, usage_ledger
+from tables import pool_keys, usage_ledger
 from tests.support.connecting import ADMIN_TOKEN, Person, house, owner, teammate  # noqa: F401 - fixtures
 from tests.support.gateway import refusal_of, wait_for
 
@@ -90,7 +90,7 @@ def test_what_the_own_account_pays_for_is_in_the_ledger_and_not_in_the_quota(hou
     assert owner.post("/auth/validate-key", {"api_key": key["key"]}).status_code == 200
     wait_for(lambda: house.gateway.chat(owner.token).status_code == 200)
     assert house.payer(owner.token) == owner.own
-    [own] = house.rows(api_keys, owner_id=owner.id)
+    [own] = house.rows(pool_keys, owner_id=owner.id)
     costs = wait_for(lambda: house.rows(usage_ledger, user_id=owner.id, pool_key_id=own.id, state="settled")[1:])
     spent = house.stand_in.spent(key["hash"])
     wait_for(lambda: sum(row.cost_nano for row in house.rows(usage_ledger, pool_key_id=own.id)) == spent > 0)

@@ -17,7 +17,7 @@ from foundation.errors import BadRequest, UpstreamFailed, UpstreamTimeout
 from tests.support.data_plane import KEEPALIVE, finished, request, whole
 from tests.support.gateway import wait_for
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, chunked, json_answer
-from upstream.http import ConnectionLost
+from upstream.connection import ConnectionLost
 
 NAMED = "X-Generation-Id: gen-of-header\r\n"
 NAMED_SSE = SSE.replace(b"\r\n\r\n", b"\r\n" + NAMED.encode() + b"\r\n")
@@ -309,7 +309,7 @@ def test_a_stalled_stream_ends_with_this_formats_error(proxy, upstream, form):
     body = whole(proxy.forward(ask(form, stream=True)))
     assert KEEPALIVE in body
     assert error_of(form, last_of(body))[1] == STALLED.get(form.api.name, "timeout")
-    assert upstream.received[0].closed_by_client.wait(2)
+    assert upstream.received[0].closed_by_client.wait(30)
 
 
 @pytest.mark.parametrize("name", ["messages", "chat"])
@@ -405,7 +405,7 @@ def test_a_client_that_goes_ends_the_call_upstream_and_its_cost_is_asked_for(pro
     answer = proxy.forward(ask(form, stream=True))
     assert next(iter(answer.body)) == form.first + form.content
     answer.body.close()
-    assert upstream.received[0].closed_by_client.wait(2)
+    assert upstream.received[0].closed_by_client.wait(30)
     told = record(proxy)
     assert (told["state"], told["outcome"], told["generation_id"]) == ("pending", "client_gone", "gen-of-header")
     assert told["estimate_nano"] > 0

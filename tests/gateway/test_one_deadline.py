@@ -7,12 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from foundation.deadline import Deadline, TimeIsUp
 from foundation.errors import UpstreamFailed, UpstreamTimeout
 from openrouter_proxy import CLIENT_GONE_STATUS
 from tests.support.data_plane import finished, last_event, request, whole
-from tests.support.gateway import wait_for
-from upstream.http import UpstreamHttp
 
 COMMENT = b": keep-alive\n\n"
 
@@ -90,20 +87,3 @@ def test_a_client_that_leaves_is_noticed(make_proxy, stuck, caplog):
     answer = proxy.forward(request(filler=LONG, client_is_gone=gone.is_set))
     assert (answer.status, whole(answer)) == (CLIENT_GONE_STATUS, b"")
     assert finished(caplog)["outcome"] == "client_gone"
-
-
-def test_a_connection_that_comes_after_its_call_has_ended_is_closed(monkeypatch):
-    """So that no socket is left behind by a slow name server."""
-    made, go_on = [], threading.Event()
-
-    def slow_dial(_host, _port, _deadline):
-        go_on.wait(10)
-        made.append(socket.socketpair())
-        return made[0][0]
-
-    exchange = UpstreamHttp("http://slow.example/v1", 20, dial=slow_dial).exchange(b"", b"")
-    with pytest.raises(TimeIsUp):
-        exchange.wait_head(Deadline(0.05))
-    exchange.close()
-    go_on.set()
-    assert wait_for(lambda: made)[0][1].recv(1) == b""

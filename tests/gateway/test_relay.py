@@ -14,7 +14,8 @@ from gateway.attempt import MAX_PLAIN_LOOKED_AT, Attempt
 from gateway.relay import Relay, Silence
 from tests.support.data_plane import DONE, EVENT
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, ScriptedUpstream, chunked
-from upstream.http import ConnectionLost, UpstreamHttp
+from upstream.connection import ConnectionLost
+from upstream.http import UpstreamHttp
 
 GZIP = JSON_CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
 USAGE = {"prompt_tokens": 3, "cost": 0.000007, "details": {"cached": 1}}

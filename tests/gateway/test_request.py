@@ -5,7 +5,7 @@ import pytest
 from formats.body import CallBody
 from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from foundation.errors import BadRequest
-from gateway.request import forwarded_headers
+from gateway.request import forwarded_headers, model_to_log
 from tests.support.data_plane import request
 
 
@@ -55,3 +55,21 @@ HEADER = b"X-OpenRouter-Metadata: X-Session-Id: no\r\nX-Session-Id: of-header\r\
 def test_what_keeps_calls_together_is_always_the_callers_own(rule, headers, session, expected):
     call = request(headers=headers, user_id=7)
     assert call.sticky_text(rule, CallBody("m", False, session)) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "of_openrouter", "of_others"),
+    [
+        ("openai/gpt-4o-mini:free", True, True),
+        ("~vendor/model", True, True),
+        ("llama3", False, True),
+        ("sk-or-v1-0123", False, False),
+        ("eyJhbGciOi", False, False),
+        ("or_api_x", False, False),
+        ("a question about/something", False, False),
+        ("x" * 49, False, False),
+    ],
+)
+def test_only_what_looks_like_a_model_is_written_down(model, of_openrouter, of_others):
+    assert model_to_log(model, is_openrouters=True) == (model if of_openrouter else "")
+    assert model_to_log(model, is_openrouters=False) == (model if of_others else "")

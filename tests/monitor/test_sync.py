@@ -1,4 +1,4 @@
-"""OpenRouter's word on personal keys, from the stand-in: taken in or not, hourly figures, refusals, silence."""
+"""OpenRouter's word on watched keys, from the stand-in: taken in or not, hourly figures, refusals, silence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from config.settings import Config
 from db import Database
 from foundation.crypto import Envelopes
 from foundation.errors import BadRequest, Busy, Conflict, Forbidden
-from monitor.sync import KEYS_AT_ONCE, NO_ANSWER, NOT_UNDERSTOOD, REFUSED, UNREADABLE, PersonalKeySync
-from monitor.watched_keys import CLAIM, PersonalKeys, PersonalKeyState
-from tables import personal_keys
+from monitor.sync import KEYS_AT_ONCE, NO_ANSWER, NOT_UNDERSTOOD, REFUSED, UNREADABLE, WatchedKeySync
+from monitor.watched_keys import CLAIM, WatchedKeys, WatchedKeyState
+from tables import watched_keys
 from tests.conftest import ENCRYPTION_KEY
 from tests.monitor.test_watched_keys import ALL_DAYS, new_user
 from tests.sandbox.conftest import Running
@@ -34,9 +34,9 @@ class Desk:
     def __init__(self, db: Database, stand_in: Running, clock: MovableClock, url: str) -> None:
         self.db, self.stand_in, self.clock = db, stand_in, clock
         self.at("2031-03-09T12:00:00")
-        self.keys = PersonalKeys(db, Envelopes([ENCRYPTION_KEY]), clock, Config())
+        self.keys = WatchedKeys(db, Envelopes([ENCRYPTION_KEY]), clock, Config())
         self.upstream = UpstreamHttp(url, 1)
-        self.sync = PersonalKeySync(self.keys, self.upstream)
+        self.sync = WatchedKeySync(self.keys, self.upstream)
         self.owner, self.stranger = new_user(db, clock), new_user(db, clock)
 
     def at(self, text: str) -> None:
@@ -143,7 +143,7 @@ def test_without_a_useful_answer_nothing_is_stored_and_nothing_lost(new_desk, sc
     assert desk.keys.get(key.id, desk.owner) == key
     assert desk.round() == 1
     found = desk.keys.get(key.id, desk.owner)
-    assert (found.state, found.failures, found.usage_nano) == (PersonalKeyState.VALID, 1, 3 * NANO)
+    assert (found.state, found.failures, found.usage_nano) == (WatchedKeyState.VALID, 1, 3 * NANO)
     assert found.last_error in {NO_ANSWER, NOT_UNDERSTOOD} or found.last_error.startswith("OpenRouter answered with")
     assert desk.days(key.id) == {"03-09": NANO}
 
@@ -206,7 +206,7 @@ def test_the_same_text_again_is_no_replacement(desk, stand_in):
 
 def test_a_text_that_does_not_open_is_told_to_its_owner_and_to_operators(desk, stand_in, caplog):
     key = desk.sync.add(desk.owner, "laptop", stand_in.new_key()["key"])
-    damage = personal_keys.update().where(personal_keys.c.id == key.id).values(api_key="gAAAAA")
+    damage = watched_keys.update().where(watched_keys.c.id == key.id).values(api_key="gAAAAA")
     desk.db.transact(lambda tx: tx.execute(damage))
     assert desk.round() == 1
     assert desk.keys.get(key.id, desk.owner).last_error == UNREADABLE
@@ -221,7 +221,7 @@ def test_a_round_asks_a_few_and_two_services_never_the_same(desk, stand_in):
         desk.sync.add(users[number % 2], f"key {number}", one["key"])
     stand_in.control("DELETE", "log")
     desk.clock.advance(hours=2)
-    another = PersonalKeySync(PersonalKeys(desk.db, Envelopes([ENCRYPTION_KEY]), desk.clock, Config()), desk.upstream)
+    another = WatchedKeySync(WatchedKeys(desk.db, Envelopes([ENCRYPTION_KEY]), desk.clock, Config()), desk.upstream)
     syncs = iter([desk.sync, another])
     asked = in_threads(2, lambda: next(syncs).run_once(GOING_ON))
     assert max(asked) <= KEYS_AT_ONCE
@@ -245,11 +245,11 @@ def test_a_gateway_synchronises_by_itself_what_is_due_and_what_another_left(db, 
     """The one that took the key in, or was killed, may have been another process. No management key is needed."""
     clock = MovableClock()
     clock.time = datetime.now(UTC) - 2 * CLAIM - timedelta(hours=1)
-    keys = PersonalKeys(db, Envelopes([ENCRYPTION_KEY]), clock, Config())
+    keys = WatchedKeys(db, Envelopes([ENCRYPTION_KEY]), clock, Config())
     upstream = UpstreamHttp(stand_in.address, 1)
     owner = new_user(db, clock)
     made = [stand_in.new_key() for _ in range(2)]
-    rows = [PersonalKeySync(keys, upstream).add(owner, "laptop", one["key"]) for one in made]
+    rows = [WatchedKeySync(keys, upstream).add(owner, "laptop", one["key"]) for one in made]
     upstream.close()
     clock.advance(hours=1)
     assert keys.claim_due(rows[0].id)  # and died
@@ -257,7 +257,7 @@ def test_a_gateway_synchronises_by_itself_what_is_due_and_what_another_left(db, 
         assert stand_in.chat(one["key"]).status_code == 200
     settings = {"DATABASE_URL": empty_database_url, "OPENROUTER_API_URL": stand_in.address}
     gateway = start(**settings, ENCRYPTION_KEY=ENCRYPTION_KEY, OPENROUTER_API_KEYS=stand_in.new_key()["key"])
-    wait_for(lambda: all(key.usage_nano for key in keys.of_user(owner)), 60)
+    wait_for(lambda: all(key.usage_nano for key in keys.of_user(owner)))
     assert gateway.stop() == 0
     found = keys.of_user(owner)
     assert [key.usage_nano for key in found] == [stand_in.spent(one["hash"]) for one in reversed(made)]

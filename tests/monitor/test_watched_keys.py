@@ -15,9 +15,10 @@ from foundation.clock import Clock
 from foundation.crypto import Envelopes, SealBroken, sha256_hex
 from foundation.errors import BadRequest, Conflict, Forbidden, NotFound, TooManyRequests
 from foundation.money import MAX_NANO
-from monitor.watched_keys import ASK_AGAIN, CLAIM, PersonalKeys, PersonalKeyState
-from pool.keys import KeySource, PoolKeys
-from tables import personal_key_days, personal_keys, users
+from monitor.watched_keys import ASK_AGAIN, CLAIM, WatchedKeys, WatchedKeyState
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
+from tables import users, watched_key_days, watched_keys
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import in_threads
 from tests.support.movable_clock import MovableClock
@@ -44,8 +45,8 @@ def new_user(db: Database, clock: Clock) -> int:
 
 
 @pytest.fixture
-def keys(db: Database, envelopes: Envelopes, clock: MovableClock) -> PersonalKeys:
-    return PersonalKeys(db, envelopes, clock, Config(max_api_keys_per_user=3, sync_interval_minutes=60))
+def keys(db: Database, envelopes: Envelopes, clock: MovableClock) -> WatchedKeys:
+    return WatchedKeys(db, envelopes, clock, Config(max_api_keys_per_user=3, sync_interval_minutes=60))
 
 
 @pytest.fixture
@@ -58,11 +59,11 @@ def stranger(db: Database, clock: MovableClock) -> int:
     return new_user(db, clock)
 
 
-def days_of(keys: PersonalKeys, key_id: int) -> dict[date, int]:
+def days_of(keys: WatchedKeys, key_id: int) -> dict[date, int]:
     return {day: nano for _, day, nano in keys.days([key_id], *ALL_DAYS)}
 
 
-def sync(keys: PersonalKeys, clock: MovableClock, key_id: int, answer: KeyAccount) -> None:
+def sync(keys: WatchedKeys, clock: MovableClock, key_id: int, answer: KeyAccount) -> None:
     claim = keys.claim_due(key_id)
     assert claim
     keys.note_told(claim, answer)
@@ -91,7 +92,7 @@ def test_a_key_is_stored_encrypted_at_its_place_and_shown_by_its_first_character
         ),
     }
     with db.reading() as tx:
-        row = tx.execute(sa.select(personal_keys)).one()
+        row = tx.execute(sa.select(watched_keys)).one()
     assert secret[9:] not in repr(row)
     assert envelopes.open("personal_keys", "api_key", key.id, row.api_key) == secret
     for place in (("api_keys", "api_key", key.id), ("personal_keys", "api_key", key.id + 1)):
@@ -150,7 +151,7 @@ def test_parallel_additions_stay_within_the_limit(keys, owner):
     assert keys.page(owner, 1, 100)[1] == 3
 
 
-@pytest.mark.parametrize("source", [KeySource.MINTED, KeySource.ENVIRONMENT, KeySource.OPERATOR])
+@pytest.mark.parametrize("source", [PoolKeySource.MINTED, PoolKeySource.ENVIRONMENT, PoolKeySource.OPERATOR])
 def test_a_key_of_the_services_own_pool_is_not_taken_in(db, envelopes, keys, owner, clock, source):
     secret = text()
     PoolKeys(db, envelopes, clock).add(secret, "in the pool", source)
@@ -181,7 +182,7 @@ def test_a_removed_key_leaves_nothing(db, keys, owner):
     key = keys.add(owner, "gone", text(), told(7, 7))
     keys.remove(key.id, owner)
     with db.reading() as tx:
-        assert [tx.execute(sa.select(table)).all() for table in (personal_keys, personal_key_days)] == [[], []]
+        assert [tx.execute(sa.select(table)).all() for table in (watched_keys, watched_key_days)] == [[], []]
     with pytest.raises(NotFound):
         keys.get(key.id, owner)
 
@@ -300,29 +301,29 @@ def test_an_owner_may_ask_once_a_minute(keys, owner, clock):
 def test_a_key_is_refused_for_good_only_after_two_refusals_in_a_row(keys, owner, clock):
     key = keys.add(owner, "one", text(), told())
 
-    def refuse() -> PersonalKeyState:
+    def refuse() -> WatchedKeyState:
         claim = keys.claim_due(key.id)
         assert claim
         return keys.note_refused(claim, "not accepted")
 
     clock.advance(hours=1)
-    assert refuse() is PersonalKeyState.SUSPECT
+    assert refuse() is WatchedKeyState.SUSPECT
     clock.advance(hours=1)
     sync(keys, clock, key.id, told())  # it was OpenRouter's mistake
-    assert keys.get(key.id, owner).state is PersonalKeyState.VALID
+    assert keys.get(key.id, owner).state is WatchedKeyState.VALID
     clock.advance(hours=1)
-    assert refuse() is PersonalKeyState.SUSPECT
+    assert refuse() is WatchedKeyState.SUSPECT
     clock.advance(hours=2)
-    assert refuse() is PersonalKeyState.REFUSED
+    assert refuse() is WatchedKeyState.REFUSED
     found = keys.get(key.id, owner)
     assert (found.failures, found.last_error, found.checked_at) == (2, "not accepted", clock.now())
     assert found.next_sync_at == clock.now() + DAY
     clock.advance(days=1)
-    assert refuse() is PersonalKeyState.REFUSED
+    assert refuse() is WatchedKeyState.REFUSED
     clock.advance(days=1)
     sync(keys, clock, key.id, told(3, 3))
     found = keys.get(key.id, owner)
-    assert (found.state, found.failures, found.last_error) == (PersonalKeyState.VALID, 0, None)
+    assert (found.state, found.failures, found.last_error) == (WatchedKeyState.VALID, 0, None)
 
 
 def test_pauses_double_up_to_a_day_while_nobody_answers(keys, owner, clock):
@@ -335,7 +336,7 @@ def test_pauses_double_up_to_a_day_while_nobody_answers(keys, owner, clock):
         pauses.append((found.next_sync_at - clock.now()) / HOUR)
     assert pauses[:6] == [1, 2, 4, 8, 16, 24]
     assert set(pauses[6:]) == {24}
-    assert (found.state, found.failures, found.last_error) == (PersonalKeyState.VALID, 40, "no answer")
+    assert (found.state, found.failures, found.last_error) == (WatchedKeyState.VALID, 40, "no answer")
     assert found.checked_at == datetime(2026, 11, 21, 12, tzinfo=UTC)
     sync_at = found.next_sync_at
     clock.time = sync_at
@@ -357,14 +358,14 @@ def test_keys_of_a_disabled_user_are_left_alone(db, keys, owner, clock):
 def test_a_text_that_was_moved_to_another_row_does_not_open(db, keys, owner, clock):
     first, second = (keys.add(owner, name, text(), told()) for name in ("first", "second"))
     with db.reading() as tx:
-        stored = dict(map(tuple, tx.execute(sa.select(personal_keys.c.id, personal_keys.c.api_key)).all()))
-    move = personal_keys.update().where(personal_keys.c.id == second.id).values(api_key=stored[first.id])
+        stored = dict(map(tuple, tx.execute(sa.select(watched_keys.c.id, watched_keys.c.api_key)).all()))
+    move = watched_keys.update().where(watched_keys.c.id == second.id).values(api_key=stored[first.id])
     db.transact(lambda tx: tx.execute(move))
     clock.advance(hours=1)
     with pytest.raises(SealBroken):
         keys.text(keys.claim_due(second.id))
     foreign = Envelopes([ENCRYPTION_KEY]).seal("personal_keys", "api_key", second.id, text())
-    swap = personal_keys.update().where(personal_keys.c.id == second.id).values(api_key=foreign)
+    swap = watched_keys.update().where(watched_keys.c.id == second.id).values(api_key=foreign)
     db.transact(lambda tx: tx.execute(swap))
     clock.time += CLAIM
     with pytest.raises(SealBroken, match="not the one that its hash names"):

@@ -18,9 +18,10 @@ from db import Database
 from foundation.crypto import Envelopes, SealBroken, sha256_hex
 from foundation.errors import Busy, Conflict, NotFound, UpstreamFailed
 from pool.connected import ConnectedAccounts, Method
-from pool.keys import KeySource, KeyState, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import pool_overview
-from tables import api_keys, openrouter_accounts, revisions
+from tables import openrouter_accounts, pool_keys, revisions
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.movable_clock import MovableClock
 from tests.support.rotor import Account, Rotor
@@ -60,7 +61,7 @@ class World:
 
     def rows(self, user_id: int) -> list[sa.Row[tuple[object, ...]]]:
         with self.db.reading() as tx:
-            query = sa.select(api_keys).where(api_keys.c.owner_id == user_id).order_by(api_keys.c.id)
+            query = sa.select(pool_keys).where(pool_keys.c.owner_id == user_id).order_by(pool_keys.c.id)
             return list(tx.execute(query))
 
     def picked(self, user_id: int) -> int:
@@ -96,7 +97,7 @@ def test_a_connection_is_its_owners_alone_and_its_key_is_encrypted(world, clock)
     assert (found.limit_nano, found.remaining_nano, found.usage_nano) == (20 * 10**9, 15 * 10**9, 5 * 10**9)
     assert found.connected_at == found.checked_at == clock.now()
     [row] = world.rows(world.owner)
-    assert (row.id, row.source, row.state) == (found.pool_key_id, KeySource.CONNECTED, KeyState.ACTIVE)
+    assert (row.id, row.source, row.state) == (found.pool_key_id, PoolKeySource.CONNECTED, PoolKeyState.ACTIVE)
     assert (row.account_id, row.api_key_hash, row.expires_at) == (TOLD.account_id, sha256_hex(given), None)
     assert given not in str(row)
     assert world.accounts.key_text(found) == given
@@ -111,7 +112,9 @@ def test_a_ciphertext_opens_in_its_own_row_alone(world, db):
     world.connect(world.owner)
     world.connect(world.teammate)
     [stolen], [row] = world.rows(world.owner), world.rows(world.teammate)
-    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == row.id).values(api_key=stolen.api_key)))
+    db.transact(
+        lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == row.id).values(api_key=stolen.api_key))
+    )
     assert world.accounts.key_text(world.accounts.get(world.teammate)) is None
 
 
@@ -119,21 +122,21 @@ def test_connecting_again_replaces_the_key_also_by_itself(world):
     first, second = world.connect(world.owner), world.connect(world.owner)
     world.connect(world.owner, second)
     rows = world.rows(world.owner)
-    assert [(row.state, row.api_key, row.api_key_hash) for row in rows[:2]] == [(KeyState.DELETED, None, None)] * 2
+    assert [(row.state, row.api_key, row.api_key_hash) for row in rows[:2]] == [(PoolKeyState.DELETED, None, None)] * 2
     assert world.accounts.key_text(world.accounts.get(world.owner)) == second != first
     world.connect(world.teammate, first)  # nobody has it any more
 
 
 def test_a_key_that_is_in_use_is_refused_and_the_connection_stays(world):
     theirs, pooled = world.connect(world.teammate), text()
-    world.keys.add(pooled, "mine", KeySource.OPERATOR)
+    world.keys.add(pooled, "mine", PoolKeySource.OPERATOR)
     mine = world.connect(world.owner)
     for taken in (theirs, pooled):
         with pytest.raises(Conflict, match="in use here already") as raised:
             world.connect(world.owner, taken)
         assert taken not in raised.value.message
     assert world.accounts.key_text(world.accounts.get(world.owner)) == mine
-    assert [row.state for row in world.rows(world.owner)] == [KeyState.ACTIVE]
+    assert [row.state for row in world.rows(world.owner)] == [PoolKeyState.ACTIVE]
 
 
 def test_disconnecting_overwrites_the_key(world):
@@ -144,7 +147,7 @@ def test_disconnecting_overwrites_the_key(world):
     assert world.accounts.find(world.owner) is None
     assert world.accounts.key_text(account) is None
     [row] = world.rows(world.owner)
-    assert (row.state, row.api_key, row.api_key_hash) == (KeyState.DELETED, None, None)
+    assert (row.state, row.api_key, row.api_key_hash) == (PoolKeyState.DELETED, None, None)
     assert world.revision() > before
     assert not world.accounts.disconnect(world.owner)
     assert world.accounts.find(world.teammate)
@@ -170,7 +173,7 @@ def test_of_parallel_connections_one_stays(world, db):
         list(threads.map(lambda given: world.connect(world.owner, given), texts))
     with db.reading() as tx:
         [connection] = tx.execute(sa.select(openrouter_accounts)).all()
-    alive = [row.id for row in world.rows(world.owner) if row.state == KeyState.ACTIVE]
+    alive = [row.id for row in world.rows(world.owner) if row.state == PoolKeyState.ACTIVE]
     assert alive == [connection.pool_key_id]
     assert sum(row.api_key is not None for row in world.rows(world.owner)) == 1
 
@@ -225,7 +228,7 @@ def test_a_key_that_does_not_open_says_to_connect_again_where_no_other_may_step_
     shared = world.minted(None)
     world.connect(world.owner)
     [row] = world.rows(world.owner)
-    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == row.id).values(api_key="x")))
+    db.transact(lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == row.id).values(api_key="x")))
     world.pool.reload()
     assert world.picked(world.owner) == shared
     with pytest.raises(UpstreamFailed, match="connect the account again"):
@@ -254,21 +257,21 @@ def test_the_rotation_lets_connected_keys_be(rotation, account, dedicated):
     world.connect(world.teammate, same)  # of the operator's own account, even
     rotor.run()
     before = world.rows(world.owner), world.rows(world.teammate)
-    minted = [row for row in rotor.keys.rows() if row.source is KeySource.MINTED]
+    minted = [row for row in rotor.keys.rows() if row.source is PoolKeySource.MINTED]
     everybody = {world.owner, world.teammate, world.stranger}
     assert {row.owner_id for row in minted} == {None, *(everybody if dedicated == "on" else ())}
     rotor.settle(days=100)
     world.users.set_state(world.owner, UserState.DISABLED)
     rotor.settle(days=100)
-    assert rotor.keys.dedicated([world.owner])[world.owner].source is KeySource.CONNECTED
+    assert rotor.keys.dedicated([world.owner])[world.owner].source is PoolKeySource.CONNECTED
     connected = [
-        [row for row in world.rows(user_id) if row.source == KeySource.CONNECTED]
+        [row for row in world.rows(user_id) if row.source == PoolKeySource.CONNECTED]
         for user_id in (world.owner, world.teammate)
     ]
-    assert connected == [[row for row in rows if row.source == KeySource.CONNECTED] for rows in before]
+    assert connected == [[row for row in rows if row.source == PoolKeySource.CONNECTED] for rows in before]
     for given in (foreign, same):
         assert account.stand_in.chat(given).status_code == 200
-    assert all(step.row is None or step.row.source is not KeySource.CONNECTED for step in rotor.steps())
+    assert all(step.row is None or step.row.source is not PoolKeySource.CONNECTED for step in rotor.steps())
 
 
 def test_a_claimed_copy_keeps_them(rotation, new_rotor):
@@ -284,9 +287,9 @@ def test_a_damaged_one_is_left_as_it_is(rotation, db):
     rotor, world = rotation()
     world.connect(world.owner)
     [row] = world.rows(world.owner)
-    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == row.id).values(api_key="x")))
+    db.transact(lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == row.id).values(api_key="x")))
     rotor.run()
-    assert [(row.state, row.api_key) for row in world.rows(world.owner)] == [(KeyState.ACTIVE, "x")]
+    assert [(row.state, row.api_key) for row in world.rows(world.owner)] == [(PoolKeyState.ACTIVE, "x")]
 
 
 def test_a_new_encryption_key_seals_them_anew(world, db, clock):

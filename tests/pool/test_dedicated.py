@@ -17,8 +17,9 @@ from foundation.crypto import Envelopes
 from foundation.errors import AppError, Busy, PaymentRequired, TooManyRequests
 from pool import dedicated
 from pool.choice import EXPIRY_MARGIN, PoolKey
-from pool.keys import KeySource, KeyState, PoolKeys
-from tables import api_keys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource, PoolKeyState
+from tables import pool_keys
 from tests.support.movable_clock import MovableClock
 from upstream.refusals import Other, Refusal, classify
 
@@ -58,7 +59,7 @@ class Pool(ApiKeyManager):
 
     def refuse(self, key: PoolKey, status: int, message: str) -> None:
         refusal = Refusal(status, {"error": {"message": message}})
-        self.refused(key, refusal, classify(refusal))
+        self.note_refusal(key, refusal, classify(refusal))
 
     def call_refused(self, owner: int, status: int, message: str) -> None:
         """A call of this user with their own key is refused."""
@@ -165,7 +166,7 @@ def test_a_resting_key_comes_back_by_itself(pool, clock):
     trying = pool.pick(owner=OWNER, choice=DEDICATED_ONLY)
     assert trying.owner_id == OWNER
     assert isinstance(pool.error(OWNER), TooManyRequests)  # one call at a time tries
-    pool.succeeded(trying)
+    pool.note_success(trying)
     pool.release(trying)
     assert pool.picks(OWNER, DEDICATED_ONLY) == {owners}
 
@@ -240,7 +241,7 @@ def test_shared_keys_are_asked_about_before_users_own(pool, clock):
     asked = pool.to_ask(10)
     assert [one.owner_id for one in asked] == [None, None, OWNER]
     assert {one.id for one in asked[:2]} == shared  # one of them for its account, which nobody knows
-    pool.confirmed(asked[2], 5)
+    pool.note_confirmed(asked[2], 5)
     assert pool.pick(owner=OWNER, choice=DEDICATED_ONLY).id == asked[2].id
 
 
@@ -321,7 +322,7 @@ def test_of_two_keys_of_a_user_the_newer_one_is_picked(pool):
 
 def test_a_damaged_text_is_no_key(pool, db):
     _, owners, _ = everybodys(pool)
-    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == owners).values(api_key="gAAAA")))
+    db.transact(lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == owners).values(api_key="gAAAA")))
     assert "is being made" in pool.error(OWNER).message
     assert pool.picks(OWNER, DEDICATED_FIRST)
 
@@ -420,7 +421,7 @@ def test_rows_are_told_apart_by_their_owners(pool):
         OWNER: owners,
         OTHER: others,
     }
-    pool.store.add("sk-or-v1-" + "f" * 64, "mine", KeySource.OPERATOR)
-    pool.store.move(owners, KeyState.DEAD)
+    pool.store.add("sk-or-v1-" + "f" * 64, "mine", PoolKeySource.OPERATOR)
+    pool.store.move(owners, PoolKeyState.DEAD)
     assert pool.store.page(OWNER, False, 0, None) == ([], 0)
     assert pool.store.page(OWNER, True, 0, None)[1] == 1

@@ -16,7 +16,7 @@ from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes
 from foundation.money import NANO
-from pool.keys import KeyRow, KeySource, KeyState
+from pool.life import PoolKeyRow, PoolKeySource, PoolKeyState
 from pool.rotation_plan import MAX_DEDICATED, MIN_LIMIT_NANO
 from replicas.processes import GatewayProcess
 from tests.sandbox.conftest import Running
@@ -41,11 +41,11 @@ class World(Rotor):
         found = self.users.find(name)
         return found.id if found else self.users.create(name, "hash")
 
-    def own(self, user_id: int) -> KeyRow | None:
+    def own(self, user_id: int) -> PoolKeyRow | None:
         """The key that gateways would pick for this user."""
         return self.keys.dedicated([user_id]).get(user_id)
 
-    def get(self, user_id: int) -> KeyRow:
+    def get(self, user_id: int) -> PoolKeyRow:
         row = self.own(user_id)
         assert row
         return row
@@ -121,7 +121,7 @@ def test_shared_keys_count_alone_for_whether_the_pool_is_full(new_world):
         world.keys.set_enabled(row.name, False)
     assert not world.rotation().is_full()
     assert world.run()
-    assert len(world.names(KeyState.ACTIVE)) == 7
+    assert len(world.names(PoolKeyState.ACTIVE)) == 7
 
 
 def test_of_very_many_users_a_pass_serves_some_after_the_shared_pool(new_world, account):
@@ -165,7 +165,7 @@ def test_who_may_not_call_any_more_loses_their_key_at_openrouter_too(world, acco
     assert account.listed()[name]["disabled"]
     world.settle(minutes=61)
     assert name not in account.listed()
-    assert world.row(name).state is KeyState.DELETED
+    assert world.row(name).state is PoolKeyState.DELETED
     assert world.remote(other) == others
     world.users.set_state(owner, UserState.ACTIVE)
     world.run()
@@ -201,7 +201,7 @@ def test_switched_off_all_of_them_go_and_the_shared_pool_stays(new_world, accoun
     assert off.keys.owners(only_inactive=False) == set()
     for minutes in (2, 62):
         off.settle(minutes=minutes)
-    assert set(account.listed()) == {row.name for row in off.keys.rows("shared") if row.state is KeyState.ACTIVE}
+    assert set(account.listed()) == {row.name for row in off.keys.rows("shared") if row.state is PoolKeyState.ACTIVE}
     assert off.usable() == 3
 
 
@@ -216,10 +216,10 @@ def test_a_key_is_renewed_after_two_thirds_of_its_life_and_its_user_is_never_wit
     assert world.get(owner).id == first.id
     world.settle(days=1, hours=1)
     assert world.get(owner).replaces_id == first.id
-    assert world.row(first.name).state is KeyState.DRAINING
+    assert world.row(first.name).state is PoolKeyState.DRAINING
     world.settle(minutes=2)
     world.settle(minutes=62)
-    assert [row.owner_id for row in world.keys.rows() if row.state is KeyState.ACTIVE].count(owner) == 1
+    assert [row.owner_id for row in world.keys.rows() if row.state is PoolKeyState.ACTIVE].count(owner) == 1
     assert first.name not in account.listed()
 
 
@@ -305,10 +305,10 @@ def test_a_users_key_whose_create_answer_was_lost_is_deleted_and_another_one_mad
     with pytest.raises(ManagementError):
         world.run()
     assert world.run()  # the pool is full, and nothing more is begun for this user
-    assert [row.state for row in world.keys.rows(owner)] == [KeyState.INTENT]
+    assert [row.state for row in world.keys.rows(owner)] == [PoolKeyState.INTENT]
     world.settle(minutes=6)
-    assert [row.state for row in world.keys.rows(owner)] == [KeyState.ABANDONED, KeyState.ACTIVE]
-    assert set(account.listed()) == world.names(KeyState.ACTIVE)
+    assert [row.state for row in world.keys.rows(owner)] == [PoolKeyState.ABANDONED, PoolKeyState.ACTIVE]
+    assert set(account.listed()) == world.names(PoolKeyState.ACTIVE)
 
 
 def test_a_users_key_that_was_stored_but_not_used_is_completed(world):
@@ -327,7 +327,7 @@ def test_a_dead_key_is_replaced_in_the_pass_that_finds_it(world, account):
     dead, others = world.get(owner), world.get(other)
     account.manage("DELETE", f"/keys/{dead.api_key_hash}")
     world.run()
-    assert world.row(dead.name).state is KeyState.DEAD
+    assert world.row(dead.name).state is PoolKeyState.DEAD
     assert world.get(owner).id != dead.id
     assert world.get(other).id == others.id
 
@@ -347,7 +347,7 @@ def test_a_claimed_copy_gives_its_users_keys_of_their_own(new_world, account):
 
 def test_keys_of_people_are_shared_ones(new_world, account):
     world = new_world(pool_size=1)
-    world.keys.add(account.make("mine")["key"], "mine", KeySource.OPERATOR)
+    world.keys.add(account.make("mine")["key"], "mine", PoolKeySource.OPERATOR)
     owner = world.user(OWNER)
     world.run()
     assert [row.owner_id for row in world.keys.rows()] == [None, owner]

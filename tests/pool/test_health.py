@@ -100,7 +100,7 @@ def test_a_key_that_is_refused_although_get_key_accepts_it_is_asked_about_ever_l
 def outage_after(refused, known, at=0.0):
     outage = Outage()
     for key in refused:
-        outage.refused(key, known, at)
+        outage.note_refused(key, known, at)
     return outage
 
 
@@ -113,10 +113,10 @@ def test_an_outage_is_three_keys_that_are_half_of_all():
 
 def test_old_refusals_make_no_outage():
     outage = outage_after([1, 2], 5, at=0)
-    outage.refused(3, 5, 60)
+    outage.note_refused(3, 5, 60)
     assert not outage.is_on
-    outage.refused(1, 5, 61)
-    outage.refused(2, 5, 61)
+    outage.note_refused(1, 5, 61)
+    outage.note_refused(2, 5, 61)
     assert outage.is_on
 
 
@@ -130,20 +130,20 @@ def test_an_outage_is_over_when_its_minute_is_quiet():
 
 def test_an_outage_is_over_when_the_keys_succeed_again():
     outage = outage_after([1, 2, 3, 4], 5)
-    outage.succeeded(1, 5, 1)
+    outage.note_success(1, 5, 1)
     assert outage.is_on
-    outage.succeeded(2, 5, 1)
+    outage.note_success(2, 5, 1)
     assert not outage.is_on
 
 
 def test_successes_of_other_keys_say_that_not_everybody_is_refused():
     outage = outage_after([1, 2, 3], 5)
     assert not outage.is_refuted(1)
-    outage.succeeded(4, 5, 1)
+    outage.note_success(4, 5, 1)
     assert outage.is_on
     assert outage.is_refuted(10.9)
     assert not outage.is_refuted(11)
-    outage.convicted(1, 5, 2)
+    outage.note_convicted(1, 5, 2)
     assert not outage.is_on
 
 
@@ -154,8 +154,8 @@ def test_an_outage_is_on_exactly_while_half_of_the_keys_have_failed_within_a_min
         now += pause
         if succeeded:
             last.pop(key, None)
-            outage.succeeded(key, 10, now)
+            outage.note_success(key, 10, now)
         else:
             last[key] = now
-            outage.refused(key, 10, now)
+            outage.note_refused(key, 10, now)
         assert outage.is_on == (sum(now - at < 60 for at in last.values()) >= 5)

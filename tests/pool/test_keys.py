@@ -15,12 +15,13 @@ from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes, SealBroken, sha256_hex
 from foundation.errors import NotFound
-from pool.keys import BEFORE, WITHOUT_TEXT, KeyAlreadyKnown, KeyRow, KeySource, KeyState, MoveRefused, PoolKeys
-from tables import api_keys, revisions
+from pool.keys import KeyAlreadyKnown, MoveRefused, PoolKeys
+from pool.life import BEFORE, WITHOUT_TEXT, PoolKeyRow, PoolKeySource, PoolKeyState
+from tables import pool_keys, revisions
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.movable_clock import MovableClock
 
-STATES = list(KeyState)
+STATES = list(PoolKeyState)
 
 
 @pytest.fixture
@@ -34,16 +35,16 @@ def key_text(number: int) -> str:
 
 def filled(pool: PoolKeys, count: int) -> list[int]:
     """Put keys into the pool. Returns their ids."""
-    return [pool.add(key_text(number), f"key {number}", KeySource.OPERATOR) for number in range(count)]
+    return [pool.add(key_text(number), f"key {number}", PoolKeySource.OPERATOR) for number in range(count)]
 
 
 def rows(db: Database) -> dict[int, dict[str, object]]:
     with db.reading() as tx:
-        return {row.id: row._asdict() for row in tx.execute(sa.select(api_keys))}
+        return {row.id: row._asdict() for row in tx.execute(sa.select(pool_keys))}
 
 
 def change(db: Database, row_id: int, **values: object) -> None:
-    db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == row_id).values(values)))
+    db.transact(lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == row_id).values(values)))
 
 
 def revision(db: Database) -> int:
@@ -62,9 +63,9 @@ def minted(pool: PoolKeys, clock: MovableClock, number: int = 7, replaces: int |
 
 def test_an_added_key_is_active_at_once_and_told_to_every_process(pool, db, clock):
     before = revision(db)
-    row_id = pool.add(key_text(1), "mine", KeySource.OPERATOR)
+    row_id = pool.add(key_text(1), "mine", PoolKeySource.OPERATOR)
     [row] = pool.rows()
-    assert (row.id, row.name, row.state, row.source) == (row_id, "mine", KeyState.ACTIVE, KeySource.OPERATOR)
+    assert (row.id, row.name, row.state, row.source) == (row_id, "mine", PoolKeyState.ACTIVE, PoolKeySource.OPERATOR)
     assert (row.enabled, row.use_count, row.last_used, row.expires_at) == (True, 0, None, None)
     assert (row.account_id, row.limit_nano, row.remaining_nano) == (None, None, None)
     assert row.api_key_hash == sha256_hex(key_text(1))
@@ -75,25 +76,25 @@ def test_an_added_key_is_active_at_once_and_told_to_every_process(pool, db, cloc
 
 @pytest.mark.parametrize(("text", "name"), [(key_text(1), "other"), (key_text(2), "mine"), (key_text(1), "mine")])
 def test_a_known_key_or_name_is_refused_and_nothing_is_written(pool, db, text, name):
-    pool.add(key_text(1), "mine", KeySource.OPERATOR)
+    pool.add(key_text(1), "mine", PoolKeySource.OPERATOR)
     before = rows(db), revision(db)
     with pytest.raises(KeyAlreadyKnown):
-        pool.add(text, name, KeySource.OPERATOR)
+        pool.add(text, name, PoolKeySource.OPERATOR)
     assert (rows(db), revision(db)) == before
 
 
 def test_a_key_that_is_over_stays_known(pool):
-    row_id = pool.add(key_text(1), "mine", KeySource.OPERATOR)
-    pool.move(row_id, KeyState.DEAD)
+    row_id = pool.add(key_text(1), "mine", PoolKeySource.OPERATOR)
+    pool.move(row_id, PoolKeyState.DEAD)
     with pytest.raises(KeyAlreadyKnown):
-        pool.add(key_text(1), "other", KeySource.OPERATOR)
+        pool.add(key_text(1), "other", PoolKeySource.OPERATOR)
 
 
 def test_an_intent_names_a_key_that_does_not_exist_yet(pool, db, clock):
-    old = pool.add(key_text(1), "old", KeySource.OPERATOR)
+    old = pool.add(key_text(1), "old", PoolKeySource.OPERATOR)
     row_id = pool.intend("new", clock.now() + timedelta(hours=72), 10**10, old)
     row = pool.rows()[1]
-    assert (row.id, row.state, row.source, row.replaces_id) == (row_id, KeyState.INTENT, KeySource.MINTED, old)
+    assert (row.id, row.state, row.source, row.replaces_id) == (row_id, PoolKeyState.INTENT, PoolKeySource.MINTED, old)
     assert (row.api_key_hash, row.limit_nano, row.expires_at) == (None, 10**10, clock.now() + timedelta(hours=72))
     assert [row.name for row in pool.in_use()] == ["old"]
 
@@ -103,8 +104,8 @@ def test_a_key_that_no_row_knew_is_taken_in_under_quarantine_once(pool, db):
     [row] = pool.rows()
     assert (row.id, row.state, row.source, row.api_key_hash) == (
         row_id,
-        KeyState.QUARANTINED,
-        KeySource.UNKNOWN,
+        PoolKeyState.QUARANTINED,
+        PoolKeySource.UNKNOWN,
         "a" * 64,
     )
     assert rows(db)[row_id]["api_key"] is None
@@ -133,15 +134,15 @@ def test_what_keys_have_spent_is_noted_without_any_other_change(pool, db, clock)
 
 def test_a_minted_key_goes_from_intent_to_deleted(pool, db, clock):
     row_id = minted(pool, clock)
-    assert pool.rows()[0].state is KeyState.STORED
+    assert pool.rows()[0].state is PoolKeyState.STORED
     assert pool.text(row_id) == key_text(7)
     assert pool.in_use() == []
     pool.switch(row_id, clock.now(), "account")
-    assert [(row.id, row.state, row.account_id) for row in pool.in_use()] == [(row_id, KeyState.ACTIVE, "account")]
-    for state in (KeyState.DRAINING, KeyState.DISABLED):
+    assert [(row.id, row.state, row.account_id) for row in pool.in_use()] == [(row_id, PoolKeyState.ACTIVE, "account")]
+    for state in (PoolKeyState.DRAINING, PoolKeyState.DISABLED):
         before = revision(db)
         clock.advance(hours=1)
-        if state is KeyState.DRAINING:
+        if state is PoolKeyState.DRAINING:
             pool.drain(row_id, clock.now())
             assert (pool.rows()[0].drain_until, pool.rows()[0].drain_revision) == (clock.now(), revision(db))
         else:
@@ -150,7 +151,7 @@ def test_a_minted_key_goes_from_intent_to_deleted(pool, db, clock):
         assert revision(db) == before + 1
         assert pool.in_use() == []
         assert pool.text(row_id) == key_text(7)
-    pool.move(row_id, KeyState.DELETED)
+    pool.move(row_id, PoolKeyState.DELETED)
     assert rows(db)[row_id]["api_key"] is None
     assert pool.rows()[0].api_key_hash == sha256_hex(key_text(7))
 
@@ -172,7 +173,7 @@ def test_a_move_is_made_from_the_states_before_it_and_refused_from_all_others(po
         assert (rows(db), revision(db)) == before
 
 
-@pytest.mark.parametrize("state", [state for state in STATES if state is not KeyState.INTENT])
+@pytest.mark.parametrize("state", [state for state in STATES if state is not PoolKeyState.INTENT])
 def test_only_an_intent_is_given_a_text(pool, db, state):
     [row_id] = filled(pool, 1)
     change(db, row_id, state=state)
@@ -182,9 +183,9 @@ def test_only_an_intent_is_given_a_text(pool, db, state):
     assert rows(db) == before
 
 
-@pytest.mark.parametrize("state", [state for state in STATES if state is not KeyState.STORED])
+@pytest.mark.parametrize("state", [state for state in STATES if state is not PoolKeyState.STORED])
 def test_only_a_stored_key_is_switched_to_and_the_old_one_stays_if_not(pool, db, clock, state):
-    old = pool.add(key_text(1), "old", KeySource.OPERATOR)
+    old = pool.add(key_text(1), "old", PoolKeySource.OPERATOR)
     row_id = minted(pool, clock, replaces=old)
     change(db, row_id, state=state)
     before = rows(db), revision(db)
@@ -195,22 +196,22 @@ def test_only_a_stored_key_is_switched_to_and_the_old_one_stays_if_not(pool, db,
 
 @pytest.mark.parametrize("old_state", STATES)
 def test_a_switch_drains_the_replaced_key_if_that_is_in_use(pool, db, clock, old_state):
-    old = pool.add(key_text(1), "old", KeySource.OPERATOR)
+    old = pool.add(key_text(1), "old", PoolKeySource.OPERATOR)
     change(db, old, state=old_state)
     row_id = minted(pool, clock, replaces=old)
     until, before = clock.now() + timedelta(hours=2), revision(db)
     pool.switch(row_id, until, None)
     after = {row.id: row for row in pool.rows()}
-    assert after[row_id].state is KeyState.ACTIVE
-    was_active = old_state is KeyState.ACTIVE
-    assert after[old].state is (KeyState.DRAINING if was_active else old_state)
+    assert after[row_id].state is PoolKeyState.ACTIVE
+    was_active = old_state is PoolKeyState.ACTIVE
+    assert after[old].state is (PoolKeyState.DRAINING if was_active else old_state)
     assert after[old].drain_until == (until if was_active else None)
     assert revision(db) == before + 1
 
 
 def test_an_unknown_row_is_neither_moved_nor_filled(pool, clock):
     for attempt in (
-        lambda: pool.move(99, KeyState.DEAD),
+        lambda: pool.move(99, PoolKeyState.DEAD),
         lambda: pool.store(99, key_text(1)),
         lambda: pool.switch(99, clock.now(), None),
     ):
@@ -289,13 +290,13 @@ def test_a_write_that_the_guard_forbids_changes_nothing(pool, db, envelopes, clo
     guarded = PoolKeys(db, envelopes, clock, forbid)
     before = rows(db), revision(db)
     attempts: list[Callable[[], object]] = [
-        lambda: guarded.add(key_text(5), "new", KeySource.OPERATOR),
+        lambda: guarded.add(key_text(5), "new", PoolKeySource.OPERATOR),
         lambda: guarded.intend("new", clock.now(), None, None),
         lambda: guarded.take_in_unknown("new", "a" * 64),
         lambda: guarded.store(row_id, key_text(5)),
         lambda: guarded.switch(stored, clock.now(), None),
         lambda: guarded.drain(row_id, clock.now()),
-        lambda: guarded.move(row_id, KeyState.DEAD),
+        lambda: guarded.move(row_id, PoolKeyState.DEAD),
         lambda: guarded.drop_foreign("gw/"),
         lambda: guarded.set_enabled("key 0", False),
         lambda: guarded.ask_renewal("key 0"),
@@ -398,7 +399,7 @@ def test_no_key_is_in_the_database_in_clear(envelopes, clock, tmp_path):
     filled(pool, 3)
     row_id = minted(pool, clock, 3)
     before = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
-    pool.move(row_id, KeyState.ABANDONED)
+    pool.move(row_id, PoolKeyState.ABANDONED)
     db.close()
     after = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
     for kept in (before, after):
@@ -419,21 +420,25 @@ def test_no_column_holds_a_key_in_clear(pool, db):
 def test_rows_are_listed_oldest_first_with_all_but_the_text(pool):
     filled(pool, 3)
     assert [row.name for row in pool.rows()] == ["key 0", "key 1", "key 2"]
-    assert "api_key" not in KeyRow.__dataclass_fields__
+    assert "api_key" not in PoolKeyRow.__dataclass_fields__
 
 
 def test_only_a_key_in_use_can_be_drained(pool, clock):
     row_id = minted(pool, clock)
     with pytest.raises(MoveRefused):
         pool.drain(row_id, clock.now())
-    assert pool.rows()[0].state is KeyState.STORED
+    assert pool.rows()[0].state is PoolKeyState.STORED
 
 
 def test_dropping_what_is_foreign_leaves_our_own_and_peoples_keys(pool, db, clock):
-    names = {"gw/ours/1": KeySource.MINTED, "gw/theirs/1": KeySource.MINTED, "gw/theirs/2": KeySource.OPERATOR}
+    names = {
+        "gw/ours/1": PoolKeySource.MINTED,
+        "gw/theirs/1": PoolKeySource.MINTED,
+        "gw/theirs/2": PoolKeySource.OPERATOR,
+    }
     for number, (name, source) in enumerate(names.items()):
         pool.add(key_text(number), name, source)
     assert pool.drop_foreign("gw/ours/") == ["gw/theirs/1"]
-    assert [row.state for row in pool.rows()] == [KeyState.ACTIVE, KeyState.DEAD, KeyState.ACTIVE]
+    assert [row.state for row in pool.rows()] == [PoolKeyState.ACTIVE, PoolKeyState.DEAD, PoolKeyState.ACTIVE]
     assert [row["api_key"] is None for row in rows(db).values()] == [False, True, False]
     assert pool.drop_foreign("gw/ours/") == []

@@ -11,10 +11,11 @@ import pytest
 from db import Database
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
-from pool.keys import SHARED, KeySource, KeyState, PoolKeys
+from pool.keys import SHARED, PoolKeys
+from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import SILENT_AFTER, PoolOverview, pool_overview, renewals, upstream_overview
 from replicas.processes import GatewayProcess
-from tables import api_keys, gateway_processes
+from tables import gateway_processes, pool_keys
 from upstream.dial import GuardedDial
 from upstream.registry import Upstreams
 
@@ -30,7 +31,7 @@ def keys(db: Database, envelopes: Envelopes) -> PoolKeys:
 @pytest.fixture
 def mine(keys: PoolKeys) -> int:
     """The row of a key in use."""
-    return keys.add(TEXT, "mine", KeySource.OPERATOR)
+    return keys.add(TEXT, "mine", PoolKeySource.OPERATOR)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def health(keys: PoolKeys, db: Database) -> tuple[str | None, str | None, str | 
 
 
 def change(db: Database, **values: Any) -> None:
-    db.transact(lambda tx: tx.execute(api_keys.update().values(values)))
+    db.transact(lambda tx: tx.execute(pool_keys.update().values(values)))
 
 
 def test_without_processes_nothing_is_known_of_health(keys, db, mine):
@@ -71,7 +72,7 @@ def test_a_key_in_use_of_which_a_process_has_nothing_to_tell_is_in_order(keys, d
     assert health(keys, db) == ("ok", None, None)
 
 
-@pytest.mark.parametrize("values", [{"enabled": False}, {"state": KeyState.DRAINING}])
+@pytest.mark.parametrize("values", [{"enabled": False}, {"state": PoolKeyState.DRAINING}])
 def test_a_key_that_is_not_picked_has_no_health_unless_it_is_reported(keys, db, report, values):
     change(db, **values)
     report(in_flight=1)
@@ -130,15 +131,15 @@ def test_an_upstream_shows_the_worst_that_any_living_process_reports(db, envelop
 def test_how_far_a_renewal_is_can_be_told_from_the_two_keys(keys, db, mine, old, new, step):
     other = keys.intend("new", datetime.now(UTC), None, replaces_id=mine)
     for row_id, state in ((mine, old), (other, new)):
-        wanted = api_keys.c.id == row_id
-        db.transact(lambda tx, w=wanted, s=state: tx.execute(api_keys.update().where(w).values(state=s)))
+        wanted = pool_keys.c.id == row_id
+        db.transact(lambda tx, w=wanted, s=state: tx.execute(pool_keys.update().where(w).values(state=s)))
     told = [{"old": "mine", "new": "new", "step": step}] if step else []
     assert renewals(keys.page(SHARED, False, 0, None)[0], datetime.now(UTC)) == told
 
 
 def test_a_renewal_that_was_asked_for_waits_for_its_pass(keys, db, mine):
     now = datetime.now(UTC)
-    change(db, source=KeySource.MINTED)
+    change(db, source=PoolKeySource.MINTED)
     keys.ask_renewal("mine")
     rows = keys.page(SHARED, False, 0, None)[0]
     assert renewals(rows, now - timedelta(hours=1)) == []
@@ -181,12 +182,12 @@ def test_a_report_about_a_key_that_is_not_there_changes_nothing(keys, db, mine):
 
 
 def test_the_newest_comes_first_and_what_is_over_only_if_asked_for(keys, db):
-    for number, state in enumerate(KeyState):
-        row_id = keys.add(f"sk-or-v1-{number:064x}", f"key {number}", KeySource.OPERATOR)
-        moved = api_keys.update().where(api_keys.c.id == row_id).values(state=state)
+    for number, state in enumerate(PoolKeyState):
+        row_id = keys.add(f"sk-or-v1-{number:064x}", f"key {number}", PoolKeySource.OPERATOR)
+        moved = pool_keys.update().where(pool_keys.c.id == row_id).values(state=state)
         db.transact(lambda tx, moved=moved: tx.execute(moved))
-    states = list(reversed(KeyState))
-    over = {KeyState.DELETED, KeyState.ABANDONED, KeyState.DEAD}
+    states = list(reversed(PoolKeyState))
+    over = {PoolKeyState.DELETED, PoolKeyState.ABANDONED, PoolKeyState.DEAD}
     assert [key.row.state for key in overview(keys, db, with_gone=True).keys] == states
     assert [key.row.state for key in overview(keys, db).keys] == [state for state in states if state not in over]
 
@@ -200,7 +201,7 @@ def test_the_newest_comes_first_and_what_is_over_only_if_asked_for(keys, db):
         ({"enabled": True}, {"health": "resting"}, 0),
         ({"enabled": True}, {"health": "suspect"}, 0),
         ({"enabled": False}, None, 0),
-        ({"state": KeyState.QUARANTINED}, None, 0),
+        ({"state": PoolKeyState.QUARANTINED}, None, 0),
         ({"expires_at": datetime(2001, 1, 1, tzinfo=UTC)}, None, 0),
         ({"expires_at": datetime(2101, 1, 1, tzinfo=UTC)}, None, 1),
     ],

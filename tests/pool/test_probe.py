@@ -11,9 +11,10 @@ from api_key_manager import ApiKeyManager
 from config.settings import Config
 from db import Database, database_url
 from pool.choice import PoolKey
-from pool.keys import KeyRow, KeySource, PoolKeys
-from pool.probe import KEYS_AT_ONCE, KeyProbe
-from tables import api_keys
+from pool.keys import PoolKeys
+from pool.life import PoolKeyRow, PoolKeySource
+from pool.probe import KEYS_AT_ONCE, PoolKeyProbe
+from tables import pool_keys
 from tests.sandbox.conftest import Running
 from tests.support.gateway import wait_for
 from tests.support.movable_clock import MovableClock
@@ -32,21 +33,21 @@ class Pool:
     def __init__(self, db: Database, store: PoolKeys, clock: MovableClock, url: str, texts: list[str]) -> None:
         self.db, self.store, self.clock = db, store, clock
         for number, text in enumerate(texts):
-            store.add(text, f"key {number}", KeySource.OPERATOR)
+            store.add(text, f"key {number}", PoolKeySource.OPERATOR)
         self.memory = ApiKeyManager(store, clock)
         self.memory.reload()
         self.upstream = UpstreamHttp(url, 1)
-        self.probe = KeyProbe(self.memory, store, self.upstream)
+        self.probe = PoolKeyProbe(self.memory, store, self.upstream)
 
     @property
     def keys(self) -> list[PoolKey]:
-        return list(self.memory._keys)
+        return list(self.memory._shared.keys)
 
-    def rows(self) -> list[KeyRow]:
+    def rows(self) -> list[PoolKeyRow]:
         return self.store.rows()
 
     def refuse(self, key: PoolKey, refusal: Refusal) -> None:
-        self.memory.refused(key, refusal, classify(refusal))
+        self.memory.note_refusal(key, refusal, classify(refusal))
 
     def close(self) -> None:
         self.upstream.close()
@@ -227,7 +228,7 @@ def test_it_runs_in_a_thread_until_told_to_stop_and_outlives_faults(make, stand_
     thread.start()
     wait_for(lambda: pool.rows()[0].account_id)
     stopping.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert [record.getMessage() for record in caplog.records if record.name == "services"] == ["background_fault"]
 
@@ -238,7 +239,7 @@ def test_an_operator_learns_at_once_what_becomes_of_each_key(make, stand_in):
     unknown = "sk-or-v1-" + "0f" * 32
     pool = make(stand_in.address, first, unknown, second)
     damaged = pool.rows()[2].id
-    pool.db.transact(lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == damaged).values(api_key="gAAAA")))
+    pool.db.transact(lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == damaged).values(api_key="gAAAA")))
     pool.store.set_enabled("key 0", True)
     assert pool.probe.statuses() == {"key 0": 200, "key 1": 401, "key 2": None}
     pool.store.set_enabled("key 0", False)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pool.choice import EXPIRY_MARGIN
-from pool.keys import BEFORE, KeyRow, KeySource, KeyState
+from pool.life import BEFORE, PoolKeyRow, PoolKeySource, PoolKeyState
 from pool.rotation_plan import (
     MAX_DEDICATED,
     MAX_PENDING,
@@ -30,19 +30,23 @@ from upstream.openrouter.management_api import RemoteKey
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PREFIX = "gw/ours/"
 TIMING = Timing()
-SEEN = [source for source in KeySource if source is not KeySource.CONNECTED]  # those of `PoolKeys.operated`
-OVER = KeyState.ABANDONED, KeyState.DEAD, KeyState.DELETED
+SEEN = [source for source in PoolKeySource if source is not PoolKeySource.CONNECTED]  # those of `PoolKeys.operated`
+OVER = PoolKeyState.ABANDONED, PoolKeyState.DEAD, PoolKeyState.DELETED
 GENTLE = {Do.TAKE_IN, Do.CHECK_MISSING, Do.QUARANTINE, Do.ACTIVATE, Do.LIMIT, Do.MINT}  # what stops no key that we know
 
 
-def row(number: int, state: KeyState = KeyState.ACTIVE, age_hours: float = 1, **fields: Any) -> KeyRow:
+def row(number: int, state: PoolKeyState = PoolKeyState.ACTIVE, age_hours: float = 1, **fields: Any) -> PoolKeyRow:
     """A minted key's row, an hour old."""
-    values: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(KeyRow))
+    values: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(PoolKeyRow))
     at = NOW - timedelta(hours=age_hours)
-    values |= {"id": number, "name": f"{PREFIX}{number:032x}", "state": state, "source": KeySource.MINTED}
-    values |= {"api_key_hash": None if state is KeyState.INTENT else f"hash {number}", "enabled": True, "use_count": 0}
+    values |= {"id": number, "name": f"{PREFIX}{number:032x}", "state": state, "source": PoolKeySource.MINTED}
+    values |= {
+        "api_key_hash": None if state is PoolKeyState.INTENT else f"hash {number}",
+        "enabled": True,
+        "use_count": 0,
+    }
     values |= {"created_at": at, "updated_at": at, "expires_at": at + timedelta(hours=72)}
-    return KeyRow(**values | fields)
+    return PoolKeyRow(**values | fields)
 
 
 def key(number: int, age_hours: float = 1, **fields: Any) -> RemoteKey:
@@ -53,13 +57,13 @@ def key(number: int, age_hours: float = 1, **fields: Any) -> RemoteKey:
     return RemoteKey(**values | {"usage_nano": 0} | fields)
 
 
-def situation(rows: list[KeyRow], remote: list[RemoteKey], **fields: Any) -> Situation:
+def situation(rows: list[PoolKeyRow], remote: list[RemoteKey], **fields: Any) -> Situation:
     values: dict[str, Any] = {"in_use": lambda _: False, "unreadable": set(), "deletions_held_until": None}
     values |= {"prefix": PREFIX, "pool_size": 0, "renew_after": timedelta(hours=24), "timing": TIMING, "now": NOW}
     return Situation(**values | {"dedicated": Dedicated(), "rows": rows, "remote": remote} | fields)
 
 
-def steps(rows: list[KeyRow], remote: list[RemoteKey], **fields: Any) -> list[tuple[Do, str]]:
+def steps(rows: list[PoolKeyRow], remote: list[RemoteKey], **fields: Any) -> list[tuple[Do, str]]:
     """What is planned, and for which key."""
     return [(step.do, step.key_name) for step in plan(situation(rows, remote, **fields))]
 
@@ -82,13 +86,13 @@ def test_a_full_and_fresh_pool_needs_no_step():
 @pytest.mark.parametrize(("minutes", "planned"), [(4.99, []), (5, [(Do.ABANDON, name(1))])])
 @pytest.mark.parametrize("remote", [[], [key(1)]], ids=["no key", "a key"])
 def test_an_intent_is_abandoned_when_no_answer_can_come_any_more(minutes, planned, remote):
-    assert steps([row(1, KeyState.INTENT, minutes / 60)], remote) == planned
+    assert steps([row(1, PoolKeyState.INTENT, minutes / 60)], remote) == planned
 
 
 def test_the_key_of_an_abandoned_intent_is_named_to_be_deleted():
-    [step] = plan(situation([row(1, KeyState.INTENT)], [key(1), key(2, name="foreign")]))
+    [step] = plan(situation([row(1, PoolKeyState.INTENT)], [key(1), key(2, name="foreign")]))
     assert step.remote == key(1)
-    [step] = plan(situation([row(1, KeyState.INTENT)], []))
+    [step] = plan(situation([row(1, PoolKeyState.INTENT)], []))
     assert step.remote is None
 
 
@@ -119,7 +123,7 @@ def test_a_key_whose_row_is_over_is_swept(state):
 
 
 def test_a_key_that_was_made_after_all_is_swept_by_its_name():
-    assert steps([row(1, KeyState.ABANDONED, api_key_hash=None)], [key(1)]) == [(Do.SWEEP, name(1))]
+    assert steps([row(1, PoolKeyState.ABANDONED, api_key_hash=None)], [key(1)]) == [(Do.SWEEP, name(1))]
 
 
 def test_a_second_key_of_a_minted_ones_name_is_swept():
@@ -129,21 +133,23 @@ def test_a_second_key_of_a_minted_ones_name_is_swept():
 
 
 def test_a_second_key_of_an_unknown_ones_name_is_unknown():
-    known = row(1, KeyState.QUARANTINED, source=KeySource.UNKNOWN)
+    known = row(1, PoolKeyState.QUARANTINED, source=PoolKeySource.UNKNOWN)
     [step] = plan(situation([known], [key(1, disabled=True), key(1, hash="another")]))
     assert (step.do, step.remote) == (Do.TAKE_IN, key(1, hash="another"))
 
 
-@pytest.mark.parametrize("state", [KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING])
+@pytest.mark.parametrize("state", [PoolKeyState.STORED, PoolKeyState.ACTIVE, PoolKeyState.DRAINING])
 def test_a_key_that_is_missing_is_asked_first(state):
-    assert steps([row(1, state)], [], pool_size=1 if state is KeyState.ACTIVE else 0) == [(Do.CHECK_MISSING, name(1))]
+    assert steps([row(1, state)], [], pool_size=1 if state is PoolKeyState.ACTIVE else 0) == [
+        (Do.CHECK_MISSING, name(1))
+    ]
 
 
 def test_a_disabled_key_that_is_missing_is_over():
-    assert steps([row(1, KeyState.DISABLED)], []) == [(Do.FORGET, name(1))]
+    assert steps([row(1, PoolKeyState.DISABLED)], []) == [(Do.FORGET, name(1))]
 
 
-@pytest.mark.parametrize("state", [KeyState.STORED, KeyState.ACTIVE, KeyState.DRAINING])
+@pytest.mark.parametrize("state", [PoolKeyState.STORED, PoolKeyState.ACTIVE, PoolKeyState.DRAINING])
 @pytest.mark.parametrize("remote", [[key(1)], []], ids=["listed", "missing"])
 def test_a_damaged_text_is_quarantined(state, remote):
     assert steps([row(1, state)], remote, unreadable={1}) == [(Do.QUARANTINE, name(1))]
@@ -156,11 +162,11 @@ def test_a_damaged_text_is_quarantined_whoever_brought_it_and_made_up_for(source
 
 
 def test_a_damaged_key_is_never_deleted():
-    assert steps([row(1, KeyState.QUARANTINED, age_hours=60)], [key(1)]) == []
+    assert steps([row(1, PoolKeyState.QUARANTINED, age_hours=60)], [key(1)]) == []
 
 
 def test_a_stored_key_is_activated():
-    assert steps([row(1, KeyState.STORED)], [key(1)], pool_size=1) == [(Do.ACTIVATE, name(1))]
+    assert steps([row(1, PoolKeyState.STORED)], [key(1)], pool_size=1) == [(Do.ACTIVATE, name(1))]
 
 
 @pytest.mark.parametrize(
@@ -168,24 +174,24 @@ def test_a_stored_key_is_activated():
     [(-1, False, []), (0, False, [(Do.DISABLE, name(1))]), (0, True, []), (-7200, True, [])],
 )
 def test_a_draining_key_is_disabled_when_its_time_is_over_and_nobody_uses_it(seconds, used, planned):
-    draining = row(1, KeyState.DRAINING, drain_until=NOW - timedelta(seconds=seconds), drain_revision=7)
+    draining = row(1, PoolKeyState.DRAINING, drain_until=NOW - timedelta(seconds=seconds), drain_revision=7)
     assert steps([draining], [key(1)], in_use=lambda asked: used and asked == draining) == planned
 
 
 @pytest.mark.parametrize(("minutes", "planned"), [(59, []), (60, [(Do.DELETE, name(1))])])
 def test_a_disabled_key_is_deleted_after_an_hour(minutes, planned):
-    disabled = row(1, KeyState.DISABLED, updated_at=NOW - timedelta(minutes=minutes))
+    disabled = row(1, PoolKeyState.DISABLED, updated_at=NOW - timedelta(minutes=minutes))
     assert steps([disabled], [key(1, disabled=True)]) == planned
 
 
 @pytest.mark.parametrize(("hours", "planned"), [(23.9, []), (24, [(Do.DELETE, name(1))])])
 def test_an_unknown_key_is_deleted_after_a_day(hours, planned):
-    known = row(1, KeyState.QUARANTINED, hours, source=KeySource.UNKNOWN)
+    known = row(1, PoolKeyState.QUARANTINED, hours, source=PoolKeySource.UNKNOWN)
     assert steps([known], [key(1, disabled=True)]) == planned
 
 
 def test_an_unknown_key_that_works_again_is_stopped_again_and_one_that_is_gone_is_over():
-    known = row(1, KeyState.QUARANTINED, 60, source=KeySource.UNKNOWN)
+    known = row(1, PoolKeyState.QUARANTINED, 60, source=PoolKeySource.UNKNOWN)
     assert steps([known], [key(1)]) == [(Do.TAKE_IN, name(1))]
     assert steps([known], []) == [(Do.FORGET, name(1))]
 
@@ -226,7 +232,7 @@ def test_due_keys_that_are_too_many_are_drained_without_successor_oldest_first()
 
 @pytest.mark.parametrize(
     "changed",
-    [{"name": "gw/theirs/x"}, {"source": KeySource.OPERATOR}, {"source": KeySource.ENVIRONMENT}],
+    [{"name": "gw/theirs/x"}, {"source": PoolKeySource.OPERATOR}, {"source": PoolKeySource.ENVIRONMENT}],
     ids=str,
 )
 def test_a_key_that_this_deployment_did_not_mint_is_never_due(changed):
@@ -235,11 +241,11 @@ def test_a_key_that_this_deployment_did_not_mint_is_never_due(changed):
 
 
 def test_a_key_that_does_not_work_any_more_makes_no_other_superfluous():
-    rows = [row(1, source=KeySource.OPERATOR), row(2, age_hours=30)]
+    rows = [row(1, source=PoolKeySource.OPERATOR), row(2, age_hours=30)]
     assert steps(rows, [key(1, disabled=True), key(2)], pool_size=1) == [(Do.MINT, name(2))]
 
 
-@pytest.mark.parametrize("state", [KeyState.INTENT, KeyState.STORED])
+@pytest.mark.parametrize("state", [PoolKeyState.INTENT, PoolKeyState.STORED])
 def test_nothing_is_renewed_while_another_key_is_on_its_way(state):
     rows = [row(1, age_hours=30), row(2, state, 0.01)]
     planned = steps(rows, [key(1), key(2)], pool_size=1)
@@ -248,14 +254,14 @@ def test_nothing_is_renewed_while_another_key_is_on_its_way(state):
 
 def test_missing_keys_are_minted_and_those_on_their_way_into_use_count():
     assert steps([], [], pool_size=3) == [(Do.MINT, "")] * 3
-    rows = [row(1, KeyState.STORED), row(2, KeyState.INTENT, 0.01)]
+    rows = [row(1, PoolKeyState.STORED), row(2, PoolKeyState.INTENT, 0.01)]
     assert steps(rows, [key(1)], pool_size=3) == [(Do.ACTIVATE, name(1)), *[(Do.MINT, "")] * 2]
-    replacing = row(1, KeyState.STORED, replaces_id=7)
+    replacing = row(1, PoolKeyState.STORED, replaces_id=7)
     assert steps([replacing], [key(1)], pool_size=1) == [(Do.ACTIVATE, name(1)), (Do.MINT, "")]
 
 
 def test_after_some_lost_answers_no_more_keys_are_asked_for():
-    rows = [row(number, KeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
+    rows = [row(number, PoolKeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
     assert steps(rows, [], pool_size=9) == []
 
 
@@ -266,7 +272,9 @@ OWN = Dedicated(limit_nano=5 * DOLLAR, limit_reset="monthly", renew_after=timede
 MONTH_BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
 
 
-def own_row(number: int, owner: int, state: KeyState = KeyState.ACTIVE, age_hours: float = 1, **fields: Any) -> KeyRow:
+def own_row(
+    number: int, owner: int, state: PoolKeyState = PoolKeyState.ACTIVE, age_hours: float = 1, **fields: Any
+) -> PoolKeyRow:
     return row(number, state, age_hours, **{"owner_id": owner, "expires_at": NOW + timedelta(days=30)} | fields)
 
 
@@ -274,7 +282,7 @@ def own_key(number: int, age_hours: float = 1, **fields: Any) -> RemoteKey:
     return key(number, age_hours, **{"limit_nano": 5 * DOLLAR, "limit_reset": "monthly"} | fields)
 
 
-def own_steps(rows: list[KeyRow], remote: list[RemoteKey], own: Dedicated = OWN, **fields: Any) -> list[Any]:
+def own_steps(rows: list[PoolKeyRow], remote: list[RemoteKey], own: Dedicated = OWN, **fields: Any) -> list[Any]:
     """What is planned, for which key, and for whom."""
     planned = plan(situation(rows, remote, dedicated=own, **fields))
     return [(step.do, step.key_name, step.whose) for step in planned]
@@ -322,7 +330,7 @@ def test_a_damaged_key_of_a_user_is_quarantined_and_replaced():
     assert planned == [(Do.QUARANTINE, name(1), 7), (Do.MINT, "", 7)]
 
 
-@pytest.mark.parametrize("state", [KeyState.INTENT, KeyState.STORED])
+@pytest.mark.parametrize("state", [PoolKeyState.INTENT, PoolKeyState.STORED])
 def test_while_a_users_key_is_on_its_way_no_other_is_made_for_them(state):
     rows = [own_row(1, 7, renew_at=NOW), own_row(2, 7, state, 0.01)]
     rows += [own_row(3, 9, expires_at=NOW), own_row(4, 9, state, 0.01)]
@@ -331,9 +339,9 @@ def test_while_a_users_key_is_on_its_way_no_other_is_made_for_them(state):
 
 
 def test_lost_answers_stop_the_minting_of_users_keys_before_that_of_shared_ones():
-    rows = [own_row(number, number, KeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
+    rows = [own_row(number, number, PoolKeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
     assert own_steps(rows, [], lacking(7), pool_size=1) == [(Do.MINT, "", None)]
-    rows = [row(number, KeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
+    rows = [row(number, PoolKeyState.INTENT, 0.01) for number in range(MAX_PENDING)]
     assert own_steps(rows, [], lacking(7), pool_size=1) == []
 
 
@@ -344,8 +352,8 @@ def test_who_may_have_no_key_any_more_loses_it_and_gets_no_other(enabled):
         (Do.DRAIN, name(1), 7),
         (Do.DRAIN, name(2), 8),
     ]
-    draining = own_row(3, 7, KeyState.DRAINING, drain_until=NOW)
-    disabled = own_row(4, 7, KeyState.DISABLED)
+    draining = own_row(3, 7, PoolKeyState.DRAINING, drain_until=NOW)
+    disabled = own_row(4, 7, PoolKeyState.DISABLED)
     planned = own_steps([draining, disabled], [own_key(3), own_key(4, disabled=True)], withdrawn(7))
     assert planned == [(Do.DISABLE, name(3), 7), (Do.DELETE, name(4), 7)]
 
@@ -360,16 +368,16 @@ def test_of_two_usable_keys_of_a_user_the_older_one_goes():
 def test_of_many_users_a_pass_serves_some_in_every_way_and_the_shared_pool_first():
     count = 3 * MAX_DEDICATED
     rows = [own_row(number, number) for number in range(count)]
-    rows += [own_row(count + number, 0, KeyState.DISABLED) for number in range(count)]
+    rows += [own_row(count + number, 0, PoolKeyState.DISABLED) for number in range(count)]
     remote = [own_key(number) for number in range(2 * count)]
     own = dataclasses.replace(OWN, withdrawn=range(count), lacking=range(count, 2 * count))
-    planned = own_steps([*rows, row(9999, KeyState.DISABLED)], [*remote, key(9999)], own, pool_size=1)
+    planned = own_steps([*rows, row(9999, PoolKeyState.DISABLED)], [*remote, key(9999)], own, pool_size=1)
     assert planned[:2] == [(Do.DELETE, name(9999), None), (Do.MINT, "", None)]
     kinds = [do for do, *_ in planned[2:]]
     assert {do: kinds.count(do) for do in kinds} == dict.fromkeys((Do.DRAIN, Do.DELETE, Do.MINT), MAX_DEDICATED)
 
 
-def first_limit(*rows: KeyRow, remote: tuple[RemoteKey, ...] = (), reset: str = "monthly") -> int | None:
+def first_limit(*rows: PoolKeyRow, remote: tuple[RemoteKey, ...] = (), reset: str = "monthly") -> int | None:
     own = dataclasses.replace(OWN, limit_reset=reset, lacking=[7])
     [mint] = [step for step in plan(situation(list(rows), list(remote), dedicated=own)) if step.do is Do.MINT]
     return mint.limit_nano
@@ -392,14 +400,14 @@ BEFORE_MONTH = (NOW - MONTH_BEGAN) / timedelta(hours=1) + 1
     ids=str,
 )
 def test_a_new_keys_first_limit_is_what_the_last_one_left_in_this_period(fields, limit):
-    assert first_limit(own_row(1, 7, **{"state": KeyState.DEAD} | fields)) == limit
-    lost = own_row(2, 7, KeyState.ABANDONED)
-    others = own_row(3, 8, KeyState.DEAD, remaining_nano=DOLLAR)
-    assert first_limit(own_row(1, 7, **{"state": KeyState.DEAD} | fields), lost, others) == limit
+    assert first_limit(own_row(1, 7, **{"state": PoolKeyState.DEAD} | fields)) == limit
+    lost = own_row(2, 7, PoolKeyState.ABANDONED)
+    others = own_row(3, 8, PoolKeyState.DEAD, remaining_nano=DOLLAR)
+    assert first_limit(own_row(1, 7, **{"state": PoolKeyState.DEAD} | fields), lost, others) == limit
 
 
 def test_what_openrouter_lists_counts_more_than_what_was_noted_and_the_last_key_counts():
-    old = own_row(1, 7, KeyState.DEAD, remaining_nano=4 * DOLLAR)
+    old = own_row(1, 7, PoolKeyState.DEAD, remaining_nano=4 * DOLLAR)
     due = own_row(2, 7, renew_at=NOW, remaining_nano=3 * DOLLAR)
     assert first_limit(old, due, remote=(own_key(2, remaining_nano=DOLLAR),)) == DOLLAR
 
@@ -446,11 +454,11 @@ HELD = {"deletions_held_until": NOW + timedelta(seconds=1)}
 @pytest.mark.parametrize("why", ["held", "an unknown key"])
 def test_nothing_is_deleted_while_the_database_is_in_doubt(why):
     rows = [
-        row(1, KeyState.DISABLED, 60),
-        row(2, KeyState.DEAD),
-        row(3, KeyState.INTENT),
-        row(4, KeyState.QUARANTINED, 60, source=KeySource.UNKNOWN),
-        row(5, KeyState.INTENT),
+        row(1, PoolKeyState.DISABLED, 60),
+        row(2, PoolKeyState.DEAD),
+        row(3, PoolKeyState.INTENT),
+        row(4, PoolKeyState.QUARANTINED, 60, source=PoolKeySource.UNKNOWN),
+        row(5, PoolKeyState.INTENT),
     ]
     remote = [key(1, disabled=True), key(2), key(3), key(4, disabled=True), key(2, hash="twin")]
     before = [Do.DELETE, Do.ABANDON, Do.ABANDON, Do.SWEEP, Do.SWEEP, Do.DELETE]
@@ -462,7 +470,7 @@ def test_nothing_is_deleted_while_the_database_is_in_doubt(why):
 
 
 def test_a_hold_ends_at_its_time():
-    assert steps([row(1, KeyState.DEAD)], [key(1)], deletions_held_until=NOW) == [(Do.SWEEP, name(1))]
+    assert steps([row(1, PoolKeyState.DEAD)], [key(1)], deletions_held_until=NOW) == [(Do.SWEEP, name(1))]
 
 
 # ── whatever there is
@@ -476,15 +484,15 @@ USERS = (1, 2, 3)
 
 
 @st.composite
-def any_row(draw: st.DrawFn, number: int) -> KeyRow:
-    state, source = draw(st.sampled_from(KeyState)), draw(st.sampled_from(SEEN))
+def any_row(draw: st.DrawFn, number: int) -> PoolKeyRow:
+    state, source = draw(st.sampled_from(PoolKeyState)), draw(st.sampled_from(SEEN))
     created_at = draw(hours_ago())
     return row(
         number,
         state,
         name=draw(st.sampled_from([PREFIX, "gw/theirs/", ""])) + f"{number:032x}",
         source=source,
-        owner_id=draw(st.none() | st.sampled_from(USERS)) if source is KeySource.MINTED else None,
+        owner_id=draw(st.none() | st.sampled_from(USERS)) if source is PoolKeySource.MINTED else None,
         last_used=draw(st.none() | hours_ago()),
         remaining_nano=draw(st.none() | st.integers(0, 9 * DOLLAR)),
         enabled=draw(st.booleans()),
@@ -493,7 +501,7 @@ def any_row(draw: st.DrawFn, number: int) -> KeyRow:
         expires_at=draw(st.none() | st.just(created_at + timedelta(hours=72))),
         renew_at=draw(st.none() | st.just(NOW)),
         replaces_id=draw(st.none() | st.integers(0, 6)),
-        drain_until=draw(st.none() | hours_ago(2)) if state is not KeyState.DRAINING else draw(hours_ago(2)),
+        drain_until=draw(st.none() | hours_ago(2)) if state is not PoolKeyState.DRAINING else draw(hours_ago(2)),
         drain_revision=draw(st.integers(0, 9)),
     )
 
@@ -526,14 +534,12 @@ def any_situation(draw: st.DrawFn) -> Situation:
     )
 
 
-many = settings(max_examples=250, deadline=None)
-
-
-@many
 @given(any_situation())
 def test_keys_of_people_and_of_other_deployments_are_left_alone(at):
     for step in plan(at):
-        if step.row and (step.row.source in {KeySource.OPERATOR, KeySource.ENVIRONMENT} or not_ours(step.row.name)):
+        if step.row and (
+            step.row.source in {PoolKeySource.OPERATOR, PoolKeySource.ENVIRONMENT} or not_ours(step.row.name)
+        ):
             assert step.do is Do.QUARANTINE  # which touches our copy of the text only
         if step.remote and step.row is None:
             assert not not_ours(step.remote.name)
@@ -543,20 +549,18 @@ def not_ours(key_name: str) -> bool:
     return not key_name.startswith(PREFIX)
 
 
-@many
 @given(any_situation())
 def test_a_key_in_use_is_never_stopped(at):
     for step in plan(at):
-        if step.row and step.row.state is KeyState.DRAINING and at.in_use(step.row):
+        if step.row and step.row.state is PoolKeyState.DRAINING and at.in_use(step.row):
             assert step.do in GENTLE
-        if step.row and step.row.state in {KeyState.ACTIVE, KeyState.STORED}:
+        if step.row and step.row.state in {PoolKeyState.ACTIVE, PoolKeyState.STORED}:
             assert step.do in GENTLE | {Do.DRAIN}
         if step.do is Do.SWEEP and step.remote:
             hashes = {each.api_key_hash: each.state for each in at.rows}
             assert hashes.get(step.remote.hash) in {None, *OVER}
 
 
-@many
 @given(any_situation())
 def test_no_more_is_minted_than_is_missing_or_due(at):
     mints = [step for step in plan(at) if step.do is Do.MINT and step.whose is None]
@@ -568,7 +572,6 @@ def test_no_more_is_minted_than_is_missing_or_due(at):
     assert all(step.row in at.usable for step in mints if step.row)
 
 
-@many
 @given(any_situation())
 def test_a_users_key_is_minted_once_for_who_may_have_one_within_the_limit(at):
     mints = [step for step in plan(at) if step.do is Do.MINT and step.whose is not None]
@@ -578,11 +581,10 @@ def test_a_users_key_is_minted_once_for_who_may_have_one_within_the_limit(at):
     for step in mints:
         assert MIN_LIMIT_NANO <= step.limit_nano <= at.dedicated.limit_nano
         assert at.own.get(step.whose) is step.row
-        on_the_way = {KeyState.INTENT, KeyState.STORED}
+        on_the_way = {PoolKeyState.INTENT, PoolKeyState.STORED}
         assert not any(each.state in on_the_way and each.owner_id == step.whose for each in at.rows)
 
 
-@many
 @given(any_situation())
 def test_with_deletions_on_hold_nothing_is_deleted(at):
     planned = plan(at)
@@ -591,23 +593,21 @@ def test_with_deletions_on_hold_nothing_is_deleted(at):
         assert all(step.remote is None for step in planned if step.do is Do.ABANDON)
 
 
-@many
 @given(any_situation())
 def test_draining_leaves_as_many_usable_keys_as_the_pool_has_to_hold(at):
     drained = [step.row for step in plan(at) if step.do is Do.DRAIN and step.row in at.usable]
     assert not drained or len(at.usable) - len(drained) >= at.pool_size
 
 
-@many
 @given(any_situation())
 def test_at_most_one_step_is_planned_for_a_row_and_each_starts_from_a_state_it_can(at):
-    reached = {Do.DISABLE: KeyState.DISABLED, Do.DELETE: KeyState.DELETED, Do.FORGET: KeyState.DELETED}
-    reached |= {Do.ABANDON: KeyState.ABANDONED, Do.QUARANTINE: KeyState.QUARANTINED}
+    reached = {Do.DISABLE: PoolKeyState.DISABLED, Do.DELETE: PoolKeyState.DELETED, Do.FORGET: PoolKeyState.DELETED}
+    reached |= {Do.ABANDON: PoolKeyState.ABANDONED, Do.QUARANTINE: PoolKeyState.QUARANTINED}
     for step in plan(at):
         if step.row and step.do in reached:
             assert step.row.state in BEFORE[reached[step.do]]
         if step.do is Do.DRAIN:
-            assert step.row.state is KeyState.ACTIVE
+            assert step.row.state is PoolKeyState.ACTIVE
         if step.do in {Do.DISABLE, Do.DELETE, Do.SWEEP, Do.ACTIVATE, Do.TAKE_IN}:
             assert step.remote
 
@@ -629,7 +629,7 @@ class Model:
     def situation(self) -> Situation:
         fields = {"rows": list(self.rows.values()), "remote": list(self.remote.values()), "now": self.now}
         more = {"in_use": lambda _: False, "unreadable": set(), "deletions_held_until": self.held}
-        begun = KeyState.INTENT, KeyState.STORED, KeyState.ACTIVE
+        begun = PoolKeyState.INTENT, PoolKeyState.STORED, PoolKeyState.ACTIVE
         have = {each.owner_id for each in self.rows.values() if each.state in begun}
         people = {"lacking": self.active - have, "withdrawn": set(USERS) - self.active}
         more["dedicated"] = dataclasses.replace(self.at.dedicated, **people)
@@ -644,7 +644,7 @@ class Model:
                 assert len(self.situation().usable) >= min(before, self.at.pool_size)
         return planned
 
-    def change(self, each: KeyRow, **fields: Any) -> None:
+    def change(self, each: PoolKeyRow, **fields: Any) -> None:
         self.rows[each.id] = dataclasses.replace(each, updated_at=self.now, **fields)
 
     def stop(self, each: RemoteKey) -> None:
@@ -654,27 +654,27 @@ class Model:
         if step.row is None:
             self.held = self.now + TIMING.hold_deletions
             self.number += 1
-            new = row(self.number, KeyState.QUARANTINED, name=step.remote.name, source=KeySource.UNKNOWN)
+            new = row(self.number, PoolKeyState.QUARANTINED, name=step.remote.name, source=PoolKeySource.UNKNOWN)
             self.rows[new.id] = dataclasses.replace(new, api_key_hash=step.remote.hash, updated_at=self.now)
         self.stop(step.remote)
 
     def abandon(self, step: Step) -> None:
         if step.remote:
             del self.remote[step.remote.hash]
-        self.change(step.row, state=KeyState.ABANDONED)
+        self.change(step.row, state=PoolKeyState.ABANDONED)
 
     def sweep(self, step: Step) -> None:
         del self.remote[step.remote.hash]
 
     def check_missing(self, step: Step) -> None:
-        over = KeyState.DELETED if step.row.state is KeyState.DRAINING else KeyState.DEAD
+        over = PoolKeyState.DELETED if step.row.state is PoolKeyState.DRAINING else PoolKeyState.DEAD
         self.change(step.row, state=over)
 
     def quarantine(self, step: Step) -> None:
         raise AssertionError("no text is damaged here")
 
     def drain(self, step: Step) -> None:
-        self.change(step.row, state=KeyState.DRAINING, drain_until=self.now + TIMING.drain_grace)
+        self.change(step.row, state=PoolKeyState.DRAINING, drain_until=self.now + TIMING.drain_grace)
 
     def limit(self, step: Step) -> None:
         own = self.at.dedicated
@@ -684,31 +684,31 @@ class Model:
 
     def disable(self, step: Step) -> None:
         self.stop(step.remote)
-        self.change(step.row, state=KeyState.DISABLED)
+        self.change(step.row, state=PoolKeyState.DISABLED)
 
     def delete(self, step: Step) -> None:
         del self.remote[step.remote.hash]
-        self.change(step.row, state=KeyState.DELETED)
+        self.change(step.row, state=PoolKeyState.DELETED)
 
     def forget(self, step: Step) -> None:
-        self.change(step.row, state=KeyState.DELETED)
+        self.change(step.row, state=PoolKeyState.DELETED)
 
     def activate(self, step: Step) -> None:
         if step.remote.disabled:
             del self.remote[step.remote.hash]
-            self.change(step.row, state=KeyState.ABANDONED)
+            self.change(step.row, state=PoolKeyState.ABANDONED)
         else:
             self.switch(step.row)
 
-    def switch(self, each: KeyRow) -> None:
-        self.change(each, state=KeyState.ACTIVE)
+    def switch(self, each: PoolKeyRow) -> None:
+        self.change(each, state=PoolKeyState.ACTIVE)
         old = self.rows.get(each.replaces_id) if each.replaces_id is not None else None
-        if old and old.state is KeyState.ACTIVE:
-            self.change(old, state=KeyState.DRAINING, drain_until=self.now + TIMING.drain_grace)
+        if old and old.state is PoolKeyState.ACTIVE:
+            self.change(old, state=PoolKeyState.DRAINING, drain_until=self.now + TIMING.drain_grace)
 
     def mint(self, step: Step) -> None:
         self.number += 1
-        new = row(self.number, KeyState.STORED, 0, replaces_id=step.row.id if step.row else None)
+        new = row(self.number, PoolKeyState.STORED, 0, replaces_id=step.row.id if step.row else None)
         new = dataclasses.replace(new, created_at=self.now, expires_at=self.now + timedelta(hours=72))
         new = dataclasses.replace(new, owner_id=step.whose, limit_nano=step.limit_nano)
         self.remote[new.api_key_hash] = key(self.number, created_at=self.now, limit_nano=step.limit_nano)
@@ -716,10 +716,10 @@ class Model:
 
 
 POSSIBLE = {
-    KeySource.MINTED: list(KeyState),
-    KeySource.OPERATOR: [KeyState.ACTIVE, KeyState.QUARANTINED],
-    KeySource.ENVIRONMENT: [KeyState.ACTIVE, KeyState.QUARANTINED],
-    KeySource.UNKNOWN: [KeyState.QUARANTINED, KeyState.DELETED],
+    PoolKeySource.MINTED: list(PoolKeyState),
+    PoolKeySource.OPERATOR: [PoolKeyState.ACTIVE, PoolKeyState.QUARANTINED],
+    PoolKeySource.ENVIRONMENT: [PoolKeyState.ACTIVE, PoolKeyState.QUARANTINED],
+    PoolKeySource.UNKNOWN: [PoolKeyState.QUARANTINED, PoolKeyState.DELETED],
 }
 
 
@@ -731,18 +731,17 @@ def possible_situation(draw: st.DrawFn) -> Situation:
     for each in at.rows:
         # The rotation replaces keys of its own only.
         replaced = next((other for other in at.rows if other.id == each.replaces_id), None)
-        mine = replaced and replaced.source is KeySource.MINTED and not not_ours(replaced.name)
+        mine = replaced and replaced.source is PoolKeySource.MINTED and not not_ours(replaced.name)
         states = POSSIBLE[each.source]
         state = each.state if each.state in states else states[0]
-        fields = {"state": state, "api_key_hash": None if state is KeyState.INTENT else f"hash {each.id}"}
+        fields = {"state": state, "api_key_hash": None if state is PoolKeyState.INTENT else f"hash {each.id}"}
         # What another deployment had begun is dead since this one claimed the database.
-        owner = None if not_ours(each.name) and state in {KeyState.INTENT, KeyState.STORED} else each.owner_id
+        owner = None if not_ours(each.name) and state in {PoolKeyState.INTENT, PoolKeyState.STORED} else each.owner_id
         fields |= {"owner_id": owner, "replaces_id": each.replaces_id if mine else None}
         rows.append(dataclasses.replace(each, **fields))
     return dataclasses.replace(at, rows=rows, unreadable=set())
 
 
-@many
 @given(possible_situation())
 def test_passes_come_to_rest_with_a_full_pool_and_no_key_left_behind(at):
     model = Model(at)
@@ -760,10 +759,9 @@ def test_passes_come_to_rest_with_a_full_pool_and_no_key_left_behind(at):
     assert ours <= known
 
 
-@many
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(1, 60))
 def test_from_nothing_the_pool_is_exactly_full_and_stays_so_for_days(size, people, minutes):
-    rows = [row(number, source=KeySource.OPERATOR, expires_at=None) for number in range(people)]
+    rows = [row(number, source=PoolKeySource.OPERATOR, expires_at=None) for number in range(people)]
     model = Model(situation(rows, [], pool_size=size))
     model.run()
     wanted = max(size, people)
@@ -777,5 +775,5 @@ def test_from_nothing_the_pool_is_exactly_full_and_stays_so_for_days(size, peopl
     assert planned == [] or {step.do for step in planned} <= {Do.MINT, Do.DISABLE, Do.DELETE}
     alive = [each for each in model.remote.values() if not each.disabled]
     states = [each.state for each in model.rows.values()]
-    assert len(alive) <= max(size - people, 0) + states.count(KeyState.DRAINING)
+    assert len(alive) <= max(size - people, 0) + states.count(PoolKeyState.DRAINING)
     assert {each.hash for each in model.remote.values()} <= {each.api_key_hash for each in model.rows.values()}

@@ -11,10 +11,10 @@ from cryptography.fernet import Fernet
 
 from foundation.crypto import Envelopes, SealBroken, sha256_hex
 from foundation.errors import NotFound
-from pool.keys import KeySource, KeyState
+from pool.life import PoolKeySource, PoolKeyState
 from replicas.processes import SILENT_IS_DEAD, GatewayProcess
 from replicas.revisions import current
-from tables import api_keys
+from tables import pool_keys
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.rotor import AT_ONCE, PREFIX, events, unknown
 from upstream.openrouter.management_api import KeyAccount, ManagementApi, ManagementError
@@ -45,7 +45,7 @@ def test_a_pass_that_fails_halfway_keeps_what_it_has_done(rotor, account):
     assert rotor.states() == {"active": 2, "intent": 1}
     assert len(account.listed()) == 2
     rotor.run()
-    assert len(rotor.names(KeyState.ACTIVE)) == 3
+    assert len(rotor.names(PoolKeyState.ACTIVE)) == 3
 
 
 @pytest.mark.parametrize("scenario", ["500", "429c", "drop", "drop-reset"])
@@ -55,7 +55,7 @@ def test_a_key_whose_create_answer_was_lost_is_deleted_after_five_minutes(rotor,
     with pytest.raises(ManagementError):
         rotor.run()
     [orphan] = account.listed()
-    assert {orphan} == rotor.names(KeyState.INTENT)
+    assert {orphan} == rotor.names(PoolKeyState.INTENT)
     assert rotor.run()
     rotor.clock.advance(minutes=4, seconds=59)
     assert rotor.run()
@@ -63,8 +63,8 @@ def test_a_key_whose_create_answer_was_lost_is_deleted_after_five_minutes(rotor,
     rotor.clock.advance(seconds=2)
     assert rotor.run()
     assert orphan not in account.listed()
-    assert rotor.names(KeyState.ABANDONED) == {orphan}
-    assert set(account.listed()) == rotor.names(KeyState.ACTIVE)
+    assert rotor.names(PoolKeyState.ABANDONED) == {orphan}
+    assert set(account.listed()) == rotor.names(PoolKeyState.ACTIVE)
 
 
 def test_an_orphan_is_found_among_hundreds_of_keys_and_no_foreign_key_is_touched(rotor, account):
@@ -77,8 +77,8 @@ def test_an_orphan_is_found_among_hundreds_of_keys_and_no_foreign_key_is_touched
         account.make(name)
     rotor.clock.advance(minutes=6)
     assert rotor.run()
-    assert set(account.listed()) == set(foreign) | rotor.names(KeyState.ACTIVE)
-    assert rotor.names(KeyState.ABANDONED) == {orphan}
+    assert set(account.listed()) == set(foreign) | rotor.names(PoolKeyState.ACTIVE)
+    assert rotor.names(PoolKeyState.ABANDONED) == {orphan}
 
 
 def test_an_intent_that_openrouter_never_saw_is_given_up(rotor, account):
@@ -103,7 +103,7 @@ def test_a_create_that_never_answers_does_not_fill_the_account(rotor, account):
     account.stand_in.control("DELETE", "faults")
     rotor.settle(minutes=6)
     assert rotor.states() == {"abandoned": 3, "active": 3}
-    assert set(account.listed()) == rotor.names(KeyState.ACTIVE)
+    assert set(account.listed()) == rotor.names(PoolKeyState.ACTIVE)
 
 
 def test_a_create_that_arrives_late_is_swept_though_its_intent_was_given_up(rotor, account):
@@ -112,10 +112,10 @@ def test_a_create_that_arrives_late_is_swept_though_its_intent_was_given_up(roto
     rotor.keys.intend(name, rotor.clock.now() + timedelta(hours=72), None, None)
     rotor.clock.advance(minutes=6)
     rotor.run()
-    assert rotor.names(KeyState.ABANDONED) == {name}
+    assert rotor.names(PoolKeyState.ABANDONED) == {name}
     account.make(name)
     rotor.run()
-    assert set(account.listed()) == rotor.names(KeyState.ACTIVE)
+    assert set(account.listed()) == rotor.names(PoolKeyState.ACTIVE)
 
 
 def test_a_create_that_was_carried_out_twice_leaves_one_key(rotor, account):
@@ -135,7 +135,7 @@ def test_a_create_that_was_carried_out_twice_leaves_one_key(rotor, account):
 def test_a_key_that_was_stored_but_never_used_is_completed(rotor, account):
     name, _ = rotor.stored()
     assert rotor.run()
-    assert name in rotor.names(KeyState.ACTIVE)
+    assert name in rotor.names(PoolKeyState.ACTIVE)
     assert len(account.listed()) == 3
 
 
@@ -143,7 +143,7 @@ def test_a_stored_key_that_is_gone_at_openrouter_is_dead_and_replaced(rotor, acc
     name, text = rotor.stored()
     account.manage("DELETE", f"/keys/{sha256_hex(text)}")
     rotor.run()
-    assert rotor.row(name).state is KeyState.DEAD
+    assert rotor.row(name).state is PoolKeyState.DEAD
     assert rotor.run()
     assert rotor.states() == {"dead": 1, "active": 3}
 
@@ -152,12 +152,12 @@ def test_a_stored_key_that_openrouter_goes_on_refusing_is_deleted_and_replaced(r
     name, text = rotor.stored()
     account.manage("PATCH", f"/keys/{sha256_hex(text)}", json={"disabled": True})
     rotor.run()
-    assert rotor.row(name).state is KeyState.STORED
+    assert rotor.row(name).state is PoolKeyState.STORED
     rotor.clock.advance(minutes=6)
     rotor.run()
-    assert rotor.row(name).state is KeyState.ABANDONED
+    assert rotor.row(name).state is PoolKeyState.ABANDONED
     assert rotor.run()
-    assert set(account.listed()) == rotor.names(KeyState.ACTIVE)
+    assert set(account.listed()) == rotor.names(PoolKeyState.ACTIVE)
     assert len(account.listed()) == 3
 
 
@@ -215,7 +215,7 @@ def test_a_new_key_with_another_limit_than_asked_for_is_never_used_and_deleted(o
 
 
 def test_a_rotation_that_runs_on_with_a_replaced_encryption_key_takes_no_row_for_damaged(rotor, account):
-    sealed.deployment_key(rotor.db, Envelopes([ENCRYPTION_KEY]), sealed.USERNAME_KEY, rotor.clock.now())
+    sealed.open_deployment_key(rotor.db, Envelopes([ENCRYPTION_KEY]), sealed.USERNAME_KEY, rotor.clock.now())
     rotor.run()
     before, newest = rotor.states(), Fernet.generate_key().decode()
     list(reencrypt(rotor.db, Envelopes([newest, ENCRYPTION_KEY])))
@@ -229,12 +229,12 @@ def test_a_damaged_text_is_quarantined_and_neither_used_nor_deleted(rotor, accou
     rotor.run()
     first = rotor.keys.rows()[0]
     rotor.db.transact(
-        lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == first.id).values(api_key="gAAAAx"))
+        lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == first.id).values(api_key="gAAAAx"))
     )
     assert rotor.run()
     assert rotor.states() == {"quarantined": 1, "active": 3}
     rotor.settle(hours=48)
-    assert rotor.row(first.name).state is KeyState.QUARANTINED
+    assert rotor.row(first.name).state is PoolKeyState.QUARANTINED
     assert first.name in account.listed()
     assert events(caplog)["key_quarantined"] == 1
 
@@ -244,7 +244,7 @@ def test_a_damaged_text_is_quarantined_and_neither_used_nor_deleted(rotor, accou
 
 def test_due_keys_are_replaced_one_by_one_then_drained_then_disabled_then_deleted(rotor, account):
     rotor.run()
-    first = rotor.names(KeyState.ACTIVE)
+    first = rotor.names(PoolKeyState.ACTIVE)
     rotor.clock.advance(hours=23, minutes=59)
     rotor.run()
     assert rotor.states() == {"active": 3}
@@ -253,9 +253,9 @@ def test_due_keys_are_replaced_one_by_one_then_drained_then_disabled_then_delete
     assert rotor.run()
     assert rotor.fewest == 3
     assert rotor.states() == {"active": 3, "draining": 3}
-    assert rotor.names(KeyState.DRAINING) == first
+    assert rotor.names(PoolKeyState.DRAINING) == first
     ids = {row.id for row in rotor.keys.rows() if row.name in first}
-    assert {row.replaces_id for row in rotor.keys.rows() if row.state is KeyState.ACTIVE} == ids
+    assert {row.replaces_id for row in rotor.keys.rows() if row.state is PoolKeyState.ACTIVE} == ids
     rotor.clock.advance(seconds=59)
     rotor.run()
     assert not any(account.listed()[name]["disabled"] for name in first)
@@ -268,8 +268,8 @@ def test_due_keys_are_replaced_one_by_one_then_drained_then_disabled_then_delete
     assert first <= set(account.listed())
     rotor.clock.advance(minutes=2)
     assert rotor.run()
-    assert rotor.names(KeyState.DELETED) == first
-    assert set(account.listed()) == rotor.names(KeyState.ACTIVE)
+    assert rotor.names(PoolKeyState.DELETED) == first
+    assert set(account.listed()) == rotor.names(PoolKeyState.ACTIVE)
     assert rotor.states() == {"active": 3, "deleted": 3}
     assert rotor.fewest == 3
 
@@ -301,7 +301,7 @@ def test_what_a_key_has_spent_is_noted_before_it_is_disabled_or_deleted(rotor, a
         rotor.settle(hours=hours)
     assert name not in account.listed()
     assert rotor.row(name).usage_nano == spent
-    assert rotor.row(name).state is KeyState.DELETED
+    assert rotor.row(name).state is PoolKeyState.DELETED
 
 
 def test_what_a_key_has_spent_is_known_although_it_expired_while_nobody_looked(one, account):
@@ -311,7 +311,7 @@ def test_what_a_key_has_spent_is_known_although_it_expired_while_nobody_looked(o
     one.run()
     account.manage("DELETE", f"/keys/{row.api_key_hash}")
     one.settle(minutes=10)
-    assert one.row(row.name).state is KeyState.DEAD
+    assert one.row(row.name).state is PoolKeyState.DEAD
     assert one.row(row.name).usage_nano == account.stand_in.spent(row.api_key_hash) > 0
 
 
@@ -322,10 +322,10 @@ def test_what_a_key_has_spent_is_kept_and_its_text_is_not(rotor, account):
     rotor.settle(hours=25)
     rotor.settle(minutes=2)
     rotor.settle(minutes=61)
-    assert rotor.row(first.name).state is KeyState.DELETED
+    assert rotor.row(first.name).state is PoolKeyState.DELETED
     assert rotor.row(first.name).usage_nano == account.stand_in.spent(first.api_key_hash) > 0
     with rotor.db.reading() as tx:
-        texts = tx.execute(sa.select(api_keys.c.api_key).where(api_keys.c.state == "deleted")).scalars().all()
+        texts = tx.execute(sa.select(pool_keys.c.api_key).where(pool_keys.c.state == "deleted")).scalars().all()
     assert texts == [None] * 3
 
 
@@ -340,18 +340,18 @@ def test_a_draining_key_works_until_no_process_can_have_a_call_on_it(rotor, acco
     revision = rotor.row(old.name).drain_revision
     assert revision > before
 
-    def state_after(keys_revision: int, in_flight: int, **delta: float) -> KeyState:
+    def state_after(keys_revision: int, in_flight: int, **delta: float) -> PoolKeyState:
         gateway.beat(keys_revision, {str(old.id): {"in_flight": in_flight}})
         rotor.clock.advance(**delta)
         rotor.run()
-        assert account.listed()[old.name]["disabled"] is (rotor.row(old.name).state is not KeyState.DRAINING)
+        assert account.listed()[old.name]["disabled"] is (rotor.row(old.name).state is not PoolKeyState.DRAINING)
         return rotor.row(old.name).state
 
-    assert state_after(before, 0, minutes=5) is KeyState.DRAINING  # it may not know of the switch
-    assert state_after(revision, 1, hours=1) is KeyState.DRAINING
-    assert state_after(revision, 1, hours=1) is KeyState.DRAINING
+    assert state_after(before, 0, minutes=5) is PoolKeyState.DRAINING  # it may not know of the switch
+    assert state_after(revision, 1, hours=1) is PoolKeyState.DRAINING
+    assert state_after(revision, 1, hours=1) is PoolKeyState.DRAINING
     assert account.stand_in.chat(rotor.keys.text(old.id)).status_code == 200
-    assert state_after(revision, 0, seconds=1) is KeyState.DISABLED
+    assert state_after(revision, 0, seconds=1) is PoolKeyState.DISABLED
 
 
 def test_a_process_that_is_silent_for_two_hours_blocks_nothing_any_more(rotor):
@@ -363,10 +363,10 @@ def test_a_process_that_is_silent_for_two_hours_blocks_nothing_any_more(rotor):
     rotor.run()
     rotor.clock.time = begun + SILENT_IS_DEAD - timedelta(seconds=1)
     rotor.run()
-    assert rotor.row(old.name).state is KeyState.DRAINING
+    assert rotor.row(old.name).state is PoolKeyState.DRAINING
     rotor.clock.advance(seconds=1)
     rotor.run()
-    assert rotor.row(old.name).state is KeyState.DISABLED
+    assert rotor.row(old.name).state is PoolKeyState.DISABLED
 
 
 @pytest.mark.parametrize("scenario", ["500", "402d", "drop"])
@@ -400,7 +400,7 @@ def test_a_disable_or_delete_that_fails_is_done_by_the_next_pass(one, account, s
     assert before not in one.states()
     one.settle(minutes=70)
     assert one.states() == {"active": 3, "deleted": 3}
-    assert set(account.listed()) == one.names(KeyState.ACTIVE)
+    assert set(account.listed()) == one.names(PoolKeyState.ACTIVE)
 
 
 def test_what_cannot_be_tidied_up_keeps_no_new_key_from_being_minted(new_rotor, account):
@@ -440,12 +440,12 @@ def test_a_smaller_pool_keeps_its_keys_until_they_are_due(new_rotor):
 
 def test_one_key_is_renewed_when_asked_though_not_due(rotor):
     rotor.run()
-    names = rotor.names(KeyState.ACTIVE)
+    names = rotor.names(PoolKeyState.ACTIVE)
     [chosen, *others] = sorted(names)
     rotor.fewest = 99
     assert rotor.rotation().renew(chosen)
-    assert rotor.names(KeyState.DRAINING) == {chosen}
-    assert rotor.names(KeyState.ACTIVE) > set(others)
+    assert rotor.names(PoolKeyState.DRAINING) == {chosen}
+    assert rotor.names(PoolKeyState.ACTIVE) > set(others)
     assert rotor.fewest == rotor.usable() == 3
     assert rotor.steps() == []
 
@@ -459,11 +459,11 @@ def test_a_key_is_renewed_by_whoever_rotates_at_the_moment(one):
     assert one.states() == {"active": 3}
     leader._lease.release()
     one.run()
-    assert one.names(KeyState.DRAINING) == {chosen}
+    assert one.names(PoolKeyState.DRAINING) == {chosen}
 
 
 def test_only_a_minted_key_in_use_can_be_renewed(one, account):
-    one.keys.add(account.make("mine")["key"], "mine", KeySource.OPERATOR)
+    one.keys.add(account.make("mine")["key"], "mine", PoolKeySource.OPERATOR)
     for name in ("mine", "nobody's"):
         with pytest.raises(NotFound, match="no minted key in use"):
             one.rotation().renew(name)
@@ -478,7 +478,7 @@ def test_a_key_that_was_deleted_at_openrouter_is_dead_and_replaced(rotor, accoun
     gone = rotor.keys.rows()[0]
     account.manage("DELETE", f"/keys/{gone.api_key_hash}")
     assert rotor.run()
-    assert rotor.row(gone.name).state is KeyState.DEAD
+    assert rotor.row(gone.name).state is PoolKeyState.DEAD
     assert events(caplog)["key_dead"] == 1
     assert rotor.states() == {"dead": 1, "active": 3}
 
@@ -500,8 +500,8 @@ def test_a_key_that_was_disabled_at_openrouter_is_replaced_at_once_then_cleared_
     assert rotor.states() == {"active": 3, "draining": 1}
     rotor.settle(minutes=2)
     rotor.settle(hours=2)
-    assert rotor.row(off.name).state is KeyState.DELETED
-    assert set(account.listed()) == rotor.names(KeyState.ACTIVE)
+    assert rotor.row(off.name).state is PoolKeyState.DELETED
+    assert set(account.listed()) == rotor.names(PoolKeyState.ACTIVE)
 
 
 class Short(ManagementApi):
@@ -542,7 +542,7 @@ def test_a_draining_key_that_vanished_is_over(rotor, account):
 
 def test_a_missing_key_that_cannot_be_asked_now_stays(rotor):
     rotor.run()
-    rotor.api = Short(Odd(rotor.api), rotor.names(KeyState.ACTIVE))
+    rotor.api = Short(Odd(rotor.api), rotor.names(PoolKeyState.ACTIVE))
     rotor.api.ask = lambda text: (_ for _ in ()).throw(ManagementError("GET /key", 429))
     with pytest.raises(ManagementError, match="status 429"):
         rotor.run()
@@ -566,7 +566,7 @@ def test_a_list_that_fails_changes_nothing(one, account, scenario):
     assert account.listed() == before
     assert one.keys.rows() == rows
     one.run()
-    assert len(one.names(KeyState.ACTIVE)) == 3
+    assert len(one.names(PoolKeyState.ACTIVE)) == 3
 
 
 # ── keys with our name that no row knows
@@ -581,7 +581,7 @@ def test_an_unknown_key_is_disabled_and_deleted_only_a_day_later(rotor, account,
     rotor.run()
     assert account.listed()[name]["disabled"]
     row = rotor.row(name)
-    assert (row.state, row.source, row.api_key_hash) == (KeyState.QUARANTINED, KeySource.UNKNOWN, key_hash)
+    assert (row.state, row.source, row.api_key_hash) == (PoolKeyState.QUARANTINED, PoolKeySource.UNKNOWN, key_hash)
     assert events(caplog)["unknown_key_found"] == 1
     rotor.clock.advance(hours=23, minutes=59)
     rotor.run()
@@ -589,7 +589,7 @@ def test_an_unknown_key_is_disabled_and_deleted_only_a_day_later(rotor, account,
     rotor.clock.advance(minutes=2)
     rotor.run()
     assert name not in account.listed()
-    assert rotor.row(name).state is KeyState.DELETED
+    assert rotor.row(name).state is PoolKeyState.DELETED
     assert events(caplog)["unknown_key_found"] == 1
 
 
@@ -605,15 +605,15 @@ def test_of_many_unknown_keys_three_are_disabled_in_a_pass(rotor, account):
 def test_nothing_is_deleted_for_a_day_after_an_unknown_key_was_found(rotor, account):
     """The database may be an old copy."""
     rotor.run()
-    first = rotor.names(KeyState.ACTIVE)
+    first = rotor.names(PoolKeyState.ACTIVE)
     rotor.settle(hours=25)
     rotor.clock.advance(minutes=2)
     rotor.run()
     account.fail("drop", after=True)
-    rotor.keys.ask_renewal(next(iter(rotor.names(KeyState.ACTIVE))))
+    rotor.keys.ask_renewal(next(iter(rotor.names(PoolKeyState.ACTIVE))))
     with pytest.raises(ManagementError):
         rotor.run()
-    [lost] = rotor.names(KeyState.INTENT)
+    [lost] = rotor.names(PoolKeyState.INTENT)
     unknown(account, 1)
     rotor.clock.advance(minutes=66)
     rotor.run()
@@ -622,7 +622,7 @@ def test_nothing_is_deleted_for_a_day_after_an_unknown_key_was_found(rotor, acco
     rotor.clock.advance(hours=23, minutes=59)
     rotor.run()
     assert everything <= set(account.listed())
-    assert rotor.names(KeyState.DISABLED) == first
+    assert rotor.names(PoolKeyState.DISABLED) == first
     rotor.clock.advance(minutes=2)
     rotor.run()
     assert not (first | {lost}) & set(account.listed())
@@ -637,7 +637,7 @@ def test_an_unknown_key_may_have_any_name_after_our_prefix(rotor, account, name)
         hashes.append(account.make(name.lower())["data"]["hash"])
     rotor.clock.advance(minutes=6)
     assert rotor.run()
-    assert {row.api_key_hash for row in rotor.keys.rows() if row.state is KeyState.QUARANTINED} == set(hashes)
+    assert {row.api_key_hash for row in rotor.keys.rows() if row.state is PoolKeyState.QUARANTINED} == set(hashes)
     assert [account.manage("GET", f"/keys/{key_hash}")["data"]["disabled"] for key_hash in hashes] == [True] * len(
         hashes
     )
@@ -649,7 +649,7 @@ def test_unknown_keys_of_one_name_are_all_disabled(rotor, account):
     hashes = {account.make(PREFIX + "a" * 32)["data"]["hash"] for _ in range(2)}
     rotor.clock.advance(minutes=6)
     assert rotor.run()
-    assert {row.api_key_hash for row in rotor.keys.rows() if row.state is KeyState.QUARANTINED} == hashes
+    assert {row.api_key_hash for row in rotor.keys.rows() if row.state is PoolKeyState.QUARANTINED} == hashes
     assert all(account.manage("GET", f"/keys/{key_hash}")["data"]["disabled"] for key_hash in hashes)
 
 
@@ -668,12 +668,12 @@ def test_an_unknown_key_that_somebody_deletes_is_over(rotor, account):
     rotor.run()
     account.manage("DELETE", f"/keys/{key_hash}")
     rotor.settle()
-    assert rotor.row(name).state is KeyState.DELETED
+    assert rotor.row(name).state is PoolKeyState.DELETED
 
 
 def test_a_database_that_was_set_back_costs_no_key_for_a_day(rotor, account):
     rotor.run()
-    rotor.db.transact(lambda tx: tx.execute(api_keys.delete()))
+    rotor.db.transact(lambda tx: tx.execute(pool_keys.delete()))
     before = set(account.listed())
     rotor.clock.advance(minutes=6)
     assert rotor.run()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tables import api_keys
+from tables import pool_keys
 from tests.rotation_torture.schedules import (
     CALLS,
     DEDICATED_STEPS,
@@ -25,7 +25,7 @@ from tests.rotation_torture.workers import memory_folder
 from tests.rotation_torture.world import COMES, PREFIX, STAYS, Place
 from tests.support.mariadb import DatabaseServer
 
-CHUNKS, WANTED = 12, 120
+CHUNKS, WANTED = 12, 67
 
 
 def spread(schedules: list[Schedule], count: int) -> list[Schedule]:
@@ -33,7 +33,7 @@ def spread(schedules: list[Schedule], count: int) -> list[Schedule]:
     return [schedules[index * len(schedules) // count] for index in range(count)]
 
 
-SAMPLE = [*spread(list(others()), 60), *spread(list(with_dedicated()), 24), *spread(list(killed()), WANTED - 84)]
+SAMPLE = [*spread(list(others()), 35), *spread(list(with_dedicated()), 14), *spread(list(killed()), WANTED - 49)]
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +99,7 @@ def change_a_key_of_others(world, _row):
 
 def change_the_row(**values):
     return lambda world, row: world.db.transact(
-        lambda tx: tx.execute(api_keys.update().where(api_keys.c.id == row.id).values(**values))
+        lambda tx: tx.execute(pool_keys.update().where(pool_keys.c.id == row.id).values(**values))
     )
 
 

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes
-from pool.keys import KeySource, KeyState, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource, PoolKeyState
 from replicas.lease import LEASE, LeaseLost, RotationLease, RotationStatus, WrongDeployment, rotation_status
-from tables import api_keys, rotator
+from tables import pool_keys, rotator
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import ROOT, environment, in_processes
 from tests.support.movable_clock import MovableClock
@@ -121,7 +122,7 @@ def test_an_older_epoch_is_fenced_whoever_owned_it(db, first, clock):
 def test_who_never_led_may_not_write(db, first, clock):
     keys = PoolKeys(db, Envelopes([ENCRYPTION_KEY]), clock, first.guard)
     with pytest.raises(LeaseLost):
-        keys.add(TEXT, "x", KeySource.MINTED)
+        keys.add(TEXT, "x", PoolKeySource.MINTED)
     assert keys.rows() == []
 
 
@@ -142,13 +143,13 @@ def test_no_write_of_a_former_leader_changes_anything(db, first, second, clock):
     rows, lease = keys.rows(), kept(db)
     writes = [
         lambda: keys.intend("another", clock.now(), None, None),
-        lambda: keys.add(TEXT, "mine", KeySource.OPERATOR),
+        lambda: keys.add(TEXT, "mine", PoolKeySource.OPERATOR),
         lambda: keys.take_in_unknown("unknown", "0" * 64),
         lambda: keys.store(ids["intent"], TEXT),
         lambda: keys.switch(ids["stored"], clock.now(), None),
         lambda: keys.drain(ids["active"], clock.now()),
-        lambda: keys.move(ids["draining"], KeyState.DISABLED),
-        lambda: keys.move(ids["active"], KeyState.QUARANTINED),
+        lambda: keys.move(ids["draining"], PoolKeyState.DISABLED),
+        lambda: keys.move(ids["active"], PoolKeyState.QUARANTINED),
         lambda: keys.set_limits({ids["active"]: (1, 1)}),
         lambda: keys.ask_renewal("gw/x/active"),
         lambda: keys.set_enabled("gw/x/active", False),
@@ -312,7 +313,7 @@ def test_a_process_that_slept_through_the_end_of_its_lease_writes_nothing_once_a
         printed, complaints = process.communicate("wake up\n", timeout=60)
     assert (process.returncode, complaints) == (0, "")
     with db.reading() as tx:
-        state = tx.execute(sa.select(api_keys.c.state)).scalar_one()
+        state = tx.execute(sa.select(pool_keys.c.state)).scalar_one()
     assert (printed, state) == (("fenced\n", "intent") if overtaken else ("", "stored"))
     assert (kept(db) == before) is overtaken
 

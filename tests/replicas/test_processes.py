@@ -161,7 +161,7 @@ def test_a_gateway_that_was_killed_counts_until_it_must_be_dead(gateway_on, url,
     for member in family:
         os.kill(member.pid, signal.SIGKILL)
     psutil.wait_procs(family[1:], 10)
-    gateway.process.wait(10)
+    gateway.process.wait(60)
     [left] = rows(database).values()
     assert left.id == row.id
     assert left.may_use(1, left.keys_revision + 1)

@@ -30,7 +30,7 @@ class Running:
         return self.address.removesuffix("/api/v1")
 
     def control(self, method: str, path: str, /, **document: Any) -> Any:
-        answer = requests.request(method, f"{self.root}/sandbox/{path}", json=document, timeout=10)
+        answer = requests.request(method, f"{self.root}/sandbox/{path}", json=document, timeout=30)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -83,7 +83,7 @@ class Running:
             f"POST /api/v1/chat/completions HTTP/1.1\r\nHost: stand-in\r\nAuthorization: Bearer {key}\r\n"
             f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        connection = socket.create_connection(("127.0.0.1", urlsplit(self.address).port), timeout=5)
+        connection = socket.create_connection(("127.0.0.1", urlsplit(self.address).port), timeout=30)
         connection.sendall(head.encode() + body)
         return connection
 
@@ -134,7 +134,7 @@ def start_stand_in() -> Iterator[Callable[..., Running]]:
     yield start
     for one in running:
         one.process.terminate()
-        one.process.wait(10)
+        one.process.wait(60)
         assert one.process.stdout
         one.process.stdout.close()
 
@@ -165,3 +165,14 @@ def events_of_fixture() -> Callable[[bytes], list[Any]]:
 @pytest.fixture(name="wait_for")
 def wait_for_fixture() -> Callable[..., Any]:
     return wait_for
+
+
+@pytest.fixture
+def account(stand_in):
+    return stand_in.new_account()
+
+
+@pytest.fixture
+def manage(stand_in, account):
+    """Calls the management API of an account of its own."""
+    return lambda method, path, **more: stand_in.call(method, path, account["management_key"], **more)

@@ -88,7 +88,7 @@ def test_keys_survive_a_kill_and_spending_survives_a_stop(start_stand_in, tmp_pa
     spent = second.spent(made["data"]["hash"])
     assert spent > 0
     second.process.send_signal(signal.SIGTERM)
-    assert second.process.wait(5) == 0
+    assert second.process.wait(60) == 0
 
     third = start_stand_in(*options)
     assert third.spent(made["data"]["hash"]) == spent
@@ -107,7 +107,7 @@ def test_activity_survives_a_stop(start_stand_in, tmp_path):
     bill = first.control("GET", "bill")
     assert (bill["generations"], bill["keys"][key["data"]["hash"]]["requests_billed"]) == (2, 2)
     first.process.send_signal(signal.SIGTERM)
-    assert first.process.wait(5) == 0
+    assert first.process.wait(60) == 0
 
     second = start_stand_in(*options)
     assert second.control("GET", "bill") == bill
@@ -124,7 +124,7 @@ def test_keys_given_at_start_work_and_interrupt_stops(start_stand_in):
     assert running.chat(secret).status_code == 200
     assert running.call("GET", "/credits", running.management_key).json()["data"]["total_credits"] == 2.5
     running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(5) == 0
+    assert running.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_kinds_of_keys_are_kept_apart(stand_in):
 
 def test_head_without_body_keeps_the_connection_in_step(stand_in):
     with requests.Session() as session:
-        assert session.head(stand_in.address + "/models", timeout=5).status_code == 405
-        assert session.get(stand_in.address + "/models/", timeout=5).status_code == 200
+        assert session.head(stand_in.address + "/models", timeout=30).status_code == 405
+        assert session.get(stand_in.address + "/models/", timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,6 @@ FIELDS = ["messages", "input", "prompt", "model", "tools", "tool_choice", "text"
 FIELDS += ["output_config", "system", "instructions", "dimensions", "max_tokens", "max_output_tokens"]
 
 
-@hypothesis.settings(max_examples=100, deadline=None, database=None)
 @hypothesis.given(document=JSON_VALUES, field=strategies.sampled_from(FIELDS))
 def test_no_document_makes_it_fail(stand_in, document, field):
     account = stand_in.new_account()
@@ -204,7 +203,7 @@ def test_no_document_makes_it_fail(stand_in, document, field):
 
 
 def test_what_is_not_http_is_refused(stand_in):
-    with socket.create_connection(("127.0.0.1", urlsplit(stand_in.address).port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", urlsplit(stand_in.address).port), timeout=30) as connection:
         connection.sendall(b"\x16\x03\x01 not HTTP\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 400 Bad Request")
 
@@ -218,6 +217,6 @@ def test_it_runs_under_uvloop_too():
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=os.environ) as process:
         try:
             address = json.loads(process.stdout.readline())["listening"]
-            assert requests.get(address + "/models/count", timeout=5).json()["data"]["count"] >= 5
+            assert requests.get(address + "/models/count", timeout=30).json()["data"]["count"] >= 5
         finally:
             process.terminate()

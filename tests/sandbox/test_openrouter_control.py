@@ -108,7 +108,7 @@ def test_the_log_shows_requests_as_they_came(stand_in):
     key = stand_in.new_key()
     body = json.dumps({"messages": [{"role": "user", "content": "logged"}], "max_tokens": 50}).encode()
     headers = {"Authorization": f"Bearer {key['key']}", "X-Custom-CASE": "1"}
-    requests.post(stand_in.address + "/chat/completions?a=b", data=body, headers=headers, timeout=5)
+    requests.post(stand_in.address + "/chat/completions?a=b", data=body, headers=headers, timeout=30)
     entry = stand_in.logged(key["hash"])
     assert (entry["method"], entry["path"], entry["query"]) == ("POST", "/api/v1/chat/completions", "a=b")
     assert ["X-Custom-CASE", "1"] in entry["headers"]
@@ -127,7 +127,7 @@ def test_large_bodies_are_logged_as_their_digest(stand_in):
 
 
 def test_following_a_redirect_is_logged(stand_in):
-    requests.post(stand_in.root + "/sandbox/redirected", headers={"X-From": "somebody"}, timeout=5)
+    requests.post(stand_in.root + "/sandbox/redirected", headers={"X-From": "somebody"}, timeout=30)
     assert any(
         entry["path"] == "/sandbox/redirected" and ["X-From", "somebody"] in entry["headers"]
         for entry in stand_in.control("GET", "log")["requests"]
@@ -166,10 +166,10 @@ def test_the_log_can_be_cleared(start_stand_in):
     ],
 )
 def test_nonsense_is_refused(stand_in, method, path, document):
-    answer = requests.request(method, f"{stand_in.root}/sandbox/{path}", json=document, timeout=5)
+    answer = requests.request(method, f"{stand_in.root}/sandbox/{path}", json=document, timeout=30)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
 
 
 def test_unknown_controls_are_not_found(stand_in):
-    assert requests.get(stand_in.root + "/sandbox/no-such", timeout=5).status_code == 404
+    assert requests.get(stand_in.root + "/sandbox/no-such", timeout=30).status_code == 404

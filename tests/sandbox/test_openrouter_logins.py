@@ -45,7 +45,7 @@ def refusal(answer: requests.Response) -> tuple[int, str]:
 
 
 def test_a_person_picks_an_account_and_the_code_is_exchanged_for_its_key(stand_in, account):
-    page = requests.get(url(stand_in, key_label='<b>"App"</b>'), timeout=10)
+    page = requests.get(url(stand_in, key_label='<b>"App"</b>'), timeout=30)
     assert page.headers["Content-Type"].startswith("text/html")
     assert "<b>" not in page.text
     assert f'<option value="{account["id"]}">{html.escape(account["name"])}</option>' in page.text
@@ -53,7 +53,7 @@ def test_a_person_picks_an_account_and_the_code_is_exchanged_for_its_key(stand_i
     sent = requests.post(
         stand_in.root + html.unescape(action),
         data={"account": account["id"], "decision": "approve"},
-        timeout=10,
+        timeout=30,
         allow_redirects=False,
     )
     code = parse_qs(urlsplit(sent.headers["location"]).query)["code"][0]
@@ -110,7 +110,7 @@ def test_a_challenge_may_be_plain_or_left_out(stand_in, account):
     ],
 )
 def test_a_log_in_that_openrouter_would_not_begin_is_refused(stand_in, how):
-    assert requests.get(url(stand_in, **how), timeout=10).status_code == 400
+    assert requests.get(url(stand_in, **how), timeout=30).status_code == 400
 
 
 def test_codes_are_asked_for_by_post_and_in_json(stand_in, account):
@@ -118,5 +118,5 @@ def test_codes_are_asked_for_by_post_and_in_json(stand_in, account):
     assert stand_in.call("POST", "/auth/keys", data=b"x").status_code == 400
     assert stand_in.call("POST", "/auth/keys", json={}).status_code == 400
     form = {"account": "nobody", "decision": "approve"}
-    assert requests.post(url(stand_in), data=form, timeout=10).status_code == 400
-    assert requests.put(url(stand_in), timeout=10).status_code == 405
+    assert requests.post(url(stand_in), data=form, timeout=30).status_code == 400
+    assert requests.put(url(stand_in), timeout=30).status_code == 405

@@ -69,7 +69,7 @@ def ctrl_c(server: subprocess.Popen[bytes]) -> None:
 def test_the_server_ends_at_once(start, application, tell):
     server = start(application)
     tell(server)
-    assert server.wait(30) == 0
+    assert server.wait(60) == 0
 
 
 def test_many_signals_end_it_as_one_does(start):
@@ -79,7 +79,7 @@ def test_many_signals_end_it_as_one_does(start):
         if server.poll() is None:
             told(server)
             ctrl_c(server)
-    assert server.wait(30) == 0
+    assert server.wait(60) == 0
 
 
 def takes(thread: Path) -> bool:

@@ -46,7 +46,7 @@ def test_a_running_stream_finishes_after_sigterm(settings, upstream, start):
     gate.set()
     body = body_of(received + read_all(connection)).replace(b": keep-alive\n\n", b"")
     assert body == EVENT + EVENT + DONE
-    assert gateway.process.wait(30) == 0
+    assert gateway.process.wait(60) == 0
 
 
 def accepts(gateway):
@@ -101,5 +101,5 @@ def test_granians_worker_ends_when_its_parent_was_killed(upstream, start, tmp_pa
     wait_for(lambda: len(workers_of(gateway)) == 2)
     workers = workers_of(gateway)
     gateway.stop(signal.SIGKILL)
-    _gone, alive = psutil.wait_procs(workers, timeout=20)
+    _gone, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive, "an orphaned worker would hold the port against its successor"

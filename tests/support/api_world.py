@@ -86,6 +86,7 @@ class World:
         )
         self.db = Database(database_url(Config(database_url=url)))
         self.cleanups: list[Callable[[], object]] = []
+        self.is_worn = True  # by requests of all sorts
         self.pool_key = f"env/{sha256_hex(key)[:12]}"
         self._http = requests.Session()
         self.owner, self.other, self.silenced, self.admin = (self.new_person() for _ in range(4))

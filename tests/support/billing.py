@@ -80,7 +80,7 @@ class Billing:
             begun = set((folder / "journal").glob("*.lock")) - dead
             return len(begun) == workers and (folder / "model_prices.json").exists()
 
-        wait_for(all_have_begun, 40)
+        wait_for(all_have_begun)
         return gateway
 
     # ── what the stand-in knows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ from gateway.destinations import Destinations
 from gateway.request import ProxyRequest
 from openrouter_proxy import OpenRouterProxy, ProxyAnswer
 from pool.choice import PoolKey
-from pool.keys import KeySource, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
 from tests.support.gateway import wait_for
 from tests.support.scripted_upstream import ScriptedUpstream
 from upstream.dial import GuardedDial
@@ -58,13 +60,13 @@ class WatchedPool(ApiKeyManager):
         self.told.append(("picked", key.name))
         return key
 
-    def refused(self, key: PoolKey, *args: Any) -> None:
+    def note_refusal(self, key: PoolKey, *args: Any) -> None:
         self.told.append(("refused", key.name))
-        super().refused(key, *args)
+        super().note_refusal(key, *args)
 
-    def succeeded(self, key: PoolKey) -> None:
+    def note_success(self, key: PoolKey) -> None:
         self.told.append(("succeeded", key.name))
-        super().succeeded(key)
+        super().note_success(key)
 
     def release(self, key: PoolKey) -> None:
         self.told.append(("released", key.name))
@@ -88,7 +90,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture
 def make_proxy(
-    upstream: ScriptedUpstream, tmp_path: Path, envelopes: Envelopes, clock: Clock
+    upstream: ScriptedUpstream, tmp_path: Path, envelopes: Envelopes, clock: Clock, migrated_file: Path
 ) -> Iterator[Callable[..., OpenRouterProxy]]:
     """Makes a proxy over a pool of so many keys, with settings that make waiting short."""
     closing: list[Any] = []
@@ -97,17 +99,15 @@ def make_proxy(
     def make(keys: int = 3, **settings: Any) -> OpenRouterProxy:
         defaults = {"keepalive_seconds": 0.2, "upstream_first_byte_timeout_seconds": 5, "app_title": "Test"}
         defaults["upstream_connect_timeout_seconds"] = 1
+        file = shutil.copy(migrated_file, tmp_path / f"proxy-{next(numbers)}.db")
         config = Config(
-            **{"openrouter_api_url": upstream.url, "database_url": f"sqlite:///{tmp_path}/proxy-{next(numbers)}.db"}
-            | defaults
-            | settings
+            **{"openrouter_api_url": upstream.url, "database_url": f"sqlite:///{file}"} | defaults | settings
         )
         db = Database(database_url(config))
-        db.upgrade()
         rows = PoolKeys(db, envelopes, clock)
         pool = WatchedPool(rows, clock)
         for number in range(keys):
-            rows.add(f"sk-or-v1-{number:064x}", f"key-{number}", KeySource.OPERATOR)
+            rows.add(f"sk-or-v1-{number:064x}", f"key-{number}", PoolKeySource.OPERATOR)
         pool.reload()
         pools.append(pool)
         http = UpstreamHttp(config.openrouter_api_url, config.upstream_connect_timeout_seconds)

@@ -119,10 +119,10 @@ class World:
         connection = self.gateway.open_chat(self.tokens[user_id], model, stream, max_tokens=100)
         return Call(place, stream, user_id, model, connection, expected)
 
-    def calls(self, how: str, expected: Expected, plain_how: str = "", **knobs: object) -> list[Call]:
+    def calls(self, how: str, expected: Expected, **knobs: object) -> list[Call]:
         """Both users' calls of all places, streams and plain ones. expected: by place and stream."""
         return [
-            self.call(place, stream, user_id, how if stream else plain_how or how, told_of_it, **knobs)
+            self.call(place, stream, user_id, how, told_of_it, **knobs)
             for (place, stream), told_of_it in expected.items()
             for user_id in self.tokens
         ]
@@ -180,7 +180,7 @@ class World:
             over = sum(row["is_last"] for row in found) == len(calls)
             return found if over and not any(row["state"] in OPEN for row in found) else []
 
-        rows: list[dict[str, Any]] = wait_for(rest, 40)
+        rows: list[dict[str, Any]] = wait_for(rest)
         return rows
 
     def check(self, calls: list[Call]) -> None:
@@ -199,7 +199,7 @@ class World:
             assert (row["cost_nano"] is None) == (row["state"] in {"void", "unknown"}), row
         # Rows of a dead process come first when it is adopted; told to stop in between, a gateway leaves it the rest.
         if self.gateway.process.poll() is None:
-            wait_for(lambda: len(list((self.folder / "data" / "journal").glob("*.lock"))) <= len(self.workers()), 40)
+            wait_for(lambda: len(list((self.folder / "data" / "journal").glob("*.lock"))) <= len(self.workers()))
         assert self.gateway.stop() == 0
         self._check_nothing_is_held(rows)
         self.watch.stop()

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from accounts.caller import Caller
 from accounts.client_keys import ClientKey
-from billing.quotas.rows import Move, Quotas, apply
+from billing.quotas.moves import Move, apply
+from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices, Reservation
 from config.settings import Config
 from db import Database, Transaction
@@ -191,3 +192,8 @@ class Process:
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def call_of(world: World, cost: int, when: str = "2026-11-21", user_id: int = 1, key_id: int | None = None) -> Call:
+    """A call that nothing was reserved for."""
+    return Call(caller(user_id, key_id), Reservation(0, None, None), at(when), "p", cost)

@@ -45,4 +45,4 @@ class RedisServer:
     def kill(self) -> None:
         """End the server at once; a second time does nothing."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,8 @@ from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes, sha256_hex
 from key_rotation import KeyRotation
-from pool.keys import KeyRow, KeyState, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeyRow, PoolKeyState
 from pool.rotation_plan import Step, Timing, plan
 from tests.sandbox.conftest import Running
 from tests.support.movable_clock import MovableClock
@@ -107,10 +109,10 @@ class Rotor:
     def states(self) -> dict[str, int]:
         return dict(Counter(row.state.value for row in self.keys.rows()))
 
-    def names(self, state: KeyState) -> set[str]:
+    def names(self, state: PoolKeyState) -> set[str]:
         return {row.name for row in self.keys.rows() if row.state is state}
 
-    def row(self, name: str) -> KeyRow:
+    def row(self, name: str) -> PoolKeyRow:
         return next(row for row in self.keys.rows() if row.name == name)
 
     def stored(self, **lifetime: float) -> tuple[str, str]:
@@ -135,10 +137,12 @@ def rotor(db: Database, envelopes: Envelopes, account: Account) -> Rotor:
 
 
 @pytest.fixture
-def new_rotor(tmp_path: Path, envelopes: Envelopes, account: Account) -> Iterator[Callable[..., Rotor]]:
+def new_rotor(
+    tmp_path: Path, envelopes: Envelopes, account: Account, migrated_file: Path
+) -> Iterator[Callable[..., Rotor]]:
     """A rotation with other settings, on SQLite; all share one database."""
-    db = Database(database_url(Config(database_url=f"sqlite:///{tmp_path}/rotor.db")))
-    db.upgrade()
+    file = shutil.copy(migrated_file, tmp_path / "rotor.db")
+    db = Database(database_url(Config(database_url=f"sqlite:///{file}")))
     yield lambda **settings: Rotor(db, envelopes, account, **settings)
     db.close()
 

@@ -27,7 +27,7 @@ def started_provider() -> Iterator[str]:
         yield json.loads(process.stdout.readline())["listening"]
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from billing import rollups
-from billing.rollups import Key, Sums, key_of
+from billing.rollups import Bucket, UsageSums, bucket_of
 from db import Database
 from tables import usage_ledger
 
@@ -105,18 +105,18 @@ def money(dice: random.Random) -> Row:
     return {"state": state, "source": None, "cost_nano": None, "prompt_tokens": None, "completion_tokens": None}
 
 
-def sums_of(rows: Iterable[Row]) -> dict[Key, Sums]:
+def sums_of(rows: Iterable[Row]) -> dict[Bucket, UsageSums]:
     """What the ledger adds to the roll-ups for these rows."""
-    found: dict[Key, Sums] = {}
+    found: dict[Bucket, UsageSums] = {}
     for one in rows:
-        sums = Sums()
+        sums = UsageSums()
         if one["is_last"]:
-            sums += Sums(requests=1, errors=one["outcome"] not in {"complete", "client_gone"})
+            sums += UsageSums(requests=1, errors=one["outcome"] not in {"complete", "client_gone"})
         if one["state"] in {"settled", "estimated"}:
-            sums += Sums(0, 0, one["prompt_tokens"] or 0, one["completion_tokens"] or 0, one["cost_nano"], 0)
-        sums += Sums(unknown=one["state"] == "unknown")
-        key = key_of(one)
-        found[key] = found.get(key, Sums()) + sums
+            sums += UsageSums(0, 0, one["prompt_tokens"] or 0, one["completion_tokens"] or 0, one["cost_nano"], 0)
+        sums += UsageSums(unknown=one["state"] == "unknown")
+        key = bucket_of(one)
+        found[key] = found.get(key, UsageSums()) + sums
     return found
 
 

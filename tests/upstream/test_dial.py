@@ -16,8 +16,9 @@ from foundation.deadline import Deadline
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.gateway import free_port
 from tests.support.scripted_upstream import CLOSE, ScriptedUpstream, json_answer
+from upstream.connection import ConnectFailed
 from upstream.dial import CannotConnect, GuardedDial, HttpProxy, resolve
-from upstream.http import ConnectFailed, UpstreamHttp
+from upstream.http import UpstreamHttp
 from upstream.safe_address import UnsafeAddress
 
 PUBLIC = "93.184.215.14"

@@ -11,7 +11,8 @@ import pytest
 from foundation.deadline import Deadline, NothingYet, TimeIsUp
 from tests.support.gateway import free_port, wait_for
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
-from upstream.http import ConnectFailed, ConnectionLost, UpstreamHttp
+from upstream.connection import ConnectFailed, ConnectionLost
+from upstream.http import UpstreamHttp
 
 
 @pytest.fixture

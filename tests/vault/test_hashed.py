@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.users import Users
@@ -179,7 +179,6 @@ def test_writers_that_meet_are_all_seen_by_who_reads_meanwhile(house):
 
 
 @given(st.lists(st.sampled_from(["add", "revoke", "reload", "expire", "wait"]), max_size=30))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 def test_after_a_reload_every_process_knows_exactly_the_live_ones(house, steps):
     known: dict[str, int] = {}
     for step in steps:

@@ -17,17 +17,18 @@ from config.settings import Config
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.crypto import Envelopes, SealBroken
-from monitor.watched_keys import PersonalKeys
-from pool.keys import KeySource, PoolKeys
-from tables import api_keys
+from monitor.watched_keys import WatchedKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
+from tables import pool_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.monitor.test_watched_keys import new_user
 from tests.support.gateway import ROOT, environment, run
 from upstream.dial import GuardedDial
 from upstream.openrouter.key_facts import KeyAccount
 from upstream.registry import Upstreams
-from vault.reencrypt import BATCH_ROWS, SEALED, KeyUse, count_sealed, reencrypt, survey
-from vault.sealed import USERNAME_KEY, deployment_key
+from vault.reencrypt import BATCH_ROWS, SEALED, EncryptionKeyUse, count_sealed, reencrypt, survey
+from vault.sealed import USERNAME_KEY, open_deployment_key
 
 NEW_KEY, FOREIGN_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 OLD, NEW, BOTH = Envelopes([ENCRYPTION_KEY]), Envelopes([NEW_KEY]), Envelopes([NEW_KEY, ENCRYPTION_KEY])
@@ -40,12 +41,12 @@ def fill(db: Database) -> Fill:
 
     def insert(count: int) -> None:
         keys = PoolKeys(db, OLD, Clock())
-        deployment_key(db, OLD, USERNAME_KEY, Clock().now())
-        keys.add(text_of(1), "key 1", KeySource.OPERATOR)
+        open_deployment_key(db, OLD, USERNAME_KEY, Clock().now())
+        keys.add(text_of(1), "key 1", PoolKeySource.OPERATOR)
         columns = [
-            column for column in api_keys.columns if column.name not in {"id", "name", "api_key", "api_key_hash"}
+            column for column in pool_keys.columns if column.name not in {"id", "name", "api_key", "api_key_hash"}
         ]
-        like_the_first = sa.select(*columns).where(api_keys.c.id == 1)
+        like_the_first = sa.select(*columns).where(pool_keys.c.id == 1)
 
         def write(tx: Transaction) -> None:
             values = tx.execute(like_the_first).one()._asdict()
@@ -54,7 +55,7 @@ def fill(db: Database) -> Fill:
                 for number in range(2, count + 1)
             ]
             if more:
-                tx.execute(api_keys.insert(), more)
+                tx.execute(pool_keys.insert(), more)
 
         db.transact(write)
 
@@ -71,11 +72,11 @@ def sealed_by_old(row: int) -> str:
 
 def ciphertexts(db: Database) -> dict[int, str]:
     with db.reading() as tx:
-        return dict(map(tuple, tx.execute(sa.select(api_keys.c.id, api_keys.c.api_key)).all()))
+        return dict(map(tuple, tx.execute(sa.select(pool_keys.c.id, pool_keys.c.api_key)).all()))
 
 
 def write(db: Database, row: int, sealed: str | None) -> None:
-    change = api_keys.update().where(api_keys.c.id == row).values(api_key=sealed)
+    change = pool_keys.update().where(pool_keys.c.id == row).values(api_key=sealed)
     db.transact(lambda tx: tx.execute(change))
 
 
@@ -98,17 +99,17 @@ def test_the_canary_comes_first_so_that_a_process_with_old_keys_blames_itself(db
     fill(3)
     next(reencrypt(db, BOTH))
     with pytest.raises(SealBroken):
-        deployment_key(db, OLD, USERNAME_KEY, Clock().now())
+        open_deployment_key(db, OLD, USERNAME_KEY, Clock().now())
     opens_everywhere(db, OLD, 3)
 
 
 def test_everything_opens_with_the_new_key_alone_afterwards(db, fill):
     fill(250)
-    key = deployment_key(db, OLD, USERNAME_KEY, Clock().now())
+    key = open_deployment_key(db, OLD, USERNAME_KEY, Clock().now())
     batches = list(reencrypt(db, BOTH))
     assert batches == [(1, 1), (100, 100), (100, 100), (50, 50)]
     opens_everywhere(db, NEW, 250)
-    assert deployment_key(db, NEW, USERNAME_KEY, Clock().now()) == key
+    assert open_deployment_key(db, NEW, USERNAME_KEY, Clock().now()) == key
 
 
 def test_what_is_under_the_new_key_already_is_left_alone(db, fill):
@@ -123,7 +124,7 @@ def test_only_the_ciphertext_changes(db, fill):
     fill(3)
 
     def others() -> list[tuple[object, ...]]:
-        columns = [column for column in api_keys.columns if column.name != "api_key"]
+        columns = [column for column in pool_keys.columns if column.name != "api_key"]
         with db.reading() as tx:
             return [
                 *map(tuple, tx.execute(sa.select(*columns)).all()),
@@ -193,9 +194,9 @@ def test_a_key_is_removable_once_nothing_needs_it(db, fill):
     fill(3)
     three = Envelopes([NEW_KEY, FOREIGN_KEY, ENCRYPTION_KEY])
     assert survey(db, three).keys == [
-        KeyUse(1, three.fingerprints[0], 0, False),
-        KeyUse(2, three.fingerprints[1], 0, True),
-        KeyUse(3, three.fingerprints[2], 4, False),
+        EncryptionKeyUse(1, three.fingerprints[0], 0, False),
+        EncryptionKeyUse(2, three.fingerprints[1], 0, True),
+        EncryptionKeyUse(3, three.fingerprints[2], 4, False),
     ]
     assert not survey(db, three).is_done
     next(reencrypt(db, BOTH))
@@ -223,7 +224,7 @@ def test_no_sealed_column_is_forgotten(db, fill):
     fill(1)
     upstreams = Upstreams(db, OLD, Clock(), GuardedDial(allow_private=False))
     upstreams.add(upstreams.check({"name": "one", "base_url": "https://8.8.8.8"}), "sk-key")
-    a_personal_key(db)
+    a_watched_key(db)
     holding = set()
     with db.reading() as tx:
         for table in tables.metadata.tables.values():
@@ -234,19 +235,19 @@ def test_no_sealed_column_is_forgotten(db, fill):
     assert holding == {(column.table.name, column.name) for _, column in SEALED}
 
 
-def a_personal_key(db: Database) -> int:
+def a_watched_key(db: Database) -> int:
     """A key that somebody watches, sealed with the old key; returns its row's id."""
-    keys = PersonalKeys(db, OLD, Clock(), Config())
+    keys = WatchedKeys(db, OLD, Clock(), Config())
     return keys.add(new_user(db, Clock()), "laptop", text_of(7), KeyAccount(None, None, None, 0, 0)).id
 
 
-def test_personal_keys_open_with_the_new_key_alone_afterwards(db, fill):
+def test_watched_keys_open_with_the_new_key_alone_afterwards(db, fill):
     fill(1)
-    row_id = a_personal_key(db)
+    row_id = a_watched_key(db)
     list(reencrypt(db, BOTH))
     assert survey(db, BOTH).is_done
     with db.reading() as tx:
-        sealed = tx.scalar(sa.select(tables.personal_keys.c.api_key))
+        sealed = tx.scalar(sa.select(tables.watched_keys.c.api_key))
     assert NEW.open("personal_keys", "api_key", row_id, sealed) == text_of(7)
 
 
@@ -338,9 +339,9 @@ def test_killed_at_any_point_it_loses_nothing_and_goes_on_when_run_again(db, wat
     assert NEW_KEY not in ended.stdout + ended.stderr
 
 
-def test_a_running_gateway_serves_on_and_starts_with_the_new_key_alone(start, stand_in, empty_database_url):
+def test_a_running_gateway_serves_on_and_starts_with_the_new_key_alone(start, stand_in, migrated_database_url):
     key = stand_in.new_key()["key"]
-    shared = {"DATABASE_URL": empty_database_url, "SECRET_KEY": SECRET_KEY, "OPENROUTER_API_URL": stand_in.address}
+    shared = {"DATABASE_URL": migrated_database_url, "SECRET_KEY": SECRET_KEY, "OPENROUTER_API_URL": stand_in.address}
     old = start(**shared, ENCRYPTION_KEY=ENCRYPTION_KEY, OPENROUTER_API_KEYS=key)
     token = old.new_user()
     old.stop()

@@ -13,7 +13,7 @@ from tables import sealed_secrets
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import in_processes
 from vault import sealed as module
-from vault.sealed import REFRESH_KEY, USERNAME_KEY, check_canary, deployment_key
+from vault.sealed import REFRESH_KEY, USERNAME_KEY, check_canary, open_deployment_key
 
 WRONG = Envelopes([Fernet.generate_key().decode()])
 
@@ -24,17 +24,17 @@ def rows(db: Database) -> list[tuple[object, ...]]:
 
 
 def test_the_key_is_32_random_bytes_made_once(db, envelopes, clock):
-    key = deployment_key(db, envelopes, USERNAME_KEY, clock.now())
+    key = open_deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     assert len(key) == 32
     assert len(set(key)) > 10
     before = rows(db)
     clock.advance(days=1)
-    assert deployment_key(db, envelopes, USERNAME_KEY, clock.now()) == key
+    assert open_deployment_key(db, envelopes, USERNAME_KEY, clock.now()) == key
     assert rows(db) == before
 
 
 def test_the_key_is_stored_sealed(db, envelopes, clock):
-    key = deployment_key(db, envelopes, USERNAME_KEY, clock.now())
+    key = open_deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     [(name, sealed, made_at)] = rows(db)
     assert (name, made_at) == (module.USERNAME_KEY, clock.now())
     assert sealed.startswith("gAAAA")
@@ -42,34 +42,37 @@ def test_the_key_is_stored_sealed(db, envelopes, clock):
 
 
 def test_each_name_has_a_key_of_its_own(db, envelopes, clock):
-    one, other = (deployment_key(db, envelopes, name, clock.now()) for name in (USERNAME_KEY, REFRESH_KEY))
+    one, other = (open_deployment_key(db, envelopes, name, clock.now()) for name in (USERNAME_KEY, REFRESH_KEY))
     assert one != other
-    assert [deployment_key(db, envelopes, name, clock.now()) for name in (REFRESH_KEY, USERNAME_KEY)] == [other, one]
+    assert [open_deployment_key(db, envelopes, name, clock.now()) for name in (REFRESH_KEY, USERNAME_KEY)] == [
+        other,
+        one,
+    ]
 
 
 def test_a_database_sealed_with_this_key_passes(db, envelopes, clock):
-    deployment_key(db, envelopes, USERNAME_KEY, clock.now())
+    open_deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     check_canary(db, envelopes)
 
 
 def test_a_database_sealed_with_an_old_key_passes(db, envelopes, clock):
-    key = deployment_key(db, envelopes, USERNAME_KEY, clock.now())
+    key = open_deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     with_newer = Envelopes([Fernet.generate_key().decode(), ENCRYPTION_KEY])
     check_canary(db, with_newer)
-    assert deployment_key(db, with_newer, USERNAME_KEY, clock.now()) == key
+    assert open_deployment_key(db, with_newer, USERNAME_KEY, clock.now()) == key
 
 
 def test_a_wrong_key_is_refused_and_changes_nothing(db, envelopes, clock):
-    deployment_key(db, envelopes, USERNAME_KEY, clock.now())
+    open_deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     before = rows(db)
-    for attempt in (lambda: check_canary(db, WRONG), lambda: deployment_key(db, WRONG, USERNAME_KEY, clock.now())):
+    for attempt in (lambda: check_canary(db, WRONG), lambda: open_deployment_key(db, WRONG, USERNAME_KEY, clock.now())):
         with pytest.raises(SealBroken, match="does not open with ENCRYPTION_KEY"):
             attempt()
     assert rows(db) == before
 
 
 def test_a_ciphertext_from_elsewhere_is_refused(db, envelopes, clock):
-    deployment_key(db, envelopes, USERNAME_KEY, clock.now())
+    open_deployment_key(db, envelopes, USERNAME_KEY, clock.now())
     foreign = envelopes.seal("api_keys", "api_key", 1, "x")
     db.transact(lambda tx: tx.execute(sealed_secrets.update().values(value_encrypted=foreign)))
     with pytest.raises(SealBroken, match="another place"):
@@ -97,7 +100,7 @@ envelopes = crypto.Envelopes([{ENCRYPTION_KEY!r}])
 
 
 def test_processes_that_start_together_make_one_key(db, empty_database_url):
-    race = "print(sealed.deployment_key(database, envelopes, sealed.USERNAME_KEY, clock.Clock().now()).hex())"
+    race = "print(sealed.open_deployment_key(database, envelopes, sealed.USERNAME_KEY, clock.Clock().now()).hex())"
     printed = in_processes(4, PREPARE, race, empty_database_url)
     assert len(set(printed)) == 1
     assert len(printed[0].strip()) == 64

@@ -67,5 +67,5 @@ def people(administered: Gateway) -> People:
     found = People(administered.new_user(), administered.new_user())
     changed = administered.ask("PATCH", f"/admin/users/{found.admin_id}", {"role": "admin"}, ADMIN_TOKEN)
     assert changed.status_code == 200, changed.text
-    wait_for(lambda: administered.get("/admin/users", found.admin).status_code == 200, 5)
+    wait_for(lambda: administered.get("/admin/users", found.admin).status_code == 200)
     return found

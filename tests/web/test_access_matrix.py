@@ -161,12 +161,12 @@ def own_token(world: World, kind: str) -> Asked:
     return Asked(parts={"token_id": made["id"]})
 
 
-def new_personal_key(world: World, kind: str) -> Asked:
-    world.cleanups.append(lambda: remove_personal_keys(world, kind))
+def new_watched_key(world: World, kind: str) -> Asked:
+    world.cleanups.append(lambda: remove_watched_keys(world, kind))
     return Asked({"name": "x", "key": world.stand_in.new_key()["key"]})
 
 
-def own_personal_key(body: Any = None) -> Ask:
+def own_watched_key(body: Any = None) -> Ask:
     def ask(world: World, kind: str) -> Asked:
         owner = world.owns(kind)
         made = world.made("/api/keys", owner, name=CANARY, key=world.stand_in.new_key()["key"])
@@ -177,18 +177,18 @@ def own_personal_key(body: Any = None) -> Ask:
     return ask
 
 
-def remove_personal_keys(world: World, kind: str) -> None:
+def remove_watched_keys(world: World, kind: str) -> None:
     """So that whoever adds keys over and over never has as many as one may."""
     answer = world.ask(kind, "GET", "/api/keys")
     for one in answer.json()["items"] if answer.status_code == 200 else ():
         world.ask(kind, "DELETE", f"/api/keys/{one['id']}")
 
 
-def a_personal_key_of_a_while_ago(world: World, kind: str) -> Asked:
+def a_watched_key_of_a_while_ago(world: World, kind: str) -> Asked:
     """One about which OpenRouter may be asked again."""
-    asked = own_personal_key()(world, kind)
+    asked = own_watched_key()(world, kind)
     assert asked.parts
-    row = tables.personal_keys.update().where(tables.personal_keys.c.id == asked.parts["key_id"])
+    row = tables.watched_keys.update().where(tables.watched_keys.c.id == asked.parts["key_id"])
     world.db.transact(lambda tx: tx.execute(row.values(asked_at=NOON)))
     return asked
 
@@ -344,13 +344,13 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/tokens": (instead(USERS, 200, 201), new_named),
     "DELETE /api/tokens/{token_id}": (THE_OWNER, own_token),
     # ── OpenRouter keys of people's own
-    "GET /api/keys": (USERS, own_personal_key()),
-    "POST /api/keys": (instead(USERS, 200, 201), new_personal_key),
-    "GET /api/keys/{key_id}": (THEIR_OWN, own_personal_key()),
-    "PUT /api/keys/{key_id}": (THEIR_OWN, own_personal_key({"name": "x"})),
-    "DELETE /api/keys/{key_id}": (THEIR_OWN, own_personal_key()),
-    "POST /api/keys/{key_id}/sync": (THEIR_OWN, a_personal_key_of_a_while_ago),
-    "GET /api/keys/{key_id}/usage": (THEIR_OWN, own_personal_key()),
+    "GET /api/keys": (USERS, own_watched_key()),
+    "POST /api/keys": (instead(USERS, 200, 201), new_watched_key),
+    "GET /api/keys/{key_id}": (THEIR_OWN, own_watched_key()),
+    "PUT /api/keys/{key_id}": (THEIR_OWN, own_watched_key({"name": "x"})),
+    "DELETE /api/keys/{key_id}": (THEIR_OWN, own_watched_key()),
+    "POST /api/keys/{key_id}/sync": (THEIR_OWN, a_watched_key_of_a_while_ago),
+    "GET /api/keys/{key_id}/usage": (THEIR_OWN, own_watched_key()),
     # ── plug-ins
     "GET /api/plugin-api/accounts": (USERS, PLAIN),
     "POST /api/plugin-api/oauth/authorize": (USERS, sent({"callback_url": "http://localhost:9/"})),

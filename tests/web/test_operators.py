@@ -81,10 +81,10 @@ def test_an_admin_who_is_one_no_more_is_refused_by_every_gateway_within_two_seco
         path = f"/admin/users/{user_id_of(token)}"
         both = (administered, other)
         assert administered.ask("PATCH", path, {"role": "admin"}, ADMIN_TOKEN).status_code == 200
-        wait_for(lambda both=both, token=token: all(one.get("/admin/users", token).ok for one in both), 5)
+        wait_for(lambda both=both, token=token: all(one.get("/admin/users", token).ok for one in both))
         assert administered.ask("PATCH", path, change, ADMIN_TOKEN).status_code == 200
         # Two seconds, and what a busy machine may take on top.
-        wait_for(lambda both=both, token=token: not any(one.get("/admin/users", token).ok for one in both), 5)
+        wait_for(lambda both=both, token=token: not any(one.get("/admin/users", token).ok for one in both))
         assert {one.get("/admin/users", token).status_code for one in both} <= {401, 403}
 
 

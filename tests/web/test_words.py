@@ -8,7 +8,7 @@ import pytest
 
 from accounts.users import UserRole, UserState
 from billing.daily_check_rows import Verdict
-from pool.keys import KeySource, KeyState
+from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import SEVERITY
 from tests.support.gateway import ROOT
 from web.words import LANGUAGES, translate, words
@@ -19,7 +19,7 @@ PART = re.compile(r"\{(\w+)\}")
 OTHERS = sorted(set(LANGUAGES) - {"en"})
 # Of the service itself, which templates show by their values.
 VALUES = {"day", "week", "month", "none", "active", "expired", "revoked", "reset", "steady"}
-VALUES |= {*KeyState, *KeySource, *UserState, *UserRole, *SEVERITY}
+VALUES |= {*PoolKeyState, *PoolKeySource, *UserState, *UserRole, *SEVERITY}
 VALUES |= {"degraded", "unavailable", "unreachable", "off", "behind", "empty"}  # of GET /api/health
 VALUES |= {*Verdict, "silent"}
 VALUES |= {"error", "refused", "lost", "client_gone"}  # how requests end
@@ -27,7 +27,7 @@ VALUES |= {"error", "refused", "lost", "client_gone"}  # how requests end
 
 def texts() -> set[str]:
     found = set(VALUES)
-    for path in (ROOT / "templates").glob("*.html"):
+    for path in (ROOT / "web/templates").glob("*.html"):
         source = path.read_text("utf-8")
         found |= {match[2] for match in TEXT.finditer(source)} | {match[1] for match in LISTED.finditer(source)}
     return found
@@ -37,12 +37,9 @@ def texts() -> set[str]:
 def test_every_text_is_translated_and_nothing_else(language):
     assert texts() - words(language).keys() == set()
     # Some stand in tables of the views, and some are values of the service itself.
-    sources = "".join(
-        path.read_text("utf-8")
-        for folder in ("templates", "routes", ".")
-        for path in (ROOT / folder).glob("*.[hp][ty]*")
-        if path.is_file()
-    )
+    files = [path for room in ("pool", "monitor", "web") for path in (ROOT / room).rglob("*.py")]
+    files += [*ROOT.glob("web/templates/*.html"), *ROOT.glob("*.py")]
+    sources = "".join(path.read_text("utf-8") for path in files)
     unused = {text for text in words(language).keys() - texts() if text not in sources}
     assert unused <= {"active", "silenced", "disabled", "user", "admin", "service", "valid", "suspect", "refused"}
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from config.settings import OPENROUTER_KEY, Config
+from config.checks import OPENROUTER_KEY
+from config.settings import Config
 from foundation import json_text
 from foundation.crypto import pkce_challenge
-from foundation.deadline import TimeIsUp
-from foundation.errors import AppError, Busy, Forbidden, UpstreamFailed, UpstreamTimeout
-from upstream.http import UpstreamError, UpstreamHttp, authorization_of
-from upstream.openrouter.key_facts import ANSWER_SECONDS, MAX_ANSWER_BYTES, KeyAccount, key_account
+from foundation.errors import AppError, Busy, Forbidden, UpstreamFailed
+from upstream.http import UpstreamHttp, authorization_of
+from upstream.openrouter.key_facts import KeyAccount, key_account
+from upstream.openrouter.small_answers import ANSWER_SECONDS, MAX_ANSWER_BYTES, told_to_users
 
 MAX_TITLE = 100
 METHOD = "S256"  # the other one, plain, shows the verifier to whoever sees the first redirect
@@ -60,12 +61,8 @@ class AccountApi:
 
 
 def _answer(ask: Callable[[], tuple[int, bytes]]) -> tuple[int, Any]:
-    try:
+    with told_to_users():
         status, body = ask()
-    except TimeIsUp:
-        raise UpstreamTimeout("OpenRouter did not answer in time; try again") from None
-    except UpstreamError:
-        raise UpstreamFailed("OpenRouter can't be reached at present; try again") from None
     try:
         return status, json_text.parse_exact(body)
     except json_text.BadJson:

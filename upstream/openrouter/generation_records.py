@@ -7,13 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 from foundation import json_text
-from foundation.deadline import TimeIsUp
-from foundation.errors import Busy, NotFound, UpstreamFailed, UpstreamTimeout
-from upstream.http import UpstreamError, UpstreamHttp
-from upstream.refusals import hide_account
-
-ANSWER_SECONDS = 10.0
-MAX_ANSWER_BYTES = 64 * 1024
+from foundation.errors import Busy, NotFound, UpstreamFailed
+from upstream.disclosure import hide_account
+from upstream.http import UpstreamHttp
+from upstream.openrouter.small_answers import ANSWER_SECONDS, MAX_ANSWER_BYTES, told_to_users
 
 # All that OpenRouter documents, so that what it adds one day about our account stays here.
 SHOWN = [
@@ -85,12 +82,8 @@ class GenerationRecords:
 
         Raises NotFound while OpenRouter has none, Busy, UpstreamFailed, UpstreamTimeout.
         """
-        try:
+        with told_to_users():
             status, body = self.ask(generation_id, pool_key_id)
-        except TimeIsUp:
-            raise UpstreamTimeout("OpenRouter did not answer in time; try again") from None
-        except UpstreamError:
-            raise UpstreamFailed("OpenRouter can't be reached at present; try again") from None
         if status == 404:
             raise unknown_generation()
         if status in {401, 402, 403, 429}:  # it is our key that is refused, not the caller's

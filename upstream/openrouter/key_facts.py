@@ -10,10 +10,10 @@ from foundation import json_text
 from foundation.crypto import sha256_hex
 from foundation.deadline import TimeIsUp
 from foundation.money import nano
-from upstream.http import UpstreamError, UpstreamHttp
+from upstream.connection import UpstreamError
+from upstream.http import UpstreamHttp
+from upstream.openrouter.small_answers import ANSWER_SECONDS, MAX_ANSWER_BYTES
 
-ANSWER_SECONDS = 10.0
-MAX_ANSWER_BYTES = 64 * 1024
 MAX_LABEL = 190
 
 

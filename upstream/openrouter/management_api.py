@@ -10,7 +10,7 @@ from urllib.parse import quote
 import orjson
 import requests
 
-from config.settings import OPENROUTER_KEY
+from config.checks import OPENROUTER_KEY
 from foundation.crypto import sha256_hex
 from foundation.money import nano
 from upstream.openrouter.key_facts import KeyAccount, RemoteKey, key_account, remote_key

@@ -1,1 +1,19 @@
-"""."""
+"""The JSON API: a file for each family of URLs. What pages do too stands in functions below the routes.
+
+    table.py                                   all of it, in order
+    auth.py  password.py                       signing up and logging in, with a derived key or a password
+    sessions.py  profile.py  sign_on.py        sessions, what one is called, log-ins elsewhere
+    client_keys.py  tokens.py                  client keys, API tokens
+    watched_keys.py                            watched keys
+    connect.py  upstreams.py                   one's OpenRouter account; which pool keys carry one's calls
+    openrouter.py  plugins.py                  what SDKs and plug-ins read beside model calls
+    favourites.py                              favourite models
+    quotas.py  usage.py                        what one may spend, and has used
+    health.py                                  whether the service can work
+    admin_users.py  admin_audit.py             for operators: accounts, changes
+    admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas
+    admin_pool.py  admin_upstreams.py          pool keys, other upstreams
+    admin_usage.py  admin_check.py             everybody's calls, the daily check
+
+table.py -> a route -> @operation checks caller and body -> a noun of accounts, billing, pool or monitor.
+"""

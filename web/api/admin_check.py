@@ -10,7 +10,7 @@ from pydantic import Field
 
 from billing import daily_check_rows
 from billing.daily_check_rows import Verdict
-from pool.keys import KeySource
+from pool.life import PoolKeySource
 from web.http import answer, services
 from web.operation import Page, Paging, Shown, Who, operation
 
@@ -24,7 +24,7 @@ class CheckShown(Shown):
 
     day: date
     key: str = Field(examples=["env/0a1b2c3d4e5f"])
-    source: KeySource
+    source: PoolKeySource
     verdict: Verdict
     our_usd: float = Field(examples=[1.5])
     activity_usd: float | None = Field(examples=[1.5])

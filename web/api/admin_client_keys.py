@@ -13,9 +13,9 @@ from web.api.client_keys import (
     ClientKeyShown,
     NewClientKey,
     State,
-    changed,
-    made,
-    revoked,
+    change_key,
+    make_key,
+    revoke_key,
     shown,
 )
 from web.http import answer, services
@@ -24,7 +24,7 @@ from web.operation import MAX_ID, Page, Paging, RowId, Who, operation
 routes = Blueprint("admin_key_api", __name__, url_prefix="/admin/keys")
 
 
-class KeyFilter(Paging):
+class ClientKeyFilter(Paging):
     """Whose keys, and in which state; by default all."""
 
     user_id: RowId | None = None
@@ -38,17 +38,17 @@ class NewKeyOfAnybody(NewClientKey):
 
 
 @routes.get("")
-@operation("List client keys", Who.OPERATOR, query=KeyFilter, answers={200: Page[ClientKeyShown]})
-def page(query: KeyFilter) -> Response:
+@operation("List client keys", Who.OPERATOR, query=ClientKeyFilter, answers={200: Page[ClientKeyShown]})
+def page(query: ClientKeyFilter) -> Response:
     """Newest first, revoked ones too."""
-    return answer(keys_shown(query))
+    return answer(client_keys_shown(query))
 
 
 @routes.post("")
 @operation("Make a client key", Who.OPERATOR, body=NewKeyOfAnybody, answers={201: ClientKeyMade}, refusals=(409,))
 def create(operator: str, body: NewKeyOfAnybody) -> Response:
     """Its text is shown in this answer and never again. 409 for more keys than a user may have."""
-    return made(operator, body.user_id, body)
+    return make_key(operator, body.user_id, body)
 
 
 @routes.get("/<int:key_id>")
@@ -62,20 +62,20 @@ def show(key_id: int) -> Response:
 @operation("Change a client key", Who.OPERATOR, body=ClientKeyChanges, answers={200: ClientKeyShown}, refusals=(404,))
 def change(operator: str, key_id: int, body: ClientKeyChanges) -> Response:
     """In force everywhere within two seconds; 404 for a key that is revoked."""
-    return changed(operator, key_id, body)
+    return change_key(operator, key_id, body)
 
 
 @routes.delete("/<int:key_id>")
 @operation("Revoke a client key", Who.OPERATOR, answers={200: ClientKeyShown}, refusals=(404,))
 def delete(operator: str, key_id: int) -> Response:
     """The key is refused everywhere within two seconds, for good; 404 for one that is revoked already."""
-    return revoked(operator, key_id)
+    return revoke_key(operator, key_id)
 
 
 # ── for the pages too
 
 
-def keys_shown(query: KeyFilter) -> dict[str, Any]:
+def client_keys_shown(query: ClientKeyFilter) -> dict[str, Any]:
     """A page of keys, as it is answered."""
     keys = services().client_keys
     found, total = keys.page(query.page, query.page_size, query.user_id, query.state, with_revoked=True)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from pool.keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, KeySource, KeyState, Whose
+from pool.keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, Whose
+from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import pool_overview
 from web.http import answer, audit, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
@@ -46,7 +47,7 @@ class PoolKeyShown(Shown):
     """A key of the pool, without its text; limits in dollars, null for none or unknown."""
 
     name: str = Field(examples=["env/0a1b2c3d4e5f"])
-    state: KeyState
+    state: PoolKeyState
     enabled: bool
     health: str | None = Field(description="The worst that any gateway reports", examples=["ok"])
     reason: str | None = Field(examples=[None])
@@ -58,7 +59,7 @@ class PoolKeyShown(Shown):
     expires_at: datetime | None
     last_used: datetime | None
     created_at: datetime
-    source: KeySource
+    source: PoolKeySource
     owner_id: int | None = Field(description="The user whose own key it is", examples=[None])
     hash: str = Field(description="The begin of the hash of its text", examples=["0a1b2c3d4e5f"])
 
@@ -120,7 +121,7 @@ def disable(operator: str, body: PoolKeyName) -> Response:
 @operation("Rotate a pool key", Who.OPERATOR, body=PoolKeyName, answers={202: RotationRequested}, refusals=(404,))
 def rotate(operator: str, body: PoolKeyName) -> Response:
     """The background service replaces the key at its next pass. 404 unless it is a minted key in use."""
-    return renewal_asked(operator, body.name)
+    return ask_renewal(operator, body.name)
 
 
 # ── for the pages too
@@ -129,7 +130,7 @@ def rotate(operator: str, body: PoolKeyName) -> Response:
 def pool_shown(query: PoolFilter) -> dict[str, Any]:
     """A page of the pool, as it is answered."""
     begin, now = (query.page - 1) * query.page_size, services().clock.now()
-    keys, db = services().keys, services().db
+    keys, db = services().pool_keys, services().db
     found = pool_overview(keys, db, now, query.all == "true", query.owner, begin, query.page_size)
     return {
         "items": [key.to_dict() for key in found.keys],
@@ -142,15 +143,15 @@ def pool_shown(query: PoolFilter) -> dict[str, Any]:
     }
 
 
-def renewal_asked(operator: str, name: str) -> Response:
+def ask_renewal(operator: str, name: str) -> Response:
     """Have the rotation replace a key."""
-    services().keys.ask_renewal(name)
+    services().pool_keys.ask_renewal(name)
     audit(operator, "pool_key_rotation_asked", f"pool/{name}")
     return answer({"name": name, "rotation": "requested"}, 202)
 
 
 def set_enabled(operator: str, name: str, enabled: bool) -> Response:
     """Let a key be picked, or not."""
-    services().keys.set_enabled(name, enabled)
+    services().pool_keys.set_enabled(name, enabled)
     audit(operator, "pool_key_enabled" if enabled else "pool_key_disabled", f"pool/{name}")
     return answer({"name": name, "enabled": enabled})

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
-from billing.quotas.rows import Quota, check_amount, check_subject
+from billing.quotas.rows import Quota
+from billing.quotas.subjects import known_subject, user_of
+from billing.quotas.terms import check_amount
 from foundation.errors import NotFound
 from foundation.money import usd
 from web.api.quotas import NO_QUOTA, QuotaShown
@@ -58,14 +60,14 @@ def show(kind: str, number: str) -> Response:
 @operation("Set a quota", Who.OPERATOR, body=NewQuota, answers={200: SubjectsQuota}, refusals=(404,))
 def put(operator: str, kind: str, number: str, body: NewQuota) -> Response:
     """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
-    return quota_set(operator, subject_of(kind, number), body)
+    return set_subjects_quota(operator, subject_of(kind, number), body)
 
 
 @routes.delete(ONE)
 @operation("Reset a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
 def delete(operator: str, kind: str, number: str) -> Response:
     """Back to the default: answers with what holds from now on; nulls if that is nothing."""
-    return quota_reset(operator, subject_of(kind, number))
+    return reset_subjects_quota(operator, subject_of(kind, number))
 
 
 # ── for the pages too
@@ -84,21 +86,21 @@ def default_shown() -> dict[str, object] | None:
     return {"limit_usd": usd(terms.limit_nano), "period": terms.period} if terms else None
 
 
-def quota_set(operator: str, subject: str, body: NewQuota) -> Response:
+def set_subjects_quota(operator: str, subject: str, body: NewQuota) -> Response:
     """Give somebody a quota. subject: one that there is. Raises BadRequest."""
     config = services().config
     limit_nano = check_amount("limit_usd", body.limit_usd)
     soft_limit_nano = check_amount("soft_limit_usd", body.soft_limit_usd)
     terms = body.period or config.quota_period, body.recovery or config.quota_recovery
     found = services().quotas.set(subject, limit_nano, soft_limit_nano, *terms)
-    audit(operator, "quota_set", subject, _user_id(subject), **body.model_dump())
+    audit(operator, "quota_set", subject, user_of(subject), **body.model_dump())
     return answer(_shown(subject, found))
 
 
-def quota_reset(operator: str, subject: str) -> Response:
+def reset_subjects_quota(operator: str, subject: str) -> Response:
     """Back to the default. subject: one that there is."""
     found = services().quotas.reset(subject)
-    audit(operator, "quota_reset", subject, _user_id(subject))
+    audit(operator, "quota_reset", subject, user_of(subject))
     return answer(_shown(subject, found))
 
 
@@ -109,12 +111,4 @@ def _shown(subject: str, found: Quota | None) -> dict[str, object]:
 
 def subject_of(kind: str, number: str) -> str:
     """A user or a client key as quotas name them. Raises BadRequest, NotFound."""
-    subject = check_subject(f"{kind}/{number}")
-    if kind == "user" and services().users.find_by_id(int(number)) is None:
-        raise NotFound(f"There is no user {number}")
-    return subject
-
-
-def _user_id(subject: str) -> int | None:
-    kind, _, number = subject.partition("/")
-    return int(number) if kind == "user" else None
+    return known_subject(services().users, f"{kind}/{number}")

@@ -79,7 +79,7 @@ def page(query: Paging) -> Response:
 @operation("Add an upstream", Who.OPERATOR, body=NewUpstream, answers={201: UpstreamShown}, refusals=(409,))
 def add(operator: str, body: NewUpstream) -> Response:
     """In use everywhere within two seconds; 409 if there is one of this name."""
-    return added(operator, body)
+    return add_upstream(operator, body)
 
 
 @routes.get(ONE)
@@ -94,14 +94,14 @@ def show(upstream: str) -> Response:
 def put(operator: str, upstream: str, body: NewUpstream) -> Response:
     """By its name or number. Without `api_key` the key is kept as long as `base_url` stays with its host; null removes
     it."""
-    return changed(operator, upstream, body)
+    return change_upstream(operator, upstream, body)
 
 
 @routes.delete(ONE)
 @operation("Remove an upstream", Who.OPERATOR, answers={200: UpstreamShown}, refusals=(404,))
 def delete(operator: str, upstream: str) -> Response:
     """By its name or number; answers with what it was. Its calls stay in the log."""
-    return removed(operator, upstream)
+    return remove_upstream(operator, upstream)
 
 
 # ── for the pages too
@@ -118,7 +118,7 @@ def upstream_shown(name: str) -> dict[str, Any]:
     return _shown([services().upstreams.get(name)])[0]
 
 
-def added(operator: str, body: NewUpstream) -> Response:
+def add_upstream(operator: str, body: NewUpstream) -> Response:
     """Add an upstream. Raises BadRequest, Conflict."""
     given, api_key = _given(body)
     upstreams = services().upstreams
@@ -127,7 +127,7 @@ def added(operator: str, body: NewUpstream) -> Response:
     return answer(_shown([new])[0], 201)
 
 
-def changed(operator: str, name: str, body: NewUpstream) -> Response:
+def change_upstream(operator: str, name: str, body: NewUpstream) -> Response:
     """Replace an upstream. Raises NotFound, BadRequest, Conflict."""
     given, api_key = _given(body)
     upstreams = services().upstreams
@@ -136,7 +136,7 @@ def changed(operator: str, name: str, body: NewUpstream) -> Response:
     return answer(_shown([new])[0])
 
 
-def removed(operator: str, name: str) -> Response:
+def remove_upstream(operator: str, name: str) -> Response:
     """Remove an upstream. Raises NotFound."""
     gone = services().upstreams.remove(name)
     _audit(operator, "upstream_removed", gone, has_new_key=False)

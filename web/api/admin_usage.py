@@ -13,7 +13,7 @@ from billing.reports.statistics import UsageFilter
 from web.api.usage import ClientKeySums, DaysShown, DaySums, LogEntry, ModelSums, Sums
 from web.http import answer, services
 from web.operation import Page, Query, RowId, Who, operation
-from web.usage_query import Days, LogFile, LogFilter, LogPage, find_pool_key_id
+from web.usage_query import Days, LogFile, LogFilter, LogPageQuery, find_pool_key_id
 
 routes = Blueprint("admin_usage_api", __name__, url_prefix="/admin")
 
@@ -30,7 +30,7 @@ class UsersDays(Days, _OfUser):
     """Days, of everybody or of one user."""
 
 
-class EverybodysLogPage(LogPage, _OfPoolKey):
+class EverybodysLogPage(LogPageQuery, _OfPoolKey):
     """A page of everybody's log."""
 
 

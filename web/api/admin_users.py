@@ -94,14 +94,14 @@ def patch(operator: str, user_id: int, body: UserChange) -> Response:
 
     409 for an admin who would lock themselves out, and for the role of a service account.
     """
-    return changed(operator, user_id, body)
+    return change_user(operator, user_id, body)
 
 
 @routes.post(f"{ONE}/end-sessions")
 @operation("End a user's sessions", Who.OPERATOR, answers={200: SessionsEnded}, refusals=(404,))
 def end_sessions(operator: str, user_id: int) -> Response:
     """Log a user out everywhere within two seconds. Client keys and API tokens stay."""
-    return sessions_ended(operator, user_id)
+    return end_users_sessions(operator, user_id)
 
 
 # ── for the pages too
@@ -129,7 +129,7 @@ def user_shown(user_id: int) -> dict[str, Any]:
     return _with_quota(_get(user_id))
 
 
-def changed(operator: str, user_id: int, body: UserChange) -> Response:
+def change_user(operator: str, user_id: int, body: UserChange) -> Response:
     """Change an account. Raises NotFound; Conflict for one's own rights and for the role of a service account."""
     if operator == f"user/{user_id}" and (body.state or "active", body.role or "admin") != ("active", "admin"):
         raise Conflict("You can't take your own rights away; another operator can")
@@ -141,7 +141,7 @@ def changed(operator: str, user_id: int, body: UserChange) -> Response:
     return answer(_with_quota(after))
 
 
-def sessions_ended(operator: str, user_id: int) -> Response:
+def end_users_sessions(operator: str, user_id: int) -> Response:
     """Log a user out everywhere. Raises NotFound."""
     ended = services().sessions.end_all(_get(user_id).id)
     audit(operator, "sessions_ended", f"user/{user_id}", user_id, ended=ended)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
@@ -12,8 +11,8 @@ from pydantic import Field
 
 from accounts.caller import Caller
 from accounts.client_keys import MAX_MODELS, MAX_RPM, MAX_UPSTREAMS, SCOPES, Also, ClientKeyRow
-from billing.quotas.rows import check_amount, check_terms, put
-from billing.quotas.terms import QuotaTerms
+from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
+from billing.quotas.terms import QuotaTerms, check_amount
 from vault.hashed import MAX_NAME_CHARACTERS
 from web.api.quotas import QuotaShown
 from web.http import answer, audit, services
@@ -40,9 +39,8 @@ class Budget(Body):
 
     def terms(self) -> QuotaTerms:
         """As a quota has it. Raises BadRequest."""
-        config = services().config
         limit_nano = check_amount("limit_usd", self.limit_usd)
-        return check_terms(limit_nano, None, self.period or config.quota_period, self.recovery or config.quota_recovery)
+        return budget_terms(services().config, limit_nano, self.period, self.recovery)
 
 
 class NewClientKey(Body):
@@ -110,7 +108,7 @@ def page(caller: Caller, query: Paging) -> Response:
 @operation("Make a client key", Who.USER, body=NewClientKey, answers={201: ClientKeyMade}, refusals=(409,))
 def create(caller: Caller, body: NewClientKey) -> Response:
     """Its text is shown in this answer and never again. 409 for more keys than a user may have."""
-    return made(_actor(caller), caller.user_id, body)
+    return make_key(_actor(caller), caller.user_id, body)
 
 
 @routes.get("/<int:key_id>")
@@ -124,14 +122,14 @@ def show(caller: Caller, key_id: int) -> Response:
 @operation("Change a client key", Who.USER, body=ClientKeyChanges, answers={200: ClientKeyShown}, refusals=(404,))
 def change(caller: Caller, key_id: int, body: ClientKeyChanges) -> Response:
     """In force everywhere within two seconds."""
-    return changed(_actor(caller), key_id, body, caller.user_id)
+    return change_key(_actor(caller), key_id, body, caller.user_id)
 
 
 @routes.delete("/<int:key_id>")
 @operation("Revoke a client key", Who.USER, answers={200: ClientKeyShown}, refusals=(404,))
 def delete(caller: Caller, key_id: int) -> Response:
     """The key is refused everywhere within two seconds, for good."""
-    return revoked(_actor(caller), key_id, caller.user_id)
+    return revoke_key(_actor(caller), key_id, caller.user_id)
 
 
 def _actor(caller: Caller) -> str:
@@ -141,7 +139,7 @@ def _actor(caller: Caller) -> str:
 # ── for the operator's routes too
 
 
-def made(actor: str, user_id: int | None, body: NewClientKey) -> Response:
+def make_key(actor: str, user_id: int | None, body: NewClientKey) -> Response:
     """Make a key for a user, or with an account of its own."""
     fields = body.model_dump(exclude={"budget", "user_id"})
     row, text = services().client_keys.create(user_id, fields, _budget(body))
@@ -149,7 +147,7 @@ def made(actor: str, user_id: int | None, body: NewClientKey) -> Response:
     return answer({**shown([row])[0], "key": text}, 201)
 
 
-def changed(actor: str, key_id: int, body: ClientKeyChanges, user_id: int | None = None) -> Response:
+def change_key(actor: str, key_id: int, body: ClientKeyChanges, user_id: int | None = None) -> Response:
     """Change a key. user_id: whose it has to be."""
     fields = body.model_dump(exclude={"budget"}, exclude_unset=True)
     row = services().client_keys.change(key_id, fields, user_id, _budget(body))
@@ -157,7 +155,7 @@ def changed(actor: str, key_id: int, body: ClientKeyChanges, user_id: int | None
     return answer(shown([row])[0])
 
 
-def revoked(actor: str, key_id: int, user_id: int | None = None) -> Response:
+def revoke_key(actor: str, key_id: int, user_id: int | None = None) -> Response:
     """Revoke a key. user_id: whose it has to be."""
     row = services().client_keys.revoke(key_id, user_id)
     audit(actor, "client_key_revoked", _subject(row), row.user_id)
@@ -166,18 +164,14 @@ def revoked(actor: str, key_id: int, user_id: int | None = None) -> Response:
 
 def shown(rows: Sequence[ClientKeyRow]) -> list[dict[str, object]]:
     """Keys as they are answered, with their budgets."""
-    now = services().clock.now()
-    budgets = services().quotas.own([row.quota_subject for row in rows]) if rows else {}
-    return [
-        row.to_dict(now, budgets[row.quota_subject].to_dict() if row.quota_subject in budgets else None) for row in rows
-    ]
+    return with_budgets(rows, services().quotas, services().clock.now())
 
 
 def _budget(body: NewClientKey | ClientKeyChanges) -> Also | None:
     """Sets the quota that the body asks for; None if it says nothing of it."""
     if "budget" not in body.model_fields_set:
         return None
-    return partial(put, terms=body.budget.terms() if body.budget else None)
+    return sets_budget(body.budget.terms() if body.budget else None)
 
 
 def _told(body: Body) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field
 from accounts.caller import Caller
 from accounts.sign_on.states import LIFE, OAuthState
 from accounts.users import UserState
-from config.settings import OPENROUTER_KEY
+from config.checks import OPENROUTER_KEY
 from foundation.crypto import new_token, same, sha256_hex
 from foundation.errors import AppError, BadRequest, Conflict, Forbidden
 from foundation.money import usd
@@ -49,7 +49,7 @@ PAGE_HEADERS = {
 }
 
 
-class NewKey(Body):
+class NewAccountKey(Body):
     """A key of one's own account at OpenRouter."""
 
     api_key: str = Field(min_length=1, max_length=512, description="`sk-or-...`; a management key does not do")
@@ -71,7 +71,7 @@ class Begun(Shown):
     expires_in: int = Field(description="Seconds", examples=[600])
 
 
-class Returned(Body):
+class ReturnedCode(Body):
     """What the callback was called with."""
 
     code: str = Field(min_length=1, max_length=MAX_CODE, pattern=r"^[!-~]+$")
@@ -124,17 +124,17 @@ class Callback(NamedTuple):
 @operation(
     "Connect your OpenRouter account with a key",
     Who.USER,
-    body=NewKey,
+    body=NewAccountKey,
     answers={200: AccountShown},
     refusals=(409, 502, 504),
     door="connections",
 )
-def validate_key(caller: Caller, body: NewKey) -> Response:
+def validate_key(caller: Caller, body: NewAccountKey) -> Response:
     """OpenRouter is asked about the key, which is then stored encrypted, in the place of another connection."""
-    return answer(shown(connected(caller.user_id, body)))
+    return answer(shown(connect_with_key(caller.user_id, body)))
 
 
-def connected(user_id: int, body: NewKey) -> ConnectedAccount:
+def connect_with_key(user_id: int, body: NewAccountKey) -> ConnectedAccount:
     """Connect with a key. Raises BadRequest, Conflict, UpstreamFailed, UpstreamTimeout, Busy."""
     if not OPENROUTER_KEY.fullmatch(body.api_key):
         raise BadRequest(f"api_key must be an OpenRouter key, sk-or-v1-...; make one at {KEYS_PAGE}")
@@ -176,14 +176,14 @@ def begin(caller: Caller, body: Begin) -> Response:
 @operation(
     "Connect with the code of OpenRouter's log-in",
     Who.USER,
-    body=Returned,
+    body=ReturnedCode,
     answers={200: AccountShown},
     refusals=(409, 502, 504),
     door="connections",
 )
-def callback(caller: Caller, body: Returned) -> Response:
+def callback(caller: Caller, body: ReturnedCode) -> Response:
     """By the session that began. A state and a code work once: after any refusal, begin again."""
-    noted = _noted(caller.session_id, body.state)
+    noted = _consume(caller.session_id, body.state)
     return answer(shown(_redeem(caller.user_id, noted, body.code)))
 
 
@@ -201,7 +201,7 @@ def callback_of_browser(query: ReturnedBrowser) -> Response:
     try:
         if not query.code:
             raise Forbidden(f"OpenRouter gave no code: the connection was not approved; {BEGIN_AGAIN}")
-        noted = _noted(session_id, query.state)
+        noted = _consume(session_id, query.state)
         if not same(noted.secrets["cookie_hash"], sha256_hex(cookie)):
             raise _not_yours()
         user = services().users.find_by_id(noted.user_id) if noted.user_id else None
@@ -238,7 +238,7 @@ def _callback(asked: str | None) -> Callback:
     return Callback(url, begin == ours)
 
 
-def _noted(session_id: str, state: str) -> OAuthState:
+def _consume(session_id: str, state: str) -> OAuthState:
     """What was noted when this session began. Raises Forbidden, whatever is wrong."""
     try:
         return services().oauth_states.consume(PROVIDER, session_id, state)
@@ -284,11 +284,11 @@ def status(caller: Caller) -> Response:
 )
 def user_info(caller: Caller) -> Response:
     """OpenRouter is asked now. 409 if it does not accept the key any more."""
-    asked_again(caller.user_id)
+    ask_again(caller.user_id)
     return answer(shown(services().accounts.find(caller.user_id)))
 
 
-def asked_again(user_id: int) -> None:
+def ask_again(user_id: int) -> None:
     """Note what OpenRouter says of an account now. Raises NotFound, Conflict, UpstreamFailed, UpstreamTimeout, Busy."""
     account = services().accounts.get(user_id)
     text = services().accounts.key_text(account)
@@ -302,11 +302,11 @@ def asked_again(user_id: int) -> None:
 @operation("Disconnect your OpenRouter account", Who.USER, answers={200: Disconnected})
 def logout(caller: Caller) -> Response:
     """Its key is deleted here, and used nowhere after two seconds. At OpenRouter it lives on until you delete it."""
-    disconnected(caller.user_id)
+    disconnect(caller.user_id)
     return answer({"message": f"Disconnected. At OpenRouter the key lives on until you delete it at {KEYS_PAGE}"})
 
 
-def disconnected(user_id: int) -> None:
+def disconnect(user_id: int) -> None:
     """Delete the key of an account, if one is connected."""
     if services().accounts.disconnect(user_id):
         audit(f"user/{user_id}", "openrouter_disconnected", f"openrouter-account/{user_id}", user_id)
@@ -323,7 +323,7 @@ def shown(account: ConnectedAccount | None) -> dict[str, object]:
     if account is None:
         fields = AccountShown.model_fields
         return dict.fromkeys(fields) | {"connected": False, "state": "none"}
-    row = services().keys.dedicated([account.user_id]).get(account.user_id)
+    row = services().pool_keys.dedicated([account.user_id]).get(account.user_id)
     state = "active"
     if row is None or row.id != account.pool_key_id or services().accounts.key_text(account) is None:
         state = "unusable"

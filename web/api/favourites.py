@@ -40,7 +40,7 @@ def favourites(caller: Caller) -> Response:
 @operation("Add a favourite model", Who.USER, answers={200: Chosen}, refusals=(404, 409, 503))
 def add(caller: Caller, name: str) -> Response:
     """Once more changes nothing. 409 for more than one may have."""
-    added(caller.user_id, name)
+    add_favourite(caller.user_id, name)
     return _shown(caller.user_id)
 
 
@@ -56,17 +56,17 @@ def remove(caller: Caller, name: str) -> Response:
 @operation("Choose your default model", Who.USER, body=NewDefault, answers={200: Chosen}, refusals=(404, 503))
 def set_default(caller: Caller, body: NewDefault) -> Response:
     """It need not be one of your favourites."""
-    made_default(caller.user_id, body.model)
+    choose_default(caller.user_id, body.model)
     return _shown(caller.user_id)
 
 
-def added(user_id: int, name: str) -> None:
+def add_favourite(user_id: int, name: str) -> None:
     """Mark a model. Raises NotFound, Conflict, Busy, BadRequest."""
     _check(name)
     services().favourite_models.add(user_id, name)
 
 
-def made_default(user_id: int, name: str | None) -> None:
+def choose_default(user_id: int, name: str | None) -> None:
     """Choose a default model, or none. Raises NotFound, Busy, BadRequest."""
     if name is not None:
         _check(name)

@@ -122,7 +122,7 @@ def change_password(caller: Caller, body: NewPassword) -> Response:
     count_log_in(body.email)
     new = _confirmed(body.email, body.new_password, body.new_password_confirm, "new_password")
     key, new_key = _derived(body.email, body.password), services().key_derivation.derive(body.email, new)
-    session, token = services().auth.change_key(caller, key, new_key, origin("password"), body.email)
+    session, token = services().auth.change_derived_key(caller, key, new_key, origin("password"), body.email)
     audit(f"user/{caller.user_id}", "password_changed", f"user/{caller.user_id}", caller.user_id)
     return answer(tokens(session, token))
 

@@ -56,11 +56,11 @@ def me(caller: Caller) -> Response:
 @operation("Change your profile", Who.USER, body=NewProfile, answers={200: Profile})
 def put(caller: Caller, body: NewProfile) -> Response:
     """Nobody else is shown it."""
-    changed(caller.user_id, body)
+    change_display_name(caller.user_id, body)
     return answer(services().users.get(caller.user_id).profile())
 
 
-def changed(user_id: int, body: NewProfile) -> None:
+def change_display_name(user_id: int, body: NewProfile) -> None:
     """Store what a user wants to be called; for the pages too."""
     services().users.set_display_name(user_id, body.display_name)
     audit(f"user/{user_id}", "profile_changed", f"user/{user_id}", user_id)

@@ -51,7 +51,7 @@ class AllLoggedOut(Shown):
     sessions: int = Field(description="How many there were", examples=[3])
 
 
-class NewKey(Body):
+class NewDerivedKey(Body):
     """A change of the key that the password is derived to."""
 
     derived_key: Annotated[str, BeforeValidator(check_login_key)] = Field(
@@ -73,7 +73,7 @@ def sessions(caller: Caller) -> Response:
 @operation("End one of your sessions", Who.USER, answers={200: LoggedOut}, refusals=(404,))
 def end(caller: Caller, session_id: str) -> Response:
     """Its tokens are refused everywhere within two seconds."""
-    ended(caller, session_id)
+    end_session(caller, session_id)
     return answer({"message": "Logged out"})
 
 
@@ -83,14 +83,16 @@ def logout_all(caller: Caller, query: WhichSessions) -> Response:
     """End all your sessions, or all but this one: their tokens are refused everywhere within two seconds."""
     but_this = query.but_this == "true"
     message = "Logged out everywhere else" if but_this else "Logged out everywhere"
-    return answer({"message": message, "sessions": all_ended(caller, but_this)})
+    return answer({"message": message, "sessions": end_sessions(caller, but_this)})
 
 
 @routes.post("/change-key")
-@operation("Change your derived key", Who.USER, body=NewKey, answers={200: Tokens}, refusals=(401,), door="log-ins")
-def change_key(caller: Caller, body: NewKey) -> Response:
+@operation(
+    "Change your derived key", Who.USER, body=NewDerivedKey, answers={200: Tokens}, refusals=(401,), door="log-ins"
+)
+def change_key(caller: Caller, body: NewDerivedKey) -> Response:
     """After a change of password. All sessions end; the answer has the tokens of a new one."""
-    return answer(tokens(*key_changed(caller, body)))
+    return answer(tokens(*change_derived_key(caller, body)))
 
 
 @routes.get("/events")
@@ -109,14 +111,14 @@ def shown(caller: Caller) -> list[dict[str, Any]]:
     return [one.to_dict() | {"is_current": one.id == caller.session_id} for one in found]
 
 
-def ended(caller: Caller, session_id: str) -> None:
+def end_session(caller: Caller, session_id: str) -> None:
     """End one of a user's sessions. Raises NotFound."""
     services().sessions.end_own(caller.user_id, session_id)
     services().sessions.reload()
     audit(f"user/{caller.user_id}", "session_ended", f"session/{session_id}", caller.user_id)
 
 
-def all_ended(caller: Caller, but_this: bool = False) -> int:
+def end_sessions(caller: Caller, but_this: bool = False) -> int:
     """End a user's sessions; returns how many there were. but_this: not the one that asks."""
     spared = caller.session_id if but_this else None
     count = services().sessions.end_all(caller.user_id, EndedBy.LOGOUT_ALL, spared)
@@ -125,14 +127,14 @@ def all_ended(caller: Caller, but_this: bool = False) -> int:
     return count
 
 
-def key_changed(caller: Caller, body: NewKey) -> tuple[UserSession, str]:
+def change_derived_key(caller: Caller, body: NewDerivedKey) -> tuple[UserSession, str]:
     """Change a user's key; returns a new session with its access token. Raises what Auth.change_key raises, and
     TooManyRequests.
     """
     # Whoever has stolen an access token tries as few keys as at the log-in. Not in one count with that: the name that
     # is counted there is not known here.
     services().rate_limits.check_account(f"user/{caller.user_id}")
-    session, token = services().auth.change_key(caller, body.derived_key, body.new_derived_key, origin("key"))
+    session, token = services().auth.change_derived_key(caller, body.derived_key, body.new_derived_key, origin("key"))
     audit(f"user/{caller.user_id}", "key_changed", f"user/{caller.user_id}", caller.user_id)
     return session, token
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import urlencode
@@ -12,7 +11,7 @@ from flask import Blueprint, Response
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from accounts.caller import Caller
-from accounts.sign_on.flow import Begun
+from accounts.sign_on.flow import BegunSignOn
 from accounts.sign_on.states import LIFE, OAuthState
 from accounts.users import UserState
 from foundation.errors import AppError, BadRequest, Forbidden
@@ -20,6 +19,7 @@ from foundation.logs import event
 from web.api.auth import LoggedIn, origin, tokens
 from web.cookies import Cookie
 from web.http import answer, audit, services
+from web.next_path import is_on_this_host
 from web.operation import Body, Query, Shown, Who, operation
 
 log = logging.getLogger("sign-on")
@@ -27,12 +27,9 @@ routes = Blueprint("sso_api", __name__, url_prefix="/api/auth/sso")
 
 BROWSER = Cookie("sso")
 
-# A path on this host, without fragment: that is where our code goes. Browsers read `\` as `/`, and skip tabs.
-NEXT = re.compile(r"/(?!/)[!\"$-\[\]-~]{0,499}")
-
 
 def _check_next(value: object) -> str:
-    if not isinstance(value, str) or not NEXT.fullmatch(value):
+    if not isinstance(value, str) or not is_on_this_host(value):
         raise BadRequest("next must be a path on this host, like /dashboard, of at most 500 ASCII characters without #")
     return value
 
@@ -56,7 +53,7 @@ class LinkTo(Body):
     next: Next = "/"
 
 
-class Returned(Query):
+class ReturnedFromProvider(Query):
     """What a provider sends the browser back with; some add more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -141,19 +138,19 @@ def links(caller: Caller) -> Response:
 def begin(provider: str, query: Where) -> Response:
     """For a browser: sends it to the provider, with a cookie that the way back is bound to."""
     begun = services().sign_on.begin(provider, query.next)
-    return with_cookie(_redirect(begun.url), begun)
+    return give_cookie(_redirect(begun.url), begun)
 
 
 @routes.get("/<provider>/callback")
 @operation(
     "Come back from a provider",
     Who.ANYBODY,
-    query=Returned,
+    query=ReturnedFromProvider,
     answers={302: ()},
     refusals=(404,),
     door="sign-on steps",
 )
-def callback(provider: str, query: Returned) -> Response:
+def callback(provider: str, query: ReturnedFromProvider) -> Response:
     """For a browser: sends it to the page it came from, with `#sso=<code>` for POST /api/auth/sso/token.
 
     Or with `#sso_linked=<provider>`, or with `#sso_error=<type>`: `access_denied` if the owner said no there,
@@ -161,7 +158,7 @@ def callback(provider: str, query: Returned) -> Response:
     provider and this browser, has been used or is older than ten minutes is refused here.
     """
     browser = BROWSER.read()
-    noted = services().sign_on.returned(provider, browser, query.state)
+    noted = services().sign_on.consume(provider, browser, query.state)
     try:
         fragment = _arrive(provider, noted, query, browser)
     except AppError as error:
@@ -170,7 +167,7 @@ def callback(provider: str, query: Returned) -> Response:
     return _redirect(f"{services().config.public_url}{noted.next_path}#{urlencode(fragment)}")
 
 
-def _arrive(provider: str, noted: OAuthState, query: Returned, browser: str) -> dict[str, str]:
+def _arrive(provider: str, noted: OAuthState, query: ReturnedFromProvider, browser: str) -> dict[str, str]:
     """Log in, or link; returns what the page is told."""
     if query.error or not query.code:
         raise _Declined("The provider sent no code")
@@ -218,14 +215,14 @@ def token(body: OneTimeCode) -> Response:
 def link(caller: Caller, provider: str, body: LinkTo) -> Response:
     """For a page: send the browser to the URL. Takes a session that is not older than 15 minutes."""
     begun = services().sign_on.begin_link(provider, caller.user_id, caller.session_id, body.next)
-    return with_cookie(answer({"url": begun.url}), begun)
+    return give_cookie(answer({"url": begun.url}), begun)
 
 
 @routes.delete("/<provider>")
 @operation("Unlink a provider from your account", Who.USER, answers={200: Unlinked}, refusals=(404, 409))
 def unlink(caller: Caller, provider: str) -> Response:
     """An account without a key of its own keeps at least one. Sessions go on; they end by themselves or in the list."""
-    unlinked(caller.user_id, provider)
+    unlink_identity(caller.user_id, provider)
     return answer({"message": "Unlinked"})
 
 
@@ -240,13 +237,13 @@ def _redirect(url: str) -> Response:
 # ── for the pages too
 
 
-def unlinked(user_id: int, provider: str) -> None:
+def unlink_identity(user_id: int, provider: str) -> None:
     """Take a log-in from a user's account. Raises NotFound, Conflict."""
     services().sign_on.identities.unlink(user_id, provider)
     audit(f"user/{user_id}", "identity_unlinked", f"identity/{provider}", user_id)
 
 
-def with_cookie(response: Response, begun: Begun) -> Response:
+def give_cookie(response: Response, begun: BegunSignOn) -> Response:
     """The answer that sends a browser to a provider, with the cookie by which it is known when it comes back."""
     BROWSER.give(response, begun.browser, LIFE)
     return response

@@ -59,14 +59,14 @@ def page(caller: Caller, query: Paging) -> Response:
 @operation("Make an API token", Who.USER, body=NewToken, answers={201: TokenMade}, refusals=(409,))
 def create(caller: Caller, body: NewToken) -> Response:
     """Its text is shown in this answer and never again. 409 for more tokens than a user may have."""
-    return answer(made(caller.user_id, body), 201)
+    return answer(make_token(caller.user_id, body), 201)
 
 
 @routes.delete("/<int:token_id>")
 @operation("Revoke an API token", Who.USER, answers={200: Revoked}, refusals=(404,))
 def delete(caller: Caller, token_id: int) -> Response:
     """The token is refused everywhere within two seconds, for good."""
-    revoked(caller.user_id, token_id)
+    revoke_token(caller.user_id, token_id)
     return answer({"id": token_id, "message": "Revoked"})
 
 
@@ -80,7 +80,7 @@ def shown(user_id: int, query: Paging) -> dict[str, Any]:
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
 
 
-def made(user_id: int, body: NewToken) -> dict[str, Any]:
+def make_token(user_id: int, body: NewToken) -> dict[str, Any]:
     """Make a token; returns it with its text. Raises BadRequest, Conflict."""
     row, text = services().api_tokens.create(user_id, body.name, body.expires_at)
     fields = body.model_dump(mode="json", exclude_unset=True)
@@ -88,7 +88,7 @@ def made(user_id: int, body: NewToken) -> dict[str, Any]:
     return {**asdict(row), "token": text}
 
 
-def revoked(user_id: int, token_id: int) -> None:
+def revoke_token(user_id: int, token_id: int) -> None:
     """Revoke a user's token. Raises NotFound."""
     services().api_tokens.revoke(token_id, user_id)
     audit(f"user/{user_id}", "api_token_revoked", f"api-token/{token_id}", user_id)

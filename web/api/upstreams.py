@@ -12,7 +12,7 @@ from accounts.users import UpstreamChoice, User, UserState
 from foundation.errors import Conflict
 from foundation.money import usd
 from pool.choice import EXPIRY_MARGIN
-from pool.keys import KeyRow
+from pool.life import PoolKeyRow
 from web.http import answer, audit, services
 from web.operation import Body, Shown, Who, operation
 
@@ -62,11 +62,11 @@ def upstream(caller: Caller) -> Response:
 )
 def choose(caller: Caller, body: NewChoice) -> Response:
     """In force everywhere within two seconds. 409 where users have no keys of their own, for who has connected none."""
-    chosen(caller.user_id, body)
+    set_choice(caller.user_id, body)
     return answer(shown(caller.user_id))
 
 
-def chosen(user_id: int, body: NewChoice) -> None:
+def set_choice(user_id: int, body: NewChoice) -> None:
     """Choose which keys carry a user's calls. Raises Conflict."""
     if services().config.dedicated_keys == "off" and services().accounts.find(user_id) is None:
         raise Conflict(
@@ -83,7 +83,7 @@ def shown(user_id: int) -> dict[str, object]:
     Asked of the database: another process may have served the PUT a moment ago.
     """
     config, user = services().config, services().users.get(user_id)
-    key, account = services().keys.dedicated([user_id]).get(user_id), services().accounts.find(user_id)
+    key, account = services().pool_keys.dedicated([user_id]).get(user_id), services().accounts.find(user_id)
     is_connected = account is not None and key is not None and key.id == account.pool_key_id
     if config.dedicated_keys == "off" and not is_connected:
         key = None  # one that the rotation has yet to withdraw
@@ -98,7 +98,7 @@ def shown(user_id: int) -> dict[str, object]:
     return {"choice": user.upstream_choice.value, "dedicated": dedicated}
 
 
-def _state(user: User, key: KeyRow | None) -> str:
+def _state(user: User, key: PoolKeyRow | None) -> str:
     if key is None and services().config.dedicated_keys == "off":
         return "off"
     if key is None or (key.expires_at and key.expires_at <= services().clock.now() + EXPIRY_MARGIN):

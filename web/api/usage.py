@@ -16,7 +16,7 @@ from billing.reports.statistics import no_usage
 from web.api.watched_keys import cost
 from web.http import MAX_PAGE, MAX_PAGE_SIZE, answer, services
 from web.operation import Number, Page, Shown, Who, operation
-from web.usage_query import Days, LogFile, LogPage
+from web.usage_query import Days, LogFile, LogPageQuery
 
 routes = Blueprint("usage_api", __name__, url_prefix="/api")
 
@@ -98,7 +98,7 @@ class DescribedKeySums(ClientKeySums):
     last_used: datetime | None
 
 
-class PersonalKeyCost(Shown):
+class WatchedKeyCost(Shown):
     """What one's own OpenRouter key has cost, wherever it was used: its calls are nobody's here to count."""
 
     id: int
@@ -114,7 +114,7 @@ class KeysUsage(Shown):
     """Usage by client key; beside it, and not to be added up with it, what personal keys have cost anywhere."""
 
     items: list[DescribedKeySums]
-    personal_keys: list[PersonalKeyCost]
+    personal_keys: list[WatchedKeyCost]
 
 
 class LogEntry(Shown):
@@ -159,8 +159,8 @@ def stats(caller: Caller, query: Days) -> Response:
 
 
 @routes.get("/usage/logs")
-@operation("Your calls", Who.READER, query=LogPage, answers={200: Page[LogEntry]})
-def logs(caller: Caller, query: LogPage) -> Response:
+@operation("Your calls", Who.READER, query=LogPageQuery, answers={200: Page[LogEntry]})
+def logs(caller: Caller, query: LogPageQuery) -> Response:
     """The request log, newest first. It holds no prompt and no answer."""
     found = services().usage_log.page(query.usage_of(caller.user_id), query.page, query.page_size)
     items = [item.to_dict() for item in found.items]
@@ -204,13 +204,13 @@ def public_keys(caller: Caller, query: Days) -> Response:
     described = {row.id: _described(row, services().clock.now()) for row in rows}
     unused = [no_usage(row.id) for row in rows if row.id not in used]
     items = [item | described.get(item["client_key_id"], NOT_KNOWN) for item in [*used.values(), *unused]]
-    return answer({"items": items, "personal_keys": _personal_keys(caller.user_id, *query.first_and_last())})
+    return answer({"items": items, "personal_keys": _watched_keys(caller.user_id, *query.first_and_last())})
 
 
-def _personal_keys(user_id: int, first: date, last: date) -> list[dict[str, object]]:
-    rows = services().personal_key_sync.keys.of_user(user_id)
+def _watched_keys(user_id: int, first: date, last: date) -> list[dict[str, object]]:
+    rows = services().watched_key_sync.keys.of_user(user_id)
     costs: Counter[int] = Counter()
-    for key_id, _, cost_nano in services().personal_key_sync.keys.days([row.id for row in rows], first, last):
+    for key_id, _, cost_nano in services().watched_key_sync.keys.days([row.id for row in rows], first, last):
         costs[key_id] += cost_nano
     shown = [row.to_dict() for row in rows]
     told = "id", "name", "key_hint", "state", "synced_at"

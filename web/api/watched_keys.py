@@ -9,9 +9,9 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from accounts.caller import Caller
-from config.settings import OPENROUTER_KEY
+from config.checks import OPENROUTER_KEY
 from foundation.money import usd
-from monitor.watched_keys import PersonalKey
+from monitor.watched_keys import WatchedKey
 from web.api.client_keys import Name
 from web.http import answer, audit, count_request, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
@@ -23,21 +23,21 @@ EXAMPLE_KEY = "sk-or-0123456789abcdefghijklmnopqrstuvwxyz"
 Text = Annotated[str, Field(pattern=f"^{OPENROUTER_KEY.pattern}$", examples=[EXAMPLE_KEY])]
 
 
-class NewPersonalKey(Body):
+class NewWatchedKey(Body):
     """A key of your own at OpenRouter."""
 
     name: Name = Field(examples=["laptop"])
     key: Text
 
 
-class PersonalKeyChange(Body):
+class WatchedKeyChange(Body):
     """key: another text in place of the one that is here; without it, only the name changes."""
 
     name: Name = Field(examples=["laptop"])
     key: Text | None = None
 
 
-class PersonalKeyShown(Shown):
+class WatchedKeyShown(Shown):
     """A key without its text. key_hint: its first characters. Amounts are OpenRouter's; null for no limit.
 
     state: `suspect` after OpenRouter has refused it once, `refused` after twice in a row. asked_at: the latest question
@@ -77,7 +77,7 @@ class DayCost(Shown):
     cost_usd: float = Field(examples=[0.005])
 
 
-class PersonalKeyUsage(Shown):
+class WatchedKeyUsage(Shown):
     """What a key has cost in some days, newest first; days without a cost are left out."""
 
     start_date: date
@@ -88,10 +88,10 @@ class PersonalKeyUsage(Shown):
 
 
 @routes.get("")
-@operation("List your OpenRouter keys", Who.USER, query=Paging, answers={200: Page[PersonalKeyShown]})
+@operation("List your OpenRouter keys", Who.USER, query=Paging, answers={200: Page[WatchedKeyShown]})
 def page(caller: Caller, query: Paging) -> Response:
     """Newest first."""
-    found, total = services().personal_key_sync.keys.page(caller.user_id, query.page, query.page_size)
+    found, total = services().watched_key_sync.keys.page(caller.user_id, query.page, query.page_size)
     items = [key.to_dict() for key in found]
     return answer({"items": items, "total": total, "page": query.page, "page_size": query.page_size})
 
@@ -100,41 +100,41 @@ def page(caller: Caller, query: Paging) -> Response:
 @operation(
     "Add an OpenRouter key of yours",
     Who.USER,
-    body=NewPersonalKey,
-    answers={201: PersonalKeyShown},
+    body=NewWatchedKey,
+    answers={201: WatchedKeyShown},
     refusals=(409,),
     door="key checks",
 )
-def create(caller: Caller, body: NewPersonalKey) -> Response:
+def create(caller: Caller, body: NewWatchedKey) -> Response:
     """It is stored, encrypted, once OpenRouter accepts it. 409 for a key that you have here, and for too many."""
-    return answer(added(caller.user_id, body).to_dict(), 201)
+    return answer(add_key(caller.user_id, body).to_dict(), 201)
 
 
 @routes.get("/<int:key_id>")
-@operation("Show an OpenRouter key of yours", Who.USER, answers={200: PersonalKeyShown}, refusals=(404,))
+@operation("Show an OpenRouter key of yours", Who.USER, answers={200: WatchedKeyShown}, refusals=(404,))
 def show(caller: Caller, key_id: int) -> Response:
     """Without its text. 403 for somebody else's."""
-    return answer(services().personal_key_sync.keys.get(key_id, caller.user_id).to_dict())
+    return answer(services().watched_key_sync.keys.get(key_id, caller.user_id).to_dict())
 
 
 @routes.put("/<int:key_id>")
 @operation(
     "Rename or replace an OpenRouter key of yours",
     Who.USER,
-    body=PersonalKeyChange,
-    answers={200: PersonalKeyShown},
+    body=WatchedKeyChange,
+    answers={200: WatchedKeyShown},
     refusals=(404, 409, 429),
 )
-def change(caller: Caller, key_id: int, body: PersonalKeyChange) -> Response:
+def change(caller: Caller, key_id: int, body: WatchedKeyChange) -> Response:
     """Another key is stored once OpenRouter accepts it; the days of the one before stay."""
-    return answer(changed(caller.user_id, key_id, body).to_dict())
+    return answer(change_key(caller.user_id, key_id, body).to_dict())
 
 
 @routes.delete("/<int:key_id>")
 @operation("Remove an OpenRouter key of yours", Who.USER, answers={200: Removed}, refusals=(404,))
 def delete(caller: Caller, key_id: int) -> Response:
     """It is forgotten here, with its usage; at OpenRouter nothing changes."""
-    removed(caller.user_id, key_id)
+    remove_key(caller.user_id, key_id)
     return answer({"id": key_id, "message": "Removed"})
 
 
@@ -142,22 +142,22 @@ def delete(caller: Caller, key_id: int) -> Response:
 @operation(
     "Ask OpenRouter about a key of yours now",
     Who.USER,
-    answers={200: PersonalKeyShown},
+    answers={200: WatchedKeyShown},
     refusals=(404,),
     door="key checks",
 )
 def sync(caller: Caller, key_id: int) -> Response:
     """At most once a minute for each key. What came of it is in the key: look at its state and last_error."""
-    return answer(services().personal_key_sync.sync_now(key_id, caller.user_id).to_dict())
+    return answer(services().watched_key_sync.sync_now(key_id, caller.user_id).to_dict())
 
 
 @routes.get("/<int:key_id>/usage")
-@operation("What a key of yours has cost", Who.USER, query=Days, answers={200: PersonalKeyUsage}, refusals=(404,))
+@operation("What a key of yours has cost", Who.USER, query=Days, answers={200: WatchedKeyUsage}, refusals=(404,))
 def usage(caller: Caller, key_id: int, query: Days) -> Response:
     """By day of UTC, wherever it was used; calls through this gateway are in `/api/usage/stats` instead."""
     first, last = query.first_and_last()
-    key = services().personal_key_sync.keys.get(key_id, caller.user_id)
-    found = services().personal_key_sync.keys.days([key.id], first, last)
+    key = services().watched_key_sync.keys.get(key_id, caller.user_id)
+    found = services().watched_key_sync.keys.days([key.id], first, last)
     items = [{"date": day.isoformat()} | cost(nano) for _, day, nano in found]
     shown = {"start_date": first.isoformat(), "end_date": last.isoformat(), "items": items}
     return answer(shown | cost(sum(nano for *_, nano in found)))
@@ -171,26 +171,26 @@ def cost(nano: int) -> dict[str, object]:
 # ── for the pages too
 
 
-def added(user_id: int, body: NewPersonalKey) -> PersonalKey:
+def add_key(user_id: int, body: NewWatchedKey) -> WatchedKey:
     """Take in a user's key. Raises BadRequest, Conflict, Busy."""
-    key = services().personal_key_sync.add(user_id, body.name, body.key)
+    key = services().watched_key_sync.add(user_id, body.name, body.key)
     audit(f"user/{user_id}", "personal_key_added", _subject(key.id), user_id, name=key.name)
     return key
 
 
-def changed(user_id: int, key_id: int, body: PersonalKeyChange) -> PersonalKey:
+def change_key(user_id: int, key_id: int, body: WatchedKeyChange) -> WatchedKey:
     """Rename or replace a user's key. Raises NotFound, Forbidden, BadRequest, Conflict, Busy, TooManyRequests."""
     if body.key is not None:
         count_request("key checks")  # as few as at the door of `create`; for a name alone OpenRouter is not asked
-    key, is_replaced = services().personal_key_sync.change(key_id, user_id, body.name, body.key)
+    key, is_replaced = services().watched_key_sync.change(key_id, user_id, body.name, body.key)
     told = {"name": key.name, "is_replaced": is_replaced}
     audit(f"user/{user_id}", "personal_key_changed", _subject(key_id), user_id, **told)
     return key
 
 
-def removed(user_id: int, key_id: int) -> None:
+def remove_key(user_id: int, key_id: int) -> None:
     """Forget a user's key. Raises NotFound, Forbidden."""
-    services().personal_key_sync.keys.remove(key_id, user_id)
+    services().watched_key_sync.keys.remove(key_id, user_id)
     audit(f"user/{user_id}", "personal_key_removed", _subject(key_id), user_id)
 
 

@@ -27,6 +27,21 @@ Json = dict[str, Any]
 
 TITLE = "OpenRouter Proxy"
 SCHEMAS = "#/components/schemas/"
+# What schemas are called in the document, where that is not the name of their class. Clients are generated from these
+# names, so they stay when a class gets a better one.
+PUBLISHED = {
+    "NewAccountKey": "routes__connect_api__NewKey",
+    "NewDerivedKey": "routes__session_api__NewKey",
+    "NewWatchedKey": "NewPersonalKey",
+    "Page_WatchedKeyShown_": "Page_PersonalKeyShown_",
+    "PoolKeySource": "KeySource",
+    "PoolKeyState": "KeyState",
+    "ReturnedCode": "routes__connect_api__Returned",
+    "WatchedKeyChange": "PersonalKeyChange",
+    "WatchedKeyCost": "PersonalKeyCost",
+    "WatchedKeyShown": "PersonalKeyShown",
+    "WatchedKeyUsage": "PersonalKeyUsage",
+}
 ACCESS_TOKEN, CLIENT_KEY, API_TOKEN, ADMIN_TOKEN, X_API_KEY = (
     "accessToken",
     "clientKey",
@@ -142,8 +157,10 @@ class _Shapes:
         inputs: Literal["validation"] = "validation"
         wanted = [(model, inputs) for model in sorted(models, key=lambda model: (model.__module__, str(model)))]
         found, definitions = models_json_schema(wanted, ref_template=SCHEMAS + "{model}")
-        self.schemas: dict[str, Json] = {name: _plain(one) for name, one in definitions.get("$defs", {}).items()}
-        self._names = {model: found[model, inputs]["$ref"] for model, _ in wanted}
+        self.schemas: dict[str, Json] = {
+            PUBLISHED.get(name, name): _plain(one) for name, one in definitions.get("$defs", {}).items()
+        }
+        self._names = {model: _published(found[model, inputs]["$ref"]) for model, _ in wanted}
         # Queries are no components: nothing refers to them.
         queries = {one.query for one in operations if one.query}
         self._queries = {query: self.schemas.pop(self._names[query].removeprefix(SCHEMAS)) for query in queries}
@@ -159,12 +176,19 @@ class _Shapes:
         return [_query_parameter(name, one, name in required) for name, one in schema["properties"].items()]
 
 
+def _published(reference: str) -> str:
+    name = reference.removeprefix(SCHEMAS)
+    return SCHEMAS + PUBLISHED.get(name, name)
+
+
 def _plain(schema: Any) -> Any:
-    """Without the titles that pydantic makes up from names."""
+    """Without the titles that pydantic makes up from names; with references by published names."""
     if isinstance(schema, list):
         return [_plain(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
+    if "$ref" in schema:
+        schema = schema | {"$ref": _published(schema["$ref"])}
     return {
         name: {inner: _plain(one) for inner, one in value.items()} if name == "properties" else _plain(value)
         for name, value in schema.items()

@@ -1,1 +1,16 @@
-"""."""
+"""The pages that people see in a browser: HTML from templates, parts of it swapped in by htmx.
+
+    table.py                                   all of them, in order
+    views.py                                   who looks, by a cookie; CSRF is checked here; language, policy, errors
+    forms.py                                   forms, read as the API's bodies
+    static_files.py                            scripts and styles, by their hashes
+    sessions.py  profile.py                    logging in and out, one's account
+    dashboard.py  playground.py  models.py     what one has used, a chat, the models
+    keys.py  connect.py                        client keys, API tokens and watched keys; one's OpenRouter account
+    operator.py  operator_live.py              for operators: overview, requests, audit; what changes while they look
+    operator_users.py  operator_quotas.py      accounts, quotas
+    operator_pool.py  operator_upstreams.py    pool keys, other upstreams
+    operator_system.py                         how the parts are
+
+A request -> views.py -> a page -> the verb that web/api has for it -> a template, or the part that has changed.
+"""

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from config.settings import OPENROUTER_KEY
-from web.api.connect import KEYS_PAGE, Begin, NewKey, asked_again, begin, connected, disconnected
+from config.checks import OPENROUTER_KEY
+from web.api import connect as connect_api
+from web.api.connect import KEYS_PAGE, Begin, NewAccountKey, ask_again, begin
 from web.api.connect import shown as shown_account
-from web.api.upstreams import NewChoice, chosen
+from web.api.upstreams import NewChoice, set_choice
 from web.api.upstreams import shown as shown_upstream
 from web.http import count_request, services
 from web.pages.forms import form_of
@@ -36,7 +37,7 @@ def status(visitor: Visitor) -> Response:
 def connect_with_key(visitor: Visitor) -> Response:
     """Connect with a key."""
     count_request("connections")
-    connected(visitor.user.id, form_of(NewKey))
+    connect_api.connect_with_key(visitor.user.id, form_of(NewAccountKey))
     return _show("connect_status.html", visitor, is_new=True)
 
 
@@ -53,7 +54,7 @@ def begin_in_browser(visitor: Visitor) -> Response:
 def check(visitor: Visitor) -> Response:
     """Ask OpenRouter what is left."""
     count_request("connections")
-    asked_again(visitor.user.id)
+    ask_again(visitor.user.id)
     return _show("connect_status.html", visitor)
 
 
@@ -61,7 +62,7 @@ def check(visitor: Visitor) -> Response:
 @for_users
 def choose(visitor: Visitor) -> Response:
     """Choose which keys carry one's calls."""
-    chosen(visitor.user.id, form_of(NewChoice))
+    set_choice(visitor.user.id, form_of(NewChoice))
     return _show("connect_status.html", visitor)
 
 
@@ -69,7 +70,7 @@ def choose(visitor: Visitor) -> Response:
 @for_users
 def disconnect(visitor: Visitor) -> Response:
     """Delete the account's key here."""
-    disconnected(visitor.user.id)
+    connect_api.disconnect(visitor.user.id)
     return _show("connect_status.html", visitor)
 
 

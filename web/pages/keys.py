@@ -7,13 +7,13 @@ from typing import Any
 
 from flask import Response, request
 
-from config.settings import OPENROUTER_KEY
+from config.checks import OPENROUTER_KEY
 from foundation.money import usd
 from web.api import tokens as token_api
 from web.api import watched_keys
-from web.api.client_keys import ClientKeyChanges, NewClientKey, changed, made, revoked, shown
+from web.api.client_keys import ClientKeyChanges, NewClientKey, change_key, make_key, revoke_key, shown
 from web.api.tokens import NewToken
-from web.api.watched_keys import NewPersonalKey, PersonalKeyChange
+from web.api.watched_keys import NewWatchedKey, WatchedKeyChange
 from web.http import count_request, services
 from web.operation import Paging, asked
 from web.pages.forms import form_of
@@ -30,7 +30,7 @@ FIRST_PAGE = Paging.model_validate({})
 @for_users
 def page(visitor: Visitor) -> Response:
     """All of one's keys."""
-    return show("keys.html", **_client_keys(visitor), **_personal_keys(visitor), **_tokens(visitor, FIRST_PAGE))
+    return show("keys.html", **_client_keys(visitor), **_watched_keys(visitor), **_tokens(visitor, FIRST_PAGE))
 
 
 # ── client keys
@@ -51,7 +51,7 @@ def make_client_key(visitor: Visitor) -> Response:
     budget = {"limit_usd": limit, "period": request.form.get("period") or None} if limit else None
     made_up = {"budget": budget, "limit_usd": None, "period": None, "last_day": None, "expires_at": _last_moment()}
     body = form_of(NewClientKey, lists=("scopes", "models"), **made_up)
-    key = made(f"user/{visitor.user.id}", visitor.user.id, body).get_json()
+    key = make_key(f"user/{visitor.user.id}", visitor.user.id, body).get_json()
     return show("keys_client.html", made=key, **_client_keys(visitor))
 
 
@@ -59,7 +59,7 @@ def make_client_key(visitor: Visitor) -> Response:
 @for_users
 def change_client_key(visitor: Visitor, key_id: int) -> Response:
     """Rename a key."""
-    changed(f"user/{visitor.user.id}", key_id, form_of(ClientKeyChanges), visitor.user.id)
+    change_key(f"user/{visitor.user.id}", key_id, form_of(ClientKeyChanges), visitor.user.id)
     return show("keys_client.html", **_client_keys(visitor))
 
 
@@ -67,7 +67,7 @@ def change_client_key(visitor: Visitor, key_id: int) -> Response:
 @for_users
 def revoke_client_key(visitor: Visitor, key_id: int) -> Response:
     """Revoke a key, in force everywhere within two seconds."""
-    revoked(f"user/{visitor.user.id}", key_id, visitor.user.id)
+    revoke_key(f"user/{visitor.user.id}", key_id, visitor.user.id)
     return show("keys_client.html", **_client_keys(visitor))
 
 
@@ -82,40 +82,40 @@ def _client_keys(visitor: Visitor) -> dict[str, Any]:
 
 @routes.post("")
 @for_users
-def add_personal_key(visitor: Visitor) -> Response:
+def add_watched_key(visitor: Visitor) -> Response:
     """Take in a key that OpenRouter accepts; its text is never shown again."""
     count_request("key checks")
-    watched_keys.added(visitor.user.id, form_of(NewPersonalKey))
-    return show("keys_personal.html", **_personal_keys(visitor))
+    watched_keys.add_key(visitor.user.id, form_of(NewWatchedKey))
+    return show("keys_watched.html", **_watched_keys(visitor))
 
 
 @routes.put("/<int:key_id>")
 @for_users
-def change_personal_key(visitor: Visitor, key_id: int) -> Response:
+def change_watched_key(visitor: Visitor, key_id: int) -> Response:
     """Rename a key, or put another in its place."""
-    watched_keys.changed(visitor.user.id, key_id, form_of(PersonalKeyChange))
-    return show("keys_personal.html", **_personal_keys(visitor))
+    watched_keys.change_key(visitor.user.id, key_id, form_of(WatchedKeyChange))
+    return show("keys_watched.html", **_watched_keys(visitor))
 
 
 @routes.delete("/<int:key_id>")
 @for_users
-def remove_personal_key(visitor: Visitor, key_id: int) -> Response:
+def remove_watched_key(visitor: Visitor, key_id: int) -> Response:
     """Forget a key here; at OpenRouter nothing changes."""
-    watched_keys.removed(visitor.user.id, key_id)
-    return show("keys_personal.html", **_personal_keys(visitor))
+    watched_keys.remove_key(visitor.user.id, key_id)
+    return show("keys_watched.html", **_watched_keys(visitor))
 
 
 @routes.post("/<int:key_id>/sync")
 @for_users
-def sync_personal_key(visitor: Visitor, key_id: int) -> Response:
+def sync_watched_key(visitor: Visitor, key_id: int) -> Response:
     """Ask OpenRouter about a key now, at most once a minute."""
     count_request("key checks")
-    services().personal_key_sync.sync_now(key_id, visitor.user.id)
-    return show("keys_personal.html", **_personal_keys(visitor))
+    services().watched_key_sync.sync_now(key_id, visitor.user.id)
+    return show("keys_watched.html", **_watched_keys(visitor))
 
 
-def _personal_keys(visitor: Visitor) -> dict[str, Any]:
-    keys = services().personal_key_sync.keys
+def _watched_keys(visitor: Visitor) -> dict[str, Any]:
+    keys = services().watched_key_sync.keys
     rows = keys.of_user(visitor.user.id)
     first, last = Days.model_validate({}).first_and_last()
     costs: dict[int, dict[int, int]] = {row.id: {} for row in rows}
@@ -123,7 +123,7 @@ def _personal_keys(visitor: Visitor) -> dict[str, Any]:
         costs[key_id][(day - first).days] = nano
     items = [row.to_dict() | _usage(costs[row.id]) for row in rows]
     days = [(first + timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
-    return {"personal_keys": items, "days": days, "key_pattern": OPENROUTER_KEY.pattern, "bar_height": BAR_HEIGHT}
+    return {"watched_keys": items, "days": days, "key_pattern": OPENROUTER_KEY.pattern, "bar_height": BAR_HEIGHT}
 
 
 def _usage(nano_by_day: dict[int, int]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def tokens(visitor: Visitor) -> Response:
 def make_token(visitor: Visitor) -> Response:
     """Make a token; its text is shown in this answer and never again."""
     body = form_of(NewToken, last_day=None, expires_at=_last_moment())
-    token = token_api.made(visitor.user.id, body)
+    token = token_api.make_token(visitor.user.id, body)
     return show("keys_tokens.html", made_token=token, **_tokens(visitor, FIRST_PAGE))
 
 
@@ -160,7 +160,7 @@ def make_token(visitor: Visitor) -> Response:
 @for_users
 def revoke_token(visitor: Visitor, token_id: int) -> Response:
     """Revoke a token, in force everywhere within two seconds."""
-    token_api.revoked(visitor.user.id, token_id)
+    token_api.revoke_token(visitor.user.id, token_id)
     return show("keys_tokens.html", **_tokens(visitor, asked(Paging)))
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from accounts.favourite_models import ChosenModels
 from foundation.money import usd
-from web.api.favourites import added, made_default
+from web.api import favourites as favourite_api
 from web.http import MAX_PAGE, services
 from web.operation import Number, Query, asked
 from web.pages.views import Visitor, for_users, page_blueprint, show
@@ -62,7 +62,7 @@ def model_list(visitor: Visitor) -> Response:
 @for_users
 def add_favourite(visitor: Visitor, name: str) -> Response:
     """Mark a model."""
-    added(visitor.user.id, name)
+    favourite_api.add_favourite(visitor.user.id, name)
     return _show("models_list.html", visitor)
 
 
@@ -78,7 +78,7 @@ def remove_favourite(visitor: Visitor, name: str) -> Response:
 @for_users
 def choose_default(visitor: Visitor, name: str) -> Response:
     """Choose the model that pages begin with."""
-    made_default(visitor.user.id, name)
+    favourite_api.choose_default(visitor.user.id, name)
     return _show("models_list.html", visitor)
 
 
@@ -86,7 +86,7 @@ def choose_default(visitor: Visitor, name: str) -> Response:
 @for_users
 def choose_none(visitor: Visitor) -> Response:
     """No default model any more."""
-    made_default(visitor.user.id, None)
+    favourite_api.choose_default(visitor.user.id, None)
     return _show("models_list.html", visitor)
 
 

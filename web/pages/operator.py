@@ -14,9 +14,9 @@ from billing.reports.statistics import UsageFilter
 from foundation.money import usd
 from upstream.registry import OPENROUTER
 from web.api.admin_audit import AuditFilter, changes_shown
-from web.api.admin_client_keys import KeyFilter, keys_shown
+from web.api.admin_client_keys import ClientKeyFilter, client_keys_shown
 from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown
-from web.api.client_keys import revoked
+from web.api.client_keys import revoke_key
 from web.api.health import health_shown
 from web.http import count_request, services
 from web.pages.dashboard import series
@@ -126,12 +126,12 @@ def changes() -> Response:
 @for_operators
 def keys() -> Response:
     """Everybody's client keys."""
-    return show("operator_keys.html", given=request.args, here=here, **keys_shown(query_of(KeyFilter)))
+    return show("operator_keys.html", given=request.args, here=here, **client_keys_shown(query_of(ClientKeyFilter)))
 
 
 @routes.delete("/keys/<int:key_id>")
 @for_operators
 def revoke(operator: str, key_id: int) -> Response:
     """Revoke anybody's key, in force everywhere within two seconds."""
-    revoked(operator, key_id)
-    return show("operator_keys_part.html", here=here, **keys_shown(query_of(KeyFilter)))
+    revoke_key(operator, key_id)
+    return show("operator_keys_part.html", here=here, **client_keys_shown(query_of(ClientKeyFilter)))

@@ -9,7 +9,7 @@ from flask import Response
 from pool.keys import ANYBODYS, SHARED
 from pool.overview import RENEWAL_STEPS, renewals
 from replicas.lease import rotation_status
-from web.api.admin_pool import PoolFilter, PoolKeyName, pool_shown, renewal_asked, set_enabled
+from web.api.admin_pool import PoolFilter, PoolKeyName, ask_renewal, pool_shown, set_enabled
 from web.http import services
 from web.pages.forms import form_of, query_of
 from web.pages.operator import for_operators, here
@@ -47,7 +47,7 @@ def disable(operator: str) -> Response:
 @for_operators
 def renew(operator: str) -> Response:
     """Have a key replaced at the rotation's next pass."""
-    renewal_asked(operator, form_of(PoolKeyName).name)
+    ask_renewal(operator, form_of(PoolKeyName).name)
     return _part()
 
 
@@ -63,6 +63,6 @@ def pool_values() -> dict[str, Any]:
         "processes": [{name: one[name] for name in ("id", "silent", "in_flight")} for one in found["processes"]],
         "is_rotating": rotation.is_running,
         "deletions_held_until": rotation.deletions_held_until,
-        "renewals": renewals(services().keys.page(SHARED, with_gone=False, begin=0, size=None)[0], now),
+        "renewals": renewals(services().pool_keys.page(SHARED, with_gone=False, begin=0, size=None)[0], now),
         "renewal_steps": RENEWAL_STEPS,
     }

@@ -6,8 +6,15 @@ from typing import Any
 
 from flask import Response, request
 
-from billing.quotas.rows import check_subject
-from web.api.admin_quotas import NewQuota, default_shown, quota_reset, quota_set, quotas_shown, subject_of
+from billing.quotas.subjects import check_subject
+from web.api.admin_quotas import (
+    NewQuota,
+    default_shown,
+    quotas_shown,
+    reset_subjects_quota,
+    set_subjects_quota,
+    subject_of,
+)
 from web.http import MAX_PAGE_SIZE
 from web.operation import Paging
 from web.pages.forms import form_of, query_of
@@ -29,7 +36,7 @@ def quotas() -> Response:
 def change(operator: str) -> Response:
     """Give a user or a client key a quota of its own."""
     subject = _subject()
-    quota_set(operator, subject, form_of(NewQuota, kind=None, number=None))
+    set_subjects_quota(operator, subject, form_of(NewQuota, kind=None, number=None))
     return show("operator_quotas_part.html", **_values())
 
 
@@ -37,7 +44,7 @@ def change(operator: str) -> Response:
 @for_operators
 def reset(operator: str) -> Response:
     """Back to the default."""
-    quota_reset(operator, _subject())
+    reset_subjects_quota(operator, _subject())
     return show("operator_quotas_part.html", **_values())
 
 

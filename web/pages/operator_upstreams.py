@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, request
 
 from foundation.errors import BadRequest
-from web.api.admin_upstreams import NewUpstream, added, changed, removed, upstreams_shown
+from web.api.admin_upstreams import NewUpstream, add_upstream, change_upstream, remove_upstream, upstreams_shown
 from web.operation import Paging
 from web.pages.forms import form_of, query_of
 from web.pages.operator import for_operators, here
@@ -27,7 +27,7 @@ def upstreams() -> Response:
 @for_operators
 def add(operator: str) -> Response:
     """Add one."""
-    added(operator, _given())
+    add_upstream(operator, _given())
     return show("operator_upstreams_part.html", **_values())
 
 
@@ -38,7 +38,7 @@ def change(operator: str, upstream_id: int) -> Response:
     body = _given()
     if request.form.get("without_key"):
         body = body.model_copy(update={"api_key": None})
-    changed(operator, str(upstream_id), body)
+    change_upstream(operator, str(upstream_id), body)
     return show("operator_upstreams_part.html", **_values())
 
 
@@ -46,7 +46,7 @@ def change(operator: str, upstream_id: int) -> Response:
 @for_operators
 def remove(operator: str, upstream_id: int) -> Response:
     """Remove one."""
-    removed(operator, str(upstream_id))
+    remove_upstream(operator, str(upstream_id))
     return show("operator_upstreams_part.html", **_values())
 
 

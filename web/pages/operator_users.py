@@ -7,13 +7,13 @@ from typing import Any
 from flask import Response, request
 
 from accounts.users import MAX_TRUST_LEVEL
-from web.api.admin_quotas import NewQuota, quota_reset, quota_set, subject_of
+from web.api.admin_quotas import NewQuota, reset_subjects_quota, set_subjects_quota, subject_of
 from web.api.admin_users import (
     UserChange,
     UserFilter,
     UserName,
-    changed,
-    sessions_ended,
+    change_user,
+    end_users_sessions,
     user_found,
     user_shown,
     users_shown,
@@ -53,7 +53,7 @@ def user(user_id: int) -> Response:
 @for_operators
 def change(operator: str, user_id: int) -> Response:
     """Change state, role or trust level."""
-    changed(operator, user_id, form_of(UserChange))
+    change_user(operator, user_id, form_of(UserChange))
     return show("operator_user_part.html", done="saved", **_values(user_id))
 
 
@@ -61,7 +61,7 @@ def change(operator: str, user_id: int) -> Response:
 @for_operators
 def set_quota(operator: str, user_id: int) -> Response:
     """Give a user a quota of their own."""
-    quota_set(operator, subject_of("user", str(user_id)), form_of(NewQuota))
+    set_subjects_quota(operator, subject_of("user", str(user_id)), form_of(NewQuota))
     return show("operator_user_part.html", done="quota set", **_values(user_id))
 
 
@@ -69,7 +69,7 @@ def set_quota(operator: str, user_id: int) -> Response:
 @for_operators
 def reset_quota(operator: str, user_id: int) -> Response:
     """Back to the default."""
-    quota_reset(operator, subject_of("user", str(user_id)))
+    reset_subjects_quota(operator, subject_of("user", str(user_id)))
     return show("operator_user_part.html", done="quota reset", **_values(user_id))
 
 
@@ -77,7 +77,7 @@ def reset_quota(operator: str, user_id: int) -> Response:
 @for_operators
 def end_sessions(operator: str, user_id: int) -> Response:
     """Log a user out everywhere; an operator who ends their own has to log in again."""
-    sessions_ended(operator, user_id)
+    end_users_sessions(operator, user_id)
     if operator == f"user/{user_id}":
         response = go_to("/login")
         SESSION.take(response)  # or this process would know the visitor for another second

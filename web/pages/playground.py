@@ -38,5 +38,5 @@ def page(visitor: Visitor) -> Response:
 @for_users
 def token(visitor: Visitor) -> Response:
     """A token of the visitor's session for model calls, for some minutes."""
-    text = services().auth.call_token(visitor.caller, TOKEN_LIFE)
+    text = services().auth.issue_call_token(visitor.caller, TOKEN_LIFE)
     return answer({"token": text, "expires_in": int(TOKEN_LIFE.total_seconds())})

@@ -12,11 +12,11 @@ from web.api import profile
 from web.api import sessions as session_api
 from web.api import sign_on as sso_api
 from web.api.profile import NewProfile
-from web.api.sessions import NewKey
+from web.api.sessions import NewDerivedKey
 from web.http import count_request, services
 from web.operation import Paging, asked
 from web.pages.forms import form_of
-from web.pages.views import SESSION, Visitor, for_users, go_to, page_blueprint, show, with_session
+from web.pages.views import SESSION, Visitor, for_users, give_session, go_to, page_blueprint, show
 
 routes = page_blueprint("profile_pages", "/profile")
 
@@ -67,7 +67,7 @@ def change(visitor: Visitor) -> Response:
     """Call oneself otherwise; empty for no name."""
     is_named = bool(request.form.get("display_name", "").strip())
     body = form_of(NewProfile) if is_named else NewProfile(display_name=None)
-    profile.changed(visitor.user.id, body)
+    profile.change_display_name(visitor.user.id, body)
     return show("profile_about.html", is_saved=True, **_about(visitor))
 
 
@@ -84,14 +84,14 @@ def link(visitor: Visitor, provider: str) -> Response:
     """Send the browser to a provider; it comes back to this page, with what came of it behind the #."""
     count_request("log-ins")
     begun = services().sign_on.begin_link(provider, visitor.user.id, visitor.caller.session_id, "/profile")
-    return sso_api.with_cookie(go_to(begun.url), begun)
+    return sso_api.give_cookie(go_to(begun.url), begun)
 
 
 @routes.delete("/links/<provider>")
 @for_users
 def unlink(visitor: Visitor, provider: str) -> Response:
     """Take a log-in away."""
-    sso_api.unlinked(visitor.user.id, provider)
+    sso_api.unlink_identity(visitor.user.id, provider)
     return show("profile_links.html", **_links(visitor))
 
 
@@ -111,7 +111,7 @@ def _links(visitor: Visitor) -> dict[str, Any]:
 @for_users
 def end(visitor: Visitor, session_id: str) -> Response:
     """End a session; who ends the one of this browser has to log in again."""
-    session_api.ended(visitor.caller, session_id)
+    session_api.end_session(visitor.caller, session_id)
     return _logged_out() if session_id == visitor.caller.session_id else _sessions_part(visitor)
 
 
@@ -119,7 +119,7 @@ def end(visitor: Visitor, session_id: str) -> Response:
 @for_users
 def end_others(visitor: Visitor) -> Response:
     """End all sessions but that of this browser."""
-    session_api.all_ended(visitor.caller, but_this=True)
+    session_api.end_sessions(visitor.caller, but_this=True)
     return _sessions_part(visitor)
 
 
@@ -127,7 +127,7 @@ def end_others(visitor: Visitor) -> Response:
 @for_users
 def end_all(visitor: Visitor) -> Response:
     """End all sessions, this one too."""
-    session_api.all_ended(visitor.caller)
+    session_api.end_sessions(visitor.caller)
     return _logged_out()
 
 
@@ -170,5 +170,5 @@ def _events(visitor: Visitor, query: Paging) -> dict[str, Any]:
 def change_password(visitor: Visitor) -> Response:
     """Put a key that the browser has derived in the place of the one up to now; a new session begins with it."""
     count_request("log-ins")
-    session, _access_token = session_api.key_changed(visitor.caller, form_of(NewKey))
-    return with_session(Response(status=204), session.user_id, session.id)
+    session, _access_token = session_api.change_derived_key(visitor.caller, form_of(NewDerivedKey))
+    return give_session(Response(status=204), session.user_id, session.id)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from urllib.parse import quote
 
 from flask import Response, request
 
 from auth import ACCESS_TOKEN
-from web.api.sessions import ended
+from web.api.sessions import end_session
 from web.http import check_caller, services
-from web.pages.views import SESSION, Visitor, find_visitor, for_users, go_to, page_blueprint, show, with_session
+from web.next_path import is_on_this_host
+from web.pages.views import SESSION, Visitor, find_visitor, for_users, give_session, go_to, page_blueprint, show
 
 routes = page_blueprint("session_pages")
-
-# A path on this host. Browsers read `\\` as `/`, and skip tabs.
-NEXT = re.compile(r"/(?!/)[!\"$-\[\]-~]{0,499}")
 
 
 @routes.get("/")
@@ -44,9 +41,9 @@ def register() -> Response:
 def begin() -> Response:
     """Let a browser that has logged in at the API see its pages. Whose pages it saw before, that session ends."""
     caller, before = check_caller(ACCESS_TOKEN), find_visitor()
-    response = with_session(Response(status=204), caller.user_id, caller.session_id)
+    response = give_session(Response(status=204), caller.user_id, caller.session_id)
     if before and before.caller.session_id != caller.session_id:
-        ended(before.caller, before.caller.session_id)
+        end_session(before.caller, before.caller.session_id)
     return response
 
 
@@ -63,4 +60,4 @@ def logout(visitor: Visitor) -> Response:
 def _next() -> str:
     """Where a log-in ends up."""
     wanted = request.args.get("next", "")
-    return wanted if NEXT.fullmatch(wanted) else "/dashboard"
+    return wanted if is_on_this_host(wanted) else "/dashboard"

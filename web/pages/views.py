@@ -75,7 +75,7 @@ def _count(number: int) -> str:
 
 def page_blueprint(name: str, prefix: str = "") -> Blueprint:
     """A family of pages."""
-    blueprint = Blueprint(name, f"routes.{name}", url_prefix=prefix or None)
+    blueprint = Blueprint(name, f"web.pages.{name}", url_prefix=prefix or None)
     blueprint.before_request(_count_strangers)
     blueprint.before_request(_refuse_other_sites)
     blueprint.after_request(_finish)
@@ -107,9 +107,9 @@ def find_caller() -> Caller | None:
         return None
 
 
-def with_session(response: Response, user_id: int, session_id: str) -> Response:
+def give_session(response: Response, user_id: int, session_id: str) -> Response:
     """Let the browser that gets this answer see the pages of a session. Raises Unauthorized if that is over."""
-    token = services().auth.page_token(user_id, session_id)
+    token = services().auth.issue_page_token(user_id, session_id)
     SESSION.give(response, token, services().auth.access_life)
     return response
 
@@ -217,7 +217,7 @@ def _finish(response: Response) -> Response:
         left = visitor.caller.expires_at - services().clock.timestamp()
         if services().auth.access_life.total_seconds() - left > RENEW_AFTER.total_seconds():
             try:
-                with_session(response, visitor.user.id, visitor.caller.session_id)
+                give_session(response, visitor.user.id, visitor.caller.session_id)
             except (Unauthorized, DatabaseError):
                 pass  # its time is over, or can't be made longer now: this page, at least, is there
     return response

@@ -8,8 +8,8 @@ import pytest
 
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import InactiveThere, SingleSignOn
-from accounts.sign_on.identities import Identities
-from accounts.sign_on.provider import Attempt, Profile, ProviderFailed
+from accounts.sign_on.identities import ProviderIdentities
+from accounts.sign_on.provider import ProviderFailed, ProviderProfile, SignOnAttempt
 from accounts.sign_on.states import OAuthStates
 from accounts.users import Users, UserState
 from db import Database
@@ -18,7 +18,7 @@ from foundation.errors import BadRequest, Conflict, Forbidden, NotFound, Unautho
 from tests.support.movable_clock import MovableClock
 from tests.support.sign_on import query_of
 
-ANN = Profile("1", "Ann")
+ANN = ProviderProfile("1", "Ann")
 
 
 class Scripted:
@@ -26,19 +26,19 @@ class Scripted:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.people: dict[str, Profile] = {}
-        self.attempts: dict[str, Attempt] = {}
+        self.people: dict[str, ProviderProfile] = {}
+        self.attempts: dict[str, SignOnAttempt] = {}
 
-    def authorize_url(self, attempt: Attempt, state: str) -> str:
+    def authorize_url(self, attempt: SignOnAttempt, state: str) -> str:
         self.attempts[state] = attempt
         return f"https://{self.title}.test/?state={state}"
 
-    def agree(self, state: str, profile: Profile = ANN) -> str:
+    def agree(self, state: str, profile: ProviderProfile = ANN) -> str:
         """The code that a browser comes back with."""
         self.people[state] = profile
         return f"code of {state}"
 
-    def profile(self, attempt: Attempt, code: str) -> Profile:
+    def profile(self, attempt: SignOnAttempt, code: str) -> ProviderProfile:
         state = code.removeprefix("code of ")
         if self.attempts.get(state) != attempt or state not in self.people:
             raise ProviderFailed(self.title)
@@ -63,7 +63,7 @@ def sessions(db: Database, clock: MovableClock) -> UserSessions:
 @pytest.fixture
 def sso(db, envelopes: Envelopes, clock, providers, users, sessions) -> SingleSignOn:
     states = OAuthStates(db, envelopes, clock)
-    return SingleSignOn(providers, "https://gateway.test", states, Identities(db, clock), users, sessions)
+    return SingleSignOn(providers, "https://gateway.test", states, ProviderIdentities(db, clock), users, sessions)
 
 
 def begun(sso: SingleSignOn, name: str = "github") -> tuple[str, str]:
@@ -72,10 +72,10 @@ def begun(sso: SingleSignOn, name: str = "github") -> tuple[str, str]:
     return one.browser, query_of(one.url)["state"]
 
 
-def code_of(sso: SingleSignOn, providers, name: str = "github", profile: Profile = ANN) -> tuple[str, str, int]:
+def code_of(sso: SingleSignOn, providers, name: str = "github", profile: ProviderProfile = ANN) -> tuple[str, str, int]:
     """A browser that has come back, our code, and the account."""
     browser, state = begun(sso, name)
-    noted = sso.returned(name, browser, state)
+    noted = sso.consume(name, browser, state)
     code, entered = sso.log_in(name, noted, providers[name].agree(state, profile), browser)
     return browser, code, entered.user_id
 
@@ -126,9 +126,9 @@ def test_a_state_is_no_code_and_a_code_no_state(sso, providers):
         sso.redeem(browser, state)
     browser, code, _ = code_of(sso, providers)
     with pytest.raises(NotFound):
-        sso.returned("session", browser, code)
+        sso.consume("session", browser, code)
     with pytest.raises(BadRequest):
-        sso.returned("github", browser, code)
+        sso.consume("github", browser, code)
 
 
 @pytest.mark.parametrize("what", ["provider", "browser", "state", "late"])
@@ -138,7 +138,7 @@ def test_a_return_that_does_not_fit_its_begin_is_refused(sso, clock, what):
     if what == "late":
         clock.advance(minutes=10)
     with pytest.raises(BadRequest):
-        sso.returned(
+        sso.consume(
             "linuxdo" if what == "provider" else "github",
             other_browser if what == "browser" else browser,
             other_state if what == "state" else state,
@@ -147,9 +147,9 @@ def test_a_return_that_does_not_fit_its_begin_is_refused(sso, clock, what):
 
 def test_a_return_works_once(sso):
     browser, state = begun(sso)
-    assert sso.returned("github", browser, state).next_path == "/here"
+    assert sso.consume("github", browser, state).next_path == "/here"
     with pytest.raises(BadRequest):
-        sso.returned("github", browser, state)
+        sso.consume("github", browser, state)
 
 
 def test_a_code_of_another_log_in_is_worth_nothing(sso, providers):
@@ -158,20 +158,20 @@ def test_a_code_of_another_log_in_is_worth_nothing(sso, providers):
     _, victims_state = begun(sso)
     stolen = providers["github"].agree(victims_state)
     with pytest.raises(ProviderFailed):
-        sso.log_in("github", sso.returned("github", browser, state), stolen, browser)
+        sso.log_in("github", sso.consume("github", browser, state), stolen, browser)
 
 
 def test_who_is_not_active_there_does_not_get_in_here(sso, providers):
     with pytest.raises(InactiveThere, match="github"):
-        code_of(sso, providers, profile=Profile("1", is_active=False))
+        code_of(sso, providers, profile=ProviderProfile("1", is_active=False))
     _, _, user_id = code_of(sso, providers)  # nor later
     with pytest.raises(InactiveThere):
-        code_of(sso, providers, profile=Profile("1", is_active=False))
+        code_of(sso, providers, profile=ProviderProfile("1", is_active=False))
     assert code_of(sso, providers)[2] == user_id
 
 
 def test_who_is_silenced_there_is_silenced_here_at_once(sso, providers, users):
-    _, _, user_id = code_of(sso, providers, profile=Profile("1", is_silenced=True))
+    _, _, user_id = code_of(sso, providers, profile=ProviderProfile("1", is_silenced=True))
     assert users.restricted == {user_id: UserState.SILENCED}
 
 
@@ -185,10 +185,10 @@ def owner(users, sessions) -> tuple[int, str]:
     return user_id, sessions.start(user_id).id
 
 
-def linked(sso, providers, owner, profile: Profile = ANN) -> int:
+def linked(sso, providers, owner, profile: ProviderProfile = ANN) -> int:
     one = sso.begin_link("github", *owner, "/profile")
     state = query_of(one.url)["state"]
-    noted = sso.returned("github", one.browser, state)
+    noted = sso.consume("github", one.browser, state)
     assert noted.next_path == "/profile"
     return sso.link("github", noted, providers["github"].agree(state, profile))
 
@@ -230,7 +230,7 @@ def test_nothing_is_linked_once_the_session_has_ended(sso, providers, sessions, 
     state = query_of(one.url)["state"]
     sessions.end(owner[1])
     sessions.reload()
-    noted = sso.returned("github", one.browser, state)
+    noted = sso.consume("github", one.browser, state)
     with pytest.raises(Unauthorized):
         sso.link("github", noted, providers["github"].agree(state))
     assert sso.identities.of(owner[0]) == []
@@ -241,4 +241,4 @@ def test_a_provider_that_is_not_configured_is_named_with_those_that_are(sso):
         with pytest.raises(NotFound, match="github, linuxdo"):
             sso.begin(name, "/")
         with pytest.raises(NotFound):
-            sso.returned(name, "b", "s")
+            sso.consume(name, "b", "s")

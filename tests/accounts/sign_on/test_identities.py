@@ -9,12 +9,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from accounts.sign_on.identities import Identities
-from accounts.sign_on.provider import Profile
+from accounts.sign_on.identities import ProviderIdentities
+from accounts.sign_on.provider import ProviderProfile
 from accounts.users import User, Users, UserState
 from db import Database
 from foundation.clock import Clock
-from foundation.crypto import KeyHasher, WrongKey
+from foundation.crypto import DerivedKeyHasher, WrongDerivedKey
 from foundation.errors import Conflict, NotFound
 from replicas import revisions
 from tables import identities as table
@@ -22,8 +22,8 @@ from tables import users as users_table
 from tests.support.gateway import new_derived_key
 from tests.support.movable_clock import MovableClock
 
-ANN = Profile("4711", "Ann", "https://avatars.people.test/ann.png", trust_level=2)
-BOB = Profile("4712", "Ann", "https://avatars.people.test/ann.png", trust_level=2)  # calls himself Ann
+ANN = ProviderProfile("4711", "Ann", "https://avatars.people.test/ann.png", trust_level=2)
+BOB = ProviderProfile("4712", "Ann", "https://avatars.people.test/ann.png", trust_level=2)  # calls himself Ann
 
 
 @pytest.fixture
@@ -32,11 +32,13 @@ def users(db: Database, clock: MovableClock) -> Users:
 
 
 @pytest.fixture
-def identities(db: Database, clock: MovableClock) -> Identities:
-    return Identities(db, clock)
+def identities(db: Database, clock: MovableClock) -> ProviderIdentities:
+    return ProviderIdentities(db, clock)
 
 
-def entered(identities: Identities, users: Users, profile: Profile = ANN, provider: str = "linuxdo") -> User:
+def entered(
+    identities: ProviderIdentities, users: Users, profile: ProviderProfile = ANN, provider: str = "linuxdo"
+) -> User:
     return users.get(identities.enter(provider, profile)[0])
 
 
@@ -87,8 +89,8 @@ def test_nobody_logs_in_to_such_an_account_with_a_name_and_a_key(db, identities,
     for name in ("linuxdo/4711", "4711", "Ann", row.username_hash):
         assert users.find(name) is None
     assert "4711" not in row.username_hash
-    with pytest.raises(WrongKey):
-        KeyHasher(1).verify(user.key_hash, new_derived_key())
+    with pytest.raises(WrongDerivedKey):
+        DerivedKeyHasher(1).verify(user.key_hash, new_derived_key())
 
 
 def test_a_new_account_of_somebody_silenced_there_is_silenced_here(db, identities, users):
@@ -143,7 +145,7 @@ def test_linking_gives_no_trust(identities, users):
 
 
 def test_of_parallel_first_log_ins_one_makes_the_account(db):
-    identities = Identities(db, Clock())
+    identities = ProviderIdentities(db, Clock())
     for number in range(5):
         profile = replace(ANN, subject=str(number))
         with ThreadPoolExecutor(8) as threads:
@@ -204,7 +206,7 @@ def test_an_account_without_a_key_keeps_its_last_log_in(identities, users):
 
 
 def test_of_parallel_unlinkings_one_leaves_the_last_log_in(db):
-    identities, users = Identities(db, Clock()), Users(db, b"k" * 32, Clock())
+    identities, users = ProviderIdentities(db, Clock()), Users(db, b"k" * 32, Clock())
     for number in range(10):
         profile = replace(ANN, subject=str(number))
         owner = entered(identities, users, profile).id

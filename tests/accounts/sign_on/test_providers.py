@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from accounts.sign_on.provider import Attempt, Profile, ProviderFailed
+from accounts.sign_on.provider import ProviderFailed, ProviderProfile, SignOnAttempt
 from accounts.sign_on.providers import (
     Client,
     OidcProvider,
@@ -38,11 +38,11 @@ def providers(identity_provider):
     return configured_providers(config, Clock())
 
 
-def attempt() -> Attempt:
-    return Attempt(CALLBACK, new_token(), new_token())
+def attempt() -> SignOnAttempt:
+    return SignOnAttempt(CALLBACK, new_token(), new_token())
 
 
-def profile_of(provider, ours: Attempt | None = None, **wishes: str) -> Profile:
+def profile_of(provider, ours: SignOnAttempt | None = None, **wishes: str) -> ProviderProfile:
     ours = ours or attempt()
     code = query_of(agree(provider.authorize_url(ours, "s" * 43), **{"as": "ann"} | wishes))["code"]
     return provider.profile(ours, code)
@@ -51,7 +51,7 @@ def profile_of(provider, ours: Attempt | None = None, **wishes: str) -> Profile:
 def test_each_says_who_somebody_is_by_an_id_of_its_own(providers):
     assert list(providers) == list(PROVIDERS)
     assert [one.title for one in providers.values()] == ["GitHub", "Linux.do", "oidc"]
-    expected = Profile("4711", "Ann", "https://avatars.people.test/ann.png")
+    expected = ProviderProfile("4711", "Ann", "https://avatars.people.test/ann.png")
     issuers = {name: profile_of(one).issuer for name, one in providers.items()}
     assert [urlsplit(issuer).path for issuer in issuers.values()] == ["/github", "/linuxdo", "/oidc"]
     expected = dataclasses.replace(expected, issuer=issuers["github"])

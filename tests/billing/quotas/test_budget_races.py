@@ -82,7 +82,7 @@ class Place:
             time.sleep(0.6)  # a refusal holds for half a second
             return passed >= PAID and set(statuses) == {402}
 
-        wait_for(is_refused, 60)
+        wait_for(is_refused)
         return passed
 
     def check(self, **more: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.caller import Caller
@@ -79,7 +79,6 @@ def test_each_user_each_key_and_each_address_has_its_own(make):
 
 
 @given(st.integers(0, 119))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_who_waits_as_told_gets_in_and_a_second_earlier_nobody_does(make, clock, seconds):
     clock.advance(seconds=seconds)
     limits = make(rate_limit_user_rpm=2)
@@ -219,7 +218,6 @@ def test_a_call_that_is_refused_runs_nowhere(make, clock):
 
 
 @given(st.lists(st.tuples(st.sampled_from("abr"), st.integers(0, 5), st.sampled_from([HOME, ELSEWHERE])), max_size=60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_what_runs_is_never_more_than_allowed_and_nothing_is_left_behind(make, steps):
     limits = make(rate_limit_user_concurrent=2, rate_limit_key_concurrent=1, rate_limit_address_concurrent=3)
     callers = [OWNER, COLLEAGUE, STRANGER, OWNERS_KEY, OWNERS_OTHER_KEY, OWNER]

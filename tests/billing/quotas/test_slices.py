@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.caller import Caller
-from billing.quotas import rows
+from billing.quotas import moves
 from billing.quotas.slices import (
     AWAY_SECONDS,
     FORGET_SECONDS,
@@ -297,7 +297,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 steps = st.tuples(st.sampled_from(Money.STEPS), st.integers(0, 9), st.integers(1, 700), st.integers(0, 9))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(steps, min_size=30, max_size=60))
 def test_whatever_happens_no_more_is_promised_than_the_limit_and_nothing_is_lost(file, chosen):
     money = Money(file)
@@ -387,7 +386,7 @@ def test_a_lease_whose_commit_was_lost_comes_back_when_its_slice_is_forgotten(wo
     process = world.process()
     use(process, 100)
     quota_id = world.row("user/1").id
-    world.db.transact(lambda tx: rows.take(tx, process.id, quota_id, clock.now(), lambda left: 700))
+    world.db.transact(lambda tx: moves.take(tx, process.id, quota_id, clock.now(), lambda left: 700))
     assert not admitted(process, 300)
     clock.advance(seconds=FORGET_SECONDS)
     process.beat()

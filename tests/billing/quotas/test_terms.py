@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.quotas.terms import BEGINNING, STEADY, QuotaTerms, dollars
+from billing.quotas.terms import BEGINNING, STEADY, QuotaTerms, check_amount, dollars
+from foundation.errors import BadRequest
 from tests.support.quota_world import at
 
 moments = st.integers(0, 2**31).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
@@ -129,3 +130,19 @@ def test_people_are_told_the_limit_with_its_period():
     assert str(terms("week", limit=5 * 10**9)) == "$5 per week"
     assert str(terms("none", limit=5 * 10**9)) == "$5"
     assert str(QuotaTerms(None, 5, "month", "reset")) == "no limit per month"
+
+
+@pytest.mark.parametrize(
+    "dollars", [-1, -1e-9, "NaN", float("nan"), 1e30, "1e999999999", "x", "", True, [], {}, 1e9 + 1]
+)
+def test_what_is_no_amount_is_refused(dollars):
+    with pytest.raises(BadRequest, match="limit_usd must be an amount"):
+        check_amount("limit_usd", dollars)
+
+
+@pytest.mark.parametrize(
+    ("dollars", "amount"),
+    [(None, None), (0, 0), (2.5, 2_500_000_000), ("0.1", 10**8), ("0.12345678949", 123_456_789), (1e9, 10**18)],
+)
+def test_amounts_are_exact_to_the_nano_dollar(dollars, amount):
+    assert check_amount("limit_usd", dollars) == amount

@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from billing.reports.request_log import UsageLog
 from billing.reports.retention import LogRetention
 from billing.reports.statistics import POOL, UsageFilter
 from tables import log_retention, usage_ledger
+from tests.support.examples import examples
 from tests.support.usage_rows import MODELS, NOON, random_rows, row, store
 
 DAY = timedelta(days=1)
@@ -79,16 +81,17 @@ def ranged(dice: random.Random, asked: UsageFilter) -> UsageFilter:
     return replace(asked, start=dice.choice([None, start]), end=dice.choice([None, end]))
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("skip_at_most", [0, 3, 500])
 @pytest.mark.parametrize("seed", range(2))
 def test_pages_are_slices_of_a_plain_sorted_list(db, log, seed, skip_at_most, monkeypatch):
     monkeypatch.setattr(request_log, "SKIP_AT_MOST", skip_at_most)  # so that few rows need all the ways there are
     rows, dice = random_rows(seed, 400, 10), random.Random(seed)
     store(db, rows)
-    for asked in [*FILTERS, *(ranged(dice, asked) for asked in FILTERS)]:
+    for asked in [*FILTERS, *(ranged(dice, asked) for asked in FILTERS[:: examples(4, 1)])]:
         expected, size = plain(rows, asked), dice.choice([1, 3, 7, 20, 100])
         pages = range(1, len(expected) // size + 3)
-        for number in [*pages[:3], *dice.sample(pages, min(len(pages), 5)), *pages[-3:]]:
+        for number in {*pages[:1], *dice.sample(pages, min(len(pages), examples(1, 9))), *pages[-2:]}:
             found = log.page(asked, number, size)
             shown = [item.request_id for item in found.items]
             assert (shown, found.total) == (expected[(number - 1) * size : number * size], len(expected)), asked
@@ -233,7 +236,7 @@ def test_no_page_and_no_walk_scans_a_table(db, log):
         for one in (asked, replace(asked, start=NOON - 20 * DAY, end=NOON - 2 * DAY)):
             last = max(1, log.count(one) // 20)
             seen = plans(db, log.page, one, 1, 20) + plans(db, log.page, one, last // 2 + 1, 20)
-            seen += plans(db, log.page, one, last, 20) + plans(db, lambda asked: list(log.walk(asked)), one)
+            seen += plans(db, log.page, one, last, 20) + plans(db, lambda asked: list(islice(log.walk(asked), 2)), one)
             assert len(seen) >= 4
             for statement, steps in seen:
                 for step in steps:

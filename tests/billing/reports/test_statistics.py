@@ -10,7 +10,8 @@ import pytest
 from billing.reports.statistics import UsageFilter, UsageStats, find_pool_key
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
-from pool.keys import KeySource, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.usage_rows import MODELS, NOON, random_rows, row, store
 
@@ -109,7 +110,7 @@ def test_nothing_is_shown_as_nothing(stats):
 def test_pool_keys_are_named_for_operators_alone(db, stats):
     store(db, [row(1, NOON, pool_key_id=1), row(2, NOON, pool_key_id=77), row(3, NOON, pool_key_id=None)])
     keys = PoolKeys(db, Envelopes([ENCRYPTION_KEY]), Clock())
-    keys.add("sk-or-v1-" + "a1b2" * 16, "env/x", KeySource.OPERATOR)
+    keys.add("sk-or-v1-" + "a1b2" * 16, "env/x", PoolKeySource.OPERATOR)
     assert "by_pool_key" not in stats.summary(UsageFilter())
     named = stats.summary(UsageFilter(), for_operator=True)["by_pool_key"]
     assert sorted(str(one["pool_key"]) for one in named) == ["None", "None", "env/x"]

@@ -12,7 +12,8 @@ from db import Database
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
 from foundation.errors import Busy, NotFound, UpstreamFailed, UpstreamTimeout
-from pool.keys import KeySource, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
 from tests.support.scripted_upstream import CLOSE, RESET, ScriptedUpstream, json_answer
 from upstream.http import UpstreamHttp
 from upstream.openrouter.generation_records import HIDDEN, MAX_ANSWER_BYTES, SHOWN, GenerationRecords, cleaned
@@ -31,7 +32,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 def shown(db: Database, envelopes: Envelopes, upstream: ScriptedUpstream) -> Callable[..., bytes]:
     """Asks for a record that the first of two keys made, of an upstream that answers the two like this."""
     keys = PoolKeys(db, envelopes, Clock())
-    ids = [keys.add(text, text[-3:], KeySource.OPERATOR) for text in TEXTS]
+    ids = [keys.add(text, text[-3:], PoolKeySource.OPERATOR) for text in TEXTS]
     records = GenerationRecords(keys.authorizations, UpstreamHttp(upstream.url, 1))
 
     def ask(*answers: Any) -> bytes:

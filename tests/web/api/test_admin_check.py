@@ -10,7 +10,7 @@ import pytest
 from billing import daily_check_rows
 from billing.daily_check_rows import Check
 from db import Database
-from pool.keys import KeySource
+from pool.life import PoolKeySource
 from tests.support.gateway import ADMIN_TOKEN, Gateway, check_headers, refusal_of
 
 TEXT = "sk-or-v1-" + "7c" * 32
@@ -29,7 +29,7 @@ def checked(administered: Gateway, database: Database) -> Gateway:
         day = FIRST + timedelta(days=number)
         figures = {"our_nano": 10**9, "activity_nano": 3 * 10**9 if number else None}
         totals = {"our_total_nano": 10**9, "usage_nano": None, "checked_at": day + timedelta(hours=25)}
-        made = Check(day=day, pool_key_id=1, name="", source=KeySource.ENVIRONMENT, **figures, **totals)
+        made = Check(day=day, pool_key_id=1, name="", source=PoolKeySource.ENVIRONMENT, **figures, **totals)
         daily_check_rows.note(database, made, lambda _tx: None)
     return administered
 

@@ -10,7 +10,8 @@ import pytest
 
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
-from pool.keys import KeySource, PoolKeys
+from pool.keys import PoolKeys
+from pool.life import PoolKeySource
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import Gateway, check_headers, refusal_of
 from tests.support.usage_rows import MODELS, row, store
@@ -21,7 +22,7 @@ from tests.web.api.test_usage import ADMIN_TOKEN, NOW, db, served  # noqa: F401 
 def rows(db) -> list[dict[str, Any]]:  # noqa: F811
     """Two users' requests over two pool keys, of which one is known by name."""
     keys = PoolKeys(db, Envelopes([ENCRYPTION_KEY]), Clock())
-    keys.add("sk-or-v1-" + "a1b2" * 16, "env/one", KeySource.OPERATOR)
+    keys.add("sk-or-v1-" + "a1b2" * 16, "env/one", PoolKeySource.OPERATOR)
     pool_key_id = next(one.id for one in keys.rows())
     made = [
         row(

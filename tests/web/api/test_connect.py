@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pool.keys import KeyState
-from tables import api_keys, metadata, openrouter_accounts, users
+from pool.life import PoolKeyState
+from tables import metadata, openrouter_accounts, pool_keys, users
 from tests.support.connecting import (  # noqa: F401 - fixtures
     ADMIN_TOKEN,
     BASE,
@@ -345,10 +345,10 @@ def test_connecting_again_replaces_the_key(house, owner):
         assert owner.post("/auth/validate-key", {"api_key": second["key"]}).status_code == 200
     assert owner.finish(owner.approved(owner.initiate())).status_code == 200
     assert owner.told()["method"] == "oauth"
-    rows = house.rows(api_keys, owner_id=owner.id)
+    rows = house.rows(pool_keys, owner_id=owner.id)
     assert [(row.state, row.api_key is None, row.api_key_hash is None) for row in rows] == [
-        *[(KeyState.DELETED, True, True)] * 3,
-        (KeyState.ACTIVE, False, False),
+        *[(PoolKeyState.DELETED, True, True)] * 3,
+        (PoolKeyState.ACTIVE, False, False),
     ]
     old = {first["hash"], second["hash"]}
     wait_for(lambda: house.carrier(owner.token) not in old)
@@ -361,10 +361,10 @@ def test_disconnecting_deletes_the_key_and_is_in_force_soon(house, owner):
     answer = owner.post("/logout")
     assert answer.status_code == 200
     assert "At OpenRouter the key lives on" in answer.json()["message"]
-    [row] = house.rows(api_keys, owner_id=owner.id)
-    assert (row.state, row.api_key, row.api_key_hash) == (KeyState.DELETED, None, None)
+    [row] = house.rows(pool_keys, owner_id=owner.id)
+    assert (row.state, row.api_key, row.api_key_hash) == (PoolKeyState.DELETED, None, None)
     assert house.rows(openrouter_accounts, user_id=owner.id) == []
-    wait_for(lambda: house.payer(owner.token) == house.account, 5)
+    wait_for(lambda: house.payer(owner.token) == house.account)
     assert owner.told() == NOTHING
     assert house.gateway.get(f"{BASE}/user-info", owner.token).status_code == 404
     assert owner.post("/logout").status_code == 200

@@ -173,7 +173,7 @@ def test_log_ins_that_were_refused_are_shown_to_whose_they_were(gateway, owner, 
         found = [item for item in items if item["action"] == "login_failed"]
         return found[0] if sum(item["details"]["count"] for item in found) == 2 else None
 
-    entry = wait_for(told, 30)
+    entry = wait_for(told)
     assert (entry["address"], entry["details"]["method"]) == ("127.0.0.1", "key")
     actions = [item["action"] for item in gateway.get("/api/auth/events", theirs["access_token"]).json()["items"]]
     assert actions == ["logged_in", "registered"]

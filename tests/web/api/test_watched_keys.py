@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tables import personal_key_days, personal_keys, users
+from tables import users, watched_key_days, watched_keys
 from tests.support.gateway import ADMIN_TOKEN, check_headers, refusal_of, user_id_of, wait_for
 
 PATH = "/api/keys"
@@ -45,7 +45,7 @@ def actions(gateway, token):
 
 def let_a_minute_pass(database, key_id):
     """As far as the row knows."""
-    row = personal_keys.update().where(personal_keys.c.id == key_id)
+    row = watched_keys.update().where(watched_keys.c.id == key_id)
     earlier = datetime.now(UTC) - timedelta(minutes=2)
     database.transact(lambda tx: tx.execute(row.values(asked_at=earlier)))
 
@@ -65,7 +65,7 @@ def test_a_key_is_added_listed_shown_and_removed_and_never_told(administered, st
     assert (removed.status_code, removed.json()) == (200, {"id": shown["id"], "message": "Removed"})
     assert administered.get(f"{PATH}/{shown['id']}", owner).status_code == 404
     with database.reading() as tx:
-        for table, column in ((personal_keys, "id"), (personal_key_days, "personal_key_id")):
+        for table, column in ((watched_keys, "id"), (watched_key_days, "personal_key_id")):
             assert tx.execute(sa.select(table).where(table.c[column] == shown["id"])).all() == []
     assert actions(administered, owner)[:2] == ["personal_key_removed", "personal_key_added"]
     told = administered.log() + page.text + administered.get("/api/auth/events", owner).text
@@ -176,7 +176,7 @@ def test_usage_is_told_by_day(administered, stand_in, owner, database):
     rows = [(1, 5), (3, 7), (9, 11)]
     for day, nano in rows:
         values = {"personal_key_id": shown["id"], "day": datetime(2026, 3, day, tzinfo=UTC).date(), "cost_nano": nano}
-        database.transact(lambda tx, values=values: tx.execute(personal_key_days.insert().values(values)))
+        database.transact(lambda tx, values=values: tx.execute(watched_key_days.insert().values(values)))
     found = administered.get(f"{path}?start_date=2026-03-01&end_date=2026-03-05", owner).json()
     assert found == {
         "start_date": "2026-03-01",
@@ -243,7 +243,7 @@ def test_the_keys_of_a_disabled_user_are_out_of_reach(administered, stand_in, ow
     shown = added(administered, owner, stand_in.new_key()["key"])
     who = f"/admin/users/{user_id_of(owner)}"
     assert administered.ask("PATCH", who, {"state": "disabled"}, ADMIN_TOKEN).status_code == 200
-    wait_for(lambda: administered.get(f"{PATH}/{shown['id']}", owner).status_code in {401, 403}, 5)
+    wait_for(lambda: administered.get(f"{PATH}/{shown['id']}", owner).status_code in {401, 403})
     with database.reading() as tx:
         assert tx.scalar(sa.select(users.c.state).where(users.c.id == user_id_of(owner))) == "disabled"
 

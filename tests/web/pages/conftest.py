@@ -34,7 +34,7 @@ class Site:
 
     def enter(self, context: BrowserContext, person: dict[str, str]) -> None:
         """Give a browser the cookie of somebody's session."""
-        began = requests.post(f"{self.url}/session", headers={"Authorization": f"Bearer {person['token']}"}, timeout=10)
+        began = requests.post(f"{self.url}/session", headers={"Authorization": f"Bearer {person['token']}"}, timeout=30)
         assert began.status_code == 204, began.text
         [cookie] = began.cookies
         context.add_cookies([{"name": cookie.name, "value": str(cookie.value), "url": self.url, "httpOnly": True}])
@@ -42,9 +42,9 @@ class Site:
     def signed_in(self, person: dict[str, str]) -> requests.Session:
         """Somebody's browser without a window: with the cookie of a session and the token of its pages."""
         http = requests.Session()
-        began = http.post(f"{self.url}/session", headers={"Authorization": f"Bearer {person['token']}"}, timeout=10)
+        began = http.post(f"{self.url}/session", headers={"Authorization": f"Bearer {person['token']}"}, timeout=30)
         assert began.status_code == 204, began.text
-        found = re.search(r'name="csrf-token" content="([^"]+)"', http.get(f"{self.url}/dashboard", timeout=10).text)
+        found = re.search(r'name="csrf-token" content="([^"]+)"', http.get(f"{self.url}/dashboard", timeout=30).text)
         assert found
         http.headers["X-CSRF-Token"] = found[1]
         return http

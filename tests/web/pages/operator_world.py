@@ -56,9 +56,9 @@ class Somebody:
 
 def somebody(site: Site, token: str) -> Somebody:
     """A session of pages of whoever has this access token."""
-    began = requests.post(f"{site.url}/session", headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    began = requests.post(f"{site.url}/session", headers={"Authorization": f"Bearer {token}"}, timeout=30)
     cookies = began.cookies.get_dict()
-    text = requests.get(f"{site.url}/dashboard", cookies=cookies, timeout=10).text
+    text = requests.get(f"{site.url}/dashboard", cookies=cookies, timeout=30).text
     found = re.search(r'name="csrf-token" content="([^"]+)"', text)
     assert found
     return Somebody(site, token, cookies, found[1])
@@ -129,7 +129,7 @@ def add_pool_key(database: Database, name: str, state: str, **values: Any) -> in
     made |= {"created_at": now, "updated_at": now, **values}
 
     def work(tx: Transaction) -> int:
-        found = inserted_id(tx.execute(tables.api_keys.insert().values(made)))
+        found = inserted_id(tx.execute(tables.pool_keys.insert().values(made)))
         revisions.bump(tx, "api_keys")
         return found
 
@@ -139,5 +139,5 @@ def add_pool_key(database: Database, name: str, state: str, **values: Any) -> in
 def rename_pool_key(database: Database, name: str) -> None:
     """Give the oldest key of the pool another name, behind the gateway's back."""
     database.transact(
-        lambda tx: tx.execute(tables.api_keys.update().where(tables.api_keys.c.id == 1).values({"name": name}))
+        lambda tx: tx.execute(tables.pool_keys.update().where(tables.pool_keys.c.id == 1).values({"name": name}))
     )

@@ -34,7 +34,7 @@ each_page = pytest.mark.parametrize("page_route", [one for one in pages() if one
 def cookies(site: Site) -> dict[str, str]:
     """Of a user's session."""
     bearer = {"Authorization": f"Bearer {site.new_person()['token']}"}
-    found: dict[str, str] = requests.post(f"{site.url}/session", headers=bearer, timeout=10).cookies.get_dict()
+    found: dict[str, str] = requests.post(f"{site.url}/session", headers=bearer, timeout=30).cookies.get_dict()
     return found
 
 
@@ -78,17 +78,17 @@ def test_operators_pages_refuse_a_user_who_sends_the_token(site, page_route, coo
 
 
 def test_what_pages_consist_of_is_kept_by_its_hash_and_asked_for_without(site, cookies):
-    text = requests.get(f"{site.url}/dashboard", cookies=cookies, timeout=10).text
+    text = requests.get(f"{site.url}/dashboard", cookies=cookies, timeout=30).text
     files = re.findall(r'(?:src|href)="(/static/[^"]+)"', text)
     assert len(files) >= 4
     for name in files:
-        answer = requests.get(site.url + name, timeout=10)
+        answer = requests.get(site.url + name, timeout=30)
         assert answer.status_code == 200
         assert "immutable" in answer.headers["Cache-Control"]
         assert answer.headers["Content-Encoding"] == "gzip"
-        again = requests.get(site.url + name.partition("?")[0], timeout=10)
+        again = requests.get(site.url + name.partition("?")[0], timeout=30)
         assert "no-cache" in again.headers["Cache-Control"]
-        kept = requests.get(site.url + name, headers={"If-None-Match": answer.headers["ETag"]}, timeout=10)
+        kept = requests.get(site.url + name, headers={"If-None-Match": answer.headers["ETag"]}, timeout=30)
         assert (kept.status_code, kept.content) == (304, b"")
     for name in ("vendor/vendor.json", "../app.py", "%2e%2e/app.py", "pages.css%00", ""):
-        assert requests.get(f"{site.url}/static/{name}", timeout=10).status_code == 404
+        assert requests.get(f"{site.url}/static/{name}", timeout=30).status_code == 404

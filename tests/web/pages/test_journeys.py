@@ -17,7 +17,7 @@ from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_s
 from tests.web.pages.operator_world import operator_settings
 from tests.web.pages.test_connect import badge, begin_in_pop_up, connect_with, connection, open_dialog
 from tests.web.pages.test_dashboard import tile
-from tests.web.pages.test_keys import add_personal_key, used_key
+from tests.web.pages.test_keys import add_watched_key, used_key
 from tests.web.pages.test_models import ids
 from tests.web.pages.test_playground import answers, say
 from tests.web.pages.test_profile import NEW_PASSWORD, fill_passwords
@@ -92,8 +92,8 @@ def test_somebody_signs_up_watches_what_keys_cost_and_tidies_up(page: Page, site
     page.get_by_label("Name of").fill("nightly report")
     page.get_by_label("Name of").press("Enter")
     expect(page.get_by_role("button", name="Revoke nightly report")).to_be_visible()
-    add_personal_key(page, "laptop", used_key(stand_in))
-    expect(page.locator("#personal-keys tbody tr")).to_have_count(1)
+    add_watched_key(page, "laptop", used_key(stand_in))
+    expect(page.locator("#watched-keys tbody tr")).to_have_count(1)
 
     token = make_token(page, "chart")
     read = site.gateway.get("/api/v1/stats", token)
@@ -178,12 +178,12 @@ def test_somebody_connects_chooses_a_model_asks_it_and_disconnects(
     popup.click("button[value=deny]")
     expect(popup.get_by_role("heading")).to_have_text("Not connected")
     popup.close()
-    expect(page.locator("#oauth-state")).to_contain_text("The window is closed", timeout=15_000)
+    expect(page.locator("#oauth-state")).to_contain_text("The window is closed")
     account = stand_in.new_account(balance=50)["id"]
     popup = begin_in_pop_up(page)
     popup.select_option("select[name=account]", account)
     popup.click("button[value=approve]")
-    expect(badge(page)).to_have_text("Connected", timeout=15_000)
+    expect(badge(page)).to_have_text("Connected")
     expect(page.get_by_text("OpenRouter’s log-in")).to_be_visible()
     assert connection(site, person)["method"] == "oauth"
 
@@ -220,7 +220,7 @@ def test_somebody_connects_chooses_a_model_asks_it_and_disconnects(
     expect(badge(page)).to_have_text("Not connected")
     assert connection(site, person)["state"] == "none"
     wait_for(lambda: not pays())
-    keys, mine = tables.api_keys, tables.api_keys.c.owner_id == user_id_of(person["token"])
+    keys, mine = tables.pool_keys, tables.pool_keys.c.owner_id == user_id_of(person["token"])
     texts = database.transact(lambda tx: tx.execute(sa.select(keys.c.api_key).where(mine)).scalars().all())
     assert set(texts) == {None}
 

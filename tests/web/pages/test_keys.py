@@ -9,9 +9,10 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from config.settings import OPENROUTER_KEY, Config
+from config.checks import OPENROUTER_KEY
+from config.settings import Config
 from db import Database, database_url
-from tables import personal_keys
+from tables import watched_keys
 from tests.support.gateway import wait_for
 from tests.web.pages.conftest import PHONE, accessibility_faults, has_no_sideways_scroll, tab_to
 
@@ -31,9 +32,9 @@ def database(site):
 
 
 def let_a_minute_pass(database):
-    """As far as the rows of all personal keys know."""
+    """As far as the rows of all watched keys know."""
     earlier = datetime.now(UTC) - timedelta(minutes=2)
-    database.transact(lambda tx: tx.execute(personal_keys.update().values(asked_at=earlier)))
+    database.transact(lambda tx: tx.execute(watched_keys.update().values(asked_at=earlier)))
 
 
 def used_key(stand_in, calls=1):
@@ -44,10 +45,10 @@ def used_key(stand_in, calls=1):
     return key
 
 
-def add_personal_key(page, name, key):
+def add_watched_key(page, name, key):
     page.get_by_role("button", name="Add a key").click()
-    page.fill("#new-personal-key [name=name]", name)
-    page.fill("#new-personal-key [name=key]", key)
+    page.fill("#new-watched-key [name=name]", name)
+    page.fill("#new-watched-key [name=key]", key)
     page.get_by_role("button", name="Add key").click()
 
 
@@ -61,9 +62,9 @@ def api_total(site, person, path):
 def test_a_key_of_ones_own_is_added_renamed_replaced_and_removed_and_never_told(page, site, person, stand_in):
     first, second = used_key(stand_in), used_key(stand_in)
     page.goto("/keys")
-    part = page.locator("#personal-keys")
+    part = page.locator("#watched-keys")
     expect(part).to_contain_text("No key yet")
-    add_personal_key(page, "laptop", first)
+    add_watched_key(page, "laptop", first)
     expect(part.locator("tbody tr")).to_have_count(1)
     expect(page.locator("dialog:modal")).to_have_count(0)
     [shown] = site.gateway.get("/api/keys", person["token"]).json()["items"]
@@ -94,14 +95,14 @@ def test_a_key_of_ones_own_is_added_renamed_replaced_and_removed_and_never_told(
 
 def test_what_openrouter_refuses_is_said_in_the_dialog_and_not_stored(page, site, person, stand_in):
     page.goto("/keys")
-    add_personal_key(page, "made up", "sk-or-v1-" + "0" * 64)
+    add_watched_key(page, "made up", "sk-or-v1-" + "0" * 64)
     expect(page.locator("dialog:modal").get_by_role("alert")).to_contain_text("OpenRouter does not accept this key")
     assert api_total(site, person, "/api/keys") == 0
     key = used_key(stand_in)
-    page.fill("#new-personal-key [name=key]", key)
+    page.fill("#new-watched-key [name=key]", key)
     page.get_by_role("button", name="Add key").click()
-    expect(page.locator("#personal-keys tbody tr")).to_have_count(1)
-    add_personal_key(page, "twice", key)
+    expect(page.locator("#watched-keys tbody tr")).to_have_count(1)
+    add_watched_key(page, "twice", key)
     expect(page.locator("dialog:modal").get_by_role("alert")).to_contain_text("already")
     assert api_total(site, person, "/api/keys") == 1
 
@@ -109,8 +110,8 @@ def test_what_openrouter_refuses_is_said_in_the_dialog_and_not_stored(page, site
 def test_a_key_is_synchronised_once_a_minute(page, site, person, stand_in, database):
     made = stand_in.new_key(limit=5)
     page.goto("/keys")
-    add_personal_key(page, "laptop", made["key"])
-    row = page.locator("#personal-keys tbody tr")
+    add_watched_key(page, "laptop", made["key"])
+    row = page.locator("#watched-keys tbody tr")
     expect(row).to_contain_text("$0.00")
     assert stand_in.chat(made["key"]).status_code == 200
     sync = page.get_by_role("button", name="Sync now: laptop")
@@ -184,10 +185,10 @@ def test_the_browser_takes_the_form_of_a_key_that_the_service_takes(page, person
     is_right = bool(OPENROUTER_KEY.fullmatch(text))
     page.goto("/keys")
     page.get_by_role("button", name="Add a key").click()
-    field = page.locator("#new-personal-key [name=key]")
+    field = page.locator("#new-watched-key [name=key]")
     field.evaluate("field => field.removeAttribute('maxlength')")
     field.press_sequentially("sk")
-    hint = page.locator("#new-personal-key-format")
+    hint = page.locator("#new-watched-key-format")
     expect(hint).to_have_text("A key begins with sk-or-, and at least 16 letters, digits, - or _ follow")
     field.fill(text)
     assert field.evaluate("field => field.validity.valid") is is_right
@@ -270,19 +271,19 @@ def test_nobody_elses_keys_are_shown_or_changed(site, stand_in):
         ("DELETE", f"/keys/client/{client_key}", 404),
     ]
     others = site.signed_in(teammate)
-    assert "secret plan" not in others.get(f"{site.url}/keys", timeout=10).text
+    assert "secret plan" not in others.get(f"{site.url}/keys", timeout=30).text
     for method, path, status in changes:
-        answer = others.request(method, site.url + path, data={"name": "mine"}, timeout=10)
+        answer = others.request(method, site.url + path, data={"name": "mine"}, timeout=30)
         assert answer.status_code == status, path
         assert "secret plan" not in answer.text
         stranger = requests.request(method, site.url + path, timeout=10, allow_redirects=False)
         assert (stranger.status_code, stranger.headers["Location"]) == (303, "/login?next=/dashboard")
-        forged = requests.request(method, site.url + path, cookies=others.cookies, timeout=10)
+        forged = requests.request(method, site.url + path, cookies=others.cookies, timeout=30)
         assert forged.status_code == 403
     owns = site.signed_in(owner)
-    assert owns.get(f"{site.url}/keys", timeout=10).text.count('value="secret plan"') >= 2
+    assert owns.get(f"{site.url}/keys", timeout=30).text.count('value="secret plan"') >= 2
     for method, path, _ in changes:
-        answer = owns.request(method, site.url + path, data={"name": "mine"}, timeout=10)
+        answer = owns.request(method, site.url + path, data={"name": "mine"}, timeout=30)
         assert answer.status_code in ({404} if path.endswith("sync") else {200}), path
 
 
@@ -290,7 +291,7 @@ def test_nobody_elses_keys_are_shown_or_changed(site, stand_in):
 @pytest.mark.parametrize("number", [0, 2**63 - 1, 2**63, 10**30])
 def test_a_number_that_no_key_has_is_not_found(site, path, number):
     http = site.signed_in(site.new_person())
-    assert http.delete(site.url + path.format(number), timeout=10).status_code == 404
+    assert http.delete(site.url + path.format(number), timeout=30).status_code == 404
 
 
 # ── how it looks

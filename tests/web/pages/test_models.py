@@ -111,7 +111,7 @@ def test_from_a_model_one_goes_to_the_playground(page, person):
 def test_what_is_not_understood_is_refused(site, page, person, query):
     [cookie] = page.context.cookies()
     cookies = {cookie["name"]: cookie["value"]}
-    assert requests.get(f"{site.url}/models?{query}", cookies=cookies, timeout=10).status_code == 400
+    assert requests.get(f"{site.url}/models?{query}", cookies=cookies, timeout=30).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_nobody_gets_in_without_a_session_and_nothing_changes_without_its_token(
     if method != "GET":
         [cookie] = page.context.cookies()
         cookies = {cookie["name"]: cookie["value"]}
-        assert requests.request(method, site.url + path, cookies=cookies, timeout=10).status_code == 403
+        assert requests.request(method, site.url + path, cookies=cookies, timeout=30).status_code == 403
     assert chosen(site, person) == NOTHING
 
 

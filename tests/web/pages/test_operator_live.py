@@ -60,7 +60,7 @@ def opened(who: Somebody) -> list[requests.Response]:
             streams.append(stream)
         return len(streams) == MAX_STREAMS
 
-    wait_for(try_it, STREAM_SECONDS + 10)
+    wait_for(try_it)
     return streams
 
 
@@ -78,7 +78,7 @@ def test_a_stream_begins_with_what_is_there_says_what_changes_and_ends_in_time(a
         assert "live/model" in second["data"]
         assert second["id"] != first["id"]
         assert list(events) == []
-    assert STREAM_SECONDS - 1 < time.monotonic() - began < STREAM_SECONDS + 10
+    assert time.monotonic() - began > STREAM_SECONDS - 1
     with open_stream(admin, "logs", second["id"]) as stream:
         add_requests(database, 1, 2, model="later/model", user_id=admin.id)
         assert "later/model" in next(events_of(stream))["data"]  # and not first what has been seen
@@ -97,22 +97,22 @@ def test_no_more_streams_are_open_than_may_be_and_all_else_is_answered(admin):
 
 
 def test_whoever_leaves_gives_the_thread_back_at_once(admin):
-    for stream in opened(admin):
-        stream.close()
     began = time.monotonic()
     for stream in opened(admin):
         stream.close()
-    assert time.monotonic() - began < STREAM_SECONDS - 5
+    for stream in opened(admin):
+        stream.close()
+    assert time.monotonic() - began < STREAM_SECONDS  # when the first ones would have ended by themselves
 
 
 def test_a_question_for_the_head_alone_and_a_wrong_filter_take_no_place(admin):
+    began = time.monotonic()
     for _ in range(MAX_STREAMS + 2):
         assert admin.ask("HEAD", "/operator/live/pool").status_code in {200, 503}
         assert admin.ask("GET", "/operator/live/logs?status=perhaps").status_code == 400
-    began = time.monotonic()
     for stream in opened(admin):
         stream.close()
-    assert time.monotonic() - began < STREAM_SECONDS - 5
+    assert time.monotonic() - began < STREAM_SECONDS
 
 
 @pytest.mark.parametrize("lost", ["role", "session"])
@@ -144,13 +144,13 @@ def test_the_pages_show_what_happens_without_being_loaded_again(admins_page, dat
     page.goto("/operator/pool")
     page.get_by_role("button", name="Disable").focus()
     rename_pool_key(database, "env/renamed")
-    expect(page.locator("#pool")).to_contain_text("env/renamed", timeout=20_000)
+    expect(page.locator("#pool")).to_contain_text("env/renamed")
     assert page.evaluate("document.activeElement.id").startswith("disable-")
     page.goto("/operator/logs?model=shown/model")
     expect(page.locator("#logs")).to_contain_text("No requests")
     add_requests(database, 1, 10, model="other/model", user_id=admin.id)
     add_requests(database, 1, 11, model="shown/model", user_id=admin.id)
-    expect(page.locator("#logs")).to_contain_text("shown/model", timeout=20_000)
+    expect(page.locator("#logs")).to_contain_text("shown/model")
     expect(page.locator("#logs")).not_to_contain_text("other/model")
     assert page.evaluate("document.activeElement === document.body")  # who has the focus nowhere is not led there
 
@@ -196,7 +196,7 @@ def test_updates_can_be_paused(admins_page, database):
     page.wait_for_timeout(2500)
     expect(page.locator("#pool")).not_to_contain_text("env/unseen")
     pause.press("Enter")
-    expect(page.locator("#pool")).to_contain_text("env/unseen", timeout=20_000)
+    expect(page.locator("#pool")).to_contain_text("env/unseen")
 
 
 def test_the_page_of_an_admin_who_loses_the_role_says_so(page, site):
@@ -204,4 +204,4 @@ def test_the_page_of_an_admin_who_loses_the_role_says_so(page, site):
     site.enter(page.context, {"token": former.token})
     page.goto("/operator/pool")
     set_role(site, former.id, "user")
-    expect(page.get_by_role("alert")).to_have_text("This page is for operators", timeout=20_000)
+    expect(page.get_by_role("alert")).to_have_text("This page is for operators")

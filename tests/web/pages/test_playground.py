@@ -197,11 +197,11 @@ def test_nobody_gets_a_token_without_a_session_or_the_token_of_its_pages(page, s
     assert requests.post(path, headers=bearer, timeout=10, allow_redirects=False).status_code == 303
     [cookie] = page.context.cookies()
     cookies = {cookie["name"]: cookie["value"]}
-    assert requests.post(path, cookies=cookies, timeout=10).status_code == 403
-    assert requests.get(path, cookies=cookies, timeout=10).status_code == 405
+    assert requests.post(path, cookies=cookies, timeout=30).status_code == 403
+    assert requests.get(path, cookies=cookies, timeout=30).status_code == 405
     calling = {"model": "openai/gpt-4o-mini", "messages": []}
     assert (
-        requests.post(f"{site.url}/v1/chat/completions", json=calling, cookies=cookies, timeout=10).status_code == 401
+        requests.post(f"{site.url}/v1/chat/completions", json=calling, cookies=cookies, timeout=30).status_code == 401
     )
 
 

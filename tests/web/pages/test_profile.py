@@ -192,9 +192,9 @@ def test_nobody_elses_account_is_shown_or_changed(site):
     owner, teammate = site.new_person(), site.new_person()
     [session] = site.gateway.get("/api/auth/sessions", owner["token"]).json()["items"]
     http = site.signed_in(teammate)
-    assert http.delete(f"{site.url}/profile/sessions/{session['id']}", timeout=10).status_code == 404
-    assert http.post(f"{site.url}/profile/sessions/end-others", timeout=10).status_code == 200
-    assert session["id"] not in http.get(f"{site.url}/profile", timeout=10).text
+    assert http.delete(f"{site.url}/profile/sessions/{session['id']}", timeout=30).status_code == 404
+    assert http.post(f"{site.url}/profile/sessions/end-others", timeout=30).status_code == 200
+    assert session["id"] not in http.get(f"{site.url}/profile", timeout=30).text
     assert works(site, owner)
     for method, path in [
         ("PUT", "/profile"),
@@ -207,7 +207,7 @@ def test_nobody_elses_account_is_shown_or_changed(site):
     ]:
         stranger = requests.request(method, site.url + path, timeout=10, allow_redirects=False)
         assert (stranger.status_code, stranger.headers["Location"]) == (303, "/login?next=/dashboard")
-        assert requests.request(method, site.url + path, cookies=http.cookies, timeout=10).status_code == 403
+        assert requests.request(method, site.url + path, cookies=http.cookies, timeout=30).status_code == 403
     assert works(site, owner)
     for path in ("/profile", "/profile/events"):
         stranger = requests.get(site.url + path, timeout=10, allow_redirects=False)
@@ -323,9 +323,9 @@ def test_whoever_tries_many_keys_on_the_page_is_refused(site, start, stand_in):
     person = limited.new_person()
     http = limited.signed_in(person)
     form = {"derived_key": new_derived_key(), "new_derived_key": new_derived_key()}
-    statuses = [http.post(f"{gateway.url}/profile/password", form, timeout=10).status_code for _ in range(3)]
+    statuses = [http.post(f"{gateway.url}/profile/password", form, timeout=30).status_code for _ in range(3)]
     assert statuses == [401, 401, 429]
-    assert http.post(f"{gateway.url}/profile/password", {"derived_key": "x"}, timeout=10).status_code == 400
+    assert http.post(f"{gateway.url}/profile/password", {"derived_key": "x"}, timeout=30).status_code == 400
 
 
 # ── how it looks

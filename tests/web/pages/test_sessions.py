@@ -147,11 +147,11 @@ def test_a_log_in_ends_up_on_this_host(page, site, person, path):
 
 def test_pages_take_no_token_and_the_api_takes_no_cookie(page, site, person):
     bearer = {"Authorization": f"Bearer {person['token']}"}
-    assert requests.get(f"{site.url}/dashboard", headers=bearer, allow_redirects=False, timeout=10).status_code == 303
+    assert requests.get(f"{site.url}/dashboard", headers=bearer, allow_redirects=False, timeout=30).status_code == 303
     [cookie] = page.context.cookies()
     cookies = {cookie["name"]: cookie["value"]}
-    assert requests.get(f"{site.url}/dashboard", cookies=cookies, allow_redirects=False, timeout=10).status_code == 200
-    assert requests.get(f"{site.url}/api/auth/me", cookies=cookies, timeout=10).status_code == 401
+    assert requests.get(f"{site.url}/dashboard", cookies=cookies, allow_redirects=False, timeout=30).status_code == 200
+    assert requests.get(f"{site.url}/api/auth/me", cookies=cookies, timeout=30).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_change_takes_the_token_of_this_sessions_pages_and_comes_from_them(pag
     tokens = {"right": token_of(site, cookies), "another person's": other_persons_token(site)}
     headers = {name: tokens.get(value, value) for name, value in headers.items()}
     form = {"name": "mine"}
-    asked = requests.post(f"{site.url}/keys/client", form, headers=headers, cookies=cookies, timeout=10)
+    asked = requests.post(f"{site.url}/keys/client", form, headers=headers, cookies=cookies, timeout=30)
     assert asked.status_code == status
     shown = site.gateway.get("/api/api-keys", person["token"]).json()
     assert shown["total"] == (status == 200)
@@ -231,7 +231,7 @@ def test_each_log_in_begins_a_session_of_its_own_and_ends_what_the_browser_came_
 )
 def test_no_page_of_another_site_begins_a_session(site, headers):
     """Not even with an access token of its own: who works in an attacker's account tells it all they enter."""
-    asked = requests.post(f"{site.url}/session", headers=bearer_of(site.new_person()) | headers, timeout=10)
+    asked = requests.post(f"{site.url}/session", headers=bearer_of(site.new_person()) | headers, timeout=30)
     assert (asked.status_code, "Set-Cookie" in asked.headers) == (403, False)
 
 
@@ -271,19 +271,19 @@ def bearer_of(person: dict[str, str]) -> dict[str, str]:
 
 def began(site: Site, person: dict[str, str], cookies: dict[str, str] | None = None) -> str:
     """The cookie of somebody's pages, in a browser that had these before."""
-    answer = requests.post(f"{site.url}/session", headers=bearer_of(person), cookies=cookies, timeout=10)
+    answer = requests.post(f"{site.url}/session", headers=bearer_of(person), cookies=cookies, timeout=30)
     assert answer.status_code == 204, answer.text
     return str(answer.cookies["session"])
 
 
 def is_let_in(site: Site, cookie: str) -> bool:
     """True if this cookie opens pages."""
-    asked = requests.get(f"{site.url}/dashboard", cookies={"session": cookie}, allow_redirects=False, timeout=10)
+    asked = requests.get(f"{site.url}/dashboard", cookies={"session": cookie}, allow_redirects=False, timeout=30)
     return asked.status_code == 200
 
 
 def token_of(site: Site, cookies: dict[str, str]) -> str:
-    text = requests.get(f"{site.url}/dashboard", cookies=cookies, timeout=10).text
+    text = requests.get(f"{site.url}/dashboard", cookies=cookies, timeout=30).text
     found = re.search(r'name="csrf-token" content="([^"]+)"', text)
     assert found
     return found[1]

@@ -1,15 +1,18 @@
 """How heavy pages are and how soon they show: bounds of the product, measured in the browser on this machine.
 
-`-s` prints the figures. Of all pages but the playground.
+`-s` prints the figures. Of all pages but the playground. Soon is: before any script has come; the milliseconds, which
+are this machine's too, are for `make torture`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from tests.support.examples import MANY
 from tests.support.gateway import wait_for
 from tests.web.pages.operator_world import operator_settings
 
@@ -41,6 +44,11 @@ FIGURES = """() => new Promise((resolve) => {
   }, 500);
 })"""
 
+SHOWN = """() => new Promise((resolve) => {
+  new PerformanceObserver((list) => { if (list.getEntriesByName('first-contentful-paint').length) resolve(); })
+    .observe({ type: 'paint', buffered: true });
+})"""
+
 
 @pytest.fixture(scope="module")
 def site_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -56,7 +64,12 @@ def operator(page, site, admin):
 
 def is_soon_light_and_still(page, path):
     """Nothing, unless a first visit breaks one of the bounds."""
-    measured = []
+    page.route(re.compile(r"\.js(\?|$)"), lambda route: None)
+    page.goto(path, wait_until="commit")
+    page.evaluate(SHOWN)  # though no script has come
+    page.unroute_all()  # which lets them come
+    page.wait_for_load_state("load")
+    measured = [page.evaluate(FIGURES)]
 
     def is_quick() -> bool:
         """The best of some visits counts: what this machine does beside is not the page's."""
@@ -64,23 +77,27 @@ def is_soon_light_and_still(page, path):
         measured.append(page.evaluate(FIGURES))
         return min(one["paint"] for one in measured) < FIRST_PAINT_MS
 
-    wait_for(is_quick, 60)
+    if MANY:
+        wait_for(is_quick)
     print(path, json.dumps(measured))
     assert measured[0]["bytes"] < WEIGHT_BYTES
     assert max(one["shift"] for one in measured) == 0
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("path", NOBODYS)
 def test_a_strangers_first_visit_shows_soon_weighs_little_and_does_not_jump(page, path):
     is_soon_light_and_still(page, path)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("path", USERS)
 def test_a_users_first_visit_shows_soon_weighs_little_and_does_not_jump(page, site, person, path):
     wait_for(lambda: site.gateway.chat(person["token"]).status_code == 200)
     is_soon_light_and_still(page, path)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("path", OPERATORS)
 def test_an_operators_first_visit_shows_soon_weighs_little_and_does_not_jump(page, operator, path):
     is_soon_light_and_still(page, path)

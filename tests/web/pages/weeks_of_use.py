@@ -49,7 +49,7 @@ def lived_in(site: Site, database: Database, stand_in: Any) -> dict[str, str]:
     for name in ("laptop", "home server"):
         made = {"name": name, "key": stand_in.new_key(limit=25)["key"]}
         assert site.gateway.post("/api/keys", made, token).status_code == 201
-    _spread_personal_keys(dice, database, user_id_of(token))
+    _spread_watched_keys(dice, database, user_id_of(token))
     _use_keys(database)
     for somebody, limit in zip([person, *others], (25, 20, 20, 10, 10), strict=True):
         path = f"/admin/quotas/user/{user_id_of(somebody['token'])}"
@@ -103,7 +103,7 @@ def _add_upstream(site: Site) -> None:
 def _fill_pool(database: Database) -> None:
     """Keys with more or less left, of which one is being replaced."""
     at = datetime.now(UTC)
-    rows = tables.api_keys
+    rows = tables.pool_keys
     first = {"name": "gateway/k-01", "limit_nano": 50 * 10**9, "remaining_nano": 31_420_000_000, "use_count": 18_204}
     first |= {"last_used": at - timedelta(seconds=9), "source": "minted"}
     database.transact(lambda tx: tx.execute(rows.update().where(rows.c.id == 1).values(first)))
@@ -130,9 +130,9 @@ def _use_keys(database: Database) -> None:
             database.transact(lambda tx, used=used: tx.execute(used))  # type: ignore[misc]
 
 
-def _spread_personal_keys(dice: random.Random, database: Database, user_id: int) -> None:
+def _spread_watched_keys(dice: random.Random, database: Database, user_id: int) -> None:
     """What somebody's own keys cost elsewhere, day by day."""
-    keys, days = tables.personal_keys, tables.personal_key_days
+    keys, days = tables.watched_keys, tables.watched_key_days
     today = datetime.now(UTC).date()
 
     def work(tx: Any) -> None:

@@ -1,0 +1,113 @@
+"""What settings must be like beside others: each returns the value, or raises ValueError with what is accepted.
+
+`info.data` has the settings that stand before this one and are themselves in order.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr, ValidationInfo
+
+from config import checks
+
+
+def _in_production(info: ValidationInfo) -> bool:
+    return bool(info.data.get("app_env") == "production")
+
+
+def required_in_production(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    """A secret that development generates."""
+    if not value.get_secret_value() and _in_production(info):
+        how = "openssl rand -base64 48" if info.field_name == "secret_key" else "openssl rand -base64 32 | tr +/ -_"
+        raise ValueError(f"is missing; production generates no secrets. Make one with `{how}` and keep a copy")
+    return value
+
+
+def off_in_production(value: bool, info: ValidationInfo) -> bool:
+    """A switch for development."""
+    if value and _in_production(info):
+        raise ValueError("must not be on in production")
+    return value
+
+
+def database_password(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """DB_PASSWORD beside DB_HOST."""
+    needed = _in_production(info) and info.data.get("db_host")
+    if needed and checks.is_weak_password(value.get_secret_value() if value else ""):
+        raise ValueError("is missing or weak; use at least 8 characters that nobody would guess")
+    return value
+
+
+def database_url(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """DATABASE_URL beside DB_HOST and DB_PASSWORD."""
+    if not value:
+        if info.data.get("db_password") and not info.data.get("db_host"):
+            raise ValueError("is missing and DB_HOST too, though DB_PASSWORD is set: the data would go to SQLite")
+        return value
+    if info.data.get("db_host"):
+        raise ValueError("is set and DB_HOST too; give one of them")
+    parts = checks.database_url(value)
+    by_network = parts.scheme != "sqlite" and "unix_socket=" not in parts.query
+    if by_network and _in_production(info) and checks.is_weak_password(unquote(parts.password or "")):
+        raise ValueError("has no password or a weak one; use at least 8 characters that nobody would guess")
+    return value
+
+
+def url(value: str, info: ValidationInfo) -> str:
+    """An address without `/` at the end; that of OpenRouter's API by https."""
+    value = checks.url(value)
+    if info.field_name == "openrouter_api_url" and not checks.is_safe_to_call(value):
+        raise ValueError("must use https: keys and prompts would cross the network in clear")
+    return value.rstrip("/")
+
+
+def sign_on_url(value: str, info: ValidationInfo) -> str:
+    """An address of log-ins, or nothing; without `/` at the end, but for an issuer, which is compared as it is."""
+    if not value:
+        return value
+    value = checks.own_address(value) if info.field_name == "public_url" else checks.url(value)
+    if _in_production(info) and urlsplit(value).scheme != "https":
+        raise ValueError("must use https in production: log-ins would cross the network in clear")
+    return value if info.field_name == "oidc_issuer" else value.rstrip("/")
+
+
+def has_callback(value: str, info: ValidationInfo) -> str:
+    """A client's id beside PUBLIC_URL, and OIDC_ISSUER."""
+    if value and info.data.get("public_url") == "":
+        raise ValueError("needs PUBLIC_URL too: callbacks are made from it")
+    if value and info.field_name == "oidc_client_id" and info.data.get("oidc_issuer") == "":
+        raise ValueError("needs OIDC_ISSUER too")
+    return value
+
+
+def goes_with_id(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """A client's secret beside its id."""
+    name = str(info.field_name).replace("secret", "id")
+    has_secret = bool(value and value.get_secret_value())
+    if name in info.data and has_secret != bool(info.data[name]):
+        raise ValueError(f"goes with {name.upper()}: set both, or neither")
+    return value
+
+
+def below_the_quota(value: float | None, info: ValidationInfo) -> float | None:
+    """QUOTA_SOFT_USD beside QUOTA_USD."""
+    limit = info.data.get("quota_usd")
+    if value is not None and limit is not None and value > limit:
+        raise ValueError("must not be above QUOTA_USD: no call would ever get that far")
+    return value
+
+
+def steady_recovery(value: str, info: ValidationInfo) -> str:
+    """QUOTA_RECOVERY beside QUOTA_USD and QUOTA_PERIOD."""
+    if value == "steady" and (info.data.get("quota_usd") is None or info.data.get("quota_period") == "none"):
+        raise ValueError("can be steady only with QUOTA_USD and a QUOTA_PERIOD other than none")
+    return value
+
+
+def renewed_before_expiry(value: float, info: ValidationInfo) -> float:
+    """KEY_ROTATION_INTERVAL_HOURS beside KEY_LIFETIME_HOURS."""
+    lifetime = info.data.get("key_lifetime_hours")
+    if lifetime is not None and value + 1 > lifetime:
+        raise ValueError("must be at least one hour shorter than KEY_LIFETIME_HOURS: keys would expire in use")
+    return value

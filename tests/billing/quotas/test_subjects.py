@@ -1,0 +1,32 @@
+"""Whose a quota is: users that there are, and client keys; nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from accounts.users import Users
+from billing.quotas.subjects import check_subject, known_subject, user_of
+from db import Database
+from foundation.errors import BadRequest, NotFound
+from tests.support.movable_clock import MovableClock
+
+
+@pytest.mark.parametrize(
+    "subject", ["", "user", "user/", "user/0", "user/01", "user/-1", "group/1", "user/1 ", "USER/1", "user/1\n"]
+)
+def test_what_is_no_subject_is_refused(subject):
+    with pytest.raises(BadRequest, match="user/<id>"):
+        check_subject(subject)
+
+
+def test_a_subject_of_a_user_names_that_user_and_one_of_a_key_nobody():
+    assert (user_of("user/17"), user_of("key/17")) == (17, None)
+
+
+def test_a_user_that_there_is_not_is_refused_and_a_key_is_taken_at_its_word(db: Database, clock: MovableClock):
+    users = Users(db, b"k" * 32, clock)
+    user_id = users.create("ann", "hash")
+    assert known_subject(users, f"user/{user_id}") == f"user/{user_id}"
+    assert known_subject(users, "key/1") == "key/1"
+    with pytest.raises(NotFound, match=f"no user {user_id + 1}$"):
+        known_subject(users, f"user/{user_id + 1}")
