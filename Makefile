@@ -5,14 +5,16 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 # One more than two cores, because tests wait for time-outs and servers a third of the time. A file's tests stay
-# together (loadfile below): what they share is started once.
+# together (loadfile below): what they share is started once. Files begin in the order of tests/conftest.py.
 WORKERS ?= 3
+# Tests start hundreds of processes: what a machine's settings forbid to keep would be compiled in each.
+unexport PYTHONDONTWRITEBYTECODE
 NODE_CLIENTS := tests/sdks/node
 LANGCHAIN := tests/sdks/langchain
 TYPESCRIPT_CLIENT := clients/typescript
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test retest torture check lint fmt db lock screenshots bench bench-ledger bench-pages bench-logins
+.PHONY: help run test torture check lint fmt db lock screenshots bench bench-ledger bench-pages bench-logins
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,14 +48,11 @@ run: $(VENV)/runtime ## Start everything: database, server, background service (
 
 test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB
 	@tests/install-servers
-	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-retest: $(VENV)/dev ## Run what failed in the last `make test` again, alone
-	@$(PYTHON) -m pytest --last-failed --last-failed-no-failures none --maxfail 1
-
-torture: $(VENV)/dev ## Kill the key rotation at every point, and databases for long (takes up to half an hour)
+torture: $(VENV)/dev ## Try many examples, kill the key rotation at every point, and databases for long (takes hours)
 	@tests/install-servers
-	@$(PYTHON) -m pytest -m torture
+	@EXAMPLES=many $(PYTHON) -m pytest -m "torture or hypothesis"
 	@$(PYTHON) -m tests.rotation_torture
 
 lint: $(VENV)/dev ## Check format, lint, types, and what imports what

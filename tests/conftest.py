@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from flask import Flask
 
-from app import create_app
+from commands import groups
 from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes
 from services import Services, build
 from tests.sandbox.conftest import Running, stand_in, start_stand_in  # noqa: F401 - fixtures for every folder
+from tests.support import examples  # noqa: F401 - says how many examples Hypothesis tries
 from tests.support.browser import browser  # noqa: F401 - a fixture for every folder
 from tests.support.data_plane import make_proxy, upstream  # noqa: F401 - fixtures of several files
 from tests.support.gateway import Gateway, on_terminal, start_gateway
@@ -37,6 +40,45 @@ PRIVATE = re.compile(
     r"sk-or-v1-[0-9a-f]{8}|sk-auto-[\w-]{10}|or_api_[\w-]{10}|eyJ[\w-]{10,}\.|\$argon2|gAAAA[\w-]{20}|@example\.com|Hello"
 )
 
+# The files whose tests take longest together, longest first.
+LONG = (
+    "pool/test_rotation_torture.py",
+    "test_app.py",
+    "web/api/test_upstreams.py",
+    "web/test_api_conformance.py",
+    "billing/reports/test_request_log.py",
+    "sandbox/test_launch.py",
+    "billing/test_money_faults.py",
+    "web/test_mass_assignment.py",
+    "gateway/test_format_contract.py",
+    "web/pages/test_operator_live.py",
+    "billing/quotas/test_rate_limits_over_http.py",
+    "test_start_up.py",
+    "pool/test_rotation_plan.py",
+    "test_damage.py",
+    "bench/test_pages.py",
+    "web/pages/test_sessions.py",
+    "serving/test_shutdown.py",
+    "commands/test_client_keys.py",
+    "accounts/test_client_keys_over_http.py",
+    "billing/test_ledger.py",
+    "web/api/test_connect.py",
+    "web/pages/test_operator.py",
+    "test_services.py",
+    "web/api/test_auth.py",
+    "web/pages/test_profile.py",
+    "vault/test_reencrypt.py",
+    "gateway/test_stream_contract.py",
+    "billing/quotas/test_budget_races.py",
+    "test_database_outage.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: the last of a run would otherwise keep one core busy and the other idle."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
 
 @pytest.fixture
 def clock() -> MovableClock:
@@ -49,12 +91,15 @@ def envelopes() -> Envelopes:
 
 
 @pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
-    """One database server for each test process."""
-    server = DatabaseServer(tmp_path_factory.mktemp("mariadb"))
-    yield server
-    if server.process.poll() is None:
-        server.stop()
+def mariadb() -> Iterator[DatabaseServer]:
+    """One database server for each test process, in memory if there is room."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30
+    with tempfile.TemporaryDirectory(prefix="mariadb-", dir=memory if has_room else None) as folder:
+        server = DatabaseServer(Path(folder))
+        yield server
+        if server.process.poll() is None:
+            server.stop()
 
 
 @pytest.fixture
@@ -81,12 +126,12 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
     server: DatabaseServer = request.getfixturevalue("mariadb")
-    return server.new_database()
+    return server.empty_database()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mariadb"])
 def modules_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """As empty_database_url, for gateways that a module's tests share."""
+    """The DATABASE_URL of a database once of each kind, for gateways that a module's tests share."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('module')}/x.db"
     server: DatabaseServer = request.getfixturevalue("mariadb")
@@ -104,25 +149,36 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def db(request: pytest.FixtureRequest, empty_database_url: str, migrated_file: Path) -> Iterator[Database]:
-    """A migrated database, once of each kind: a copy, because migrations take longer than most tests."""
+def migrated_database_url(request: pytest.FixtureRequest, empty_database_url: str, migrated_file: Path) -> str:
+    """The empty database, filled as migrations would, which take longer than most tests."""
     if empty_database_url.startswith("sqlite"):
         shutil.copy(migrated_file, empty_database_url.removeprefix("sqlite:///"))
     else:
         request.getfixturevalue("mariadb").fill(empty_database_url)
-    database = Database(database_url(Config(database_url=empty_database_url)))
+    return empty_database_url
+
+
+@pytest.fixture
+def db(migrated_database_url: str) -> Iterator[Database]:
+    """A migrated database, once of each kind."""
+    database = Database(database_url(Config(database_url=migrated_database_url)))
     yield database
     database.close()
 
 
 @contextmanager
-def started_gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
-    """A function that starts gateways, which end when this does."""
+def started_gateways(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Callable[..., Gateway]]:
+    """A function that starts gateways, which end when this does. What has no database yet gets a migrated one."""
     started: list[Gateway] = []
 
     def begin(**settings: Any) -> Gateway:
         folder = tmp_path_factory.mktemp("gateway")
-        settings = {"DATA_DIR": folder / "data", **settings}
+        # Not a thousand threads, which take as long to make as a page.
+        settings = {"DATA_DIR": folder / "data", "SERVER_THREADS": 64, **settings}
+        database = settings.get("DATABASE_URL", f"sqlite:///{settings['DATA_DIR']}/openrouter_proxy.db")
+        if database.startswith("sqlite") and not (file := Path(database.removeprefix("sqlite:///"))).exists():
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copy(migrated_file, file)
         started.append(start_gateway(folder / "log", **settings))
         return started[-1]
 
@@ -137,16 +193,16 @@ def started_gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+def start(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Callable[..., Gateway]]:
     """Start gateways that end with the module's tests: start(OPENROUTER_API_URL=..., SERVER="gunicorn")."""
-    with started_gateways(tmp_path_factory) as begin:
+    with started_gateways(tmp_path_factory, migrated_file) as begin:
         yield begin
 
 
 @pytest.fixture(scope="session")
-def start_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+def start_for_all(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Callable[..., Gateway]]:
     """Start gateways that all tests share."""
-    with started_gateways(tmp_path_factory) as begin:
+    with started_gateways(tmp_path_factory, migrated_file) as begin:
         yield begin
 
 
@@ -190,9 +246,9 @@ def token(gateway: Gateway) -> str:
 
 
 @pytest.fixture
-def services(empty_database_url: str) -> Iterator[Services]:
+def services(migrated_database_url: str) -> Iterator[Services]:
     """All services of a process that serves nobody, once on each kind of database."""
-    found = build(Config(database_url=empty_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
+    found = build(Config(database_url=migrated_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
     yield found
     found.db.close()
 
@@ -200,14 +256,17 @@ def services(empty_database_url: str) -> Iterator[Services]:
 @pytest.fixture
 def command(services: Services) -> Callable[..., Result]:
     """Run a command within this process: what it prints goes to a pipe, so to speak."""
-    runner = create_app(services).test_cli_runner()
+    app = Flask("app")  # without the routes, which take as long to make as most commands to run
+    app.extensions["services"] = services
+    groups.register(app)
+    runner = app.test_cli_runner()
     return lambda *words, stdin=None: runner.invoke(args=[*map(str, words)], input=stdin)
 
 
 @pytest.fixture
-def on_screen(empty_database_url: str) -> Callable[..., Any]:
+def on_screen(migrated_database_url: str) -> Callable[..., Any]:
     """Run a command on a terminal, on the same database."""
-    settings = {"DATABASE_URL": empty_database_url, "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY}
+    settings = {"DATABASE_URL": migrated_database_url, "SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY}
     settings["LOG_LEVEL"] = "ERROR"  # the log goes to the same terminal
 
     def run(*words: str, **more: Any) -> Any:

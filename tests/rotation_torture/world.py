@@ -28,7 +28,7 @@ from foundation.errors import Busy
 from key_rotation import KeyRotation
 from pool.keys import PoolKeys
 from replicas.processes import GatewayProcess
-from tables import api_keys, gateway_processes, metadata, revisions, rotator, users
+from tables import gateway_processes, metadata, pool_keys, revisions, rotator, users
 from tests.rotation_torture.commit_cutter import CommitCutter
 from tests.rotation_torture.invariants import MIN_AGE, PASSING, Invariants, Sample, born
 from tests.rotation_torture.rotator import (
@@ -88,7 +88,7 @@ class Place:
         db = self._databases[kind]
 
         def empty(tx: sa.Connection) -> None:
-            for table in (api_keys, gateway_processes, rotator, revisions, users):
+            for table in (pool_keys, gateway_processes, rotator, revisions, users):
                 tx.execute(table.delete())
             for table, rows in self._first_rows[kind].items():
                 tx.execute(table.insert(), rows)
@@ -185,7 +185,7 @@ class World:
 
     def sample(self) -> Sample:
         with self.db.reading() as tx:
-            rows = {row.id: row for row in tx.execute(sa.select(api_keys).order_by(api_keys.c.id))}
+            rows = {row.id: row for row in tx.execute(sa.select(pool_keys).order_by(pool_keys.c.id))}
             people = {row.id: row.state for row in tx.execute(sa.select(users.c.id, users.c.state))}
         self.db.close()  # no connection may be open when the next process is forked
         remote: list[Any] = []

@@ -9,19 +9,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# The first is the same engine without what surrounds a page in a window, and opens one in a quarter of the time.
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # Refusals that a test provokes are answers, and Chromium and htmx write a line for each.
 ANSWER = re.compile("status of 4|Response Status Error Code 4")
+expect.set_options(timeout=30_000)  # what is waited for ends the wait: this is for a machine that does much else beside
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium without a window; each of its contexts is somebody's browser, with cookies of its own.
 
-    Of a module, not of the session: while Playwright is there, it holds the event loop of the thread, where other tests'
-    `asyncio.run` would be refused.
+    While Playwright is there, it holds the event loop of the thread: `asyncio.run` would be refused, which no test needs.
     """
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     assert program, f"the tests need a browser, one of {', '.join(PROGRAMS)}: tests/install-servers installs it"
