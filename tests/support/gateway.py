@@ -56,15 +56,9 @@ def new_derived_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(48)).decode()
 
 
-# Nobody in the tests has a certificate from an authority. To read all of the system's takes 20 ms of a core, for each
-# process and each client that could speak TLS.
-NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
-os.environ.update(NO_AUTHORITIES)
-
-
 def environment(**settings: object) -> dict[str, str]:
     """The environment of a child process: nothing of the developer's own configuration, then these settings."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", *NO_AUTHORITIES)
+    kept = ("PATH", "HOME", "LANG", "TMPDIR")
     base = {name: os.environ[name] for name in kept if name in os.environ}
     base |= {"ENV_FILE": os.devnull, "FLASK_SKIP_DOTENV": "1"}
     return base | {name: str(value) for name, value in settings.items()}
