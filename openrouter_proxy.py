@@ -157,13 +157,13 @@ class _Call:
                 try:
                     self._advance(attempt)
                 except NoAnswer as failure:
-                    if not attempts.may_retry_without_answer(attempt, failure):
+                    if not attempts.prepare_retry_without_answer(attempt, failure):
                         raise in_our_words(failure) from None
                 else:
                     if attempt.refusal is None:
                         attempts.note_success(attempt)
                         return attempt
-                    if not attempts.may_retry_after_refusal(attempt, attempt.refusal):
+                    if not attempts.prepare_retry_after_refusal(attempt, attempt.refusal):
                         return attempt
                 self._check_client()
                 self.meter.end_attempt(self._result(attempt))

@@ -37,7 +37,7 @@ class Attempts:
     it went, if that became known, and released once.
 
         next_key ──> begin ──┬─> note_success
-           └─────────────────┴─ may_retry_...: there is another key, so that this one can end
+           └─────────────────┴─ prepare_retry_...: there is another key, so that this one can end
 
     stream: whether a stream was asked for. deadline: the call's. free, sticky, owner: for `ApiKeyManager.pick`.
     """
@@ -103,7 +103,7 @@ class Attempts:
         attempt.kind = "answered"
         self._keys.note_success(attempt.key)
 
-    def may_retry_without_answer(self, attempt: Attempt, failure: NoAnswer) -> bool:
+    def prepare_retry_without_answer(self, attempt: Attempt, failure: NoAnswer) -> bool:
         """True if another attempt is to be made."""
         attempt.kind = failure.kind
         if failure.kind == "unreachable":
@@ -111,9 +111,9 @@ class Attempts:
         fields = {"key": attempt.key.name, "kind": failure.kind, "reason": str(failure)}
         event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
         self._lost += failure.kind == "lost"
-        return self._lost < MAX_LOST and self._may_retry(Other.KEY, pause=True, any_key=True)
+        return self._lost < MAX_LOST and self._prepare_retry(Other.KEY, pause=True, any_key=True)
 
-    def may_retry_after_refusal(self, attempt: Attempt, refusal: Refusal) -> bool:
+    def prepare_retry_after_refusal(self, attempt: Attempt, refusal: Refusal) -> bool:
         """True if another attempt is to be made. Raises AppError if the call's answer is ours to word."""
         row = note_refusal(self._request_id, attempt.key, refusal)
         attempt.kind = row.name
@@ -121,7 +121,7 @@ class Attempts:
         if row.other is Other.NONE:
             return False
         servers_fault = refusal.status >= 500 or refusal.status == 408
-        if self._may_retry(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault):
+        if self._prepare_retry(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault):
             return True
         is_spent = row.hits is Hits.KEY and row.lasts in {Lasts.RESET, Lasts.RELOAD}
         if is_spent and self._choice is UpstreamChoice.DEDICATED_ONLY:
@@ -156,7 +156,7 @@ class Attempts:
             tried, other=other, free=self._free, sticky=self._sticky, owner=self._owner, choice=self._choice
         )
 
-    def _may_retry(self, other: Other, *, pause: bool, any_key: bool) -> bool:
+    def _prepare_retry(self, other: Other, *, pause: bool, any_key: bool) -> bool:
         """Make ready for the next attempt, after a pause; False if there is no attempt, time or key left.
 
         any_key: the key was not at fault, so if there is no other, the same may do; a user's own is the first choice.
