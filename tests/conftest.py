@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import sys
@@ -31,7 +32,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.rotor import account, new_rotor, one, rotor  # noqa: F401 - fixtures of several files
 from tests.support.sign_on import started_provider
 
-pytest.register_assert_rewrite("tests.money_world")  # its assertions show what they compare
+pytest.register_assert_rewrite("tests.support.money_world")  # its assertions show what they compare
 
 ENCRYPTION_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="  # 32 bytes for tests, known to everybody
 SECRET_KEY = "jW4vT9mQ2xK7pR8sY3nB6cF1gH5dL0aZ-for-tests"
@@ -78,6 +79,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: the last of a run would otherwise keep one core busy and the other idle."""
     place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector all modules and thousands of tests, which stay to the end."""
+    gc.freeze()
 
 
 @pytest.fixture

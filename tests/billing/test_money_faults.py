@@ -82,6 +82,7 @@ def test_clients_who_leave_pay_what_was_generated(make_world):
     world = make_world("mariadb")
     calls = world.calls("stall", LEFT)
     world.wait_for_breaks(calls)
+    world.wait_for_names(calls)
     for call in calls:
         if call.stream and call.place in {"done", "end"}:
             call.read_until(b"[DONE]" if call.place == "end" else b'"usage"')

@@ -14,6 +14,7 @@ import pytest
 from formats.chat import ModelApi
 from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from foundation.errors import BadRequest, UpstreamFailed, UpstreamTimeout
+from gateway import relay
 from tests.support.data_plane import KEEPALIVE, finished, request, whole
 from tests.support.gateway import wait_for
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, chunked, json_answer
@@ -413,7 +414,8 @@ def test_a_client_that_goes_ends_the_call_upstream_and_its_cost_is_asked_for(pro
 
 @STREAMED
 @pytest.mark.parametrize("cut_at", range(0, 400, 23))
-def test_our_comments_never_split_an_event(make_proxy, upstream, form, cut_at):
+def test_our_comments_never_split_an_event(make_proxy, upstream, form, cut_at, monkeypatch):
+    monkeypatch.setattr(relay, "TICK_SECONDS", 0.05)
     gate = threading.Event()
     cut = len(form.first + form.content) + cut_at % len(form.rest)
     upstream.play("m", SSE, chunked(form.stream[:cut], end=False), gate, chunked(form.stream[cut:]))

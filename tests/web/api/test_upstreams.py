@@ -142,6 +142,7 @@ def person(house: House) -> Person:
     """Somebody with a key of their own."""
     made = Person(house)
     house.rotate()
+    wait_for(lambda: house.served_by(made) == "own")
     return made
 
 
@@ -211,8 +212,9 @@ def test_what_is_told_of_a_key_follows_it_through_its_life(house):
     empty = {"is_connected": False, "limit_usd": None, "remaining_usd": None, "limit_reset": "monthly"}
     assert person.upstream() == {"choice": "dedicated_first", "dedicated": {"state": "being_made", **empty}}
     house.rotate()
-    assert house.served_by(person) == "own"
+    wait_for(lambda: house.served_by(person) == "own")
     house.rotate()
+    wait_for(lambda: person.upstream()["dedicated"]["remaining_usd"] < 5)
     told = person.upstream()["dedicated"]
     assert (told["state"], told["limit_usd"], told["limit_reset"]) == ("active", 5.0, "monthly")
     assert 4.9 < told["remaining_usd"] < 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -145,7 +146,7 @@ def test_the_pages_show_what_happens_without_being_loaded_again(admins_page, dat
     page.get_by_role("button", name="Disable").focus()
     rename_pool_key(database, "env/renamed")
     expect(page.locator("#pool")).to_contain_text("env/renamed")
-    assert page.evaluate("document.activeElement.id").startswith("disable-")
+    expect(page.locator(":focus")).to_have_attribute("id", re.compile("^disable-"))
     page.goto("/operator/logs?model=shown/model")
     expect(page.locator("#logs")).to_contain_text("No requests")
     add_requests(database, 1, 10, model="other/model", user_id=admin.id)
@@ -167,8 +168,8 @@ def test_how_many_requests_and_pages_there_are_is_kept_up_to_date_too(admins_pag
     add_requests(database, 1, 200, model="paged/model", user_id=admin.id)
     expect(page.get_by_role("heading", name="Requests: 21")).to_be_visible(timeout=20_000)
     expect(page.get_by_text("Page 1 of 2")).to_be_visible()
-    assert page.locator("#logs-scroll").evaluate("place => place.scrollLeft") == 60
-    assert page.evaluate("document.activeElement.id") == "logs-scroll"
+    expect(page.locator("#logs-scroll")).to_have_js_property("scrollLeft", 60)
+    expect(page.locator("#logs-scroll")).to_be_focused()
 
 
 def test_older_pages_stay_as_they_are_and_say_so(admins_page, database, admin):

@@ -61,7 +61,7 @@ def test_a_user_is_changed_by_the_keyboard_alone(admins_page, site, admin):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status").first).to_contain_text("Saved")
-    assert page.evaluate("document.activeElement.id") == "save-user"
+    expect(page.locator("#save-user")).to_be_focused()
     found = shown(site, user_id)
     assert (found["state"], found["role"], found["trust_level"]) == ("silenced", "user", 3)
     entry = latest_change(site, user_id)

@@ -1,0 +1,124 @@
+"""The project's programs in processes of their own that need not load everything first: forks of one that has.
+
+To load Flask, SQLAlchemy and all of our modules takes a second of a core, and what a command then does a tenth of that.
+A fork begins where loading has ended, with its own arguments, environment, standard streams and, if wanted, session; it
+runs the program from its first line and ends as any process does.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+
+class Preparation:
+    """The process that has loaded everything. Ends with the process that made it."""
+
+    def __init__(self, cwd: str, environment: Mapping[str, str]) -> None:
+        self._requests, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "tests.support.prepared", str(theirs.fileno())]
+        self._process = subprocess.Popen(command, cwd=cwd, env=environment, pass_fds=[theirs.fileno()])
+        theirs.close()
+
+    def begin(
+        self, command: list[str], environment: Mapping[str, str], streams: tuple[int, int, int], own_session: bool
+    ) -> Begun:
+        """Begin `python COMMAND` with these standard streams."""
+        ours, theirs = socket.socketpair()
+        request = json.dumps([command, dict(environment), own_session]).encode()
+        socket.send_fds(self._requests, [len(request).to_bytes(4)], [*streams, theirs.fileno()])
+        self._requests.sendall(request)
+        theirs.close()
+        return Begun(ours)
+
+
+class Begun:
+    """A program that runs."""
+
+    def __init__(self, told: socket.socket) -> None:
+        self._told = told.makefile()
+        self.pid = int(self._told.readline())
+
+    def wait(self) -> int:
+        """Its exit code, or the signal that ended it as a negative number."""
+        with self._told:
+            return int(self._told.readline())
+
+
+def prepare() -> None:
+    """Load what programs load."""
+    import flask.cli  # noqa: F401
+    import pymysql  # noqa: F401
+
+    import app  # noqa: F401
+    import key_rotation  # noqa: F401
+
+    gc.freeze()
+
+
+def command_of_fork(requests: socket.socket) -> list[str] | None:
+    """In each fork, the command to run there; None in the process itself, once nobody can ask any more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait for programs are waited for by nobody
+    while True:
+        size, fds, _, _ = socket.recv_fds(requests, 4, 4)
+        if not size:
+            return None
+        command, environment, own_session = json.loads(requests.recv(int.from_bytes(size), socket.MSG_WAITALL))
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            requests.close()
+            _wait_for_fork(fds.pop())
+            _begin(environment, fds, own_session)
+            return command  # type: ignore[no-any-return]
+        for fd in fds:
+            os.close(fd)
+
+
+def _wait_for_fork(fd: int) -> None:
+    """Fork; the parent tells who the child is and how it ended, and ends with it."""
+    child = os.fork()
+    if not child:
+        os.close(fd)
+        return
+    os.closerange(0, fd)
+    os.write(fd, f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    os.write(fd, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _begin(environment: dict[str, str], fds: list[int], own_session: bool) -> None:
+    if own_session:
+        os.setsid()
+    for number, fd in enumerate(fds):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.stdin = sys.__stdin__ = open(0)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", buffering=1 if os.isatty(1) else -1)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+
+
+def main() -> None:
+    prepare()
+    command = command_of_fork(socket.socket(fileno=int(sys.argv[1])))
+    if not command:
+        return
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = command
+        runpy.run_path(command[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
