@@ -1,6 +1,6 @@
 """Every cent: what a call may cost, what it did cost, and whether OpenRouter agrees.
 
-    prices.py             what models cost: a model's price is looked up here
+    prices.py             what OpenRouter's models cost: a price is looked up here (other upstreams': destinations.py)
     meter.py              one call's accounting, from its reservation to its cost
     journal.py            facts in append-only files, until the database has them
     drain.py              moves journals into the ledger, dead processes' too
@@ -12,5 +12,5 @@
     quotas/               what may be spent, and how often one may call
     reports/              statistics, the request log, its export and its end
 
-prices.py -> quotas/ -> meter.py -> journal.py -> drain.py -> ledger.py -> rollups.py -> reports/
+prices.py -> meter.py (which asks quotas/) -> journal.py -> drain.py -> ledger.py -> rollups.py -> reports/
 """

@@ -1,9 +1,9 @@
 """The formats in which models are called; everything that differs between them stands here.
 
-    registry.py       the five, by the names of scopes
+    registry.py       the five, by the names of scopes; text completions and embeddings, which differ little from chat
     body.py           what the gateway reads of a call's body
     named_models.py   models that a body calls by plugins, tools and presets
-    chat.py           a format's rules: kinds of events, ends, usage, and how a stream's error event is made
+    chat.py           the base of all formats: kinds of events, ends, usage, and how a stream's error event is made
     messages.py       Anthropic's, where it differs from chat.py
     responses.py      OpenAI's Responses, likewise
     event_stream.py   events as they pass: usage, errors, end

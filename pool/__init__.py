@@ -10,9 +10,9 @@ api_key_manager.py at the root picks from them; key_rotation.py renews them.
     dedicated.py        users' own keys, in memory
     connected.py        users' own accounts at OpenRouter
     overview.py         the pool as operators see it
-    rotation_plan.py    the steps of one pass; deletions are held back here while rows are doubtful
+    rotation_plan.py    the steps of one pass; deletions are held back here (until when: replicas/lease.py)
     rotation_steps.py   what each step does, in an order that survives a crash
 
-To a call: keys.py -> choice.py -> a PoolKey; its end -> health.py, where its rest is kept -> probe.py.
+To a call: keys.py -> choice.py -> a PoolKey. Its end -> api_key_manager.py -> health.py, which keeps rests -> probe.py.
 In a rotation: rows and OpenRouter's list -> rotation_plan.py -> rotation_steps.py -> keys.py.
 """

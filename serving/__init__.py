@@ -1,9 +1,9 @@
 """What stands between the server and Flask.
 
-    door.py      takes model calls before Flask sees them: caller, limits, body, the answer's bytes
+    door.py           takes model calls before Flask sees them: caller, limits, body, the answer's bytes
     client_watch.py   whether a client is still there while it waits
-    granian.py   granian's command line, with signals that arrive
-    ending.py    whether this process has been told to end
+    granian.py        granian's command line, with signals that arrive
+    ending.py         whether this process has been told to end
 
 The server -> door.py -> the proxy for model calls, Flask for everything else.
 """

@@ -11,5 +11,5 @@
     rate_limits.py       requests, tokens and parallel calls a minute
     window_counters.py   counters of those, in memory or in Redis
 
-A call -> rate_limits.py -> slices.py -> leased.py; if that runs low -> moves.py, one conditional UPDATE.
+A call -> rate_limits.py -> slices.py -> leased.py; if that runs low -> moves.py, which locks the quota's row for it.
 """

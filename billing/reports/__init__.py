@@ -1,6 +1,6 @@
 """What was used, for those who may see it.
 
-    statistics.py    sums by model, day and key
+    statistics.py    sums by model, day and key; the fields of a filter
     request_log.py   calls, newest first: filtered and paged here
     export.py        the log as a file: CSV or JSON lines
     retention.py     deletes old rows, at night

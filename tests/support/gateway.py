@@ -76,7 +76,7 @@ def environment(**settings: object) -> dict[str, str]:
 class Gateway:
     """A running gateway. Its log is a file; `settings` is the environment it was started with."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Begun
     port: int
     log_file: Path
     settings: dict[str, str]
@@ -216,11 +216,14 @@ def start_gateway(log_file: Path, by_app_py: bool = False, **settings: object) -
     """
     port = int(str(settings.pop("PORT", 0))) or free_port()
     env = environment(PORT=port, **ANY_NUMBER | settings)
-    command, whole_env = [sys.executable, "app.py"], env
-    if not by_app_py:
-        command, whole_env = app.server_process(sources.load(env), env)
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=whole_env, stdout=log, stderr=log)
+    process: subprocess.Popen[bytes] | Begun
+    with log_file.open("wb") as log, Path(os.devnull).open() as nothing:
+        if by_app_py:
+            process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
+        else:
+            (_, *command), whole_env = app.server_process(sources.load(env), env)
+            streams = nothing.fileno(), log.fileno(), log.fileno()
+            process = preparation().begin(command, whole_env, streams, own_session=False)
     gateway = Gateway(process, port, log_file, env)
 
     def answers() -> bool:
@@ -281,7 +284,7 @@ def in_processes(count: int, prepare: str, race: str, *arguments: str, **setting
 @functools.cache
 def preparation() -> Preparation:
     """Has loaded what programs need; one for each test process."""
-    return Preparation(str(ROOT), environment())
+    return Preparation(str(ROOT), environment(**app.MEMORY_SETTINGS))
 
 
 def is_prepared(command: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -40,21 +41,48 @@ class Preparation:
 
 
 class Begun:
-    """A program that runs."""
+    """A program that runs: what tests need of `subprocess.Popen`."""
 
     def __init__(self, told: socket.socket) -> None:
-        self._told = told.makefile()
+        self._socket, self._told = told, told.makefile()
         self.pid = int(self._told.readline())
+        self.returncode: int | None = None  # a signal that ended it is a negative number
 
-    def wait(self) -> int:
-        """Its exit code, or the signal that ended it as a negative number."""
-        with self._told:
-            return int(self._told.readline())
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. timeout: in seconds; raises subprocess.TimeoutExpired."""
+        code = self._look(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._socket], [], [], timeout)[0]:
+            self.returncode = int(self._told.readline())
+            self._told.close()
+            self._socket.close()
+        return self.returncode
 
 
 def prepare() -> None:
     """Load what programs load."""
     import flask.cli  # noqa: F401
+    import granian.cli  # noqa: F401
+    import gunicorn.app.wsgiapp  # noqa: F401
+    import gunicorn.workers.gthread  # noqa: F401
     import pymysql  # noqa: F401
 
     import app  # noqa: F401
