@@ -7,8 +7,10 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,15 @@ def pytest_collection_finish() -> None:
 @pytest.fixture
 def clock() -> MovableClock:
     return MovableClock()
+
+
+@pytest.fixture
+def one_day() -> None:
+    """For tests that compare with sums of today, as real clocks tell it: they begin and end on one day."""
+    now = datetime.now(UTC)
+    left = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0) - now
+    if left < timedelta(minutes=2):
+        time.sleep(left.total_seconds())
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def prepare() -> None:
     """Load what programs load."""
     import flask.cli  # noqa: F401
     import granian.cli  # noqa: F401
-    import gunicorn.app.wsgiapp  # noqa: F401
+    import gunicorn.app.wsgiapp
     import gunicorn.workers.gthread  # noqa: F401
     import pymysql  # noqa: F401
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import orjson
+import pytest
 
 from tests.support.gateway import ROOT, free_port
 from upstream.http import UpstreamHttp, authorization_of
@@ -17,6 +18,7 @@ def test_an_account_is_its_organization_else_its_person_else_unknown():
     assert orjson.dumps(key_account(person).account_id) != b'"p"'
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_key_tells_what_it_has_spent_and_has_left(stand_in):
     made = stand_in.new_key(limit=2)
     assert stand_in.chat(made["key"]).status_code == 200

@@ -116,9 +116,10 @@ def admins_page(page: Page, site: Site, admin: Somebody) -> Page:
 
 
 def add_requests(database: Database, count: int, begin: int = 0, **values: Any) -> None:
-    """Requests in the ledger, as many seconds before the last minute. begin: makes their ids their own."""
-    now = datetime.now(UTC) - timedelta(minutes=1)
-    at = [now - timedelta(seconds=number) for number in range(count)]
+    """Requests in the ledger, as many seconds before the last minute, but today's. begin: makes their ids their own."""
+    now = datetime.now(UTC)
+    midnight, last_minute = now.replace(hour=0, minute=0, second=0, microsecond=0), now - timedelta(minutes=1)
+    at = [max(midnight, last_minute - timedelta(seconds=number)) for number in range(count)]
     store(database, [row(begin + number, at[number], **values) for number in range(count)])
 
 

@@ -96,6 +96,7 @@ def test_pages_count_as_requests_to_the_operators_api(start, stand_in, site_sett
     assert asker.ask("GET", "/dashboard").status_code == 200
 
 
+@pytest.mark.usefixtures("one_day")
 def test_the_overview_shows_what_was_spent_by_model_and_by_upstream(admins_page, database):
     page = admins_page
     add_requests(database, 3, 100, model="a/model", cost_nano=500_000_000)
