@@ -3,8 +3,7 @@
     settings.py   each setting: its name, type, bounds, default and help
     rules.py      what settings must be like beside others
     checks.py     what the text of one setting must be like: URLs, networks, headers
-    sources.py    where values come from: the environment, secret files, `.env`; all faults in one go;
-                  secrets that development makes for itself
+    sources.py    where values come from: the environment, secret files, `.env`; all faults; development's own secrets
 
 The environment -> sources.py -> settings.py, which asks rules.py and checks.py -> one Config, handed to who needs it.
 """
