@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -223,7 +224,7 @@ def start_gateway(log_file: Path, by_app_py: bool = False, **settings: object) -
         else:
             (_, *command), whole_env = app.server_process(sources.load(env), env)
             streams = nothing.fileno(), log.fileno(), log.fileno()
-            process = preparation().begin(command, whole_env, streams, own_session=False)
+            process = preparation().begin(command, whole_env, streams)
     gateway = Gateway(process, port, log_file, env)
 
     def answers() -> bool:
@@ -261,26 +262,6 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def in_processes(count: int, prepare: str, race: str, *arguments: str, **settings: object) -> list[str]:
-    """Run Python in several processes at once; `race` begins when all have prepared. Returns what they printed."""
-    program = f"import sys\n{prepare}\nprint('ready', flush=True)\nsys.stdin.readline()\n{race}"
-    command = [sys.executable, "-c", program, *arguments]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    env = environment(**settings)
-    started = [subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) for _ in range(count)]
-    for process in started:
-        assert process.stdout
-        process.stdout.readline()
-    for process in started:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    ended = [(process.communicate(timeout=60), process.returncode) for process in started]
-    complaints = [complaint for (_, complaint), code in ended if code]
-    assert not complaints, complaints[0]
-    return [printed for (printed, _), _ in ended]
-
-
 @functools.cache
 def preparation() -> Preparation:
     """Has loaded what programs need; one for each test process."""
@@ -292,6 +273,32 @@ def is_prepared(command: Sequence[str]) -> bool:
     return command[:2] == ("-m", "flask") or command[0] in {"app.py", "key_rotation.py"}
 
 
+def in_processes(count: int, prepare: str, race: str, *arguments: str, **settings: object) -> list[str]:
+    """Run Python in several processes at once; `race` begins when all have prepared. Returns what they printed."""
+    program = f"import sys\n{prepare}\nprint('ready', flush=True)\nsys.stdin.readline()\n{race}"
+    env, started = environment(**settings), []
+    with ExitStack() as files:
+        for _ in range(count):
+            (heard, told), (seen, printed) = os.pipe(), os.pipe()
+            complaints = files.enter_context(TemporaryFile("w+"))
+            begun = preparation().begin(["-c", program, *arguments], env, (heard, printed, complaints.fileno()))
+            os.close(heard)
+            os.close(printed)
+            orders, output = files.enter_context(os.fdopen(told, "w")), files.enter_context(os.fdopen(seen))
+            started.append((begun, orders, output, complaints))
+        for _, _, output, _ in started:
+            output.readline()
+        for _, orders, _, _ in started:
+            orders.write("go\n")
+            orders.flush()
+        printed_by_all = []
+        for begun, _, output, complaints in started:
+            printed_by_all.append(output.read())
+            complaints.seek(0)
+            assert begun.wait(60) == 0, complaints.read()
+        return printed_by_all
+
+
 def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run one of the project's programs to its end."""
     env = environment(**settings)
@@ -301,7 +308,7 @@ def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
         )
     with Path(os.devnull).open() as nothing, TemporaryFile("w+") as printed, TemporaryFile("w+") as complaints:
         streams = nothing.fileno(), printed.fileno(), complaints.fileno()
-        code = preparation().begin(list(command), env, streams, own_session=False).wait()
+        code = preparation().begin(list(command), env, streams).wait()
         printed.seek(0)
         complaints.seek(0)
         return subprocess.CompletedProcess(command, code, printed.read(), complaints.read())

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 
 class Preparation:
@@ -29,7 +30,11 @@ class Preparation:
         theirs.close()
 
     def begin(
-        self, command: list[str], environment: Mapping[str, str], streams: tuple[int, int, int], own_session: bool
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        streams: tuple[int, int, int],
+        own_session: bool = False,
     ) -> Begun:
         """Begin `python COMMAND` with these standard streams."""
         ours, theirs = socket.socketpair()
@@ -61,7 +66,8 @@ class Begun:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended, and we are about to be told
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -140,7 +146,10 @@ def main() -> None:
     command = command_of_fork(socket.socket(fileno=int(sys.argv[1])))
     if not command:
         return
-    if command[0] == "-m":
+    if command[0] == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
     else:
