@@ -174,6 +174,19 @@ def check_headers(answer: requests.Response) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+def ask(gateway: Gateway, method: str, path: str, token: str | None = None, body: Any = None) -> requests.Response:
+    """A request to the API, whose answer has the headers that every answer has."""
+    answer = gateway.ask(method, path, body, token)
+    check_headers(answer)
+    return answer
+
+
+def shown(answer: requests.Response, status: int = 200) -> Any:
+    """The JSON of an answer, which has this status."""
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
 def wait_for(find: Callable[[], Any], seconds: float = 60) -> Any:
     """Ask until there is an answer, and return it. seconds: long enough for a machine that does much else beside.
 

@@ -9,10 +9,10 @@ import pytest
 import requests
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
+from tests.support import gateway as api
 from tests.support.billing import user_of
-from tests.support.gateway import Gateway, check_headers, refusal_of
+from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown
 
-ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 PATH = "/admin/keys"
 
 
@@ -32,15 +32,7 @@ def administered(
 def ask(
     gateway: Gateway, method: str, path: str, body: Any = None, token: str | None = ADMIN_TOKEN
 ) -> requests.Response:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = requests.request(method, gateway.url + path, json=body, headers=headers, timeout=30)
-    check_headers(answer)
-    return answer
-
-
-def shown(answer: requests.Response, status: int = 200) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    return answer.json()
+    return api.ask(gateway, method, path, token, body)
 
 
 def make(gateway: Gateway, **fields: Any) -> dict[str, Any]:

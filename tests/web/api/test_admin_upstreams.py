@@ -9,9 +9,9 @@ import pytest
 import requests
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.support.gateway import Gateway, check_headers, refusal_of
+from tests.support import gateway as api
+from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown
 
-ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 PATH = "/admin/upstreams"
 KEY = "sk-upstream-0123456789abcdef-wxyz"
 PRICES = {"*": {"prompt": 0.15, "completion": 0.6}}
@@ -39,19 +39,11 @@ def empty(administered: Gateway) -> None:
 def ask(
     gateway: Gateway, method: str, path: str, body: Any = None, token: str | None = ADMIN_TOKEN
 ) -> requests.Response:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return requests.request(method, gateway.url + path, json=body, headers=headers, timeout=30)
+    return api.ask(gateway, method, path, token, body)
 
 
 def given(name: str = "openai", **fields: Any) -> dict[str, Any]:
     return {"name": name, "base_url": "https://api.openai.example/v1", "api_key": KEY, **fields}
-
-
-def shown(answer: requests.Response, status: int = 200) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    check_headers(answer)
-    assert KEY not in answer.text
-    return answer.json()
 
 
 def test_the_operator_is_let_in_and_a_user_and_a_stranger_are_not(administered):

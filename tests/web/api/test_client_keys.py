@@ -8,13 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import requests
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.billing import user_of
-from tests.support.gateway import Gateway, check_headers, refusal_of
+from tests.support.gateway import ADMIN_TOKEN, Gateway, ask, refusal_of, shown
 
-ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 PATH = "/api/api-keys"
 LATER = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
 LIMITED = {
@@ -53,18 +51,6 @@ def served(modules_database_url: str, start: Callable[..., Gateway], stand_in: A
 @pytest.fixture
 def owner(served: Gateway) -> str:
     return served.new_user()
-
-
-def ask(gateway: Gateway, method: str, path: str, token: str | None, body: Any = None) -> requests.Response:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = requests.request(method, gateway.url + path, json=body, headers=headers, timeout=30)
-    check_headers(answer)
-    return answer
-
-
-def shown(answer: requests.Response, status: int = 200) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    return answer.json()
 
 
 def make(gateway: Gateway, token: str, **fields: Any) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import requests
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.billing import user_of
-from tests.support.gateway import Gateway, check_headers, rate_limits_in, refusal_of
+from tests.support.gateway import Gateway, ask, rate_limits_in, refusal_of
 
 PATH = "/api/tokens"
 READABLE = [
@@ -34,13 +33,6 @@ def served(modules_database_url: str, start: Callable[..., Gateway], stand_in: A
 @pytest.fixture
 def owner(served: Gateway) -> str:
     return served.new_user()
-
-
-def ask(gateway: Gateway, method: str, path: str, token: str | None, body: Any = None) -> requests.Response:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = requests.request(method, gateway.url + path, json=body, headers=headers, timeout=30)
-    check_headers(answer)
-    return answer
 
 
 def make(gateway: Gateway, token: str, **fields: Any) -> dict[str, Any]:
