@@ -4,9 +4,9 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
-# One more than two cores, because tests wait for time-outs and servers a third of the time. A file's tests stay
+# Two for each core, because tests wait for time-outs and servers half of the time. A file's tests stay
 # together (loadfile below): what they share is started once. Files begin in the order of tests/conftest.py.
-WORKERS ?= 3
+WORKERS ?= 4
 # Tests start hundreds of processes: what a machine's settings forbid to keep would be compiled in each.
 unexport PYTHONDONTWRITEBYTECODE
 NODE_CLIENTS := tests/sdks/node
