@@ -32,7 +32,9 @@ def restored() -> Iterator[None]:
     switches = {name: getattr(logging, name) for name in SWITCHES}
     known = set(logs._known_values)
     pattern, marks = logs._secret, logs._marks
+    token = logs.request_id.set("")  # other tests may have left theirs in this thread
     yield
+    logs.request_id.reset(token)
     root.handlers[:], root.level = handlers, level
     root.setLevel(level)
     for name, one in levels.items():
