@@ -36,9 +36,7 @@ class SharedKeys:
 
     def draw(self, free: bool, now: float) -> PoolKey | None:
         """A key at random, by what its limit has left; None if it rests, or there is none."""
-        choice = self._choices[free]
-        if choice is None or now >= choice.stale_at:
-            choice = self.choice(free, now)
+        choice = self._latest_choice(free, now)
         if not choice.keys:
             return None
         key = choice.draw()
@@ -51,9 +49,7 @@ class SharedKeys:
             if self._ring.keys is not self.keys:
                 self._ring = Ring(self.keys)
             yield from self._ring.walk(sticky)
-        choice = self._choices[free]
-        if choice is None or now >= choice.stale_at:
-            choice = self.choice(free, now)
+        choice = self._latest_choice(free, now)
         for _ in range(RANDOM_TRIES if choice.keys else 0):
             yield choice.draw()
         if self._shut_since:
@@ -61,6 +57,11 @@ class SharedKeys:
         start = random.randrange(len(choice.keys) or 1)  # noqa: S311 - spreads load, guards nothing
         yield from choice.keys[start:]
         yield from choice.keys[:start]
+
+    def _latest_choice(self, free: bool, now: float) -> Choice:
+        """Without the lock, and maybe with keys that have come to rest since."""
+        choice = self._choices[free]
+        return self.choice(free, now) if choice is None or now >= choice.stale_at else choice
 
     def choice(self, free: bool, now: float) -> Choice:
         """The choice as it is now, made anew if it has to be."""

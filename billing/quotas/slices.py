@@ -314,7 +314,7 @@ class QuotaSlices:
     def return_slices_of(self, process_ids: Collection[str]) -> None:
         """Return the slices of processes that are dead, whose journals were drained."""
         for process_id in process_ids:
-            self._db.transact(lambda tx, process_id=process_id: moves.remove_slices(tx, process_id))  # type: ignore[misc]
+            self._db.transact(partial(moves.remove_slices, process_id=process_id))
 
     def reclaim_expired(self) -> int:
         """Return the slices of processes that have been silent for RECLAIM; how many processes that were."""
