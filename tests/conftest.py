@@ -54,6 +54,7 @@ LONG = (
     "billing/test_money_faults.py",
     "web/test_mass_assignment.py",
     "gateway/test_format_contract.py",
+    "web/test_access_matrix.py",
     "web/pages/test_operator_live.py",
     "billing/quotas/test_rate_limits_over_http.py",
     "test_start_up.py",

@@ -98,9 +98,11 @@ class Gateway:
         return requests.get(self.url + path, headers=headers, timeout=30)
 
     def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> requests.Response:
-        """A request of any method; body: JSON."""
+        """A request of any method to the API, whose answer has the headers that every answer has; body: JSON."""
         headers = {"Authorization": f"Bearer {token}".encode()} if token is not None else {}
-        return requests.request(method, self.url + path, json=body, headers=headers, timeout=30)
+        answer = requests.request(method, self.url + path, json=body, headers=headers, timeout=30)
+        check_headers(answer)
+        return answer
 
     def new_user(self) -> str:
         """Register somebody new and return their access token."""
@@ -172,13 +174,6 @@ def check_headers(answer: requests.Response) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"] == "no-store"
-
-
-def ask(gateway: Gateway, method: str, path: str, token: str | None = None, body: Any = None) -> requests.Response:
-    """A request to the API, whose answer has the headers that every answer has."""
-    answer = gateway.ask(method, path, body, token)
-    check_headers(answer)
-    return answer
 
 
 def shown(answer: requests.Response, status: int = 200) -> Any:
@@ -306,9 +301,10 @@ def in_processes(count: int, prepare: str, race: str, *arguments: str, **setting
             orders.flush()
         printed_by_all = []
         for begun, _, output, complaints in started:
-            printed_by_all.append(output.read())
+            code = begun.wait(60)
             complaints.seek(0)
-            assert begun.wait(60) == 0, complaints.read()
+            assert code == 0, complaints.read()
+            printed_by_all.append(output.read())
         return printed_by_all
 
 
@@ -321,7 +317,12 @@ def run(*command: str, **settings: object) -> subprocess.CompletedProcess[str]:
         )
     with Path(os.devnull).open() as nothing, TemporaryFile("w+") as printed, TemporaryFile("w+") as complaints:
         streams = nothing.fileno(), printed.fileno(), complaints.fileno()
-        code = preparation().begin(list(command), env, streams).wait()
+        begun = preparation().begin(list(command), env, streams)
+        try:
+            code = begun.wait(60)
+        except subprocess.TimeoutExpired:
+            begun.kill()
+            raise
         printed.seek(0)
         complaints.seek(0)
         return subprocess.CompletedProcess(command, code, printed.read(), complaints.read())

@@ -9,7 +9,6 @@ import pytest
 import requests
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.support import gateway as api
 from tests.support.billing import user_of
 from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown
 
@@ -32,7 +31,7 @@ def administered(
 def ask(
     gateway: Gateway, method: str, path: str, body: Any = None, token: str | None = ADMIN_TOKEN
 ) -> requests.Response:
-    return api.ask(gateway, method, path, token, body)
+    return gateway.ask(method, path, body, token)
 
 
 def make(gateway: Gateway, **fields: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.gateway import ADMIN_TOKEN, Gateway, check_headers, refusal_of, user_id_of
+from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown, user_id_of
 
 GIVEN = {"limit_usd": 2.5, "soft_limit_usd": 0.1, "period": "week", "recovery": "reset"}
 PATH = "/admin/quotas/user"
@@ -26,12 +26,6 @@ def user_id(administered: Gateway) -> str:
 
 def ask(gateway: Gateway, method: str, path: str, body: Any = None) -> requests.Response:
     return gateway.ask(method, path, body, ADMIN_TOKEN)
-
-
-def shown(answer: requests.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
-    check_headers(answer)
-    return answer.json()
 
 
 def test_a_quota_is_set_seen_and_reset(administered, user_id):

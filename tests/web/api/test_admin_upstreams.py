@@ -9,7 +9,6 @@ import pytest
 import requests
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.support import gateway as api
 from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown
 
 PATH = "/admin/upstreams"
@@ -39,7 +38,7 @@ def empty(administered: Gateway) -> None:
 def ask(
     gateway: Gateway, method: str, path: str, body: Any = None, token: str | None = ADMIN_TOKEN
 ) -> requests.Response:
-    return api.ask(gateway, method, path, token, body)
+    return gateway.ask(method, path, body, token)
 
 
 def given(name: str = "openai", **fields: Any) -> dict[str, Any]:

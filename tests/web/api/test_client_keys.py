@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.billing import user_of
-from tests.support.gateway import ADMIN_TOKEN, Gateway, ask, refusal_of, shown
+from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown
 
 PATH = "/api/api-keys"
 LATER = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
@@ -54,7 +54,7 @@ def owner(served: Gateway) -> str:
 
 
 def make(gateway: Gateway, token: str, **fields: Any) -> dict[str, Any]:
-    return shown(ask(gateway, "POST", PATH, token, {"name": "k"} | fields), 201)
+    return shown(gateway.ask("POST", PATH, {"name": "k"} | fields, token), 201)
 
 
 # ── the owner
@@ -71,49 +71,49 @@ def test_a_key_is_made_shown_changed_and_revoked(served, owner):
     assert datetime.fromisoformat(made["expires_at"]) == LATER
     assert made["budget"].items() >= (BUDGET | {"spent_usd": 0.0}).items()
     path = f"{PATH}/{made['id']}"
-    assert shown(ask(served, "GET", path, owner)) == made
-    page = shown(ask(served, "GET", PATH, owner))
+    assert shown(served.ask("GET", path, token=owner)) == made
+    page = shown(served.ask("GET", PATH, token=owner))
     assert page == {"items": [made], "total": 1, "page": 1, "page_size": 20}
-    changed = shown(ask(served, "PATCH", path, owner, {"models": None, "name": "other", "budget": None}))
+    changed = shown(served.ask("PATCH", path, {"models": None, "name": "other", "budget": None}, owner))
     assert (changed["models"], changed["name"], changed["budget"]) == (None, "other", None)
     same = FIELDS - {"models", "name", "budget", "updated_at"}
     assert {name: changed[name] for name in same} == {name: made[name] for name in same}
-    revoked = shown(ask(served, "DELETE", path, owner))
+    revoked = shown(served.ask("DELETE", path, token=owner))
     assert (revoked["state"], revoked["id"]) == ("revoked", made["id"])
     for method, body in (("GET", None), ("PATCH", {}), ("DELETE", None)):
-        assert ask(served, method, path, owner, body).status_code == 404
-    assert shown(ask(served, "GET", PATH, owner))["total"] == 0
+        assert served.ask(method, path, body, owner).status_code == 404
+    assert shown(served.ask("GET", PATH, token=owner))["total"] == 0
 
 
 def test_the_secret_is_shown_once_and_never_logged(served, owner):
     secret = make(served, owner)["key"]
     assert served.get("/api/quota", secret).status_code == 200
-    assert secret[8:] not in ask(served, "GET", PATH, owner).text
-    assert secret[8:] not in ask(served, "GET", "/admin/keys", ADMIN_TOKEN).text
+    assert secret[8:] not in served.ask("GET", PATH, token=owner).text
+    assert secret[8:] not in served.ask("GET", "/admin/keys", token=ADMIN_TOKEN).text
     assert secret[8:] not in served.log()
 
 
 def test_pages_are_cut_newest_first(served, owner):
     made = [make(served, owner)["id"] for _ in range(3)]
-    page = shown(ask(served, "GET", f"{PATH}?page=2&page_size=1", owner))
+    page = shown(served.ask("GET", f"{PATH}?page=2&page_size=1", token=owner))
     assert ([item["id"] for item in page["items"]], page["total"]) == ([made[1]], 3)
     for query in ("page=0", "page_size=101", "user_id=1", "state=active"):
-        assert ask(served, "GET", f"{PATH}?{query}", owner).status_code == 400
+        assert served.ask("GET", f"{PATH}?{query}", token=owner).status_code == 400
 
 
 def test_a_user_has_a_bounded_number_of_keys(served, owner):
     made = [make(served, owner) for _ in range(5)]
-    refused = ask(served, "POST", PATH, owner, {"name": "one more"})
+    refused = served.ask("POST", PATH, {"name": "one more"}, owner)
     assert refused.status_code == 409
     assert "may have 5 client keys" in refusal_of(refused)
-    ask(served, "DELETE", f"{PATH}/{made[0]['id']}", owner)
+    served.ask("DELETE", f"{PATH}/{made[0]['id']}", token=owner)
     make(served, owner)
 
 
 def test_every_change_is_audited_by_who_made_it(served, owner):
     made = make(served, owner, name="audited")
-    ask(served, "PATCH", f"{PATH}/{made['id']}", owner, {"rpm": 5})
-    ask(served, "DELETE", f"{PATH}/{made['id']}", owner)
+    served.ask("PATCH", f"{PATH}/{made['id']}", {"rpm": 5}, owner)
+    served.ask("DELETE", f"{PATH}/{made['id']}", token=owner)
     subject = f"subject=client-key/{made['id']}"
     actions = [line for line in served.log().splitlines() if subject in line]
     assert [word for line in actions for word in ("made", "changed", "revoked") if f"client_key_{word}" in line] == [
@@ -130,16 +130,16 @@ def test_every_change_is_audited_by_who_made_it(served, owner):
 def test_a_teammate_and_a_stranger_see_and_change_nothing(served, owner):
     made = make(served, owner, **LIMITED)
     path = f"{PATH}/{made['id']}"
-    unknown = ask(served, "GET", f"{PATH}/999999", owner)
+    unknown = served.ask("GET", f"{PATH}/999999", token=owner)
     teammate = served.new_user()
     for method, body in (("GET", None), ("PATCH", {"name": "mine"}), ("DELETE", None)):
-        refused = ask(served, method, path, teammate, body)
+        refused = served.ask(method, path, body, teammate)
         assert refused.status_code == unknown.status_code == 404
         assert refusal_of(refused) == refusal_of(unknown).replace("999999", str(made["id"]))
         for stranger in (None, "sk-auto-" + "A" * 43, ADMIN_TOKEN):
-            assert ask(served, method, path, stranger, body).status_code == 401
-    assert shown(ask(served, "GET", PATH, teammate))["items"] == []
-    still = shown(ask(served, "GET", path, owner))
+            assert served.ask(method, path, body, stranger).status_code == 401
+    assert shown(served.ask("GET", PATH, token=teammate))["items"] == []
+    still = shown(served.ask("GET", path, token=owner))
     assert still == {name: value for name, value in made.items() if name != "key"}
 
 
@@ -160,18 +160,18 @@ def test_a_client_key_cannot_administer_keys(served, owner):
         ("PUT", "/api/upstream", {"choice": "shared_first"}),
         ("POST", "/api/auth/logout", {}),
     ):
-        refused = ask(served, method, path, made["key"], body)
+        refused = served.ask(method, path, body, made["key"])
         assert refused.status_code == 403, (method, path)
         assert "what was sent is of another kind (client key)" in refusal_of(refused)
-    assert ask(served, "GET", "/admin/keys", made["key"]).status_code == 403
+    assert served.ask("GET", "/admin/keys", token=made["key"]).status_code == 403
 
 
 def test_a_client_key_sees_its_own_budget_and_not_its_owners(served, owner):
     made = make(served, owner, budget=BUDGET)
-    assert shown(ask(served, "GET", "/api/quota", made["key"]))["limit_usd"] == 2.5
-    assert shown(ask(served, "GET", "/api/quota", owner))["limit_usd"] is None
+    assert shown(served.ask("GET", "/api/quota", token=made["key"]))["limit_usd"] == 2.5
+    assert shown(served.ask("GET", "/api/quota", token=owner))["limit_usd"] is None
     plain = make(served, owner)
-    assert shown(ask(served, "GET", "/api/quota", plain["key"]))["limit_usd"] is None
+    assert shown(served.ask("GET", "/api/quota", token=plain["key"]))["limit_usd"] is None
 
 
 def test_a_budget_holds_from_the_keys_first_call_on(served, owner):
@@ -183,7 +183,7 @@ def test_a_budget_holds_from_the_keys_first_call_on(served, owner):
 
 def test_keys_are_shown_with_their_usage(served, owner):
     made = make(served, owner, name="unused")
-    [item] = shown(ask(served, "GET", "/api/v1/keys", owner))["items"]
+    [item] = shown(served.ask("GET", "/api/v1/keys", token=owner))["items"]
     described = {
         "client_key_id": made["id"],
         "name": "unused",
@@ -192,7 +192,7 @@ def test_keys_are_shown_with_their_usage(served, owner):
         "requests": 0,
     }
     assert item.items() >= described.items()
-    assert shown(ask(served, "GET", "/api/v1/keys", served.new_user()))["items"] == []
+    assert shown(served.ask("GET", "/api/v1/keys", token=served.new_user()))["items"] == []
 
 
 # ── bad input
@@ -242,20 +242,20 @@ def test_keys_are_shown_with_their_usage(served, owner):
 def test_what_makes_no_sense_is_a_400_and_changes_nothing(served, owner, fields):
     made = make(served, owner, **LIMITED, budget=BUDGET)
     for method, path in (("POST", PATH), ("PATCH", f"{PATH}/{made['id']}")):
-        refused = ask(served, method, path, owner, ({"name": "x"} if method == "POST" else {}) | fields)
+        refused = served.ask(method, path, ({"name": "x"} if method == "POST" else {}) | fields, owner)
         assert refused.status_code == 400, refused.text
         assert refusal_of(refused)
     made.pop("key")
-    assert shown(ask(served, "GET", PATH, owner))["items"] == [made]
+    assert shown(served.ask("GET", PATH, token=owner))["items"] == [made]
 
 
 @pytest.mark.parametrize("number", ["0", "9" * 18, "9" * 30, "-1", "x", "1.5", "1%20OR%201=1"])
 def test_what_is_no_id_is_a_404(served, owner, number):
     for method, body in (("GET", None), ("PATCH", {"rpm": 1}), ("DELETE", None)):
-        assert ask(served, method, f"{PATH}/{number}", owner, body).status_code == 404
+        assert served.ask(method, f"{PATH}/{number}", body, owner).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["'; DROP TABLE client_keys; --", "<img src=x onerror=alert(1)>", "%00", "名前 🙂"])
 def test_hostile_names_are_names(served, owner, name):
     made = make(served, owner, name=name, description=name)
-    assert shown(ask(served, "GET", f"{PATH}/{made['id']}", owner))["name"] == name
+    assert shown(served.ask("GET", f"{PATH}/{made['id']}", token=owner))["name"] == name

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.billing import user_of
-from tests.support.gateway import Gateway, ask, rate_limits_in, refusal_of
+from tests.support.gateway import Gateway, rate_limits_in, refusal_of
 
 PATH = "/api/tokens"
 READABLE = [
@@ -36,7 +36,7 @@ def owner(served: Gateway) -> str:
 
 
 def make(gateway: Gateway, token: str, **fields: Any) -> dict[str, Any]:
-    answer = ask(gateway, "POST", PATH, token, {"name": "dashboard"} | fields)
+    answer = gateway.ask("POST", PATH, {"name": "dashboard"} | fields, token)
     assert answer.status_code == 201, answer.text
     return answer.json()
 
@@ -47,14 +47,14 @@ def test_a_token_is_made_listed_used_and_revoked(served, owner):
     assert re.fullmatch(r"or_api_[\w-]{43}", secret)
     assert made["token_hint"] == f"{secret[:9]}****"
     assert set(made) == {"id", "token_hint", "name", "expires_at", "created_at", "last_used"}
-    page = ask(served, "GET", PATH, owner)
+    page = served.ask("GET", PATH, token=owner)
     assert page.json() == {"items": [made], "total": 1, "page": 1, "page_size": 20}
     for path in READABLE:
         assert served.get(path, secret).status_code == 200, path
-    revoked = ask(served, "DELETE", f"{PATH}/{made['id']}", owner)
+    revoked = served.ask("DELETE", f"{PATH}/{made['id']}", token=owner)
     assert (revoked.status_code, revoked.json()) == (200, {"id": made["id"], "message": "Revoked"})
     assert served.get(READABLE[0], secret).status_code == 401
-    assert ask(served, "DELETE", f"{PATH}/{made['id']}", owner).status_code == 404
+    assert served.ask("DELETE", f"{PATH}/{made['id']}", token=owner).status_code == 404
     assert secret[7:] not in served.log()
     assert f"api_token_revoked request_id={revoked.headers['X-Request-Id']} actor=user/{user_of(owner)}" in served.log()
 
@@ -83,7 +83,7 @@ def test_a_token_can_do_nothing_else(served, owner):
         ("POST", "/v1/chat/completions", {"model": "a/b", "messages": [{"role": "user", "content": "Hi"}]}),
         ("POST", "/api/proxy/openrouter", {"model": "a/b", "messages": [{"role": "user", "content": "Hi"}]}),
     ):
-        refused = ask(served, method, path, secret, body)
+        refused = served.ask(method, path, body, secret)
         assert refused.status_code == 403, (method, path, refused.text)
         assert "what was sent is of another kind (API token)" in refusal_of(refused)
 
@@ -91,11 +91,11 @@ def test_a_token_can_do_nothing_else(served, owner):
 def test_nobody_elses_token_is_seen_or_revoked(served, owner):
     made = make(served, owner)
     teammate = served.new_user()
-    assert ask(served, "GET", PATH, teammate).json()["items"] == []
-    assert ask(served, "DELETE", f"{PATH}/{made['id']}", teammate).status_code == 404
+    assert served.ask("GET", PATH, token=teammate).json()["items"] == []
+    assert served.ask("DELETE", f"{PATH}/{made['id']}", token=teammate).status_code == 404
     for stranger in (None, "or_api_' OR 1=1-- ", "or_api_" + "A" * 43):
-        assert ask(served, "GET", PATH, stranger).status_code == 401
-        assert ask(served, "DELETE", f"{PATH}/{made['id']}", stranger).status_code == 401
+        assert served.ask("GET", PATH, token=stranger).status_code == 401
+        assert served.ask("DELETE", f"{PATH}/{made['id']}", token=stranger).status_code == 401
     assert served.get(READABLE[0], made["token"]).status_code == 200
 
 
@@ -127,5 +127,5 @@ def test_a_token_is_used_so_many_times_an_hour_and_others_are_not_held_up(served
     ],
 )
 def test_what_makes_no_sense_is_a_400(served, owner, body):
-    assert ask(served, "POST", PATH, owner, body).status_code == 400
-    assert ask(served, "GET", PATH, owner).json()["total"] == 0
+    assert served.ask("POST", PATH, body, owner).status_code == 400
+    assert served.ask("GET", PATH, token=owner).json()["total"] == 0
