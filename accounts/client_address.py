@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,9 @@ from typing import Any
 
 CACHED_ADDRESSES = 10_000
 LONGEST_ADDRESS = 45  # characters; longer texts are not kept
+# An address with its port, as Azure's gateways write it; an IPv6 address in brackets, with a port or without; either
+# in quotes, as in the header Forwarded.
+WITH_PORT = re.compile(r'("?)(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\1')
 UNIX_SOCKET = "unix"
 
 
@@ -43,7 +47,7 @@ class ClientAddresses:
             rest = environ.get("HTTP_X_FORWARDED_FOR", "")
             while rest and known.is_trusted:
                 rest, _, text = rest.rpartition(",")
-                text = text.strip(" \t")
+                text = _without_port(text.strip(" \t"))
                 if len(text) > LONGEST_ADDRESS or not (further := self._look_up(text)):
                     break
                 known = further
@@ -61,3 +65,8 @@ class ClientAddresses:
             return _Known(str(address), is_trusted)
         # A household, or one machine at a hoster, has 2^64 of them to change between.
         return _Known(str(ipaddress.ip_network((int(address) >> 64 << 64, 64))), is_trusted)
+
+
+def _without_port(text: str) -> str:
+    found = WITH_PORT.fullmatch(text)
+    return found.group(2) or found.group(3) if found else text

@@ -21,6 +21,7 @@ from accounts.caller import Caller
 from billing.journal import Record, UsageJournal
 from billing.ledger import State
 from billing.quotas.slices import QuotaSlices, Reservation
+from foundation import json_text
 from foundation.errors import Busy
 from foundation.logs import event
 from foundation.money import nano
@@ -235,5 +236,5 @@ def cost_of(dollars: object) -> int | None:
 
 def tokens_of(count: object) -> int | None:
     """A number of tokens that OpenRouter reports; None if it is none."""
-    is_count = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MAX_TOKENS
-    return count if is_count else None  # type: ignore[return-value]
+    number = json_text.whole(count)
+    return number if number is not None and 0 <= number <= MAX_TOKENS else None

@@ -58,7 +58,7 @@ def read_completion(body: bytes) -> CallBody:
     prompt = request.get("prompt")
     if not (prompt and isinstance(prompt, str | list)):
         raise BadRequest("`prompt` must be a text or a non-empty list")
-    prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+    prompts = len(prompt) if isinstance(prompt, list) and json_text.whole(prompt[0]) is None else 1
     # best_of answers are written for each prompt, and billed, though only n of them come back.
     n = max(_whole(request, "n", MAX_CHOICES) or 1, _whole(request, "best_of", MAX_CHOICES) or 1)
     bound = _whole(request, "max_tokens", MAX_TOKENS)
@@ -129,10 +129,10 @@ def _session(request: Json) -> str | None:
 
 
 def _whole(request: Json, name: str, largest: int) -> int | None:
-    value = request.get(name)
-    # Not isinstance: true is an int to Python.
-    if value is None or (type(value) is int and 1 <= value <= largest):
-        return value
+    if (value := request.get(name)) is None:
+        return None
+    if (number := json_text.whole(value)) is not None and 1 <= number <= largest:
+        return number
     raise BadRequest(f"`{name}` must be a whole number from 1 to {largest}")
 
 

@@ -74,7 +74,7 @@ class MessagesApi(ModelApi):
         merged = (known or {}) | {name: value for name, value in usage.items() if value is not None}
         # What was read from or written to the prompt's cache is counted apart, and is a part of the prompt.
         parts = [merged.get(f"{name}input_tokens") for name in ("", "cache_creation_", "cache_read_")]
-        counts = [part for part in parts if type(part) is int]
+        counts = [count for part in parts if (count := json_text.whole(part)) is not None]
         return merged | {
             "prompt_tokens": sum(counts) if counts else None,
             "completion_tokens": merged.get("output_tokens"),

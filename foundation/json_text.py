@@ -37,6 +37,16 @@ def parse_exact(text: bytes) -> Any:
         raise BadJson("not valid JSON (UTF-8, not too deeply nested)") from None
 
 
+def whole(value: object) -> int | None:
+    """The whole number that a JSON value is, also when it is written as 1024.0 or 1e3; None for all else.
+
+    JSON knows one kind of number. Clients in Lua, PHP, R or Swift write all of theirs with a fraction.
+    """
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None  # not isinstance: true is an int to Python
+
+
 def write(value: Any) -> bytes:
     """The JSON text of a value that `parse` returned. Raises BadJson."""
     try:

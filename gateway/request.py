@@ -55,12 +55,15 @@ class ProxyRequest:
 
 
 def forwarded_headers(api: ModelApi, environ: dict[str, Any]) -> bytes:
-    """The client's headers that may go up, as header lines. Raises BadRequest for one that can't be a header."""
+    """The client's headers that may go up, as header lines. Raises BadRequest for one that can't be a header.
+
+    An empty one is none: that is how users of some clients take a header away.
+    """
     lines = ""
     for variable, name in api.forwarded.items():
-        if (value := environ.get(variable)) is not None:
+        if value := environ.get(variable):
             if not HEADER_TEXT.fullmatch(value):
-                raise BadRequest(f"The header {name} must be 1 to 1024 printable ASCII characters")
+                raise BadRequest(f"The header {name} must be at most 1024 printable ASCII characters")
             lines += f"{name}: {value}\r\n"
     return lines.encode("ascii")
 

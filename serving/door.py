@@ -114,7 +114,7 @@ class ProxyDoor:
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
         entered = time.monotonic()
         # Who calls comes first: a stranger's body is not even read.
-        caller = self._services.auth.authenticate(_authorization(api, environ), FOR_CALLS)
+        caller = self._services.auth.authenticate(authorization(environ, api.takes_api_key_header), FOR_CALLS)
         admission = self._services.rate_limits.admit(caller, self._services.addresses.of(environ))
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)
@@ -133,7 +133,7 @@ class ProxyDoor:
 
 def _read_body(environ: Environ, limit: int) -> bytes:
     """The whole body. Raises UnsupportedMedia, PayloadTooLarge, BadRequest."""
-    if environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+    if environ.get("HTTP_CONTENT_ENCODING") not in {None, "", "identity"}:
         raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding")
     length = environ.get("CONTENT_LENGTH")
     if length and not length.isdecimal():
@@ -160,14 +160,14 @@ def _close(body: Iterable[bytes]) -> None:
         close()
 
 
-def _authorization(api: ModelApi, environ: Environ) -> str | None:
+def authorization(environ: Environ, takes_api_key_header: bool) -> str | None:
     """The Authorization header; where Anthropic's clients call, `x-api-key` does as well. Raises BadRequest for two."""
-    authorization: str | None = environ.get("HTTP_AUTHORIZATION")
-    if not api.takes_api_key_header or not (key := environ.get("HTTP_X_API_KEY")):
-        return authorization
-    if authorization and authorization.partition(" ")[2] != key:
+    sent: str | None = environ.get("HTTP_AUTHORIZATION")
+    if not takes_api_key_header or not (key := environ.get("HTTP_X_API_KEY")):
+        return sent
+    if sent and sent.partition(" ")[2] != key:
         raise BadRequest("Authorization and x-api-key hold different credentials; send one of them")
-    return authorization or f"Bearer {key}"
+    return sent or f"Bearer {key}"
 
 
 def _error_answer(error: AppError, api: ModelApi, request_id: str) -> ProxyAnswer:

@@ -9,7 +9,7 @@ import orjson
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from accounts.caller import Caller
+from accounts.caller import Caller, Credential
 from auth import Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
@@ -28,7 +28,7 @@ from foundation.errors import (
 )
 from foundation.logs import event
 from services import Services
-from serving.door import COMMON_HEADERS, MAX_JSON_BYTES, REQUEST_ID
+from serving.door import COMMON_HEADERS, MAX_JSON_BYTES, REQUEST_ID, authorization
 
 log = logging.getLogger("http")
 admin_log = logging.getLogger("admin")
@@ -66,7 +66,9 @@ def check_caller(accepted: Credentials) -> Caller:
 
     A user who may not call may still look.
     """
-    caller = services().auth.authenticate(request.headers.get("Authorization"), accepted, may_call=False)
+    # Who may call a model may do so as Anthropic's clients do, and those ask for the models in the same way.
+    sent = authorization(request.environ, takes_api_key_header=Credential.CLIENT_KEY in accepted)
+    caller = services().auth.authenticate(sent, accepted, may_call=False)
     if caller.api_token:
         services().rate_limits.check_api_token(caller.api_token.id)
     return caller
@@ -105,14 +107,6 @@ def audit(actor: str, action: str, subject: str, user_id: int | None = None, **d
     request_id = request.environ.get(REQUEST_ID)
     services().audit.record(actor, action, subject, user_id, address, request_id, **details)
     event(admin_log, action, actor=actor, subject=subject, **details)
-
-
-def number(name: str, default: int, largest: int) -> int:
-    """A query parameter that counts from 1. Raises BadRequest."""
-    text = request.args.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and 1 <= int(text) <= largest):
-        raise BadRequest(f"{name} must be a whole number from 1 to {largest}")
-    return int(text)
 
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:

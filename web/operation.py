@@ -11,6 +11,7 @@ looked at first, so that a stranger learns nothing about what is accepted.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +20,12 @@ from functools import wraps
 from typing import Annotated, Any, Generic, TypeVar
 
 from flask import Response, request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from auth import ACCESS_TOKEN, FOR_CALLS, FOR_READING
 from billing.quotas.rate_limits import Door
+from foundation import json_text
 from foundation.errors import BadRequest, NotFound
 from web.bad_input import told
 from web.http import (
@@ -61,6 +63,13 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_whole(cls, value: object) -> object:
+        """1024.0 is a whole number; where a fraction may be, a whole number may be too."""
+        number = json_text.whole(value)
+        return value if number is None else number
+
 
 class Query(BaseModel):
     """Query parameters: each at most once, and none that is not declared."""
@@ -74,10 +83,14 @@ class Shown(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+DIGITS_TEXT = re.compile(r"([0-9]{1,19})(?:\.0{1,19})?")
+
+
 def _digits(text: object) -> int:
-    if not isinstance(text, str) or not (text.isascii() and text.isdigit() and len(text) <= 19):
+    found = DIGITS_TEXT.fullmatch(text) if isinstance(text, str) else None
+    if not found:
         raise PydanticCustomError("digits", "must be a whole number")
-    return int(text)
+    return int(found.group(1))
 
 
 # A whole number in a query. Not pydantic's own reading of one, which takes "1_000" and " 1" too. Bounds of one that may

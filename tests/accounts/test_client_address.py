@@ -32,14 +32,25 @@ def found(remote: str, forwarded: str | None = None, trusted: tuple[str, ...] = 
         (PROXY, "203.0.113.9,198.51.100.1, 10.9.9.9", "198.51.100.1"),  # two proxies in a row
         (PROXY, "10.9.9.9, 10.8.8.8", "10.9.9.9"),  # a client within the trusted network
         (PROXY, "203.0.113.9, unknown", PROXY),
-        (PROXY, "203.0.113.9, 198.51.100.1:4711", PROXY),
+        (PROXY, "203.0.113.9, 198.51.100.1:4711", "198.51.100.1"),
+        (PROXY, '"198.51.100.1:4711"', "198.51.100.1"),
+        (PROXY, "198.51.100.1:4711, 10.9.9.9:80", "198.51.100.1"),  # through two proxies that write ports
+        (PROXY, "203.0.113.9, 198.51.100.1:", PROXY),
+        (PROXY, "203.0.113.9, 198.51.100.1:123456", PROXY),
+        (PROXY, "203.0.113.9, 198.51.100.1:http", PROXY),
+        (PROXY, '203.0.113.9, "198.51.100.1:4711', PROXY),
         (PROXY, "203.0.113.9, unknown, 10.9.9.9", "10.9.9.9"),
         (PROXY, "203.0.113.9,, 10.9.9.9", "10.9.9.9"),
         (PROXY, "203.0.113.9,", PROXY),
         (PROXY, "198.51.100.01", PROXY),
         (PROXY, "é", PROXY),
         (PROXY, "1" * 8000, PROXY),
-        (PROXY, "[2001:db8::1]", PROXY),
+        (PROXY, "[2001:db8::1]", "2001:db8::/64"),
+        (PROXY, "[2001:db8::1]:443", "2001:db8::/64"),
+        (PROXY, '"[2001:db8::1]:443"', "2001:db8::/64"),
+        (PROXY, "[::ffff:198.51.100.1]:443", "198.51.100.1"),
+        (PROXY, "[2001:db8::1", PROXY),
+        (PROXY, "2001:db8::1]:443", PROXY),
         (PROXY, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         (PROXY, "::ffff:198.51.100.1", "198.51.100.1"),
         ("::ffff:10.1.2.3", "198.51.100.1", "198.51.100.1"),
@@ -99,3 +110,11 @@ def test_what_is_remembered_is_bounded():
     for number in range(CACHED_ADDRESSES + 500):
         addresses.of({"REMOTE_ADDR": str(ipaddress.IPv4Address(number))})
     assert addresses._look_up.cache_info().currsize == CACHED_ADDRESSES
+
+
+def test_the_ports_of_one_address_fill_no_memory():
+    addresses = ClientAddresses(PROXIES)
+    for port in range(2000):
+        environ = {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": f"198.51.100.1:{port}"}
+        assert addresses.of(environ) == "198.51.100.1"
+    assert addresses._look_up.cache_info().currsize == 2

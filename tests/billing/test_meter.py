@@ -496,6 +496,7 @@ def test_a_cost_is_a_number_from_zero_on_to_the_last_digit_or_none(cost, nano):
         (10**12 + 1, None),
         (-1, None),
         (True, None),
+        (12.0, 12),
         (1.5, None),
         ("7", None),
         (None, None),

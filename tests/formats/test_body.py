@@ -33,6 +33,8 @@ HELLO = b'"messages":[{"role":"user","content":"hi"}]'
         (b'{"n":128,%s}' % HELLO, CallBody("", False, None, None, 128)),
         (b'{"models":["a/b","c"],%s}' % HELLO, CallBody("", False, None, None, 1, ("a/b", "c"))),
         (b'{"models":[],%s}' % HELLO, CallBody("", False)),
+        (b'{"max_tokens":1024.0,"n":2.0,%s}' % HELLO, CallBody("", False, None, 1024, 2)),
+        (b'{"max_completion_tokens":1e3,%s}' % HELLO, CallBody("", False, None, 1000)),
         (b'{"max_tokens":null,"n":null,"models":null,%s}' % HELLO, CallBody("", False)),
     ],
 )
@@ -71,7 +73,22 @@ def test_unusable_bodies_are_refused_with_what_is_wrong(body, word):
         read_chat(body)
 
 
-ODD_NUMBERS = ["0", "-1", "1.0", "1e3", "true", "false", '"5"', "[5]", "{}", "2147483648", "1" + "0" * 400, "1e400"]
+ODD_NUMBERS = [
+    "0",
+    "-1",
+    "1.5",
+    "0.0",
+    "1e-3",
+    "1e300",
+    "true",
+    "false",
+    '"5"',
+    "[5]",
+    "{}",
+    "2147483648",
+    "1" + "0" * 400,
+    "1e400",
+]
 ACCEPTED = {"max_tokens": "1 to 10000000", "max_completion_tokens": "1 to 10000000", "n": "1 to 128"}
 
 
@@ -117,6 +134,7 @@ def test_any_bytes_are_read_or_refused(body):
     [
         (read_completion, b'{"model":"a/b","prompt":"hi"}', CallBody("a/b", False)),
         (read_completion, b'{"prompt":[1,2,3],"max_tokens":9}', CallBody("", False, None, 9)),
+        (read_completion, b'{"prompt":[1.0,2.0],"best_of":2.0}', CallBody("", False, None, None, 2)),
         (read_completion, b'{"prompt":["a","b"],"n":3,"stream":true}', CallBody("", True, None, None, 6)),
         (read_completion, b'{"prompt":[[1,2],[3]],"n":2,"best_of":5}', CallBody("", False, None, None, 10)),
         (read_completion, b'{"prompt":"hi","session_id":"s","models":["x"]}', CallBody("", False, "s", models=("x",))),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.json_text import BadJson, parse, write
+from foundation.json_text import BadJson, parse, whole, write
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(),
@@ -39,3 +39,19 @@ def test_what_is_too_deep_to_write_is_refused():
         write(value)
     while value:  # taken apart by hand: Python's own way down is recursive
         value = value[0]
+
+
+@pytest.mark.parametrize("text", ["1024", "1024.0", "1.024e3", "1024.000", "10240e-1"])
+def test_a_whole_number_is_one_however_it_is_written(text):
+    number = whole(parse(text.encode()))
+    assert (number, type(number)) == (1024, int)
+
+
+@pytest.mark.parametrize("text", ["1024.5", "true", "false", "null", '"1024"', "[1024]", "{}"])
+def test_what_is_no_whole_number_is_none(text):
+    assert whole(parse(text.encode())) is None
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_what_has_no_value_is_no_whole_number(number):
+    assert whole(number) is None

@@ -301,6 +301,18 @@ def test_a_compressed_body_is_refused(scripted, someone):
     assert_refused(scripted.post("/v1/chat/completions", {"model": "m"}, someone, headers=headers), 415)
 
 
+def test_an_empty_header_is_none_and_a_whole_number_may_have_a_fraction(scripted, someone, upstream):
+    """As clients in Lua, PHP or R write numbers, and as users of others take a header away."""
+    upstream.play("m", json_answer("200 OK", WHOLE))
+    names = ("X-Session-Id", "Anthropic-Beta", "X-Upstream", "Content-Encoding", "x-api-key")
+    body = {"model": "m", **HELLO, "max_tokens": 1024.0}
+    answer = scripted.post("/v1/messages", body, someone, headers=dict.fromkeys(names, ""))
+    assert (answer.status_code, answer.content) == (200, WHOLE)
+    sent = upstream.requests_for("m")[-1]
+    assert b'"max_tokens": 1024.0' in sent.body  # it goes up as it came
+    assert not {"x-session-id", "anthropic-beta"} & sent.headers().keys()
+
+
 def test_a_header_that_could_split_the_upstream_request_is_refused(scripted, someone, upstream):
     before = len(upstream.received)
     for value in ("é".encode(), b"x" * 2000):

@@ -56,6 +56,12 @@ def test_a_view_gets_what_it_names(client):
     assert client.get("/things?page=3&least=09").json == {"got": {"page": 3, "least": 9}}
 
 
+def test_a_whole_number_may_be_written_with_a_fraction(client):
+    made = client.post("/things/7", data='{"name":"a","size":2.0}', content_type="application/json")
+    assert made.data == b'{"got":{"id":7,"name":"a","size":2}}'
+    assert client.get("/things?page=3.0&least=9.00").json == {"got": {"page": 3, "least": 9}}
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -64,6 +70,8 @@ def test_a_view_gets_what_it_names(client):
         ({"name": 1}, "name must be a text"),
         ({"name": "a", "size": "2"}, "size must be a whole number of at least 1"),
         ({"name": "a", "size": True}, "size must be a whole number of at least 1"),
+        ({"name": "a", "size": 2.5}, "size must be a whole number of at least 1"),
+        ({"name": "a", "size": 0.0}, "size must be a whole number of at least 1"),
         ({"name": "a", "size": 0}, "size must be a whole number of at least 1"),
     ],
 )
@@ -71,7 +79,7 @@ def test_a_body_that_is_not_as_declared_is_refused_with_the_reason(client, body,
     assert refusal(client.post("/things/7", json=body)) == told
 
 
-@pytest.mark.parametrize("number", ["", "0x1", "1_0", " 1", "+1", "-1", "1.0", "١", "9" * 19])
+@pytest.mark.parametrize("number", ["", "0x1", "1_0", " 1", "+1", "-1", "1.5", "1.", ".0", "1e0", "١", "9" * 19])
 def test_a_number_in_a_query_is_written_in_digits(client, number):
     assert "least must be a whole number" in refusal(client.get("/things", query_string={"least": number}))
 

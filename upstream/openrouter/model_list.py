@@ -145,12 +145,13 @@ def _has_id(entry: object) -> bool:
 
 
 def _listed(entry: dict[str, Any]) -> ListedModel:
-    name, description, context = (entry.get(key) for key in ("name", "description", "context_length"))
+    name, description = entry.get("name"), entry.get("description")
+    context = json_text.whole(entry.get("context_length"))
     return ListedModel(
         entry["id"],
         name if isinstance(name, str) and name else entry["id"],
         description[:MAX_DESCRIPTION] if isinstance(description, str) else "",
-        context if type(context) is int and context > 0 else None,
+        context if context and context > 0 else None,
     )
 
 

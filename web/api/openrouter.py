@@ -96,7 +96,7 @@ def models(caller: Caller, query: ModelFilter) -> Response:
     response = Response(status=304) if is_known else Response(page.body, mimetype=JSON)
     response.set_etag(page.etag)
     # Programs may keep it, but must ask whether it still holds: what a key may use can change.
-    response.headers.update({"Cache-Control": "private, no-cache", "Vary": "Authorization"})
+    response.headers.update({"Cache-Control": "private, no-cache", "Vary": "Authorization, X-Api-Key"})
     return response
 
 

@@ -186,15 +186,14 @@ def _refuse_other_sites() -> None:
         return
     site = request.headers.get("Sec-Fetch-Site")
     origin = request.headers.get("Origin")
-    is_ours = site == "same-origin" if site else origin is None or urlsplit(origin).netloc == request.host
+    is_ours = site == "same-origin" if site else not origin or urlsplit(origin).netloc == request.host
     if not is_ours:
         raise Forbidden("This was sent by a page of another site")
     if request.headers.get("Authorization", "").startswith("Bearer "):  # only scripts send that, and only to their host
         return
     visitor = find_visitor()
-    if visitor and not same(
-        request.headers.get("X-CSRF-Token", request.form.get("csrf_token", "")), visitor.csrf_token
-    ):
+    sent = request.headers.get("X-CSRF-Token") or request.form.get("csrf_token", "")
+    if visitor and not same(sent, visitor.csrf_token):
         raise Forbidden("This page is out of date: load it again")
 
 

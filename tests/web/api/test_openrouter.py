@@ -66,6 +66,23 @@ def test_a_stranger_learns_nothing(served, path):
     assert posted.status_code == 405
 
 
+@pytest.mark.parametrize("path", [alias + path for alias in ALIASES for path in ("/models?limit=1000", "/key")])
+def test_the_key_may_come_as_anthropics_clients_send_it(served, path):
+    """Claude Code asks for the models with the header that it sends to /v1/messages."""
+    someone, other = served.new_user(), served.new_user()
+
+    def ask(**headers: str) -> int:
+        return requests.get(served.url + path, headers=headers, timeout=30).status_code
+
+    assert ask(**{"x-api-key": someone, "anthropic-version": "2023-06-01"}) == 200
+    assert ask(**{"x-api-key": "", "Authorization": f"Bearer {someone}"}) == 200
+    assert ask(**{"x-api-key": someone, "Authorization": ""}) == 200
+    assert ask(**{"x-api-key": other, "Authorization": f"Bearer {someone}"}) == 400
+    assert ask(**{"x-api-key": "not-a-token"}) == 401
+    # Where no model is called or listed, it is no credential.
+    assert requests.get(f"{served.url}/api/auth/me", headers={"x-api-key": someone}, timeout=30).status_code == 401
+
+
 # ── models
 
 
