@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 
+from config import env_file
 from config.settings import ROOT, SECRET_NAMES, Config
 
 GENERATED = {
@@ -39,7 +39,7 @@ def _read(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]
     values: dict[str, str] = {}
     problems: list[str] = []
     if environ is None:
-        environ = _read_env_file(problems) | os.environ
+        environ = _environment(problems)
     for name in Config.model_fields:
         variable = name.upper()
         value, path = environ.get(variable, ""), environ.get(f"{variable}_FILE", "")
@@ -61,18 +61,19 @@ def _read(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]
     return values, problems
 
 
-def _read_env_file(problems: list[str]) -> dict[str, str]:
-    """What stands in `.env`, or in the file that ENV_FILE names; that one has to be there."""
+def _environment(problems: list[str]) -> Mapping[str, str]:
+    """The environment, and what stands in `.env`, or in the file that ENV_FILE names; that one has to be there."""
     named = os.environ.get("ENV_FILE")
     path = Path(named or ROOT / ".env")
     if not named and not path.exists():
-        return {}
+        return os.environ
     try:
-        with path.open(encoding="utf-8") as stream:
-            return {name: value or "" for name, value in dotenv_values(stream=stream).items()}
+        found, faults = env_file.read(path, os.environ)
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"ENV_FILE: cannot read {path} ({type(error).__name__})")
-        return {}
+        return os.environ
+    problems += [f"ENV_FILE: {fault}" for fault in faults]
+    return found
 
 
 def _check(environ: Mapping[str, str] | None, required: Collection[str]) -> tuple[Config | None, list[str]]:
