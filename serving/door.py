@@ -23,7 +23,6 @@ from foundation.errors import (
     BadRequest,
     Busy,
     MethodNotAllowed,
-    NotFound,
     PayloadTooLarge,
     ServiceFault,
     UnsupportedMedia,
@@ -33,6 +32,7 @@ from gateway.request import ProxyRequest, forwarded_headers
 from openrouter_proxy import Headers, ProxyAnswer
 from services import Services
 from serving.client_watch import ClientWatch
+from serving.wrong_paths import nothing_at
 
 log = logging.getLogger("proxy")
 
@@ -73,7 +73,7 @@ class ProxyDoor:
                 self._services.start()  # in the process that serves: threads do not survive a fork
             if api is None:
                 if environ["PATH_INFO"].startswith("//"):  # Werkzeug would take them for one
-                    raise NotFound("There is nothing at this path")
+                    raise nothing_at(environ["PATH_INFO"])
                 self._take_body(environ)
                 return self._flask_wsgi(environ, start_response)
             answer = self._answer(api, environ, request_id, headers)

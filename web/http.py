@@ -20,7 +20,6 @@ from foundation.errors import (
     Busy,
     Forbidden,
     MethodNotAllowed,
-    NotFound,
     PayloadTooLarge,
     ServiceFault,
     Unauthorized,
@@ -29,6 +28,7 @@ from foundation.errors import (
 from foundation.logs import event
 from services import Services
 from serving.door import COMMON_HEADERS, MAX_JSON_BYTES, REQUEST_ID, authorization
+from serving.wrong_paths import nothing_at
 
 log = logging.getLogger("http")
 admin_log = logging.getLogger("admin")
@@ -143,7 +143,7 @@ def app_error(error: Exception) -> AppError:
 
 def _refused_by_werkzeug(error: HTTPException) -> AppError:
     if error.code == 404:
-        return NotFound("There is nothing at this path")
+        return nothing_at(request.path)
     if error.code == 405:
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
         return MethodNotAllowed(f"This path takes {allowed} only", {"Allow": allowed})
