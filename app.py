@@ -6,6 +6,11 @@ made when it is first asked for: importing this file does no work.
 
 from __future__ import annotations
 
+from foundation.signals import Listener
+
+if __name__ == "__main__":  # before all else is loaded, which takes its time
+    listener = Listener()
+
 import gc
 import logging
 import multiprocessing
@@ -86,8 +91,8 @@ def refuse(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
-def serve() -> None:
-    """Check everything that can be wrong, then become the server.
+def serve(listener: Listener) -> None:
+    """Check everything that can be wrong, then become the server, which gets the signals that come meanwhile.
 
     exec, and not a call: the server's parent process then holds none of our modules, which saves 50 MB.
     """
@@ -96,6 +101,7 @@ def serve() -> None:
     url = f"http://{settings.listen_host}:{settings.port}"
     logs.event(log, "serving", url=url, server=settings.server, environment=settings.app_env)
     command, environment = server_process(settings, os.environ)
+    listener.hand_over()
     os.execve(sys.executable, command, environment)
 
 
@@ -175,4 +181,4 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(listener)

@@ -14,8 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT
 from config.sources import ConfigError, load
 from foundation import logs
+from foundation.signals import use_handlers
 from serving import ending
 
+use_handlers()  # of signals that `python app.py` has blocked
 try:
     _settings = load()
 except ConfigError as error:

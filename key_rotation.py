@@ -18,10 +18,16 @@ not outlive its expiry; it is found by its name and deleted.
 
 from __future__ import annotations
 
+import sys
+
+from foundation.signals import ENDS, Listener
+
+if __name__ == "__main__" and len(sys.argv) == 1:  # the service, before all else is loaded, which takes its time
+    Listener()
+
 import argparse
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -238,7 +244,7 @@ def show_progress(steps: Sequence[Step]) -> Iterable[Step]:
 def run_for_ever(rotation: KeyRotation, usage_check: UsageCheck) -> None:
     """A pass a minute, and the daily check in between, until SIGTERM or SIGINT, which let the running pass finish."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDS:
         signal.signal(number, lambda *_: stopping.set())
     while not stopping.is_set():
         try:

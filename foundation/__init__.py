@@ -4,6 +4,7 @@
     logs.py           one line an event, with secrets taken out
     clock.py          the time, which tests move
     deadline.py       one call's time: what is left, and when its driver looks after the client
+    signals.py     what ends a program, from its first instruction on
     crypto.py         every cryptographic primitive: hashes, tokens, derived keys' Argon2id, encryption keys' envelopes
     money.py          dollars as integer nano-dollars, and back
     column_types.py   times as aware UTC, on every database
