@@ -129,7 +129,7 @@ def test_dockerfile_is_careful() -> None:
 def test_compose_file_is_well_formed() -> None:
     assert set(COMPOSE) == {"name", "x-service", "x-environment", "services", "volumes"}
     known = {"image", "build", "command", "depends_on", "healthcheck", "restart", "stop_grace_period", "logging"}
-    known |= {"read_only", "tmpfs", "cap_drop", "security_opt", "ulimits", "environment", "ports", "volumes"}
+    known |= {"init", "read_only", "tmpfs", "cap_drop", "security_opt", "ulimits", "environment", "ports", "volumes"}
     for name, service in SERVICES.items():
         assert set(service) <= known, name
         for other, terms in service.get("depends_on", {}).items():
@@ -147,6 +147,7 @@ def test_compose_file_is_well_formed() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_our_services_are_locked_down(name: str) -> None:
     service = SERVICES[name]
+    assert service["init"] is True
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
