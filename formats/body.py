@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from formats.named_models import named_models
-from foundation import json_text
+from foundation import json_members, json_text
 from foundation.errors import BadRequest
-
-Json = dict[str, Any]
+from foundation.json_members import Raw, Text, first
 
 # Far more than any model writes or answers with: what is larger would only be a way to spoil sums.
 MAX_TOKENS, MAX_CHOICES, MAX_MODELS = 10_000_000, 128, 32
+# Of one value that is read whole. Texts and tools are not: they may be as large as the body.
+MAX_VALUE_BYTES = 64 * 1024
+MAX_TOOLS = 4096
+DIGIT = "-0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,56 +42,53 @@ class CallBody:
         return (self.model, *self.models) if self.model or not self.models else self.models
 
 
-def read_chat(body: bytes) -> CallBody:
+def read_chat(body: Text) -> CallBody:
     """A chat-completions body. Raises BadRequest, as all of these do."""
     request, model, stream = _read(body, "`model` and `messages`")
-    is_older_form = request.get("messages") is None and isinstance(request.get("prompt"), str)  # OpenRouter takes it
+    is_older_form = request.kind("messages") in {"", "n"} and request.kind("prompt") == '"'  # OpenRouter takes it
     if not is_older_form:
         _check_messages(request)
     older, newer = _whole(request, "max_tokens", MAX_TOKENS), _whole(request, "max_completion_tokens", MAX_TOKENS)
     # Which of two bounds OpenRouter obeys is not documented; the larger is the safe one for what a call may cost.
     bound = older if newer is None or (older is not None and older > newer) else newer
     n = _whole(request, "n", MAX_CHOICES) or 1
-    return CallBody(model, stream, _session(request), bound, n, _models(request), named_models(request))
+    return CallBody(model, stream, _session(request), bound, n, _models(request), request.others())
 
 
-def read_completion(body: bytes) -> CallBody:
+def read_completion(body: Text) -> CallBody:
     """A body of the older text completions: `prompt` is a text, tokens, or a list of either, each with its answers."""
     request, model, stream = _read(body, "`model` and `prompt`")
-    prompt = request.get("prompt")
-    if not (prompt and isinstance(prompt, str | list)):
-        raise BadRequest("`prompt` must be a text or a non-empty list")
-    prompts = len(prompt) if isinstance(prompt, list) and json_text.whole(prompt[0]) is None else 1
+    _check_filled(request, "prompt")
+    is_one = request.kind("prompt") == '"' or request.kind("prompt", within=True) in DIGIT
+    count = 1 if is_one else len(request.items("prompt"))
     # best_of answers are written for each prompt, and billed, though only n of them come back.
     n = max(_whole(request, "n", MAX_CHOICES) or 1, _whole(request, "best_of", MAX_CHOICES) or 1)
     bound = _whole(request, "max_tokens", MAX_TOKENS)
-    return CallBody(model, stream, _session(request), bound, n * prompts, _models(request), named_models(request))
+    return CallBody(model, stream, _session(request), bound, n * count, _models(request), request.others())
 
 
-def read_embeddings(body: bytes) -> CallBody:
+def read_embeddings(body: Text) -> CallBody:
     """An embeddings body: it is never streamed, and nothing is written."""
     request, model, stream = _read(body, "`model` and `input`")
     if stream:
         raise BadRequest("Embeddings are not streamed; leave `stream` out")
-    if not (request.get("input") and isinstance(request["input"], str | list)):
-        raise BadRequest("`input` must be a text or a non-empty list")
-    return CallBody(model, False, _session(request), 0, 1, _models(request), named_models(request))
+    _check_filled(request, "input")
+    return CallBody(model, False, _session(request), 0, 1, _models(request), request.others())
 
 
-def read_response(body: bytes) -> CallBody:
+def read_response(body: Text) -> CallBody:
     """A body of OpenAI's Responses format."""
     request, model, stream = _read(body, "`model` and `input`")
-    if not (request.get("input") and isinstance(request["input"], str | list)):
-        raise BadRequest("`input` must be a text or a non-empty list")
+    _check_filled(request, "input")
     # What lies with OpenRouter lies in the account that all users share: nobody may name what another has put there.
     for name in ("previous_response_id", "conversation", "background"):
         if request.get(name):
             raise BadRequest(f"`{name}` does not work here: nothing is kept between calls; send the whole `input`")
     bound = _whole(request, "max_output_tokens", MAX_TOKENS)
-    return CallBody(model, stream, _session(request), bound, 1, _models(request), named_models(request))
+    return CallBody(model, stream, _session(request), bound, 1, _models(request), request.others())
 
 
-def read_message(body: bytes) -> CallBody:
+def read_message(body: Text) -> CallBody:
     """A body of Anthropic's Messages format."""
     request, model, stream = _read(body, "`model` and `messages`")
     _check_messages(request)
@@ -98,17 +98,76 @@ def read_message(body: bytes) -> CallBody:
         raise BadRequest(f'`fallbacks` must be a list of at most {MAX_MODELS} objects such as {{"model": "..."}}')
     bound = _whole(request, "max_tokens", MAX_TOKENS)
     models: Any = (*_models(request), *names)
-    return CallBody(model, stream, _session(request), bound, 1, models, named_models(request))
+    return CallBody(model, stream, _session(request), bound, 1, models, request.others())
 
 
-def _read(body: bytes, needed: str) -> tuple[Json, str, bool]:
-    """The body's object, its model and whether a stream is asked for."""
+class _Members:
+    """A body's members, read one by one; what nobody asks for stays bytes. Raises BadRequest."""
+
+    def __init__(self, members: dict[str, Raw]) -> None:
+        self._members = members
+
+    def kind(self, name: str, within: bool = False) -> str:
+        """The first character of a member's value, or of what is in that text or list; "" if there is none."""
+        return first(self._members.get(name), within)
+
+    def is_filled(self, name: str) -> bool:
+        """True for a text or a list that has something in it."""
+        return self.kind(name, within=True) != ""
+
+    def get(self, name: str) -> Any:
+        """A member's value, None if there is none."""
+        raw = self._members.get(name)
+        return None if raw is None else _value(raw, name)
+
+    def items(self, name: str) -> list[Raw]:
+        """A list's items; none if it is no list."""
+        if self.kind(name) != "[":
+            return []
+        try:
+            return json_members.items(self._members[name])
+        except json_text.BadJson as error:
+            raise BadRequest(f"The body is {error}") from None
+
+    def others(self) -> tuple[str, ...]:
+        """The models that it names elsewhere."""
+        read = {name: self.get(name) for name in ("model", "models", "fallbacks", "plugins", "preset")}
+        return named_models(read | {"tools": self._tools() if "tools" in self._members else None})
+
+    def _tools(self) -> list[Any]:
+        """The tools but for functions, which run at the client."""
+        tools = self.items("tools")
+        if len(tools) > MAX_TOOLS:
+            raise BadRequest(f"`tools` may be at most {MAX_TOOLS}")
+        return [_value(raw, "tools") for raw in tools if first(raw) == "{" and not _is_function(raw)]
+
+
+def _value(raw: Raw, name: str) -> Any:
+    if len(memoryview(raw)) > MAX_VALUE_BYTES:
+        raise BadRequest(f"`{name}` is too long: it may have {MAX_VALUE_BYTES} bytes")
     try:
-        request = json_text.parse(body)
+        return json_text.parse_unique(bytes(raw))
     except json_text.BadJson as error:
         raise BadRequest(f"The body is {error}") from None
-    if not isinstance(request, dict):
-        raise BadRequest(f"The body must be a JSON object with {needed}")
+
+
+def _is_function(tool: Raw) -> bool:
+    try:
+        kind = json_members.members(tool).get("type")
+    except json_text.BadJson as error:
+        raise BadRequest(f"The body is {error}") from None
+    return kind is None or bytes(kind) == b'"function"'
+
+
+def _read(body: Text, needed: str) -> tuple[_Members, str, bool]:
+    """The body's object, its model and whether a stream is asked for."""
+    try:
+        json_members.check(body)
+        request = _Members(json_members.members(body))
+    except json_members.NotAnObject:
+        raise BadRequest(f"The body must be a JSON object with {needed}") from None
+    except json_text.BadJson as error:
+        raise BadRequest(f"The body is {error}") from None
     model, stream = request.get("model"), request.get("stream")
     if model is not None and not isinstance(model, str):
         raise BadRequest('`model` must be a string such as "openai/gpt-4o-mini"')
@@ -117,18 +176,22 @@ def _read(body: bytes, needed: str) -> tuple[Json, str, bool]:
     return request, model or "", stream or False
 
 
-def _check_messages(request: Json) -> None:
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+def _check_messages(request: _Members) -> None:
+    if (request.kind("messages"), request.kind("messages", within=True)) != ("[", "{"):
         raise BadRequest("`messages` must be a non-empty list of objects with `role` and `content`")
 
 
-def _session(request: Json) -> str | None:
+def _check_filled(request: _Members, name: str) -> None:
+    if not request.is_filled(name):
+        raise BadRequest(f"`{name}` must be a text or a non-empty list")
+
+
+def _session(request: _Members) -> str | None:
     session = request.get("session_id")
     return session if isinstance(session, str) and session else None
 
 
-def _whole(request: Json, name: str, largest: int) -> int | None:
+def _whole(request: _Members, name: str, largest: int) -> int | None:
     if (value := request.get(name)) is None:
         return None
     if (number := json_text.whole(value)) is not None and 1 <= number <= largest:
@@ -136,7 +199,7 @@ def _whole(request: Json, name: str, largest: int) -> int | None:
     raise BadRequest(f"`{name}` must be a whole number from 1 to {largest}")
 
 
-def _models(request: Json) -> tuple[str, ...]:
+def _models(request: _Members) -> tuple[str, ...]:
     models = request.get("models")
     if models is None:
         return ()

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+INVALID = "not valid JSON (UTF-8, not too deeply nested)"
+
 
 class BadJson(ValueError):
     """Not JSON, or nested too deeply to be looked at."""
@@ -26,7 +28,36 @@ def parse(text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise BadJson("not valid JSON (UTF-8, not too deeply nested)") from None
+        raise BadJson(INVALID) from None
+
+
+def parse_unique(text: bytes) -> Any:
+    """The value of a JSON text in which no object has a key twice: one reader takes the first, another the last.
+
+    Raises BadJson. For small texts: it is some times slower than `parse`.
+    """
+    if b"{" not in text:
+        return parse(text)
+    try:
+        return _unique_decoder.decode(text.decode("utf-8"))
+    except BadJson:
+        raise
+    except (ValueError, RecursionError):
+        raise BadJson(INVALID) from None
+
+
+def ambiguous(key: str) -> BadJson:
+    """What is wrong with an object that has this key twice."""
+    return BadJson(f"ambiguous: it has the key {key[:64]!r} twice in one object")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ambiguous(key)
+        found[key] = value
+    return found
 
 
 def parse_exact(text: bytes) -> Any:
@@ -34,7 +65,7 @@ def parse_exact(text: bytes) -> Any:
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise BadJson("not valid JSON (UTF-8, not too deeply nested)") from None
+        raise BadJson(INVALID) from None
 
 
 def whole(value: object) -> int | None:
@@ -61,3 +92,6 @@ def write(value: Any) -> bytes:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
+
+
+_unique_decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)

@@ -22,7 +22,7 @@ from config.settings import Config
 from formats.body import CallBody
 from formats.chat import ModelApi
 from formats.registry import MODEL_APIS
-from foundation import json_text
+from foundation import json_members, json_text
 from foundation.clock import Clock
 from foundation.crypto import SealBroken
 from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, TooManyRequests
@@ -90,12 +90,12 @@ class Destination:
         return self.http.exchange(b"%s%s%s" % (self.heads[api.name], key.authorization, headers), body)
 
     def body_for(self, call: CallBody, body: bytes) -> bytes:
-        """What goes up: the client's bytes, written anew only if the model has another name there."""
+        """What goes up: the client's bytes, but for the model's name where it has another one there."""
         prefix = longest_prefix(call.model, self.model_prefixes)
         if prefix is None or self.model_prefixes[prefix] == prefix:
             return body
         model = self.model_prefixes[prefix] + call.model[len(prefix) :]
-        return json_text.write(json_text.parse(body) | {"model": model})
+        return b"".join(json_members.replaced(body, "model", json_text.write(model)))
 
 
 def longest_prefix(model: str, prefixes: Collection[str]) -> str | None:

@@ -13,6 +13,7 @@ from accounts.caller import Caller, Credential
 from auth import Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
+from foundation import json_text
 from foundation.crypto import same
 from foundation.errors import (
     AppError,
@@ -54,8 +55,11 @@ def json_body() -> dict[str, Any]:
         raise UnsupportedMedia("Send JSON with the header Content-Type: application/json")
     try:
         body = orjson.loads(request.get_data())
+        json_text.parse_unique(request.get_data())
     except orjson.JSONDecodeError:
-        raise BadRequest("The body is not valid JSON (UTF-8, not too deeply nested)") from None
+        raise BadRequest(f"The body is {json_text.INVALID}") from None
+    except json_text.BadJson as error:
+        raise BadRequest(f"The body is {error}") from None
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object")
     return body

@@ -21,7 +21,6 @@ HELLO = b'"messages":[{"role":"user","content":"hi"}]'
         (b'{"prompt":"an older form"}', CallBody("", False)),
         (b' \n{"model":"a","future_field":{"x":[1e400,12345678901234567890]},%s}\n ' % HELLO, CallBody("a", False)),
         (b'{"messages":[{"role":"user","content":"half an emoji \\ud83d"}]}', CallBody("", False)),
-        (b'{"stream":false,"stream":true,%s}' % HELLO, CallBody("", True)),
         (b'{"session_id":"s-1",%s}' % HELLO, CallBody("", False, "s-1")),
         (b'{"session_id":"",%s}' % HELLO, CallBody("", False, None)),
         (b'{"session_id":{"odd":1},%s}' % HELLO, CallBody("", False, None)),
@@ -55,6 +54,14 @@ def test_usable_bodies_tell_what_the_gateway_must_know(body, expected):
         (b'{"messages":"hi"}', "messages"),
         (b'{"messages":{"role":"user"}}', "messages"),
         (b'{"messages":["hi"]}', "messages"),
+        (b'{"messages":"{"}', "messages"),
+        (b'{"stream":false,"stream":true,%s}' % HELLO, "'stream' twice"),
+        (b'{"model":"a","mod\\u0065l":"b",%s}' % HELLO, "'model' twice"),
+        (b'{"plugins":[{"id":"web","id":"fusion"}],%s}' % HELLO, "'id' twice"),
+        (b'{"tools":[{"type":"function","type":"openrouter:fusion"}],%s}' % HELLO, "'type' twice"),
+        (b'{"tools":[{"type":"openrouter:x","parameters":{"model":"a","model":"b"}}],%s}' % HELLO, "'model' twice"),
+        (b'{"tools":[%s],%s}' % (b",".join([b"{}"] * 4097), HELLO), "tools"),
+        (b'{"session_id":"%s",%s}' % (b"s" * 70_000, HELLO), "session_id"),
         (b'{"prompt":7}', "messages"),
         (b'{"model":7,%s}' % HELLO, "model"),
         (b'{"model":["a"],%s}' % HELLO, "model"),
@@ -106,6 +113,17 @@ def test_the_largest_number_is_accepted_and_the_next_is_not(name, largest):
     assert read_chat(b'{"%s":%d,%s}' % (name.encode(), largest, HELLO))
     with pytest.raises(BadRequest, match=name):
         read_chat(b'{"%s":%d,%s}' % (name.encode(), largest + 1, HELLO))
+
+
+def test_what_nobody_reads_may_be_as_large_as_it_likes():
+    tool = b'{"type":"function","function":{"name":"f","description":"%s"}}' % (b"long, " * 50_000)
+    assert read_chat(b'{"model":"a","tools":[%s],%s}' % (tool, HELLO)) == CallBody("a", False)
+    texts = b",".join([b'"%s"' % (b"a, b" * 50_000)] * 3)
+    assert read_completion(b'{"model":"a","prompt":[%s]}' % texts).n == 3
+    assert read_completion(b'{"model":"a","prompt":[%s]}' % b",".join([b"17"] * 300_000)).n == 1
+    assert read_embeddings(b'{"model":"a","input":[%s]}' % b",".join([b"17"] * 400_000)) == CallBody(
+        "a", False, None, 0
+    )
 
 
 @pytest.mark.parametrize("models", ['"a/b"', "7", "{}", "[7]", '["a",null]', '[["a"]]', "true", str(["a"] * 33)])

@@ -48,6 +48,14 @@ def writes_nothing(gateway: Gateway) -> Iterator[None]:
     assert rows(gateway) == before
 
 
+@pytest.mark.parametrize("path", ["/register", "/login", "/api/auth/refresh"])
+def test_a_field_given_twice_is_refused(gateway, writes_nothing, path):
+    """One reader would take the first, and another the last."""
+    body = b'{"username":"twice","derived_key":"%b","user\\u006eame":"other"}' % new_derived_key().encode()
+    answer = requests.post(gateway.url + path, data=body, headers=JSON, timeout=30)
+    assert "'username' twice" in refusal_of(answer)
+
+
 # ── the shape
 
 
