@@ -30,7 +30,7 @@ from foundation.logs import event
 from foundation.money import usd
 from gateway.attempt import Attempt, Form, NoAnswer
 from gateway.attempts import Attempts, in_our_words, note_refusal
-from gateway.destinations import Destination, Destinations
+from gateway.destinations import Destination, Destinations, Pieces
 from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
 from gateway.request import ProxyRequest, model_to_log
 from upstream.refusals import Refusal, classify, retry_after
@@ -69,7 +69,7 @@ class OpenRouterProxy:
 
     def forward(self, request: ProxyRequest) -> ProxyAnswer:
         """Send one call upstream and answer with what comes back. Raises AppError for what we answer ourselves."""
-        body = request.api.read(request.body)
+        body = request.api.read(request.body.data)
         if key := request.caller.client_key:
             key.check_scope(request.api.name)
         to = self.destinations.choose(request.upstream, body.model)
@@ -99,13 +99,13 @@ class _Call:
         self.api = request.api
         self.body = body
         self.to = to
-        self.sent_body = to.body_for(body, request.body)
+        self.sent_body: Pieces = to.body_for(body, request.body.data)
         self.begun = time.monotonic()
         self.deadline = Deadline(to.first_byte_timeout)
         self.relay: Relay | None = None
         self.finished = False
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
-        most_nano = to.prices.most_nano(body, len(request.body))
+        most_nano = to.prices.most_nano(body, request.body.size)
         self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, most_nano)
         self.attempts = Attempts(
             to.keys,
@@ -162,6 +162,7 @@ class _Call:
                 else:
                     if attempt.refusal is None:
                         attempts.note_success(attempt)
+                        self._let_body_go()
                         return attempt
                     if not attempts.prepare_retry_after_refusal(attempt, attempt.refusal):
                         return attempt
@@ -191,6 +192,11 @@ class _Call:
     def _generation_id(self, attempt: Attempt) -> str | None:
         """OpenRouter's name for the answer. Other upstreams' names mean nothing to anybody that could be asked."""
         return attempt.generation_id if self.to.upstream_id is None else None
+
+    def _let_body_go(self) -> None:
+        """No other try can need it."""
+        self.sent_body = ()
+        self.request.body.let_go()
 
     # ── begun, with an answer
 
@@ -309,6 +315,7 @@ class _Call:
         last = self.attempts.current
         result = self._result(last) if last else None
         self.attempts.close()
+        self._let_body_go()
         if self.relay and self.relay.refusal and last and not last.refusal:  # after content: the key has done its work
             note_refusal(self.request.request_id, last.key, self.relay.refusal)
         known = last.known if last else None
@@ -354,7 +361,7 @@ class _Call:
         prices, model = self.to.prices, self.body.model
         estimate: Callable[[], int | None] = int  # a refusal is free
         if attempt.refusal is None:
-            estimate = partial(prices.estimate_nano, model, len(self.request.body), events)
+            estimate = partial(prices.estimate_nano, model, self.request.body.size, events)
         return AttemptResult(
             generation_id=self._generation_id(attempt),
             usage=usage,

@@ -235,7 +235,12 @@ class Config(BaseModel):
     log_retention_days: int = Field(
         90, ge=0, le=36_500, description="how long the request log keeps a call; 0 for ever. Statistics stay"
     )
-    max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="largest request body")
+    max_body_bytes: int = Field(48 * 1024 * 1024, ge=1024, description="largest request body")
+    body_budget_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=2048,
+        description="memory of each process for the bodies of calls in flight; one of them may have half of it",
+    )
 
     # In this order for each field: the first complaint is the one that is reported.
     _is_strong = check("secret_key", "encryption_key", "admin_token")(checks.strong_secret)

@@ -16,6 +16,7 @@ from formats import body
 from formats.body import CallBody
 from foundation import json_text
 from foundation.errors import AppError, UpstreamFailed
+from foundation.json_members import Text
 from upstream.disclosure import clean, told
 from upstream.refusals import Refusal, refusal_in, status_of_word
 
@@ -66,7 +67,7 @@ class ModelApi:
     forwarded: Mapping[str, str] = by_variable(*SHARED_HEADERS)
     takes_api_key_header = False
     request_id_headers: tuple[str, ...] = ("X-Request-Id",)
-    read: Callable[[bytes], CallBody] = staticmethod(body.read_chat)
+    read: Callable[[Text], CallBody] = staticmethod(body.read_chat)
     end_mark = b"[DONE]"
     must_end = False
     max_held_bytes = MAX_HELD_BYTES

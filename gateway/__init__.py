@@ -1,6 +1,7 @@
 """The data plane: one call, from its verified body to its last byte. openrouter_proxy.py at the root puts it together.
 
     request.py        a verified call, and which of its headers go up
+    bodies.py         bodies in flight, and the memory that they share
     destinations.py   where it goes: OpenRouter with a pool key, or another upstream with its own key, prices and rests
     attempts.py       its tries: what is tried again, with which pool key, after which pause
     attempt.py        one try: one pool key, one exchange, up to the first content

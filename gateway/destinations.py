@@ -26,6 +26,7 @@ from foundation import json_members, json_text
 from foundation.clock import Clock
 from foundation.crypto import SealBroken
 from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, TooManyRequests
+from foundation.json_members import Text
 from foundation.logs import event, hide_values
 from pool.choice import PoolKey, Trial
 from pool.health import health_told
@@ -38,6 +39,9 @@ log = logging.getLogger("upstreams")
 REFUSED_KEY_SECONDS = 30.0  # nobody else can be asked whether it works again, so a call has to try
 AWAY_SECONDS = 5.0
 AWAY_TIMES = 3  # in a row, of connections: as many as one call makes
+
+
+Pieces = Sequence[Text | memoryview]
 
 
 class Keys(Protocol):
@@ -83,19 +87,19 @@ class Destination:
     idle_timeout: float
     model_prefixes: Mapping[str, str]
 
-    def exchange(self, api: ModelApi, key: PoolKey, headers: bytes, body: bytes) -> Exchange:
+    def exchange(self, api: ModelApi, key: PoolKey, headers: bytes, body: Pieces) -> Exchange:
         """A call, to be sent. headers: the client's that may go up."""
         if self.upstream_id is not None:
             headers = _others(headers)
-        return self.http.exchange(b"%s%s%s" % (self.heads[api.name], key.authorization, headers), body)
+        return self.http.exchange(b"%s%s%s" % (self.heads[api.name], key.authorization, headers), *body)
 
-    def body_for(self, call: CallBody, body: bytes) -> bytes:
+    def body_for(self, call: CallBody, body: Text) -> Pieces:
         """What goes up: the client's bytes, but for the model's name where it has another one there."""
         prefix = longest_prefix(call.model, self.model_prefixes)
         if prefix is None or self.model_prefixes[prefix] == prefix:
-            return body
+            return (body,)
         model = self.model_prefixes[prefix] + call.model[len(prefix) :]
-        return b"".join(json_members.replaced(body, "model", json_text.write(model)))
+        return json_members.replaced(body, "model", json_text.write(model))
 
 
 def longest_prefix(model: str, prefixes: Collection[str]) -> str | None:

@@ -12,6 +12,7 @@ from billing.quotas.rate_limits import Admission
 from formats.body import CallBody
 from formats.chat import ModelApi
 from foundation.errors import BadRequest
+from gateway.bodies import HeldBody
 
 HEADER_TEXT = re.compile(r"[\x20-\x7e]{1,1024}")
 SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
@@ -32,7 +33,7 @@ class ProxyRequest:
     api: ModelApi
     request_id: str
     caller: Caller
-    body: bytes
+    body: HeldBody
     headers: bytes
     client_is_gone: Callable[[], bool]
     admission: Admission

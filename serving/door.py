@@ -23,15 +23,15 @@ from foundation.errors import (
     BadRequest,
     Busy,
     MethodNotAllowed,
-    PayloadTooLarge,
     ServiceFault,
-    UnsupportedMedia,
 )
 from foundation.logs import request_id as current_request_id
+from gateway.bodies import BodyBudget
 from gateway.request import ProxyRequest, forwarded_headers
 from openrouter_proxy import Headers, ProxyAnswer
 from services import Services
 from serving.client_watch import ClientWatch
+from serving.request_body import read_body
 from serving.wrong_paths import nothing_at
 
 log = logging.getLogger("proxy")
@@ -60,7 +60,8 @@ class ProxyDoor:
     def __init__(self, flask_wsgi: WsgiApp, services: Services) -> None:
         self._flask_wsgi = flask_wsgi
         self._services = services
-        self._max_body_bytes = services.config.max_body_bytes
+        self._bodies = BodyBudget(services.config.body_budget_bytes)
+        self._max_body_bytes = min(services.config.max_body_bytes, self._bodies.largest)
         self._stranger_bodies = threading.BoundedSemaphore(max(1, services.config.server_threads // 4))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -101,7 +102,7 @@ class ProxyDoor:
         if not self._stranger_bodies.acquire(blocking=False):
             raise Busy("Too many requests are being sent at this moment; try again in a second")
         try:
-            body = _read_body(environ, MAX_JSON_BYTES)
+            body = read_body(environ, MAX_JSON_BYTES)
         finally:
             self._stranger_bodies.release()
         environ["wsgi.input"] = BytesIO(body)
@@ -118,41 +119,19 @@ class ProxyDoor:
         admission = self._services.rate_limits.admit(caller, self._services.addresses.of(environ))
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)
+        body = self._bodies.open(caller.user_id)
         try:
             headers = forwarded_headers(api, environ)
-            body = _read_body(environ, self._max_body_bytes)
+            body.fill(read_body(environ, self._max_body_bytes, body.take))
             upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), ClientWatch(environ, entered)
             request = ProxyRequest(api, request_id, caller, body, headers, watch.is_gone, admission, upstream)
             answer = self._services.proxy.forward(request)
             watch.note_answer()
             return answer
         except BaseException:
+            body.let_go()
             admission.release(None)
             raise
-
-
-def _read_body(environ: Environ, limit: int) -> bytes:
-    """The whole body. Raises UnsupportedMedia, PayloadTooLarge, BadRequest."""
-    if environ.get("HTTP_CONTENT_ENCODING") not in {None, "", "identity"}:
-        raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding")
-    length = environ.get("CONTENT_LENGTH")
-    if length and not length.isdecimal():
-        raise BadRequest("Content-Length must be a number")
-    wanted = int(length) if length else limit + 1
-    body = b"" if length and wanted > limit else _read(environ["wsgi.input"], wanted)
-    if wanted > limit and (length or len(body) > limit):
-        raise PayloadTooLarge(f"The body may have at most {limit} bytes")
-    if length and len(body) < wanted:
-        raise BadRequest("The body ended before its Content-Length")
-    return body
-
-
-def _read(stream: Any, size: int) -> bytes:
-    try:
-        body: bytes = stream.read(size)
-    except Exception:  # noqa: BLE001 - each server has its own kinds; that the client's bytes were bad is common to them
-        raise BadRequest("The body could not be read: it broke off, or its chunks are malformed") from None
-    return body
 
 
 def _close(body: Iterable[bytes]) -> None:

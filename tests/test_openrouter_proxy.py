@@ -13,6 +13,7 @@ from accounts.caller import Caller
 from billing.quotas.rate_limits import UNLIMITED
 from formats.registry import CHAT
 from foundation.errors import AppError, Busy, PaymentRequired, TooManyRequests, UpstreamFailed, UpstreamTimeout
+from gateway.bodies import HeldBody
 from gateway.request import ProxyRequest
 from tests.support.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
 from tests.support.gateway import wait_for
@@ -27,7 +28,9 @@ def test_the_body_goes_up_byte_for_byte_under_our_headers_only(make_proxy, upstr
     body = b' {"model": "m",\n "x":1.50, "big":123456789012345678901,"messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}] } '
     whole(
         make_proxy().forward(
-            ProxyRequest(CHAT, "r", Caller(1, "s", 9e9), body, b"X-Session-Id: 7\r\n", lambda: False, UNLIMITED)
+            ProxyRequest(
+                CHAT, "r", Caller(1, "s", 9e9), HeldBody(body), b"X-Session-Id: 7\r\n", lambda: False, UNLIMITED
+            )
         )
     )
     [received] = upstream.received

@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import httptools
@@ -22,6 +23,7 @@ from upstream.connection import RECEIVE_BYTES, ConnectFailed, Connection, Connec
 from upstream.dial import CannotConnect, Dial, dial_directly
 
 MAX_HEAD_BYTES = 64 * 1024
+JOINED_BYTES = 64 * 1024
 # The headers that anybody here asks for: decoding all the others would take longer than the rest of a head.
 READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
 READ_HEADERS |= {b"x-generation-id", b"x-provider-name", b"x-ratelimit-reset"}
@@ -32,6 +34,9 @@ def authorization_of(text: str) -> bytes:
     return f"Authorization: Bearer {text}\r\n".encode("ascii")
 
 
+Buffer = bytes | bytearray | memoryview
+
+
 class Exchange:
     """One request and its answer on one connection. `status` and `headers` (lower-case names) after `wait_head`."""
 
@@ -40,6 +45,7 @@ class Exchange:
         "_dialling",
         "_head_bytes",
         "_keep_alive",
+        "_message",
         "_parser",
         "_parts",
         "_spoilt",
@@ -52,11 +58,12 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, upstream: UpstreamHttp, message: bytes) -> None:
+    def __init__(self, upstream: UpstreamHttp, message: Sequence[Buffer]) -> None:
         self._upstream = upstream
         self._connection: Connection | None = None
         self._dialling: Dialling | None = None
-        self._unsent: memoryview | None = memoryview(message)
+        self._message = message
+        self._unsent: list[memoryview] | None = _views(message)
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._head_bytes = 0
@@ -127,18 +134,24 @@ class Exchange:
             connection = self._connection or self._connect(deadline)
             unsent = self._unsent
             try:
-                sent = connection.send(unsent, deadline)
+                sent = connection.send(unsent[0], deadline)
                 self._spoilt = not sent
-                self._unsent = unsent[sent:] if 0 < sent < len(unsent) else None
+                unsent[:1] = [unsent[0][sent:]] if sent < len(unsent[0]) else []
+                if not (sent and unsent):
+                    self._let_message_go()
             except (BrokenPipeError, ConnectionResetError):
                 if connection.reused:  # the upstream closed it while it was idle
                     connection.release(False)
-                    self._connection, self._unsent = None, memoryview(unsent.obj)
+                    self._connection, self._unsent = None, _views(self._message)
                     continue
                 # The upstream has stopped reading: what it says instead, such as 413, may be here already.
-                self._spoilt, self._unsent = True, None
+                self._spoilt = True
+                self._let_message_go()
             except OSError as error:
                 raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
+
+    def _let_message_go(self) -> None:
+        self._message, self._unsent = (), None
 
     def _connect(self, deadline: Deadline) -> Connection:
         connection = self._upstream.idle_connection() if self._dialling is None else None
@@ -176,10 +189,15 @@ class Exchange:
 
     def close(self) -> None:
         """Give the connection back if it can be used again, else close it at once. May be called twice."""
+        self._let_message_go()
         if self._dialling:
             self._dialling.give_up()
         if self._connection:
             self._connection.release(self.reusable)
+
+
+def _views(message: Sequence[Buffer]) -> list[memoryview]:
+    return [memoryview(part) for part in message if len(part)]
 
 
 class UpstreamHttp:
@@ -200,10 +218,13 @@ class UpstreamHttp:
         """The constant beginning of a request's head: its line and the Host header."""
         return f"{method} {self._path}{path} HTTP/1.1\r\nHost: {self._authority}\r\n".encode("ascii")
 
-    def exchange(self, head: bytes, body: bytes) -> Exchange:
+    def exchange(self, head: bytes, *body: Buffer) -> Exchange:
         """A request, to be sent. head: from `request_line`, then header lines but Content-Length, without the blank
-        line."""
-        return Exchange(self, b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body))
+        line. body: in pieces, which stay the caller's if they are large."""
+        size = sum(map(len, body))
+        head = b"%sContent-Length: %d\r\n\r\n" % (head, size)
+        # What fits into one packet or some goes with its head; to copy more costs more than another system call.
+        return Exchange(self, (b"".join((head, *body)),) if size <= JOINED_BYTES else (head, *body))
 
     def get(self, path: str, headers: bytes, seconds: float, max_bytes: int) -> tuple[int, bytes]:
         """A whole small answer: its status and body. headers: lines, with what authorizes if anything must.

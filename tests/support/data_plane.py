@@ -26,6 +26,7 @@ from formats.chat import ModelApi
 from formats.registry import CHAT
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
+from gateway.bodies import HeldBody
 from gateway.destinations import Destinations
 from gateway.request import ProxyRequest
 from openrouter_proxy import OpenRouterProxy, ProxyAnswer
@@ -140,7 +141,7 @@ def request(
     """Somebody's call."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
     return ProxyRequest(
-        api, f"{next(numbers):032x}", Caller(user_id, "s", 9e9), body, headers, client_is_gone, admission
+        api, f"{next(numbers):032x}", Caller(user_id, "s", 9e9), HeldBody(body), headers, client_is_gone, admission
     )
 
 
