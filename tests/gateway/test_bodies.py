@@ -1,5 +1,6 @@
 """The memory that bodies in flight share: nobody fills it alone, and all of it comes back."""
 
+import itertools
 import random
 import threading
 
@@ -28,7 +29,8 @@ def test_one_user_fills_a_half_and_others_still_find_room():
     assert [len(bodies) for bodies in held] == [500, 250, 125]
     innocent = budget.open(9)
     innocent.take(100)
-    for body in [*sum(held, []), innocent]:
+    innocent.let_go()
+    for body in itertools.chain(*held):
         body.let_go()
     assert budget.held == 0
     assert len(fill(budget, 1, 1)) == 500

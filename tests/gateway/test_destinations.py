@@ -117,7 +117,7 @@ def test_the_clients_bytes_go_up_with_the_upstreams_key_and_without_what_is_open
     answer = ask(proxy, headers=headers, temperature=1.0)
     assert whole(answer) == ANSWER
     [received] = other.received
-    assert received.body == request("m", temperature=1.0).body
+    assert received.body == request("m", temperature=1.0).body.data
     assert received.head.startswith(b"POST /api/v1/chat/completions HTTP/1.1\r\n")
     sent = received.headers()
     assert set(sent) == {
@@ -149,8 +149,7 @@ def test_a_model_has_another_name_there_if_the_mapping_says_so(proxy, other):
         other.play(sent, json_answer("200 OK", ANSWER))
         whole(ask(proxy, model=model, seed=12345678901234567, top_p=0.1))
         received = other.received[-1]
-        assert json.loads(received.body) == json.loads(request(sent, seed=12345678901234567, top_p=0.1).body)
-        assert (received.body == request(model, seed=12345678901234567, top_p=0.1).body) == (model == sent)
+        assert received.body == request(sent, seed=12345678901234567, top_p=0.1).body.data  # all other bytes too
     assert longest_prefix("abc", {"a": "", "ab": "", "b": ""}) == "ab"
     assert longest_prefix("xyz", {"a": ""}) is None
 

@@ -209,10 +209,12 @@ def test_a_plain_answer_passes_byte_for_byte_and_is_settled_to_the_nano_dollar(p
 def test_each_format_has_its_path_upstream_and_its_body_goes_up_byte_for_byte(proxy, upstream, form):
     upstream.play("m", json_answer("200 OK", json.dumps(form.body).encode()))
     call = ask(form, headers=b"Anthropic-Version: 2023-06-01\r\n", future={"x": [1.50]})
+    sent = call.body.data
     whole(proxy.forward(call))
     [received] = upstream.received
     assert received.head.startswith(f"POST /api/v1{form.api.path} HTTP/1.1\r\n".encode())
-    assert received.body == call.body
+    assert received.body == sent
+    assert call.body.data == b""  # no other try can need it
     assert received.headers()["authorization"].startswith("Bearer sk-or-v1-")
 
 
