@@ -196,19 +196,24 @@ class Auth:
         event(log, "logout", user_id=caller.user_id)
 
     def authenticate(
-        self, authorization: str | None, accepted: Credentials = ACCESS_TOKEN, may_call: bool = True
+        self,
+        authorization: str | None,
+        accepted: Credentials = ACCESS_TOKEN,
+        may_call: bool = True,
+        address: str = "",
     ) -> Caller:
         """The caller whom an Authorization header proves. Raises Unauthorized; Busy if that can't be known now.
 
-        Forbidden is raised if the user may not call, or for a credential that is right but not accepted here.
+        Forbidden is raised if the user may not call, or for a credential that is right but not accepted here;
+        TooManyRequests if this address has shown too many tokens of sessions that do not exist.
         may_call: False for what a silenced user may still do.
         """
         caller = self._caller(_bearer(authorization))
         state = self._users.restricted.get(caller.user_id)
         if state is UserState.DISABLED:  # first: that has ended the session too, and to log in again would not help
             raise Forbidden("This account is disabled")
-        if caller.session_id in self._sessions.ended:
-            raise Unauthorized("The session has ended; log in again")
+        if caller.session_id and self.is_informed:
+            self._sessions.known.check(caller.session_id, caller.user_id, address)
         if state and may_call:
             raise Forbidden("This account may not make calls at present")
         if caller.credential not in accepted:

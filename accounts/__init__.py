@@ -4,6 +4,7 @@
     key_derivation.py     the derived key of those who send a password
     password_policy.py    what a new password must be
     sessions.py           sessions: begun, refreshed, ended; a refresh token that is used again is noticed here
+    known_sessions.py     which sessions there are and whose, in memory: no other's token is good
     client_keys.py        client keys, `sk-auto-...`: what programs call models with
     api_tokens.py         API tokens, which only read usage
     caller.py             who sent a request, and what proved it

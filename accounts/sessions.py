@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from accounts.known_sessions import KnownSessions
 from db import Database, NotAnswering, Transaction, delete_some
 from foundation.clock import Clock
 from foundation.column_types import UtcDateTime
@@ -94,7 +95,7 @@ class TokenReused(Unauthorized):
 
 
 class UserSessions:
-    """Sessions, and in memory the ended ones whose access tokens have not run out yet."""
+    """Sessions; `known` has in memory whose they are, and which have ended."""
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class UserSessions:
         self.access_life = access_life
         self._refresh_life = refresh_life
         self._refresh_key = refresh_key
-        self.ended: frozenset[str] = frozenset()
+        self.known = KnownSessions(db, clock, access_life, refresh_life)
 
     def know_refresh_key(self, refresh_key: bytes) -> None:
         """Learn the 32-byte key of refresh tokens."""
@@ -138,6 +139,7 @@ class UserSessions:
             tx.execute(table.insert().values(row))
 
         self._db.transact(insert)
+        self.known.note(session_id, user_id)
         return session
 
     def refresh(self, token: str) -> UserSession:
@@ -146,6 +148,7 @@ class UserSessions:
         found = self._db.transact(lambda tx: self._exchange(tx, session_id, generation))
         if isinstance(found, TokenReused):  # raised only now: the session's end must be committed
             raise found
+        self.known.note(found.id, found.user_id)
         return found
 
     def _exchange(self, tx: Transaction, session_id: str, generation: int) -> UserSession | TokenReused:
@@ -235,11 +238,14 @@ class UserSessions:
         """
         return self._db.transact(lambda tx: end_all_of(tx, user_id, self._clock.now(), by, spared))
 
+    @property
+    def ended(self) -> frozenset[str]:
+        """The ended ones whose access tokens have not run out yet."""
+        return self.known.ended
+
     def reload(self) -> None:
-        """Copy into memory which sessions have ended while their access tokens may still run."""
-        since = self._clock.now() - self.access_life
-        with self._db.reading() as tx:
-            self.ended = frozenset(tx.scalars(sa.select(table.c.id).where(table.c.ended_at > since)))
+        """Learn which sessions have ended; for the first time, also which there are."""
+        self.known.reload()
 
 
 def end_all_of(tx: Transaction, user_id: int, now: datetime, by: EndedBy, spared: str | None = None) -> int:

@@ -115,8 +115,10 @@ class ProxyDoor:
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
         entered = time.monotonic()
         # Who calls comes first: a stranger's body is not even read.
-        caller = self._services.auth.authenticate(authorization(environ, api.takes_api_key_header), FOR_CALLS)
-        admission = self._services.rate_limits.admit(caller, self._services.addresses.of(environ))
+        address = self._services.addresses.of(environ)
+        credential = authorization(environ, api.takes_api_key_header)
+        caller = self._services.auth.authenticate(credential, FOR_CALLS, address=address)
+        admission = self._services.rate_limits.admit(caller, address)
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)
         body = self._bodies.open(caller.user_id)

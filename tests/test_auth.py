@@ -67,6 +67,7 @@ class House:
         self.db, self.clock, self.hasher = db, clock, hasher
         self.users = Users(db, b"k" * 32, clock)
         self.sessions = UserSessions(db, clock, LIFE, timedelta(days=7), b"r" * 32)
+        self.sessions.known.note(SESSION.id, SESSION.user_id)
         self.client_keys, self.api_tokens = ClientKeys(db, clock, 50), ApiTokens(db, clock)
         held = self.client_keys.live, self.api_tokens.live
         self.audit = AuditLog(db, clock)

@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from accounts.caller import Caller, Credential
-from auth import Credentials
+from auth import ACCESS_TOKEN, Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
 from foundation import json_text
@@ -65,6 +65,12 @@ def json_body() -> dict[str, Any]:
     return body
 
 
+def authenticate(authorization: str | None, accepted: Credentials = ACCESS_TOKEN) -> Caller:
+    """Whoever an Authorization header proves, at this request's address; it is enough that they may look."""
+    address = services().addresses.of(request.environ)
+    return services().auth.authenticate(authorization, accepted, may_call=False, address=address)
+
+
 def check_caller(accepted: Credentials) -> Caller:
     """Who sent this request, with one of these kinds of credentials. Raises Unauthorized, Forbidden, TooManyRequests.
 
@@ -72,7 +78,7 @@ def check_caller(accepted: Credentials) -> Caller:
     """
     # Who may call a model may do so as Anthropic's clients do, and those ask for the models in the same way.
     sent = authorization(request.environ, takes_api_key_header=Credential.CLIENT_KEY in accepted)
-    caller = services().auth.authenticate(sent, accepted, may_call=False)
+    caller = authenticate(sent, accepted)
     if caller.api_token:
         services().rate_limits.check_api_token(caller.api_token.id)
     return caller
@@ -91,7 +97,7 @@ def check_operator() -> str:
     if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
         return "admin-token"
     try:
-        user_id = services().auth.authenticate(authorization, may_call=False).user_id
+        user_id = authenticate(authorization).user_id
         if user_id not in services().users.admins:
             raise Forbidden("This is for operators, and this account is no active admin")
     except Unauthorized:

@@ -25,7 +25,7 @@ from foundation.errors import Forbidden, NotFound, Unauthorized
 from foundation.logs import event
 from serving.door import REQUEST_ID
 from web.cookies import Cookie
-from web.http import admin_log, app_error, count_request, refusal, services
+from web.http import admin_log, app_error, authenticate, count_request, refusal, services
 from web.operation import MAX_ID
 from web.pages.static_files import asset
 from web.words import LANGUAGES, translate
@@ -102,7 +102,7 @@ def _read_visitor() -> Visitor | None:
 def find_caller() -> Caller | None:
     """Whose session the cookie is of, told from memory. Raises Busy."""
     try:
-        return services().auth.authenticate(f"Bearer {SESSION.read()}", PAGE_TOKEN, may_call=False)
+        return authenticate(f"Bearer {SESSION.read()}", PAGE_TOKEN)
     except (Unauthorized, Forbidden):
         return None
 
