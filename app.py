@@ -26,7 +26,7 @@ from flask import Flask, Response
 
 from commands import groups
 from config import sources
-from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, Config
+from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, SPARE_THREADS, Config
 from foundation import logs
 from services import Services, build
 from serving.door import ProxyDoor
@@ -137,7 +137,7 @@ def granian_command(settings: Config) -> list[str]:
         "host": settings.listen_host,
         "port": settings.port,
         "workers": settings.server_workers,
-        "blocking-threads": settings.server_threads,
+        "blocking-threads": settings.server_threads + SPARE_THREADS,
         "backpressure": settings.server_threads + IDLE_CONNECTIONS,
         "backlog": 4096,
         "workers-kill-timeout": DRAIN_SECONDS,

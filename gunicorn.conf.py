@@ -5,17 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-from gunicorn.workers.gthread import ThreadWorker
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
-from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT
+from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, SPARE_THREADS
 from config.sources import ConfigError, load
 from foundation import logs
 from foundation.signals import use_handlers
-from serving import ending
+from serving.gunicorn import Worker
 
 use_handlers()  # of signals that `python app.py` has blocked
 try:
@@ -23,32 +20,6 @@ try:
 except ConfigError as error:
     sys.exit(str(error))
 logs.set_up(_settings.effective_log_level, _settings.production, _settings.secret_values())
-
-
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """gthread, but a client that lingers after `Connection: close` costs one thread, not the accept loop.
-
-    gunicorn 26 and 27 close such connections gracefully, for up to two seconds, in the thread that accepts.
-    """
-
-    def handle(self, conn: Any) -> Any:
-        result = super().handle(conn)
-        if result is False:
-            conn.close(graceful=True)
-            conn.close = lambda graceful=False: None
-        return result
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """End once all calls have: not after what lasts for itself."""
-        ending.tell()
-        super().handle_exit(sig, frame)
-
-    def handle_quit(self, sig: int, frame: Any) -> None:
-        """End at once, without gunicorn's call of the thread pool from within the signal's handler.
-
-        If the signal comes while the pool is being given a request, that call waits for ever for a lock of its own.
-        """
-        super(ThreadWorker, self).handle_quit(sig, frame)
 
 
 def _without_content(record: logging.LogRecord) -> bool:
@@ -75,7 +46,7 @@ def on_starting(server: object) -> None:
 bind = f"{_settings.listen_host}:{_settings.port}"
 worker_class = Worker
 workers = _settings.server_workers
-threads = _settings.server_threads
+threads = _settings.server_threads + SPARE_THREADS
 worker_connections = threads + IDLE_CONNECTIONS
 keepalive = 75
 graceful_timeout = DRAIN_SECONDS

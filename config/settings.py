@@ -29,7 +29,10 @@ SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "D
 }
 # Connections that a worker keeps open between requests. Both servers count them among those that they serve, and would
 # accept no new one once clients and reverse proxies keep as many as there are threads.
-IDLE_CONNECTIONS = 4000
+IDLE_CONNECTIONS = 8000
+# Threads beside those for model calls: for log-ins, for all other requests, and for what is answered at once.
+LANE_THREADS = 64
+SPARE_THREADS = 2 * LANE_THREADS + 32
 DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
 
 
@@ -70,7 +73,7 @@ class Config(BaseModel):
     port: int = Field(5000, ge=0, le=65535, description="port to listen on")
     server: Literal["granian", "gunicorn"] = Field("granian", description="the WSGI server that `python app.py` starts")
     server_workers: int = Field(1, ge=1, le=64, description="worker processes; about one for each core")
-    server_threads: int = Field(1100, ge=8, le=20000, description="requests that one worker holds open at once")
+    server_threads: int = Field(1100, ge=8, le=20000, description="model calls that one worker carries at once")
     flask_debug: bool = Field(False, description="log at DEBUG; refused in production")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
     data_dir: Path = Field(
@@ -142,22 +145,34 @@ class Config(BaseModel):
     )
     upstream_idle_timeout_seconds: Seconds = Field(120, description="silence within an answer; comments don't count")
     keepalive_seconds: Seconds = Field(4, description="silence in a stream after which the client gets a comment")
+    client_body_timeout_seconds: Seconds = Field(
+        120, description="until a request's body has come whole; 10 at most where no model is called"
+    )
+    client_unread_timeout_seconds: Seconds = Field(
+        60, description="in which a client takes nothing of its answer; it is let go then"
+    )
     sticky_keys: Literal["off", "session", "user"] = Field(
         "off", description="calls that keep to one pool key: those of a session (session_id) or of a user"
     )
     rate_limit_user_rpm: Limit = Field(0, description="model calls a minute of one user; 0 for any number")
     rate_limit_user_tpm: Limit = Field(0, description="tokens a minute of one user; 0 for any number")
-    rate_limit_user_concurrent: Limit = Field(
-        0, description="model calls of one user at once, in each process; 0 for any number"
+    rate_limit_user_concurrent: Limit | None = Field(
+        None,
+        description="model calls of one user at once, in each process; "
+        "by default an eighth of SERVER_THREADS; 0 for any number",
     )
     rate_limit_key_rpm: Limit = Field(0, description="model calls a minute with one client key; 0 for any number")
     rate_limit_key_tpm: Limit = Field(0, description="tokens a minute with one client key; 0 for any number")
-    rate_limit_key_concurrent: Limit = Field(
-        0, description="model calls with one client key at once, in each process; 0 for any number"
+    rate_limit_key_concurrent: Limit | None = Field(
+        None,
+        description="model calls with one client key at once, in each process; "
+        "by default an eighth of SERVER_THREADS; 0 for any number",
     )
     rate_limit_address_rpm: Limit = Field(0, description="model calls a minute from one address; 0 for any number")
-    rate_limit_address_concurrent: Limit = Field(
-        0, description="model calls from one address at once, in each process; 0 for any number"
+    rate_limit_address_concurrent: Limit | None = Field(
+        None,
+        description="model calls from one address at once, in each process; "
+        "by default half of SERVER_THREADS; 0 for any number",
     )
     login_rate_limit_per_minute: Limit = Field(
         5,
@@ -264,6 +279,16 @@ class Config(BaseModel):
     def production(self) -> bool:
         """True where real people are served."""
         return self.app_env == "production"
+
+    @property
+    def user_share(self) -> int:
+        """Calls at once of one user, and of one client key, unless it is set."""
+        return max(4, self.server_threads // 8)
+
+    @property
+    def address_share(self) -> int:
+        """Calls at once from one address, unless it is set."""
+        return max(4, self.server_threads // 2)
 
     @property
     def effective_log_level(self) -> str:

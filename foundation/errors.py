@@ -6,7 +6,7 @@
     ├── Unauthorized 401      ├── MethodNotAllowed 405 ├── TooManyRequests 429
     ├── PaymentRequired 402   ├── RequestTimeout 408   └── ServiceFault 500
     │   └── QuotaExceeded     └── Conflict 409
-    └── UpstreamFailed 502, UpstreamTimeout 504, Busy 503
+    └── NotSupported 501, UpstreamFailed 502, UpstreamTimeout 504, Busy 503
 
 The body holds what the SDKs of OpenAI and OpenRouter read (`error.code` an integer, `error.message`,
 `error.metadata.error_type` out of OpenRouter's list) and the `message` and `detail` of older clients.
@@ -151,6 +151,10 @@ class ServiceFault(AppError):
 
     def __init__(self) -> None:
         super().__init__("The service failed to handle this request. Quote the X-Request-Id header to its operator.")
+
+
+class NotSupported(AppError):
+    status, type = 501, "not_supported"
 
 
 class UpstreamFailed(AppError):

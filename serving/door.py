@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
 from auth import FOR_CALLS
+from config.settings import LANE_THREADS
 from formats.chat import ModelApi
 from formats.registry import CHAT, MODEL_APIS
 from foundation.errors import (
     AppError,
     BadRequest,
-    Busy,
     MethodNotAllowed,
     ServiceFault,
 )
@@ -31,7 +31,11 @@ from gateway.request import ProxyRequest, forwarded_headers
 from openrouter_proxy import Headers, ProxyAnswer
 from services import Services
 from serving.client_watch import ClientWatch
+from serving.framing import check_framing
+from serving.lanes import Lane
+from serving.listeners import limit_unread
 from serving.request_body import read_body
+from serving.slow_bodies import SlowBodies
 from serving.wrong_paths import nothing_at
 
 log = logging.getLogger("proxy")
@@ -40,6 +44,9 @@ log = logging.getLogger("proxy")
 PATHS: dict[str, ModelApi] = {f"{base}{api.path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS}
 PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHAT}
 MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
+MAX_JSON_SECONDS = 10.0
+HEALTH = "/api/health"  # answered from memory, by the threads that no lane has
+LOG_INS = ("/login", "/register", "/logout", "/api/auth/")
 REQUEST_ID = "openrouter_proxy.request_id"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 COMMON_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
@@ -60,9 +67,13 @@ class ProxyDoor:
     def __init__(self, flask_wsgi: WsgiApp, services: Services) -> None:
         self._flask_wsgi = flask_wsgi
         self._services = services
-        self._bodies = BodyBudget(services.config.body_budget_bytes)
-        self._max_body_bytes = min(services.config.max_body_bytes, self._bodies.largest)
-        self._stranger_bodies = threading.BoundedSemaphore(max(1, services.config.server_threads // 4))
+        self._budget = BodyBudget(services.config.body_budget_bytes)
+        self._max_body_bytes = min(services.config.max_body_bytes, self._budget.largest)
+        self._slow_bodies = SlowBodies()
+        self._body_seconds = services.config.client_body_timeout_seconds
+        self._calls = Lane(services.config.server_threads, services.config.server_threads)
+        self._log_ins = Lane(LANE_THREADS, LANE_THREADS // 2)
+        self._others = Lane(LANE_THREADS, LANE_THREADS // 2)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request_id = environ[REQUEST_ID] = new_request_id()
@@ -70,14 +81,18 @@ class ProxyDoor:
         api = PATHS.get(environ["PATH_INFO"])
         headers: Headers = [(name, request_id) for name in (api or CHAT).request_id_headers] + COMMON_HEADERS
         try:
+            check_framing(environ)
             if not self._services.started:
-                self._services.start()  # in the process that serves: threads do not survive a fork
+                self._start()
             if api is None:
-                if environ["PATH_INFO"].startswith("//"):  # Werkzeug would take them for one
-                    raise nothing_at(environ["PATH_INFO"])
-                self._take_body(environ)
-                return self._flask_wsgi(environ, start_response)
-            answer = self._answer(api, environ, request_id, headers)
+                return self._ask_flask(environ, start_response)
+            place = self._calls.enter("")
+            try:
+                answer = self._answer(api, environ, request_id, headers)
+            except BaseException:
+                place.leave()
+                raise
+            answer = ProxyAnswer(answer.status, answer.headers, place.held(answer.body))
         except AppError as error:
             answer = _error_answer(error, api or CHAT, request_id)
         except Exception:
@@ -91,23 +106,30 @@ class ProxyDoor:
             raise
         return answer.body
 
-    def _take_body(self, environ: Environ) -> None:
-        """Read a small body before Flask gets the request, few strangers at a time.
+    def _start(self) -> None:
+        """In the process that serves: threads do not survive a fork."""
+        limit_unread(self._services.config.client_unread_timeout_seconds)
+        self._services.start()
 
-        No server lets us end a read that takes too long. Without this bound, as many slow log-ins as there are threads
-        would stop everything; with it they stop other log-ins, and model calls and health go on.
-        """
-        if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
-            return
-        if not self._stranger_bodies.acquire(blocking=False):
-            raise Busy("Too many requests are being sent at this moment; try again in a second")
+    def _ask_flask(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """What is no model call. Raises NotFound, Busy, and what a body is refused with."""
+        path = environ["PATH_INFO"]
+        if path.startswith("//"):  # Werkzeug would take them for one
+            raise nothing_at(path)
+        if path == HEALTH:
+            _set_body(environ, b"")
+            return self._flask_wsgi(environ, start_response)
+        lane = self._log_ins if path.startswith(LOG_INS) else self._others
+        place = lane.enter(self._services.addresses.of(environ))
         try:
-            body = read_body(environ, MAX_JSON_BYTES)
-        finally:
-            self._stranger_bodies.release()
-        environ["wsgi.input"] = BytesIO(body)
-        environ["CONTENT_LENGTH"] = str(len(body))
-        environ.pop("HTTP_TRANSFER_ENCODING", None)
+            if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
+                seconds = min(MAX_JSON_SECONDS, self._body_seconds)
+                place.body = self._slow_bodies.expect(environ, seconds)
+                _set_body(environ, self._slow_bodies.take(place.body, lambda: read_body(environ, MAX_JSON_BYTES)))
+            return place.held(self._flask_wsgi(environ, start_response))
+        except BaseException:
+            place.leave()
+            raise
 
     def _answer(self, api: ModelApi, environ: Environ, request_id: str, more_headers: Headers) -> ProxyAnswer:
         """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
@@ -121,10 +143,12 @@ class ProxyDoor:
         admission = self._services.rate_limits.admit(caller, address)
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)
-        body = self._bodies.open(caller.user_id)
+        body = self._budget.open(caller.user_id)
         try:
             headers = forwarded_headers(api, environ)
-            body.fill(read_body(environ, self._max_body_bytes, body.take))
+            expected = self._slow_bodies.expect(environ, self._body_seconds)
+            read = partial(read_body, environ, self._max_body_bytes, body.take)
+            body.fill(self._slow_bodies.take(expected, read))
             upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), ClientWatch(environ, entered)
             request = ProxyRequest(api, request_id, caller, body, headers, watch.is_gone, admission, upstream)
             answer = self._services.proxy.forward(request)
@@ -134,6 +158,12 @@ class ProxyDoor:
             body.let_go()
             admission.release(None)
             raise
+
+
+def _set_body(environ: Environ, body: bytes | bytearray) -> None:
+    environ["wsgi.input"] = BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
 
 
 def _close(body: Iterable[bytes]) -> None:

@@ -8,13 +8,35 @@ handler. Where granian has not set its own by then, the application is still loa
 
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
 from granian.cli import entrypoint
+from granian.server import mp
 
 from foundation.signals import ENDS, Listener
-from serving import ending
+from serving import ending, listeners
+from serving.slow_bodies import PROTOCOL
+
+
+def _with_protocol(wrap: Callable[..., Any]) -> Callable[..., Any]:
+    """granian's wrapper of an application, which by itself keeps from it what could answer before it does."""
+
+    def wrapped(*arguments: Any) -> Callable[[Any, dict[str, Any]], Any]:
+        run = wrap(*arguments)
+
+        def serve(protocol: Any, scope: dict[str, Any]) -> Any:
+            scope[PROTOCOL] = protocol
+            return run(protocol, scope)
+
+        return serve
+
+    return wrapped
+
 
 if __name__ == "__main__":
+    listeners.allow_open_files()
+    mp._wsgi_call_wrap = _with_protocol(mp._wsgi_call_wrap)  # type: ignore[attr-defined]
     Listener(ENDS, ending.tell)
     # Ctrl-C reaches the workers too, where nothing takes it: the parent ends them.
     os.register_at_fork(after_in_child=lambda: Listener({signal.SIGTERM}, ending.tell))

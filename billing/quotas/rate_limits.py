@@ -129,15 +129,15 @@ class RateLimits:
             _Limit("address", "requests", config.rate_limit_address_rpm),
             _Limit("user", "requests", config.rate_limit_user_rpm),
             _Limit("user", "tokens", config.rate_limit_user_tpm),
-            _Limit("address", "calls at once", config.rate_limit_address_concurrent),
-            _Limit("user", "calls at once", config.rate_limit_user_concurrent),
+            _Limit("address", "calls at once", _set_or(config.rate_limit_address_concurrent, config.address_share)),
+            _Limit("user", "calls at once", _set_or(config.rate_limit_user_concurrent, config.user_share)),
         ]
         self._without_key = _Plan(of_all)
         self._key_rpm = config.rate_limit_key_rpm
 
         def with_key(rpm: int) -> _Plan:
             tokens = _Limit("key", "tokens", config.rate_limit_key_tpm)
-            at_once = _Limit("key", "calls at once", config.rate_limit_key_concurrent)
+            at_once = _Limit("key", "calls at once", _set_or(config.rate_limit_key_concurrent, config.user_share))
             return _Plan([*of_all, _Limit("key", "requests", rpm), tokens, at_once])
 
         self._with_key = lru_cache(maxsize=1000)(with_key)
@@ -197,7 +197,9 @@ class RateLimits:
     def _plan_of(self, caller: Caller) -> _Plan:
         if not caller.client_key:
             return self._without_key
-        return self._with_key(caller.client_key.rpm or self._key_rpm)  # a limit of the key's own wins, higher or lower
+        # The lower one: what a user wishes for a key never lifts what the operator has set for all.
+        wished = [rpm for rpm in (caller.client_key.rpm, self._key_rpm) if rpm]
+        return self._with_key(min(wished, default=0))
 
     def _enter(
         self, plan: _Plan, ids: dict[str, object], states: list[str], may_enter: bool
@@ -261,3 +263,7 @@ class RateLimits:
         if left < 0:
             headers = {"RateLimit-Policy": limit.policy, "RateLimit": f'"{limit.name}";r=0;t={ends_in}'}
             raise TooManyRequests(limit.message, ends_in, headers)
+
+
+def _set_or(amount: int | None, default: int) -> int:
+    return default if amount is None else amount
