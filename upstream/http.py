@@ -3,7 +3,9 @@
     Exchange: connecting ──> sending ──> head ──> body ──> complete
 
 One thread per exchange; nothing here is shared between threads but the stack of idle connections. Every step takes the
-call's deadline, goes on where it was after NothingYet, and ends when its time is up. llhttp (by httptools) parses.
+call's deadline, goes on where it was after NothingYet, and ends when its time is up. A connection that had carried an
+exchange before, and ends before anything of this answer has come, was closed while it was idle: the request goes out
+again, over a new one. llhttp (by httptools) parses.
 Redirects are never followed, nothing is decompressed, no proxy settings or .netrc are read from the environment; how a
 connection is made is the dial's to know (dial.py).
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -27,6 +30,8 @@ JOINED_BYTES = 64 * 1024
 # The headers that anybody here asks for: decoding all the others would take longer than the rest of a head.
 READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
 READ_HEADERS |= {b"x-generation-id", b"x-provider-name", b"x-ratelimit-reset"}
+# An end that comes later than this was not on its way when the request went out: it may be worked on, and billed.
+STALE_SECONDS = 5.0
 
 
 def authorization_of(text: str) -> bytes:
@@ -44,10 +49,12 @@ class Exchange:
         "_connection",
         "_dialling",
         "_head_bytes",
+        "_is_sent_again",
         "_keep_alive",
         "_message",
         "_parser",
         "_parts",
+        "_sent_at",
         "_spoilt",
         "_unsent",
         "_upstream",
@@ -63,7 +70,10 @@ class Exchange:
         self._connection: Connection | None = None
         self._dialling: Dialling | None = None
         self._message = message
+        """Kept as long as it may have to go out again."""
         self._unsent: list[memoryview] | None = _views(message)
+        self._sent_at = 0.0
+        self._is_sent_again = False
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._head_bytes = 0
@@ -114,10 +124,15 @@ class Exchange:
 
         Raises ConnectFailed, ConnectionLost; NothingYet, TimeIsUp as the deadline says.
         """
-        if self._unsent is not None:
-            self._send(deadline)
         while not self.has_head:
-            self._receive(deadline)
+            if self._unsent is not None:
+                self._send(deadline)
+            try:
+                self._receive(deadline)
+            except ConnectionLost:
+                if not self._was_stale():
+                    raise
+                self._send_again(deadline)
 
     def read(self, deadline: Deadline) -> bytes:
         """The body's next bytes as they come, b"" at its end. Raises ConnectionLost, NothingYet, TimeIsUp."""
@@ -137,27 +152,44 @@ class Exchange:
                 sent = connection.send(unsent[0], deadline)
                 self._spoilt = not sent
                 unsent[:1] = [unsent[0][sent:]] if sent < len(unsent[0]) else []
-                if not (sent and unsent):
-                    self._let_message_go()
-            except (BrokenPipeError, ConnectionResetError):
-                if connection.reused:  # the upstream closed it while it was idle
-                    connection.release(False)
-                    self._connection, self._unsent = None, _views(self._message)
+            except OSError as error:
+                if connection.reused:
+                    self._send_again(deadline)
                     continue
+                if not isinstance(error, BrokenPipeError | ConnectionResetError):
+                    raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
                 # The upstream has stopped reading: what it says instead, such as 413, may be here already.
                 self._spoilt = True
-                self._let_message_go()
-            except OSError as error:
-                raise ConnectionLost(f"{type(error).__name__} while sending the request") from None
+            if self._spoilt or not unsent:
+                self._unsent = None
+        self._sent_at = time.monotonic()
+        if self._connection and not self._connection.reused:
+            self._message = ()
 
-    def _let_message_go(self) -> None:
-        self._message, self._unsent = (), None
+    def _was_stale(self) -> bool:
+        """True if the connection, now at its end, was closed by the upstream while it was idle."""
+        is_reused = self._connection is not None and self._connection.reused
+        return is_reused and not self._head_bytes and time.monotonic() - self._sent_at < STALE_SECONDS
+
+    def _send_again(self, deadline: Deadline) -> None:
+        """Begin anew on a connection of our own making: other idle ones were most likely closed with this one."""
+        assert self._connection is not None and self._message  # noqa: S101 - it was sent over one
+        self._connection.release(False)
+        self._connection, self._unsent = None, _views(self._message)
+        self._is_sent_again = True
+        self._dialling = self._upstream.dial(deadline)
 
     def _connect(self, deadline: Deadline) -> Connection:
         connection = self._upstream.idle_connection() if self._dialling is None else None
         if connection is None:
             self._dialling = self._dialling or self._upstream.dial(deadline)
-            connection, self._dialling = self._dialling.wait(deadline), None
+            try:
+                connection = self._dialling.wait(deadline)
+            except ConnectFailed as error:
+                if self._is_sent_again:  # so nobody can say that nothing was sent
+                    raise ConnectionLost(str(error)) from None
+                raise
+            self._dialling = None
         self._connection = connection
         return connection
 
@@ -170,6 +202,7 @@ class Exchange:
                 return
             raise ConnectionLost("the upstream closed the connection within its answer")
         if not self.has_head:
+            self._message = ()
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES + RECEIVE_BYTES:
                 raise ConnectionLost("the upstream's headers are too long")
@@ -189,7 +222,7 @@ class Exchange:
 
     def close(self) -> None:
         """Give the connection back if it can be used again, else close it at once. May be called twice."""
-        self._let_message_go()
+        self._message, self._unsent = (), None
         if self._dialling:
             self._dialling.give_up()
         if self._connection:

@@ -128,6 +128,19 @@ def test_a_request_that_was_sent_and_never_answered_is_sent_once_more_only(make_
     assert len(upstream.received) == 2
 
 
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_connection_that_was_closed_while_idle_is_no_try(make_proxy, upstream, caplog, end):
+    upstream.play("m", *GOOD_PLAIN)
+    proxy = make_proxy()
+    whole(proxy.forward(request()))
+    upstream.play_in_turn("m", (end,), GOOD_PLAIN)
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    assert whole(proxy.forward(request(user_id=2))) == WHOLE
+    assert [one["kind"] for one in finished(caplog)["tries"]] == ["answered"]
+    assert len(upstream.received) == 3
+
+
 def test_a_connection_that_cant_be_made_is_tried_three_times(make_proxy, caplog):
     caplog.set_level(logging.INFO)
     with pytest.raises(UpstreamFailed, match="reached"):
@@ -175,7 +188,7 @@ def test_nothing_is_tried_again_for_a_client_that_has_gone(make_proxy, upstream)
 
 
 def test_the_pool_is_asked_for_what_may_do_better(make_proxy, upstream):
-    upstream.play_in_turn("a/b:free", BOTH["key refused"], (RESET,), GOOD_PLAIN)
+    upstream.play_in_turn("a/b:free", BOTH["key refused"], BOTH["page"], GOOD_PLAIN)
     proxy = make_proxy(sticky_keys="user")
     whole(proxy.forward(request(model="a/b:free", user_id=7)))
     first, second, third = proxy.destinations.openrouter.keys.asked

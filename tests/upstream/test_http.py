@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from foundation.deadline import Deadline, NothingYet, TimeIsUp
-from tests.support.gateway import free_port, wait_for
+from tests.support.gateway import free_port, in_threads, wait_for
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, RESET, SSE, ScriptedUpstream, chunked, json_answer
 from upstream.connection import ConnectFailed, ConnectionLost
 from upstream.http import UpstreamHttp
@@ -202,6 +202,92 @@ def test_a_connection_closed_while_idle_is_replaced(http, upstream):
     upstream.play("m", json_answer("200 OK", b"{}"))
     assert read_whole(send(http)) == b"{}"
     assert [request.connection for request in upstream.received] == [1, 2]
+
+
+# What an upstream does that keeps no connection, though it says so: the next request meets one that is at its end.
+CLOSING = [(CLOSE,), (RESET,)]
+
+
+@pytest.mark.parametrize("end", CLOSING, ids=["closed", "reset"])
+def test_of_a_thousand_calls_in_bursts_none_meets_a_connection_that_was_closed(http, upstream, end):
+    upstream.play("m", json_answer("200 OK", b"{}"), *end)
+
+    def burst():
+        for _ in range(25):
+            exchange = send(http)
+            assert read_whole(exchange) == b"{}"
+            exchange.close()
+        return True
+
+    assert in_threads(40, burst) == [True] * 40
+
+
+def reused(http, upstream, *steps):
+    """A request over a connection that has carried another before. steps: what the upstream does with it."""
+    upstream.play_in_turn("m", [json_answer("200 OK", b"{}")], steps, [json_answer("200 OK", b'{"again":1}')])
+    first = send(http)
+    read_whole(first)
+    first.close()
+    return send(http)
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_reused_connection_that_ends_without_an_answer_is_followed_by_a_new_one(http, upstream, end):
+    exchange = reused(http, upstream, end)
+    assert read_whole(exchange) == b'{"again":1}'
+    assert [request.connection for request in upstream.received] == [1, 1, 2]
+    assert upstream.received[1].body == upstream.received[2].body
+
+
+def test_it_is_followed_by_a_new_one_though_others_are_idle(http, upstream):
+    """They were most likely closed with it."""
+    upstream.play("m", json_answer("200 OK", b"{}"), 0.2)
+    exchanges = [send(http) for _ in range(3)]
+    for exchange in exchanges:
+        exchange.wait_head(Deadline(5))
+    for exchange in exchanges:
+        read_whole(exchange)
+        exchange.close()
+    assert len(http._idle) == 3
+    upstream.play_in_turn("m", [RESET], [json_answer("200 OK", b"{}")])
+    assert read_whole(send(http)) == b"{}"
+    assert upstream.received[-1].connection == 4
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(b"HTTP/1.1 200", CLOSE), (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", RESET)],
+    ids=["half a head", "no body"],
+)
+def test_once_a_byte_has_come_nothing_is_sent_again(http, upstream, steps):
+    with pytest.raises(ConnectionLost):
+        read_whole(reused(http, upstream, *steps))
+    assert len(upstream.received) == 2
+
+
+def test_an_end_that_comes_late_may_have_been_billed_and_is_lost(http, upstream, monkeypatch):
+    monkeypatch.setattr("upstream.http.STALE_SECONDS", 0.0)
+    with pytest.raises(ConnectionLost):
+        read_whole(reused(http, upstream, CLOSE))
+    assert len(upstream.received) == 2
+
+
+def test_a_new_connection_that_ends_without_an_answer_is_lost(http, upstream):
+    upstream.play_in_turn("m", [json_answer("200 OK", b"{}")], [CLOSE])
+    first = send(http)
+    read_whole(first)
+    first.close()
+    with pytest.raises(ConnectionLost):
+        read_whole(send(http))
+    assert len(upstream.received) == 3
+
+
+def test_what_was_sent_and_cant_be_sent_again_is_not_said_to_be_unsent(http, upstream):
+    exchange = reused(http, upstream, CLOSE)
+    upstream.close()
+    http._port = free_port()
+    with pytest.raises(ConnectionLost):
+        read_whole(exchange)
 
 
 def test_a_refusal_before_the_request_was_read_is_heard(client):
