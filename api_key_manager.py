@@ -165,9 +165,6 @@ class ApiKeyManager:
             self._shared.note_shut()
             return Trial(key, half_open)
 
-    def note_unreachable(self, _key: PoolKey) -> None:
-        """There was no connection: that says nothing of the key."""
-
     def release(self, key: PoolKey) -> None:
         """A call no longer uses this key."""
         with self._lock:

@@ -108,11 +108,10 @@ class _Call:
         most_nano = to.prices.most_nano(body, request.body.size)
         self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, most_nano)
         self.attempts = Attempts(
-            to.keys,
+            to,
             api=request.api,
             stream=body.stream,
             deadline=self.deadline,
-            idle_timeout=to.idle_timeout,
             free=body.model.endswith(":free"),
             sticky=request.sticky_text(proxy.sticky_keys, body),
             owner=request.caller.user_id,
@@ -360,15 +359,16 @@ class _Call:
             usage = self.relay.usage
         prices, model = self.to.prices, self.body.model
         estimate: Callable[[], int | None] = int  # a refusal is free
-        if attempt.refusal is None:
+        may_be_billed = attempt.refusal is not None and attempt.refusal.may_be_billed
+        if attempt.refusal is None or may_be_billed:
             estimate = partial(prices.estimate_nano, model, self.request.body.size, events)
         return AttemptResult(
             generation_id=self._generation_id(attempt),
             usage=usage,
             priced=partial(prices.priced_nano, model),
-            is_final=self.to.upstream_id is not None and attempt.status is not None,
+            is_final=self.to.upstream_id is not None and attempt.status is not None and not may_be_billed,
             streamed=attempt.form is Form.STREAM,
-            refused=attempt.form is Form.REFUSAL,
+            refused=attempt.form is Form.REFUSAL and not may_be_billed,
             sent=attempt.kind != "unreachable",
             estimate=estimate,
         )

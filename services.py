@@ -233,6 +233,7 @@ class Services:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        self.proxy.destinations.close()
         for thread in self._threads:
             if thread.name in WRITERS:  # or what it has just begun to write would come after our last words
                 thread.join(STOP_SECONDS)

@@ -4,6 +4,7 @@
     bodies.py         bodies in flight, and the memory that they share
     destinations.py   where it goes: OpenRouter with a pool key, or another upstream with its own key, prices and rests
     attempts.py       its tries: what is tried again, with which pool key, after which pause
+    retry_budget.py   how much may be tried again, of whom
     attempt.py        one try: one pool key, one exchange, up to the first content
     relay.py          the body on its way down, from the first content to its end
 

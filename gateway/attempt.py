@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -28,7 +29,7 @@ from foundation.errors import AppError, UpstreamFailed, UpstreamTimeout
 from pool.choice import PoolKey
 from upstream.connection import ConnectFailed, ConnectionLost
 from upstream.http import Exchange
-from upstream.refusals import Refusal
+from upstream.refusals import Refusal, seconds_to_wait
 
 # A plain body up to this size is held until it is whole and looked at: if it breaks off, or is an error, the client's
 # answer can still be chosen. A longer one passes as it comes.
@@ -252,8 +253,9 @@ class Attempt:
             pass
         payload = payload if isinstance(payload, dict) else None
         headers = self.exchange.headers
+        wait = seconds_to_wait(headers.get("retry-after"), datetime.now(UTC))
         reset = headers.get("x-ratelimit-reset")
-        self.refusal = Refusal(self.exchange.status, payload, headers.get("retry-after"), self.held, reset)
+        self.refusal = Refusal(self.exchange.status, payload, wait, self.held, reset)
 
 
 def is_encoded(exchange: Exchange) -> bool:

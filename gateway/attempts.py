@@ -18,18 +18,18 @@ from foundation.deadline import Deadline
 from foundation.errors import AppError, UpstreamFailed
 from foundation.logs import event
 from gateway.attempt import Attempt, Form, NoAnswer
-from gateway.destinations import Keys
+from gateway.destinations import Destination
 from pool.choice import PoolKey
 from pool.dedicated import account_refusal, own_key_is_spent
 from upstream.http import Exchange
-from upstream.refusals import Hits, Lasts, Other, Refusal, Row, classify
+from upstream.refusals import Hits, Lasts, Other, Refusal, Row, asked_seconds, classify
 
 log = logging.getLogger("proxy")
 
 MAX_TRIES = 3
-# A request that was sent and never answered may have been billed, and can't be marked as the same: one more, not two.
-MAX_LOST = 2
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0
+# Servers that ask for a longer wait are not waited for: the client is told.
+MAX_ASKED_SECONDS = 5.0
 
 
 class Attempts:
@@ -44,12 +44,11 @@ class Attempts:
 
     def __init__(
         self,
-        keys: Keys,
+        to: Destination,
         *,
         api: ModelApi,
         stream: bool,
         deadline: Deadline,
-        idle_timeout: float,
         free: bool,
         sticky: str | None,
         owner: int | None,
@@ -60,28 +59,31 @@ class Attempts:
         """Of each attempt that is over: key, status, kind, ms."""
         self._api = api
         self._form = Form.STREAM if stream else Form.PLAIN
-        self._keys = keys
+        self._to = to
+        self._keys = to.keys
         self._deadline = deadline
-        self._idle_timeout = idle_timeout
         self._free = free
         self._sticky = sticky
         self._owner = owner
-        self._choice = None if owner is None else keys.choice_of(owner)  # one for all attempts at the call
+        self._choice = None if owner is None else to.keys.choice_of(owner)  # one for all attempts at the call
         self._request_id = request_id
         self._tried: list[PoolKey] = []
         self._next: PoolKey | None = None
-        self._lost = 0
+        self._is_last = False  # the attempt that is made now
         self._pause_until = 0.0
+        to.retries.note_call(owner)
 
     def next_key(self) -> PoolKey:
-        """The key for the next attempt. Raises AppError if there is none."""
-        self._next = self._next or self._take(self._pick())
+        """The key for the next attempt. Raises AppError if there is none, or nobody there to send it to."""
+        if self._next is None:
+            self._to.reach.check()
+            self._next = self._take(self._pick())
         return self._next
 
     def begin(self, exchange: Exchange) -> Attempt:
         """Make the next attempt by this exchange, with `next_key`."""
         key, self._next = self.next_key(), None
-        self.current = Attempt(self._api, key, exchange, self._idle_timeout)
+        self.current = Attempt(self._api, key, exchange, self._to.idle_timeout)
         return self.current
 
     def pause(self) -> None:
@@ -101,27 +103,34 @@ class Attempts:
     def note_success(self, attempt: Attempt) -> None:
         """The attempt has content: its answer is the call's."""
         attempt.kind = "answered"
+        self._to.reach.note_answer()
         self._keys.note_success(attempt.key)
 
     def prepare_retry_without_answer(self, attempt: Attempt, failure: NoAnswer) -> bool:
         """True if another attempt is to be made."""
         attempt.kind = failure.kind
-        if failure.kind == "unreachable":
-            self._keys.note_unreachable(attempt.key)
+        if failure.kind != "empty":
+            self._to.reach.note_failure()
         fields = {"key": attempt.key.name, "kind": failure.kind, "reason": str(failure)}
         event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
-        self._lost += failure.kind == "lost"
-        return self._lost < MAX_LOST and self._prepare_retry(Other.KEY, pause=True, any_key=True)
+        return self._prepare_retry(Other.KEY, self._back_off(), any_key=True, may_be_billed=failure.kind == "lost")
 
     def prepare_retry_after_refusal(self, attempt: Attempt, refusal: Refusal) -> bool:
         """True if another attempt is to be made. Raises AppError if the call's answer is ours to word."""
         row = note_refusal(self._request_id, attempt.key, refusal)
         attempt.kind = row.name
         self._keys.note_refusal(attempt.key, refusal, row)
+        servers_fault = refusal.status >= 500 or refusal.status == 408
+        if refusal.payload is not None:
+            self._to.reach.note_answer()
+        elif servers_fault:  # the edge answered in its place
+            self._to.reach.note_failure()
         if row.other is Other.NONE:
             return False
-        servers_fault = refusal.status >= 500 or refusal.status == 408
-        if self._prepare_retry(row.other, pause=servers_fault or refusal.status == 429, any_key=servers_fault):
+        pause_seconds = self._back_off() if servers_fault or refusal.status == 429 else 0.0
+        if servers_fault:
+            pause_seconds = max(pause_seconds, asked_seconds(refusal))
+        if self._prepare_retry(row.other, pause_seconds, servers_fault, refusal.may_be_billed):
             return True
         is_spent = row.hits is Hits.KEY and row.lasts in {Lasts.RESET, Lasts.RELOAD}
         if is_spent and self._choice is UpstreamChoice.DEDICATED_ONLY:
@@ -136,6 +145,8 @@ class Attempts:
         if current is None:
             return
         current.close()
+        if current.kind == "timeout" and current.status is None:
+            self._to.reach.note_failure()
         self._keys.release(current.key)
         ms = round(((current.known or time.monotonic()) - current.begun) * 1000, 1)
         self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, "ms": ms})
@@ -156,14 +167,20 @@ class Attempts:
             tried, other=other, free=self._free, sticky=self._sticky, owner=self._owner, choice=self._choice
         )
 
-    def _prepare_retry(self, other: Other, *, pause: bool, any_key: bool) -> bool:
+    def _back_off(self) -> float:
+        return _pause_seconds(len(self._tried))
+
+    def _prepare_retry(self, other: Other, pause_seconds: float, any_key: bool, may_be_billed: bool) -> bool:
         """Make ready for the next attempt, after a pause; False if there is no attempt, time or key left.
 
-        any_key: the key was not at fault, so if there is no other, the same may do; a user's own is the first choice.
+        pause_seconds: 0 if servers neither fail nor limit, so that retries are no load to be spared. any_key: the key
+        was not at fault, so if there is no other, the same may do; a user's own is the first choice. may_be_billed:
+        this attempt was, perhaps; a call can't be marked as the same, so there is one more attempt, not two.
         """
-        count = len(self._tried)
-        pause_seconds = _pause_seconds(count) if pause else 0.0
-        if count >= MAX_TRIES or pause_seconds >= self._deadline.left:
+        is_last, self._is_last = self._is_last, may_be_billed
+        if is_last or len(self._tried) >= MAX_TRIES or pause_seconds >= min(self._deadline.left, MAX_ASKED_SECONDS):
+            return False
+        if self._to.reach.is_away or (pause_seconds and not self._to.retries.take(self._owner)):
             return False
         tried = tuple(key for key in self._tried if key.owner_id is None or not any_key)
         try:

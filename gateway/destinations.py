@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from accounts.users import UpstreamChoice
@@ -28,17 +28,18 @@ from foundation.crypto import SealBroken
 from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, TooManyRequests
 from foundation.json_members import Text
 from foundation.logs import event, hide_values
+from gateway.retry_budget import RetryBudget
 from pool.choice import PoolKey, Trial
 from pool.health import health_told
 from upstream.http import Exchange, UpstreamHttp
+from upstream.reachability import Reachability
 from upstream.refusals import Hits, Lasts, Other, Refusal, Row, rest_seconds
 from upstream.registry import ANY_MODEL, OPENROUTER, Upstream, Upstreams
 
 log = logging.getLogger("upstreams")
 
 REFUSED_KEY_SECONDS = 30.0  # nobody else can be asked whether it works again, so a call has to try
-AWAY_SECONDS = 5.0
-AWAY_TIMES = 3  # in a row, of connections: as many as one call makes
+AWAY = {"health": "resting", "reason": "away", "until": None}
 
 
 Pieces = Sequence[Text | memoryview]
@@ -61,7 +62,6 @@ class Keys(Protocol):
     ) -> PoolKey: ...
     def note_success(self, key: PoolKey) -> None: ...
     def note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None: ...
-    def note_unreachable(self, key: PoolKey) -> None: ...
     def release(self, key: PoolKey) -> None: ...
 
 
@@ -86,6 +86,13 @@ class Destination:
     first_byte_timeout: float
     idle_timeout: float
     model_prefixes: Mapping[str, str]
+    reach: Reachability
+    retries: RetryBudget = field(default_factory=RetryBudget)
+
+    def close(self) -> None:
+        """No call comes here any more."""
+        self.reach.close()
+        self.http.close()
 
     def exchange(self, api: ModelApi, key: PoolKey, headers: bytes, body: Pieces) -> Exchange:
         """A call, to be sent. headers: the client's that may go up."""
@@ -153,7 +160,6 @@ class UpstreamKey:
             self._key.authorization = b""
         self._clock = clock
         self._lock = threading.Lock()
-        self._away = 0
 
     def choice_of(self, _user_id: int) -> None:
         """There is nothing to choose."""
@@ -188,15 +194,12 @@ class UpstreamKey:
 
     def note_success(self, key: PoolKey) -> None:
         """Learn that a call was answered."""
-        if self._away or isinstance(key, Trial):
+        if isinstance(key, Trial):
             with self._lock:
-                self._away = 0
-                if isinstance(key, Trial):
-                    self._key.rest.close()
+                self._key.rest.close()
 
     def note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
         """Learn from a refusal; only what is about our key or its account lets it rest."""
-        self._away = 0
         if row.hits is Hits.NOTHING or row.lasts is Lasts.RELOAD:
             return
         seconds = rest_seconds(row, refusal, self._clock.now())
@@ -206,12 +209,6 @@ class UpstreamKey:
     def report(self) -> dict[str, Any]:
         """How it is, as health_told says."""
         return health_told(self._key.rest, self._clock)
-
-    def note_unreachable(self, key: PoolKey) -> None:
-        """Learn that there was no connection. Some in a row let it rest, so that calls don't wait for nothing."""
-        self._away += 1
-        if self._away >= AWAY_TIMES:
-            self._rest(key, AWAY_SECONDS, "away", 502)
 
     def _rest(self, key: PoolKey, seconds: float, reason: str, status: int) -> None:
         with self._lock:
@@ -254,6 +251,7 @@ class Destinations:
             config.upstream_first_byte_timeout_seconds,
             config.upstream_idle_timeout_seconds,
             {},
+            Reachability(openrouter, OPENROUTER),
         )
         self._default_name = OPENROUTER
         self._named[OPENROUTER] = self.openrouter
@@ -300,13 +298,20 @@ class Destinations:
         self._named, self._by_prefix, self._built = named, by_prefix, built
         self._default_name = next((row.terms.name for row in rows if row.terms.is_default), OPENROUTER)
         for _, _, destination in gone:
-            destination.http.close()
+            destination.close()
 
     def report(self) -> dict[str, dict[str, Any]]:
         """How the upstreams are that are not well: by `upstream/<id>`, as health_told says."""
-        keys = [(row_id, to.keys) for row_id, (_, _, to) in self._built.items()]
-        told = {f"upstream/{row_id}": key.report() for row_id, key in keys if isinstance(key, UpstreamKey)}
+        told: dict[str, dict[str, Any]] = {}
+        for row_id, (_, _, to) in self._built.items():
+            if isinstance(to.keys, UpstreamKey):
+                told[f"upstream/{row_id}"] = AWAY if to.reach.is_away else to.keys.report()
         return {name: one for name, one in told.items() if one["health"] != "ok"}
+
+    def close(self) -> None:
+        """No calls come any more."""
+        for to in (self.openrouter, *(to for _, _, to in self._built.values())):
+            to.close()
 
     def _build(self, row: Upstream, key: str | None) -> Destination:
         terms = row.terms
@@ -321,6 +326,7 @@ class Destinations:
             terms.timeout_seconds,
             terms.idle_timeout_seconds,
             terms.model_prefixes,
+            Reachability(http, terms.name),
         )
 
 

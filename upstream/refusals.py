@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
@@ -50,6 +51,8 @@ STATUS_OF_WORD = {word: status for status, words in WORDS.items() for word in wo
 
 MAX_ASKED_SECONDS = 3600.0
 MAX_PERIOD = timedelta(days=32)
+# A gateway gave up waiting for whoever was at work: OpenRouter or a provider (504), Cloudflare (520, 524).
+GIVEN_UP = frozenset({504, 520, 524})
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Refusal:
     payload: Json | None
     """The body as JSON, or None if it was HTML, empty or damaged: then the edge answered, not OpenRouter."""
     retry_after: str | None = None
+    """The header, in seconds: see `seconds_to_wait`."""
     body: bytes = b""
     rate_limit_reset: str | None = None
     """The header X-RateLimit-Reset: milliseconds since 1970. The body may have it instead."""
@@ -79,6 +83,11 @@ class Refusal:
         if metadata is None and self.payload and "object" not in self.payload:  # an answer's own would be the client's
             metadata = self.payload.get("metadata")  # the formats Messages and Responses have it beside `error`
         return metadata if isinstance(metadata, dict) else {}
+
+    @property
+    def may_be_billed(self) -> bool:
+        """True if what was asked for may have been done all the same."""
+        return self.status in GIVEN_UP
 
     @property
     def error_type(self) -> str:
@@ -185,14 +194,29 @@ def _edge(refusal: Refusal) -> AppError:
         return PayloadTooLarge("The body is larger than the upstream takes")
     if refusal.status in {408, 504, 522, 524}:
         return UpstreamTimeout("The upstream did not answer in time")
-    return UpstreamFailed(f"The upstream could not be reached: its edge answered {refusal.status}")
+    wait = retry_after(refusal)
+    headers = {"Retry-After": wait} if wait else None
+    return UpstreamFailed(f"The upstream could not be reached: its edge answered {refusal.status}", headers)
 
 
 def _seconds(refusal: Refusal, default: int) -> int:
-    return min(max(int(_asked_seconds(refusal) or default), 1), 60)
+    return min(max(int(asked_seconds(refusal) or default), 1), 60)
 
 
-def _asked_seconds(refusal: Refusal) -> float:
+def seconds_to_wait(header: str | None, now: datetime) -> str | None:
+    """Retry-After in seconds from now: it is sent so, or as an HTTP date. None for neither. now: aware, UTC."""
+    text = (header or "").strip()
+    if not text or text[0].isdecimal():
+        return text or None
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return str(max(math.ceil((at - now).total_seconds()), 0))
+
+
+def asked_seconds(refusal: Refusal) -> float:
     """For how long OpenRouter asks to wait, up to an hour; 0 if it does not say."""
     text = str(refusal.retry_after or refusal.metadata.get("retry_after_seconds") or "")
     return min(float(text), MAX_ASKED_SECONDS) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", text) else 0.0
@@ -211,7 +235,7 @@ def rest_seconds(row: Row, refusal: Refusal, now: datetime) -> float:
     if row.lasts is Lasts.RESET:
         at = _named_reset(refusal, now) or _end_of_period(refusal.message, now)
         return (at - now).total_seconds() if at else row.rest_seconds or math.inf
-    return max(row.rest_seconds, _asked_seconds(refusal)) if row.rest_seconds else 0.0
+    return max(row.rest_seconds, asked_seconds(refusal)) if row.rest_seconds else 0.0
 
 
 def _named_reset(refusal: Refusal, now: datetime) -> datetime | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from gateway.destinations import UpstreamPrices, longest_prefix
 from openrouter_proxy import OpenRouterProxy
 from tables import upstreams as table
 from tests.support.data_plane import DONE, EVENT, WHOLE, finished, request, whole
-from tests.support.gateway import free_port
+from tests.support.gateway import free_port, wait_for
 from tests.support.scripted_upstream import RESET, SSE, ScriptedUpstream, chunked, json_answer
 from upstream.registry import Upstream
 
@@ -205,6 +207,18 @@ def test_a_limit_is_passed_on_and_kept_to(proxy, other, clock):
     assert ask(proxy).status == 200
 
 
+def test_a_limit_until_a_date_is_passed_on_in_seconds_and_kept_to(proxy, other):
+    add(proxy, other.url)
+    at = formatdate(time.time() + 90, usegmt=True)
+    other.play("m", json_answer("429 No", b'{"error":{"message":"slow down"}}', f"Retry-After: {at}\r\n"))
+    assert 60 <= int(dict(ask(proxy).headers)["Retry-After"]) <= 90
+    with pytest.raises(TooManyRequests) as limited:
+        ask(proxy)
+    assert limited.value.headers["Retry-After"] == "60"
+    assert len(other.received) == 1
+    assert ask(proxy, "openrouter").status == 200
+
+
 def test_a_key_of_any_form_is_not_repeated_to_a_client(proxy, other):
     add(proxy, other.url, api_key="my own odd key".replace(" ", "_"))
     for error in ({"message": "my_own_odd_key is bad"}, "my_own_odd_key"):
@@ -232,16 +246,18 @@ def test_the_clients_own_faults_are_passed_on_and_rest_nothing(proxy, other):
     assert len(other.received) == 4
 
 
-def test_an_upstream_that_is_away_is_not_waited_for_by_everybody(proxy, upstream, clock):
-    add(proxy, f"http://127.0.0.1:{free_port()}")
+def test_an_upstream_that_is_away_is_not_waited_for_by_everybody(proxy, upstream):
+    added = add(proxy, f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UpstreamFailed, match="could not be reached"):
         ask(proxy)
-    with pytest.raises(Busy, match="does not work at present"):
+    wait_for(lambda: proxy.destinations.choose("local", "").reach.is_away)
+    with pytest.raises(Busy, match="upstream local can't be reached at present"):
         ask(proxy)
-    clock.advance(seconds=6)
-    with pytest.raises(UpstreamFailed):
-        ask(proxy)
-    assert upstream.received == []
+    assert proxy.destinations.report() == {
+        f"upstream/{added.id}": {"health": "resting", "reason": "away", "until": None}
+    }
+    assert whole(ask(proxy, "openrouter")) == WHOLE
+    assert len(upstream.received) == 1
 
 
 def test_a_redirect_is_a_failure_and_nobody_follows_it(proxy, other, upstream):

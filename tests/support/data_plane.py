@@ -120,6 +120,7 @@ def make_proxy(
         guard = GuardedDial(allow_private=True)
         store = Upstreams(db, envelopes, clock, guard)
         destinations = Destinations(pool, http, ModelPrices(http, tmp_path), store, clock, config)
+        closing.append(destinations)
         return OpenRouterProxy(destinations, meter, config)
 
     yield make

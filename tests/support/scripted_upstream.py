@@ -35,13 +35,13 @@ class Received:
 
 
 class ScriptedUpstream:
-    """Listens on a free port; `play` says what the next requests for a model get."""
+    """Listens on a port, or on any that is free; `play` says what the next requests for a model get."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._tls = tls
         self.scripts: dict[str, list[Sequence[Step]]] = {"": [(json_answer("404 Not Found", b"{}"),)]}
         self.received: list[Received] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api/v1"
         self._connections = 0

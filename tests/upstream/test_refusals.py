@@ -23,6 +23,7 @@ from upstream.refusals import (
     refusal_in,
     rest_seconds,
     retry_after,
+    seconds_to_wait,
     status_of_word,
 )
 
@@ -354,6 +355,27 @@ def test_a_body_without_an_error_holds_no_refusal(body):
 def test_how_long_a_client_is_asked_to_wait(header, in_body, expected):
     payload = {"error": {"code": 429, "message": "x", "metadata": {"retry_after_seconds": in_body}}}
     assert retry_after(Refusal(429, payload, header)) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("90", "90"),
+        (" 1.5 ", "1.5"),
+        ("Sat, 21 Nov 2026 12:01:30 GMT", "90"),
+        ("Saturday, 21-Nov-26 12:01:30 GMT", "90"),
+        ("Sat Nov 21 12:01:30 2026", "90"),
+        ("Sat, 21 Nov 2026 13:01:30 +0100", "90"),
+        ("Sat, 21 Nov 2026 11:00:00 GMT", "0"),
+        ("soon", None),
+        ("Sat, 99 Nov 2026 11:00:00 GMT", None),
+        ("Sat, 21 Nov 99999 11:00:00 GMT", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_wait_comes_in_seconds_or_as_a_date(header, seconds):
+    assert seconds_to_wait(header, NOW) == seconds
 
 
 # ── refusals in other formats' envelopes
