@@ -6,7 +6,6 @@ A call gets one of the keys that all users share (pool/shared.py), or its user's
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import Counter
@@ -16,29 +15,18 @@ from typing import Any
 from accounts.users import UpstreamChoice
 from foundation.clock import Clock
 from foundation.errors import AppError, Busy
-from foundation.logs import event
 from pool.choice import PoolKey, Trial, load
 from pool.dedicated import DedicatedKeys, account_key_refused, no_own_key
-from pool.health import (
-    MAX_OTHER_ASK_SECONDS,
-    MAX_SUSPECT_ASK_SECONDS,
-    SPENT,
-    SUSPECT,
-    Account,
-    Breaker,
-    Outage,
-    health_told,
-)
+from pool.health import SUSPECT, Account, Breaker, Doubt, health_told
 from pool.keys import PoolKeys
 from pool.life import PoolKeyRow
 from pool.shared import SharedKeys, no_shared_key
-from upstream.refusals import ROWS, Hits, Lasts, Other, Refusal, Row, rest_seconds
-
-log = logging.getLogger("pool")
+from pool.verdicts import Verdicts
+from upstream.refusals import Hits, Lasts, Other, Refusal, Row, rest_seconds
 
 NEXT_PASS_SECONDS = 30  # until the rotation has most likely made a key that is missing
 REPORTED_AT_REST = 1000  # users' own keys: one report must not grow with the number of users
-FOUND_OUT = next(row for row in ROWS if row.id == "401b")
+NEWS_SECONDS = 60.0  # for how long a call that was answered makes a doubted key count as usable
 
 
 class ApiKeyManager:
@@ -68,7 +56,7 @@ class ApiKeyManager:
         self._dedicated = DedicatedKeys(store, clock, self._lock, self._set_account)
         self._leaving: list[PoolKey] = []
         self._accounts: dict[str, Account] = {}
-        self._outage = Outage()
+        self.verdicts = Verdicts(self._shared, self._dedicated, clock, self._lock)
         self._uses: Counter[int] = Counter()
 
     # ── one call
@@ -180,17 +168,15 @@ class ApiKeyManager:
         self._shared.choose_anew()
 
     def note_success(self, key: PoolKey) -> None:
-        """Learn that OpenRouter has answered a call with this key."""
-        if not isinstance(key, Trial) and not self._outage.is_on:
-            return
-        with self._lock:
-            if isinstance(key, Trial):
+        """Learn that OpenRouter has answered a call with this key: it has passed the checks of key and account."""
+        known = key.key if isinstance(key, Trial) else key
+        known.worked_at, known.doubt = self._monotonic(), None
+        if isinstance(key, Trial):
+            with self._lock:
                 for breaker in key.breakers_held:
                     breaker.close()
                 self._end_trial(key)
-            if self._outage.is_on and not key.is_connected:  # an account of its own: no news of the others
-                self._outage.note_success(key.id, len(self._shared.keys), self._monotonic())
-                self._note_outage(was_on=True)
+                self.verdicts.note_outage()
 
     def note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
         """Learn from OpenRouter's refusal of a call with this key."""
@@ -205,99 +191,27 @@ class ApiKeyManager:
                 if not low.is_low:
                     low.is_low = True
                     self._shared.choose_anew()
-            elif row.lasts is Lasts.CONFIRMED:
-                self._refuse_key(key, trial, row, status)
+            elif row.lasts in {Lasts.REFUSED, Lasts.SPENT}:
+                self.verdicts.doubt(key, trial, Doubt(row.name, status, self._monotonic() + seconds))
             else:
-                account = key.account
-                breaker = {Hits.KEY: key.rest, Hits.ACCOUNT: account.rest, Hits.FREE_MODELS: account.free}[row.hits]
-                self._open(breaker, trial, seconds, row, status)
-                if row.lasts is Lasts.RESET and breaker is key.rest:
-                    key.questions.begin(self._monotonic(), breaker.failures)
+                breaker = key.rest if row.hits is Hits.KEY else key.account.free
+                self._open(breaker, trial, seconds, row.name, status)
 
-    def _open(self, breaker: Breaker, trial: Trial | None, seconds: float, row: Row, status: int) -> None:
-        has_tried = trial is not None and breaker in trial.breakers_held
-        breaker.open(self._monotonic(), seconds, row.name, status, has_tried)
+    def _open(self, breaker: Breaker, trial: Trial | None, seconds: float, reason: str, status: int) -> None:
+        breaker.open(self._monotonic(), seconds, reason, status, trial is not None and breaker in trial.breakers_held)
         self._shared.note_shut()
-
-    def _refuse_key(self, key: PoolKey, trial: Trial | None, row: Row, status: int) -> None:
-        """A 401. In an outage it says nothing about the key, which is picked on, so that the end is seen at once."""
-        now, was_on = self._monotonic(), self._outage.is_on
-        if key.rest.until > now and key.rest.reason in SUSPECT:
-            return  # a call from before: no news
-        # What happens to users' own keys says little about all keys: an operator may have deleted some of many.
-        if key.owner_id is None:
-            self._outage.note_refused(key.id, len(self._shared.keys), now)
-        if not self._outage.is_on:
-            self._open(key.rest, trial, math.inf, row, status)
-            key.questions.begin(now, key.rest.failures)
-        elif not was_on:
-            for suspect in (*self._shared.keys, *self._dedicated.all()):
-                if suspect.rest.reason in SUSPECT:
-                    suspect.rest.close()
-        if self._outage.is_on and key.questions.at == math.inf:
-            key.questions.begin(now, 1)
-        self._note_outage(was_on)
-
-    def _note_outage(self, was_on: bool) -> None:
-        if self._outage.is_on != was_on:
-            name = "outage_suspected" if self._outage.is_on else "outage_over"
-            event(log, name, logging.ERROR if self._outage.is_on else logging.WARNING, keys=len(self._shared.keys))
-            self._shared.choose_anew()
-
-    # ── what GET /key says, asked by pool/probe.py
-
-    def to_ask(self, count: int) -> list[PoolKey]:
-        """Keys whose turn it is, those that rest first: suspects, spent limits, keys whose account is unknown."""
-        now = self._monotonic()
-        with self._lock:
-            if self._outage.is_on:  # seen to be over without a call, too
-                self._outage.look(len(self._shared.keys), now)
-                self._note_outage(was_on=True)
-        due = [key for key in (*self._shared.keys, *self._dedicated.all()) if key.questions.at <= now]
-        # The shared ones first: one question too many costs them more than one user.
-        return sorted(due, key=lambda key: (key.owner_id is not None, not key.rest.until, key.questions.at))[:count]
-
-    def note_confirmed(self, key: PoolKey, remaining_nano: int | None) -> None:
-        """GET /key accepts the key: a suspect is tried at once, a spent limit only if it has something left."""
-        with self._lock:
-            now = self._monotonic()
-            key.remaining_nano = remaining_nano
-            if key.rest.until > now and key.rest.reason in SPENT and remaining_nano is not None and remaining_nano <= 0:
-                key.questions.go_on(now, MAX_OTHER_ASK_SECONDS)
-                return
-            if key.rest.reason in SUSPECT | SPENT:
-                key.rest.half_open(now)
-            key.questions.end()
-            self._shared.choose_anew()
-
-    def note_denied(self, key: PoolKey) -> None:
-        """GET /key refuses the key too. Only a key that calls refused is out for it, and in an outage not even that."""
-        with self._lock:
-            now = self._monotonic()
-            is_urgent = key.rest.reason in SUSPECT or self._outage.is_on
-            key.questions.go_on(now, MAX_SUSPECT_ASK_SECONDS if is_urgent else MAX_OTHER_ASK_SECONDS)
-            if self._outage.is_on and not key.rest.until and self._outage.is_refuted(now):
-                key.rest.open(now, math.inf, FOUND_OUT.name, 502, again=False)
-                self._shared.note_shut()
-                self._outage.note_convicted(key.id, len(self._shared.keys), now)
-                self._note_outage(was_on=True)
-
-    def note_unanswered(self, key: PoolKey) -> None:
-        """GET /key said nothing useful: let a call try a suspect; ask about the rest another time."""
-        with self._lock:
-            now = self._monotonic()
-            if key.rest.until > now and key.rest.reason in SUSPECT:
-                key.rest.half_open(now)
-                key.questions.end()
-                self._shared.choose_anew()
-            else:
-                key.questions.go_on(now, MAX_OTHER_ASK_SECONDS)
 
     # ── what others see
 
     def usable_count(self) -> int:
-        """How many shared keys `pick` chooses from."""
-        return len(self._shared.choice(False, self._monotonic()).keys)
+        """How many shared keys may carry a call, and were not refused by the last news of them."""
+        now = self._monotonic()
+        keys = self._shared.choice(False, now).keys
+        return sum(key.doubt is None or now - key.worked_at < NEWS_SECONDS for key in keys)
+
+    def refused_count(self) -> int:
+        """How many shared keys OpenRouter does not accept, by its own words to them."""
+        return self.verdicts.refused_count()
 
     def known_count(self) -> int:
         """How many shared keys there are that have not expired, resting ones included."""
@@ -317,15 +231,14 @@ class ApiKeyManager:
         with self._lock:
             self._leaving = [key for key in self._leaving if key.in_flight]
             keys = *self._shared.keys, *self._leaving
-        told = [key for key in keys if key.in_flight or key.rest.until or key.account.rest.until]
+        told = [key for key in keys if key.in_flight or key.rest.until]
         own = self._dedicated.all()
         told += [key for key in own if key.in_flight]
         told += [key for key in own if key.rest.until and not key.in_flight][:REPORTED_AT_REST]
         return {str(key.id): self._told(key) for key in told}
 
     def _told(self, key: PoolKey) -> dict[str, Any]:
-        worst = max(key.breakers(False), key=lambda breaker: breaker.until)
-        return {"in_flight": key.in_flight, **health_told(worst, self._clock, SUSPECT)}
+        return {"in_flight": key.in_flight, **health_told(key.rest, self._clock, SUSPECT)}
 
     # ── what the database has
 

@@ -29,7 +29,7 @@ import argparse
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 
 from rich.console import Console
@@ -49,7 +49,9 @@ from foundation.money import nano
 from foundation.terminal import show
 from pool.keys import ANYBODYS, SHARED, KeyAlreadyKnown, MoveRefused, PoolKeys, Whose
 from pool.life import PoolKeyRow, PoolKeyState
+from pool.overview import SILENT_AFTER
 from pool.rotation_plan import MAX_DEDICATED, Dedicated, Do, Situation, Step, Timing, plan
+from pool.rotation_questions import refused_keys
 from pool.rotation_steps import RotationSteps
 from replicas import processes as gateway_processes
 from replicas.lease import LeaseLost, RotationLease, WrongDeployment
@@ -89,6 +91,7 @@ class KeyRotation:
         self.keys = PoolKeys(db, envelopes, clock, self._lease.guard)
         self._unguarded = PoolKeys(db, envelopes, clock)
         self._prefix = f"gw/{settings.deployment_id}/"
+        self._refused: frozenset[int] = frozenset()
         self._steps = RotationSteps(self.keys, api, self._lease, settings, clock, self._timing, self._prefix)
 
     def run_once(self) -> bool:
@@ -107,12 +110,15 @@ class KeyRotation:
             steps = plan(situation)
             self._run(steps)
             if any(step.do is Do.CHECK_MISSING for step in steps):  # what turned out to be dead is replaced at once
-                again = plan(self._situation(situation.remote))
+                again = plan(self._situation(situation.remote, refused=situation.refused))
                 self._run([step for step in again if step.do is Do.MINT])
             gateway_processes.forget_dead(self._db, situation.now)
         finally:
             self._lease.release()
-        return self.is_full()
+        usable = self._situation([], SHARED, refused=situation.refused).usable
+        if len(usable) < self._settings.pool_size:
+            event(log, "pool_not_full", logging.ERROR, usable=len(usable), wanted=self._settings.pool_size)
+        return len(usable) >= self._settings.pool_size
 
     def renew(self, name: str) -> bool:
         """One pass that renews this key too. Raises NotFound unless it is a minted key in use; and like run_once."""
@@ -142,9 +148,16 @@ class KeyRotation:
         Raises ManagementError, WrongDeployment, and SealBroken if it is not a row that is damaged but our key is old.
         """
         self._lease.check_deployment()
-        return self._situation(self._api.list_keys(meanwhile))
+        return self._situation(self._api.list_keys(meanwhile), meanwhile=meanwhile)
 
-    def _situation(self, remote: Sequence[RemoteKey], whose: Whose = ANYBODYS) -> Situation:
+    def _situation(
+        self,
+        remote: Sequence[RemoteKey],
+        whose: Whose = ANYBODYS,
+        refused: Collection[int] | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Situation:
+        """refused: if that was asked just now."""
         # The list came first: a key that it has and the rows have not is not one that was just being minted.
         now = self._clock.now()
         dedicated = self._dedicated()  # before the rows: who has got a key since then is seen to have it
@@ -158,6 +171,10 @@ class KeyRotation:
             # Or is it us, running on with an ENCRYPTION_KEY that was replaced? Asked after the rows were read.
             sealed.check_canary(self._db, self._envelopes)
         processes = gateway_processes.reports(self._db, now)
+        if refused is None:
+            lately = [process for process in processes if process.beat_at >= now - SILENT_AFTER]
+            refused = refused_keys(rows, texts, lately, self._api, meanwhile)
+            self._note_refused(rows, refused)
 
         def in_use(row: PoolKeyRow) -> bool:
             return any(process.may_use(row.id, row.drain_revision or 0) for process in processes)
@@ -174,7 +191,16 @@ class KeyRotation:
             renew_after=timedelta(hours=self._settings.key_rotation_interval_hours),
             timing=self._timing,
             dedicated=dedicated,
+            refused=refused,
         )
+
+    def _note_refused(self, rows: Iterable[PoolKeyRow], refused: frozenset[int]) -> None:
+        for row in rows:
+            if row.id in refused and row.id not in self._refused:
+                event(log, "key_refused_by_openrouter", logging.ERROR, key=row.name, source=row.source.value)
+            elif row.id in self._refused and row.id not in refused and row.state is PoolKeyState.ACTIVE:
+                event(log, "key_accepted_again", logging.WARNING, key=row.name)
+        self._refused = refused
 
     def _dedicated(self) -> Dedicated:
         settings = self._settings

@@ -104,7 +104,7 @@ class Services:
         )
         self.pool_keys = PoolKeys(db, self._envelopes, clock)
         self.pool = _pool(config, self.users, self.pool_keys, clock)
-        self.probe = PoolKeyProbe(self.pool, self.pool_keys, self._upstream)
+        self.probe = PoolKeyProbe(self.pool.verdicts, self.pool_keys, self._upstream)
         self.accounts = ConnectedAccounts(db, self.pool_keys, clock, AccountApi(self._upstream, config))
 
     def _make_billing(self) -> None:

@@ -130,5 +130,5 @@ class EventStream:
 
     def _in_our_words(self) -> bytes:
         failure = UpstreamFailed("The upstream reported an error that can't be passed on")
-        self.refusal = self.refusal or Refusal(failure.status, None)
+        self.refusal = self.refusal or Refusal(failure.status, None, is_late=True)
         return self._api.error_event(failure, None, "", self.count)

@@ -85,7 +85,7 @@ class MessagesApi(ModelApi):
         if payload.get("type") not in (None, "error") or not (error or "type" in payload):
             return None
         error = error if isinstance(error, dict) else {"message": str(error or "OpenRouter reported an error")}
-        return Refusal(status_of(error), payload | {"error": error})
+        return Refusal(status_of(error), payload | {"error": error}, is_late=True)
 
     def told(self, payload: Json) -> Json:
         refusal = self.refusal_in(payload)

@@ -72,7 +72,7 @@ class ResponsesApi(ModelApi):
         else:
             return None
         error = error if isinstance(error, dict) else {"message": str(error or "The response failed")}
-        return Refusal(status_of(error, whole.get("error_type")), payload | {"error": error})
+        return Refusal(status_of(error, whole.get("error_type")), payload | {"error": error}, is_late=True)
 
     def told(self, payload: Json) -> Json:
         refusal = self.refusal_in(payload)

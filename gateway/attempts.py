@@ -15,14 +15,14 @@ from typing import Any
 from accounts.users import UpstreamChoice
 from formats.chat import ModelApi
 from foundation.deadline import Deadline
-from foundation.errors import AppError, UpstreamFailed
+from foundation.errors import AppError, PaymentRequired, UpstreamFailed
 from foundation.logs import event
 from gateway.attempt import Attempt, Form, NoAnswer
 from gateway.destinations import Destination
 from pool.choice import PoolKey
 from pool.dedicated import account_refusal, own_key_is_spent
 from upstream.http import Exchange
-from upstream.refusals import Hits, Lasts, Other, Refusal, Row, asked_seconds, classify
+from upstream.refusals import Hits, Other, Refusal, Row, asked_seconds, classify
 
 log = logging.getLogger("proxy")
 
@@ -119,7 +119,7 @@ class Attempts:
         """True if another attempt is to be made. Raises AppError if the call's answer is ours to word."""
         row = note_refusal(self._request_id, attempt.key, refusal)
         attempt.kind = row.name
-        self._keys.note_refusal(attempt.key, refusal, row)
+        self._note_refusal(attempt.key, refusal, row)
         servers_fault = refusal.status >= 500 or refusal.status == 408
         if refusal.payload is not None:
             self._to.reach.note_answer()
@@ -132,12 +132,19 @@ class Attempts:
             pause_seconds = max(pause_seconds, asked_seconds(refusal))
         if self._prepare_retry(row.other, pause_seconds, servers_fault, refusal.may_be_billed):
             return True
-        is_spent = row.hits is Hits.KEY and row.lasts in {Lasts.RESET, Lasts.RELOAD}
-        if is_spent and self._choice is UpstreamChoice.DEDICATED_ONLY:
+        told = row.answer(refusal) if row.answer and row.hits is Hits.KEY else None
+        if isinstance(told, PaymentRequired) and self._choice is UpstreamChoice.DEDICATED_ONLY:
             raise own_key_is_spent()
-        if attempt.key.is_connected and (told := account_refusal(refusal, row)):
-            raise told
+        if attempt.key.is_connected and (ours := account_refusal(refusal, row)):
+            raise ours
         return False
+
+    def _note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
+        """Tell the key, if it is about it: OpenRouter says 200 once it has checked key and account."""
+        if refusal.is_late:
+            self._keys.note_success(key)
+        elif self._free or row.hits is not Hits.FREE_MODELS:
+            self._keys.note_refusal(key, refusal, row)
 
     def end(self) -> None:
         """The attempt is over: close its exchange, at once if it was not whole, and give the key back."""

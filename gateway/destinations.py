@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,22 +24,19 @@ from formats.registry import MODEL_APIS
 from foundation import json_members, json_text
 from foundation.clock import Clock
 from foundation.crypto import SealBroken
-from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, TooManyRequests
+from foundation.errors import BadRequest, Busy
 from foundation.json_members import Text
 from foundation.logs import event, hide_values
 from gateway.retry_budget import RetryBudget
-from pool.choice import PoolKey, Trial
-from pool.health import health_told
+from pool.choice import PoolKey
 from upstream.http import Exchange, UpstreamHttp
 from upstream.reachability import Reachability
-from upstream.refusals import Hits, Lasts, Other, Refusal, Row, rest_seconds
+from upstream.refusals import Hits, Other, Refusal, Row
 from upstream.registry import ANY_MODEL, OPENROUTER, Upstream, Upstreams
 
 log = logging.getLogger("upstreams")
 
-REFUSED_KEY_SECONDS = 30.0  # nobody else can be asked whether it works again, so a call has to try
 AWAY = {"health": "resting", "reason": "away", "until": None}
-
 
 Pieces = Sequence[Text | memoryview]
 
@@ -151,15 +147,18 @@ class UpstreamPrices:
 
 
 class UpstreamKey:
-    """The only key of an upstream, or the lack of one, in the place of a pool: with a breaker of its own."""
+    """The only key of an upstream, or the lack of one, in the place of a pool.
 
-    def __init__(self, upstream: Upstream, text: str | None, clock: Clock) -> None:
+    No refusal rests it: nobody else can be asked whether that was about the key, or only about what one caller wants.
+    Operators see it until a call is answered.
+    """
+
+    def __init__(self, upstream: Upstream, text: str | None) -> None:
         self._name = upstream.terms.name
         self._key = PoolKey(upstream.id, self._name, text or "", math.inf)
         if text is None:
             self._key.authorization = b""
-        self._clock = clock
-        self._lock = threading.Lock()
+        self._refused_for = ""
 
     def choice_of(self, _user_id: int) -> None:
         """There is nothing to choose."""
@@ -169,56 +168,28 @@ class UpstreamKey:
         return False
 
     def pick(self, tried: Collection[PoolKey] = (), **_how: Any) -> PoolKey:
-        """The key, if it may be used now and is not among `tried`. Raises Busy, TooManyRequests, PaymentRequired."""
+        """The key, if it is not among `tried`. Raises Busy."""
         if self._key in tried:
             raise Busy(f"The upstream {self._name} has no other key")
-        rest = self._key.rest
-        if not rest.until:
-            return self._key
-        with self._lock:
-            now = self._clock.monotonic()
-            if not rest.lets(now):
-                raise self._resting(math.ceil(min(max(rest.until - now, 1), 60)))
-            if rest.until:
-                rest.is_trying = True
-                return Trial(self._key, [rest])
         return self._key
 
-    def _resting(self, wait: int) -> AppError:
-        status = self._key.rest.status
-        if status == 429:
-            return TooManyRequests(f"The upstream {self._name} is limiting requests; try again shortly", wait)
-        if status == 402:
-            return PaymentRequired(f"The service has run out of credit at the upstream {self._name}")
-        return Busy(f"The upstream {self._name} does not work at present; try again shortly", wait)
-
-    def note_success(self, key: PoolKey) -> None:
+    def note_success(self, _key: PoolKey) -> None:
         """Learn that a call was answered."""
-        if isinstance(key, Trial):
-            with self._lock:
-                self._key.rest.close()
+        self._refused_for = ""
 
-    def note_refusal(self, key: PoolKey, refusal: Refusal, row: Row) -> None:
-        """Learn from a refusal; only what is about our key or its account lets it rest."""
-        if row.hits is Hits.NOTHING or row.lasts is Lasts.RELOAD:
-            return
-        seconds = rest_seconds(row, refusal, self._clock.now())
-        status = row.answer(refusal).status if row.answer else refusal.status
-        self._rest(key, REFUSED_KEY_SECONDS if seconds == math.inf else seconds, row.name, status)
+    def note_refusal(self, _key: PoolKey, _refusal: Refusal, row: Row) -> None:
+        """Learn from a refusal."""
+        if row.hits is not Hits.NOTHING:
+            self._refused_for = row.name
 
     def report(self) -> dict[str, Any]:
         """How it is, as health_told says."""
-        return health_told(self._key.rest, self._clock)
+        if self._refused_for:
+            return {"health": "suspect", "reason": self._refused_for, "until": None}
+        return {"health": "ok", "reason": None, "until": None}
 
-    def _rest(self, key: PoolKey, seconds: float, reason: str, status: int) -> None:
-        with self._lock:
-            self._key.rest.open(self._clock.monotonic(), seconds, reason, status, isinstance(key, Trial))
-
-    def release(self, key: PoolKey) -> None:
+    def release(self, _key: PoolKey) -> None:
         """A call is over."""
-        if isinstance(key, Trial):
-            with self._lock:
-                self._key.rest.is_trying = False
 
 
 class Destinations:
@@ -319,7 +290,7 @@ class Destinations:
         return Destination(
             terms.name,
             row.id,
-            UpstreamKey(row, key, self._clock),
+            UpstreamKey(row, key),
             http,
             _heads(http, {}),
             UpstreamPrices(row),

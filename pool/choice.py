@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from foundation.logs import event
-from pool.health import Account, Breaker, Questions
+from pool.health import SPENT, Account, Breaker, Doubt, Questions
 from pool.keys import PoolKeys
 from pool.life import PoolKeyRow, PoolKeySource
 from upstream.http import authorization_of
@@ -39,7 +39,8 @@ class PoolKey:
     """A decrypted key in memory. The pool's lock guards what changes.
 
     expires_at: seconds since 1970. remaining_nano: what its limit has left in nano-dollars; None for no limit.
-    is_low: its limit was too small for a request. is_in_pool: False once it has left, while calls go on. owner_id: the
+    is_low: its limit was too small for a request. doubt: what GET /key has to settle. worked_at: when a call with it
+    was last answered, in monotonic seconds. is_in_pool: False once it has left, while calls go on. owner_id: the
     only user whose calls it carries; None for everybody's. is_connected: it is of that user's own account, which pays.
     """
 
@@ -47,6 +48,7 @@ class PoolKey:
         "account",
         "account_id",
         "authorization",
+        "doubt",
         "expires_at",
         "id",
         "in_flight",
@@ -58,6 +60,7 @@ class PoolKey:
         "questions",
         "remaining_nano",
         "rest",
+        "worked_at",
     )
 
     def __init__(self, row_id: int, name: str, text: str, expires_at: float, owner_id: int | None = None) -> None:
@@ -70,6 +73,8 @@ class PoolKey:
         self.account_id: str | None = None
         self.account = Account()
         self.rest = Breaker()
+        self.doubt: Doubt | None = None
+        self.worked_at = -math.inf
         self.questions = Questions(0.0)
         self.is_connected = False
         self.in_flight = 0
@@ -78,14 +83,13 @@ class PoolKey:
 
     def breakers(self, free: bool) -> tuple[Breaker, ...]:
         """All that must let a call pass."""
-        account = self.account
-        return (self.rest, account.rest, account.free) if free else (self.rest, account.rest)
+        return (self.rest, self.account.free) if free else (self.rest,)
 
     def weight(self, most_nano: int) -> float:
         """Its share of the calls, between 0 and 1. most_nano: what the fullest key has left."""
         left = self.remaining_nano
         share = 1.0 if left is None else max(left / most_nano if most_nano else 0.0, MIN_WEIGHT)
-        return share * LOW_WEIGHT if self.is_low or self.account.is_low else share
+        return share * LOW_WEIGHT if self.is_low or self.doubt or self.account.is_low else share
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PoolKey) and other.id == self.id
@@ -108,8 +112,8 @@ def load(store: PoolKeys, rows: Sequence[PoolKeyRow], known: Mapping[int, PoolKe
             key = PoolKey(row.id, row.name, text, expires_at, row.owner_id)
             key.remaining_nano = row.remaining_nano
             key.is_connected = row.source is PoolKeySource.CONNECTED
-            if row.account_id:
-                key.questions.end()  # what there is to ask of a healthy key is known
+            if row.account_id and row.owner_id is not None:
+                key.questions.at = math.inf  # what there is to ask of it is known; shared keys are asked if they work
         if key:
             found.append((row, key))
         else:  # left alone in the database: the fault may be this process's keys, and a damaged row is evidence
@@ -133,23 +137,22 @@ class Choice:
     """What can be picked at one moment; anew from `stale_at` on. free: for calls of free models.
 
     known: keys that have not expired. resting: those of them that may not be picked.
-    back_at: when the first of them may be back. needs_credit: all of them rest for want of money.
+    back_at: when the first of them may be back. are_spent: all of them rest because their limits are spent.
     """
 
-    __slots__ = ("_last", "_sums", "back_at", "keys", "known", "needs_credit", "resting", "stale_at")
+    __slots__ = ("_last", "_sums", "are_spent", "back_at", "keys", "known", "resting", "stale_at")
 
     def __init__(self, pool: Sequence[PoolKey], free: bool, now: float, wall: float) -> None:
         self.keys: list[PoolKey] = []
         self.resting = 0
         self.back_at = self.stale_at = math.inf
-        self.needs_credit = True
+        self.are_spent = True
         for key in pool:
             if key.expires_at <= wall:
                 continue
             if key.expires_at < math.inf:
                 self.stale_at = min(self.stale_at, now + key.expires_at - wall)
-            account = key.account
-            if key.rest.until or account.rest.until or (free and account.free.until):
+            if key.rest.until or (free and key.account.free.until):
                 shut = [breaker for breaker in key.breakers(free) if not breaker.lets(now)]
                 if shut:
                     self._note_resting(key, shut, now)
@@ -168,7 +171,7 @@ class Choice:
     def _note_resting(self, key: PoolKey, shut: list[Breaker], now: float) -> None:
         longest = max(shut, key=lambda breaker: breaker.until)
         self.resting += 1
-        self.needs_credit = self.needs_credit and longest.status == 402
+        self.are_spent = self.are_spent and longest.reason in SPENT
         self.stale_at = min(self.stale_at, max(longest.until, now))
         # What only GET /key ends may end when that is asked next.
         self.back_at = min(self.back_at, longest.until if longest.until < math.inf else key.questions.at)

@@ -17,7 +17,6 @@ from pool.choice import PoolKey, load
 from pool.health import SPENT, SUSPECT
 from pool.keys import PoolKeys
 from pool.life import PoolKeyRow
-from pool.shared import out_of_credit
 from upstream.refusals import Lasts, Refusal, Row
 
 # Users whose key, or its absence, is kept; about 1 kB each. Every reload looks all of them up.
@@ -117,8 +116,6 @@ def no_own_key(key: PoolKey, free: bool, now: float) -> AppError:
         return own_key_is_spent()
     if key.is_connected and longest.reason in SUSPECT:
         return account_key_refused()
-    if longest.status == 402:
-        return account_is_spent() if key.is_connected else out_of_credit()
     back_at = longest.until if longest.until < math.inf else key.questions.at
     wait = math.ceil(min(max(back_at - now, 1), 60))
     return TooManyRequests("Your own OpenRouter key is resting; try again shortly", wait)
@@ -150,7 +147,7 @@ def account_key_refused() -> UpstreamFailed:
 
 def account_refusal(refusal: Refusal, row: Row) -> AppError | None:
     """The same by a refusal; None for those that are not about the account."""
-    if row.lasts is Lasts.CONFIRMED:
+    if row.lasts is Lasts.REFUSED:
         return account_key_refused()
     is_about_money = row.answer is not None and row.answer(refusal).status == PaymentRequired.status
     return account_is_spent() if is_about_money else None

@@ -1,9 +1,11 @@
-"""What may be used right now: breakers of keys and accounts, and the outages in which no verdict counts.
+"""What may be used right now: breakers of keys and accounts, and doubts about keys, which GET /key settles.
 
-    closed ──failure──> resting ──its time, or GET /key──> half-open ──success──> closed
-                           ^                                   └──failure──> resting twice as long
+    closed ──failure──> resting ──its time──> half-open ──success──> closed
+                           ^                      └──the same failure──> resting twice as long
+    closed ──a refusal that may be about the key──> in doubt, and in use ──GET /key──> closed, or resting
 
-Nothing here locks: the pool calls it under its own lock.
+A call's refusal alone proves nothing against a key: what one caller asks for may be refused with any words. Nothing
+here locks: the pool calls it under its own lock.
 """
 
 from __future__ import annotations
@@ -11,24 +13,25 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from foundation.clock import Clock
-from upstream.refusals import ROWS, Hits, Lasts
+from upstream.refusals import ROWS, Lasts
 
 MAX_REST_SECONDS = 900.0  # how far the back-off of repeated failures goes; what OpenRouter asks for may be longer
-FIRST_ASK_SECONDS = 5.0
-MAX_SUSPECT_ASK_SECONDS = 60.0
-MAX_OTHER_ASK_SECONDS = 3600.0
-
-OUTAGE_WINDOW_SECONDS = 60.0
-OUTAGE_MIN_KEYS = 3
-# How long ago a call may have succeeded to say that OpenRouter does not refuse everybody.
-OUTAGE_SUCCESS_SECONDS = 10.0
+FIRST_ASK_SECONDS = 5.0  # between two questions about one key
 
 # Reasons of rests, by their rows' names: of keys that GET /key has to accept again, and of those whose limit is spent.
-SUSPECT = frozenset(row.name for row in ROWS if row.lasts is Lasts.CONFIRMED)
-SPENT = frozenset(row.name for row in ROWS if row.lasts is Lasts.RESET and row.hits is Hits.KEY)
+SUSPECT = frozenset(row.name for row in ROWS if row.lasts is Lasts.REFUSED)
+SPENT = frozenset(row.name for row in ROWS if row.lasts is Lasts.SPENT)
+
+
+class Doubt(NamedTuple):
+    """A refusal that GET /key has to confirm before its key rests for it. until: monotonic seconds."""
+
+    reason: str
+    status: int
+    until: float
 
 
 class Breaker:
@@ -54,8 +57,11 @@ class Breaker:
     def open(self, now: float, seconds: float, reason: str, status: int, again: bool) -> None:
         """Let it rest. again: the call that tried has failed; only then, and when it was closed, does a failure count.
 
-        Calls that began before the rest and fail within it are no news. A lesser refusal does not shorten a rest.
+        Calls that began before the rest and fail within it are no news. A lesser refusal does not shorten a rest. A try
+        that failed for another reason is the first failure of its own kind.
         """
+        if again and reason != self.reason:
+            self.failures = 0
         if again or not self.until:
             self.failures += 1
             if seconds < MAX_REST_SECONDS:
@@ -95,10 +101,9 @@ class Account:
     free: for calls of free models only. is_low: its balance was too small for a request, so it is picked less.
     """
 
-    __slots__ = ("free", "is_low", "rest")
+    __slots__ = ("free", "is_low")
 
     def __init__(self) -> None:
-        self.rest = Breaker()
         self.free = Breaker()
         self.is_low = False
 
@@ -106,60 +111,23 @@ class Account:
 class Questions:
     """When to ask GET /key about one key. at: monotonic seconds, math.inf for never."""
 
-    __slots__ = ("at", "count")
+    __slots__ = ("asked_at", "at", "count")
 
     def __init__(self, at: float) -> None:
         self.at = at
         self.count = 0
+        self.asked_at = -math.inf
 
-    def begin(self, now: float, failures: int) -> None:
-        """Ask soon; later if the key has been refused again although GET /key accepted it."""
-        self.count = 0
-        self.at = now + min(FIRST_ASK_SECONDS * 2.0 ** min(failures - 1, 30), MAX_REST_SECONDS)
+    def begin(self, now: float) -> None:
+        """Ask at once, but not again within seconds, however often calls are refused."""
+        self.at = min(self.at, max(now, self.asked_at + FIRST_ASK_SECONDS))
 
     def go_on(self, now: float, longest: float) -> None:
-        """Ask again, after twice the time."""
-        self.count += 1
+        """Ask again, each time after twice the pause."""
+        self.asked_at = now
         self.at = now + min(FIRST_ASK_SECONDS * 2.0 ** min(self.count, 30), longest)
+        self.count += 1
 
-    def end(self) -> None:
+    def end(self, now: float) -> None:
         """Nothing to ask."""
-        self.at, self.count = math.inf, 0
-
-
-class Outage:
-    """Recognises that OpenRouter takes no key at all, as it once did for half an hour.
-
-    That is so when 401s have hit, within a minute, at least three keys that are at least half of all.
-    """
-
-    def __init__(self) -> None:
-        self.is_on = False
-        self._refused: dict[int, float] = {}
-        self._succeeded_at = -math.inf
-
-    def note_refused(self, key_id: int, known: int, now: float) -> None:
-        """A call with this key got a 401."""
-        self._refused[key_id] = now
-        self.look(known, now)
-
-    def note_success(self, key_id: int, known: int, now: float) -> None:
-        """A call with this key was taken during the outage."""
-        self._refused.pop(key_id, None)
-        self._succeeded_at = now
-        self.look(known, now)
-
-    def is_refuted(self, now: float) -> bool:
-        """True if other calls succeed: a key that GET /key then refuses is no victim of an outage."""
-        return now - self._succeeded_at < OUTAGE_SUCCESS_SECONDS
-
-    def note_convicted(self, key_id: int, known: int, now: float) -> None:
-        """This key is out for a reason of its own."""
-        self._refused.pop(key_id, None)
-        self.look(known, now)
-
-    def look(self, known: int, now: float) -> None:
-        """Set `is_on`: how many keys have been refused in the last minute, without success since?"""
-        self._refused = {key: at for key, at in self._refused.items() if now - at < OUTAGE_WINDOW_SECONDS}
-        count = len(self._refused)
-        self.is_on = count >= OUTAGE_MIN_KEYS and count * 2 >= known
+        self.asked_at, self.at, self.count = now, math.inf, 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Protocol
 
 from foundation.crypto import SealBroken
 from pool.choice import PoolKey
 from pool.keys import PoolKeys
+from pool.verdicts import Verdicts
 from replicas.repeating import repeat
 from upstream.http import UpstreamHttp, authorization_of
 from upstream.openrouter.key_facts import KeyAccount, ask
@@ -20,20 +20,11 @@ PAUSE_SECONDS = 0.5
 WRITE_SECONDS = 10.0
 
 
-class Suspects(Protocol):
-    """The pool in memory, as far as it is asked and told here; `ApiKeyManager` says what each of these does."""
-
-    def to_ask(self, most: int) -> list[PoolKey]: ...
-    def note_denied(self, key: PoolKey) -> None: ...
-    def note_unanswered(self, key: PoolKey) -> None: ...
-    def note_confirmed(self, key: PoolKey, remaining_nano: int | None) -> None: ...
-
-
 class PoolKeyProbe:
     """Runs in a thread of its own: an answer may take seconds."""
 
-    def __init__(self, pool: Suspects, store: PoolKeys, upstream: UpstreamHttp) -> None:
-        self._pool = pool
+    def __init__(self, verdicts: Verdicts, store: PoolKeys, upstream: UpstreamHttp) -> None:
+        self._verdicts = verdicts
         self._store = store
         self._upstream = upstream
         self._limits: dict[int, tuple[int | None, int | None]] = {}
@@ -46,15 +37,15 @@ class PoolKeyProbe:
 
     def run_once(self) -> None:
         """Ask about the keys whose turn it is. Raises DatabaseError if what they told can't be written."""
-        for key in self._pool.to_ask(KEYS_AT_ONCE):
+        for key in self._verdicts.to_ask(KEYS_AT_ONCE):
             status, told = ask(self._upstream, key.authorization)
-            if status == 401:
-                self._pool.note_denied(key)
+            if status == 401 or (told and told.is_management):  # which carries no calls
+                self._verdicts.note_denied(key)
             elif told is None:
-                self._pool.note_unanswered(key)
+                self._verdicts.note_unanswered(key)
             else:
                 self._note(key, told)
-                self._pool.note_confirmed(key, told.remaining_nano)
+                self._verdicts.note_confirmed(key, told.spendable_nano)
         if self._limits and time.monotonic() >= self._write_at:
             self._write()
 

@@ -13,7 +13,7 @@ Each step is safe to repeat and to interrupt: what it leaves behind, the next pa
     active, not needed or not usable any more                 drain
     draining, time is over and no process uses it             disable
     disabled for an hour, or quarantined unknown for a day    delete
-    fewer usable than POOL_SIZE, or one due for renewal       mint
+    fewer usable than POOL_SIZE, or one due for renewal       mint; a key that OpenRouter refuses is not usable
     user without a usable key of their own, or one is due     mint
     user's key with another limit than it should have         limit
 
@@ -140,6 +140,7 @@ class Situation:
     """What a pass knows when it begins.
 
     in_use: whether a process may still have calls on a draining key. unreadable: ids of rows with a damaged text.
+    refused: ids of shared keys in use that OpenRouter does not accept, by its own words to them.
     pool_size, renew_after: of the keys that all users share.
     """
 
@@ -154,6 +155,7 @@ class Situation:
     renew_after: timedelta
     timing: Timing
     dedicated: Dedicated
+    refused: Collection[int] = ()
 
     def ours(self, *states: PoolKeyState) -> list[PoolKeyRow]:
         """Rows of keys that this deployment minted, or found under its name, oldest first."""
@@ -188,7 +190,7 @@ class Situation:
     @cached_property
     def _usable(self) -> list[PoolKeyRow]:
         rows = [row for row in self.rows if row.state is PoolKeyState.ACTIVE and row.enabled]
-        rows = [row for row in rows if row.id not in self.unreadable]
+        rows = [row for row in rows if row.id not in self.unreadable and row.id not in self.refused]
         # Keys of other accounts are not listed.
         rows = [row for row in rows if (key := self.listed(row)) is None or not key.disabled]
         return [row for row in rows if row.expires_at is None or row.expires_at > self.now + EXPIRY_MARGIN]
@@ -286,10 +288,15 @@ def _stored(at: Situation) -> Iterator[Step]:
 
 
 def _surplus(at: Situation) -> Iterator[Step]:
-    """Active keys that nobody can use or have any more, and due ones without which the pool is still full."""
+    """Active keys that nobody can use or have any more, and due ones without which the pool is still full.
+
+    A refused one only once others are there in its place: OpenRouter may be refusing everybody, and end to.
+    """
     needed = {row.id for row in (*at.usable, *at.own.values())} - {row.id for row in surplus_due(at)}
     for row in at.ours(PoolKeyState.ACTIVE):
         key = at.listed(row)
+        if row.id in at.refused and len(at.usable) < at.pool_size:
+            continue
         # One that an operator has disabled stays until it is due.
         over = row.id not in needed and (row.enabled or at.is_due(row) or row.owner_id in at.dedicated.withdrawn)
         if key and row.id not in at.unreadable and (key.disabled or over):

@@ -27,7 +27,12 @@ from upstream.openrouter.management_api import ManagementApi, ManagementError
 
 log = logging.getLogger("rotation")
 
+ROUNDED_BY = 100  # a limit that is this part above the one asked for was rounded
 OUR_NAME = re.compile(r"[0-9a-f]{32}")  # after the prefix: new_id()
+
+
+class LimitIgnored(ManagementError):
+    """All that OpenRouter says of a new key is that it may spend more than was asked for."""
 
 
 class RotationSteps:
@@ -175,17 +180,42 @@ class RotationSteps:
         """Go on with a stored key. One that is still refused after minutes is given up."""
         row = step.known_row
         told = self._api.ask(self.keys.text(row.id))
-        if told:
-            self._switch(row.id, row.name, row.limit_nano, told)
-        elif row.created_at <= self._clock.now() - self._timing.intent_min_age:
-            self._give_up(row.id, row.name, "OpenRouter refuses it")
+        is_old = row.created_at <= self._clock.now() - self._timing.intent_min_age
+        try:
+            if told:
+                self._switch(row.id, row.name, row.limit_nano, told)
+            elif is_old:
+                self._give_up(row.id, row.name, "OpenRouter refuses it")
+        except LimitIgnored:
+            if not is_old:
+                raise
+            self._give_up(row.id, row.name, "it may spend more than was asked for")
 
     def _switch(self, row_id: int, name: str, limit_nano: int | None, told: KeyAccount) -> None:
-        if told.limit_nano != limit_nano:
-            self._give_up(row_id, name, "its limit is not the one asked for")
-            raise ManagementError("POST /keys", reason="the new key's limit is not the one asked for")
+        if not (told.states_limit and told.limit_nano == limit_nano):
+            self._check_limit(row_id, name, limit_nano, told)
         self.keys.switch(row_id, self._clock.now() + self._timing.drain_grace, told.account_id)
         event(log, "key_active", key=name)
+
+    def _check_limit(self, row_id: int, name: str, limit_nano: int | None, told: KeyAccount) -> None:
+        """GET /key words the limit otherwise, or not at all: go by the list. Raises LimitIgnored.
+
+        A key that was just paid for is not given up for a wording; one that may spend more, by all that OpenRouter
+        says of it, is not used.
+        """
+        stated = [told.limit_nano] if told.states_limit else []
+        try:
+            listed = self._api.key(sha256_hex(self.keys.text(row_id)))
+            stated += [listed.limit_nano] if listed.states_limit else []
+        except ManagementError as error:
+            event(log, "key_limit_unknown", logging.WARNING, key=name, reason=str(error))
+        fields = {"key": name, "asked_usd": usd(limit_nano), "told_usd": [usd(limit) for limit in stated]}
+        if stated and limit_nano is not None and limit_nano not in stated:
+            most = limit_nano + limit_nano // ROUNDED_BY
+            if not any(limit is not None and limit <= most for limit in stated):
+                event(log, "key_limit_ignored", logging.ERROR, **fields)
+                raise LimitIgnored("POST /keys", reason="the new key may spend more than was asked for")
+        event(log, "key_limit_worded_otherwise", logging.WARNING, **fields)
 
     def _give_up(self, row_id: int, name: str, reason: str) -> None:
         """Never used, and so deleted at once: by the hash of the text that the row holds."""

@@ -40,8 +40,7 @@ class SharedKeys:
         if not choice.keys:
             return None
         key = choice.draw()
-        account = key.account
-        return None if key.rest.until or account.rest.until or (free and account.free.until) else key
+        return None if key.rest.until or (free and key.account.free.until) else key
 
     def candidates(self, free: bool, now: float, sticky: str | None) -> Iterator[PoolKey]:
         """Keys to look at: the text's own, some at random, then all from a random one on."""
@@ -88,12 +87,12 @@ def no_shared_key(choice: Choice, all_busy: bool, now: float) -> AppError:
         return TooManyRequests("Every OpenRouter key is in use; try again shortly", 1)
     if not choice.resting:
         return Busy("No OpenRouter key is available at this moment; try again shortly", retry_after_seconds=5)
-    if choice.needs_credit:
-        return out_of_credit()
+    if choice.are_spent:
+        return limits_are_spent()
     wait = math.ceil(min(max(choice.back_at - now, 1), 60))
     return TooManyRequests("Every OpenRouter key is resting; try again shortly", wait)
 
 
-def out_of_credit() -> PaymentRequired:
-    """What users are told when the operator's account does not pay."""
-    return PaymentRequired("The service has run out of OpenRouter credit; its operator has to add some")
+def limits_are_spent() -> PaymentRequired:
+    """What users are told when the limits of the operator's keys are spent, by what OpenRouter says of the keys."""
+    return PaymentRequired("The service's OpenRouter keys have spent what they may; its operator has to raise limits")

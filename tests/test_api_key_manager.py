@@ -22,40 +22,57 @@ from pool.choice import PoolKey, Trial
 from pool.keys import PoolKeys
 from pool.life import PoolKeySource
 from tables import pool_keys, revisions
-from tests.support.memory_pool import DEAD, FREE_DAY, LIMITED, POOR, SPENT, Memory, key_text, picks
+from tests.support.memory_pool import DEAD, FREE_DAY, LIMITED, POOR, Memory, key_text, picks
 from tests.support.movable_clock import MovableClock
 from upstream.refusals import ROWS, Hits, Lasts, Refusal, classify
 
 # ── what each row does, and how it ends
 
 
-HITTING = [row for row in ROWS if row.hits is not Hits.NOTHING]
-EXAMPLES = {
-    "401b": (401, "User not found.", {}),
-    "401c": (401, "This key is disabled", {}),
-    "402a": (402, "", {"limit_source": "openrouter_in_flight_budget"}),
-    "402b": (402, "", {"limit_source": "openrouter_key_limit"}),
-    "402c": (402, "", {"limit_source": "openrouter_credits"}),
-    "402d": (402, "Insufficient credits.", {}),
-    "403c": (403, "Key limit exceeded (daily limit).", {}),
-    "403d": (403, "Workspace monthly budget of $5 exceeded.", {}),
-    "403e": (403, "This request arrived on the global data region, but", {}),
-    "429a": (429, "free-models-per-min", {}),
-    "429b": (429, "free-models-per-day", {}),
-    "429d": (429, "Rate limit exceeded", {}),
-    "429e": (429, "You exceeded your current quota", {"word": "insufficient_quota"}),
+REFUSED = {
+    "401b": (401, "User not found."),
+    "401c": (401, "This key is disabled"),
+    "403c": (403, "Key limit exceeded (daily limit)."),
+    "403d": (403, "Workspace monthly budget of $5 exceeded."),
+}
+TOO_SMALL = {
+    "402a": (402, "", "openrouter_in_flight_budget"),
+    "402b": (402, "", "openrouter_key_limit"),
+    "402c": (402, "", "openrouter_credits"),
+    "402d": (402, "Insufficient credits."),
+    "403e": (403, "This request arrived on the global data region, but"),
+}
+RESTING = {
+    "429a": (429, "", "openrouter_free_tier_per_minute"),
+    "429b": (429, "", "openrouter_free_tier_daily"),
+    "429d": (429, "", "openrouter_something"),
 }
 
 
-@pytest.mark.parametrize("row", [row for row in HITTING if row.lasts is not Lasts.RELOAD], ids=lambda row: row.id)
-def test_a_refusal_rests_what_it_hits_and_nothing_else(clock, row):
+def test_each_row_that_hits_anything_is_tried_here():
+    hitting = [row for row in ROWS if row.hits is not Hits.NOTHING]
+    assert {row.id for row in hitting if row.lasts in {Lasts.REFUSED, Lasts.SPENT}} == set(REFUSED)
+    assert {row.id for row in hitting if row.lasts is Lasts.RELOAD} == set(TOO_SMALL)
+    assert {row.id for row in hitting} == {*REFUSED, *TOO_SMALL, *RESTING}
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_a_refusal_that_may_be_about_the_key_rests_nothing_until_get_key_says_so(clock, row):
     pool = Memory(clock, 4, "aabb")
-    status, message, metadata = EXAMPLES[row.id]
-    pool.refuse(0, status, message, **metadata)
-    still_paid = {Hits.KEY: {1, 2, 3}, Hits.ACCOUNT: {2, 3}, Hits.FREE_MODELS: {0, 1, 2, 3}}[row.hits]
-    still_free = {2, 3} if row.hits is Hits.FREE_MODELS else still_paid
-    assert (picks(pool), picks(pool, free=True)) == (still_paid, still_free)
-    assert pool.usable_count() == len(still_paid)
+    pool.refuse(0, *REFUSED[row])
+    assert picks(pool) == {0, 1, 2, 3}
+    assert [key.id for key in pool.verdicts.to_ask(9)] == [0]
+    pool.convict(0)
+    assert picks(pool) == picks(pool, free=True) == {1, 2, 3}
+    assert pool.usable_count() == 3
+
+
+@pytest.mark.parametrize("row", RESTING)
+def test_a_limit_that_openrouter_names_as_its_own_rests_what_it_is_about_and_nothing_else(clock, row):
+    pool = Memory(clock, 4, "aabb")
+    pool.refuse(0, *RESTING[row])
+    paid, free = ({1, 2, 3}, {1, 2, 3}) if row == "429d" else ({0, 1, 2, 3}, {2, 3})
+    assert (picks(pool), picks(pool, free=True), pool.usable_count()) == (paid, free, len(paid))
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.hits is Hits.NOTHING], ids=lambda row: row.id)
@@ -68,16 +85,14 @@ def test_a_refusal_that_hits_nothing_changes_nothing(clock, row):
     assert (picks(pool), pool.report()) == ({0, 1, 2}, {})
 
 
-@pytest.mark.parametrize(
-    ("row", "low", "high"), [("402b", {0}, {1, 2, 3}), ("402c", {0, 1}, {2, 3})], ids=["402b", "402c"]
-)
-def test_what_was_too_small_for_one_request_is_picked_less_but_still(clock, row, low, high):
+@pytest.mark.parametrize("row", [*TOO_SMALL, *REFUSED])
+def test_what_did_not_pass_for_one_request_is_picked_less_but_still(clock, row):
     pool = Memory(clock, 4, "aabb")
-    status, message, metadata = EXAMPLES[row]
+    low = {0, 1} if row in {"402a", "402c", "402d"} else {0}
     pool.usable_count()
-    pool.refuse(0, status, message, **metadata)
+    pool.refuse(0, *(TOO_SMALL | REFUSED)[row])
     counted = Counter(pool.pick().id for _ in range(8000))
-    assert all(0 < counted[one] * 5 < counted[other] for one in low for other in high)
+    assert all(0 < counted[one] * 5 < counted[other] for one in low for other in {0, 1, 2, 3} - low)
 
 
 @pytest.mark.parametrize("asked", [None, "30"])
@@ -146,16 +161,6 @@ def test_a_call_from_before_the_rest_neither_ends_it_nor_lengthens_the_back_off(
     assert pool.usable_count() == 1
 
 
-def test_an_account_recovers_by_one_call_with_any_of_its_keys(clock):
-    pool = Memory(clock, 3, "aab")
-    pool.refuse(0, *POOR)
-    clock.advance(seconds=5)
-    trial = next(key for key in iter(pool.pick, None) if key.id in {0, 1})
-    assert picks(pool) == {2}
-    pool.note_success(trial)
-    assert picks(pool) == {0, 1, 2}
-
-
 def test_free_models_recover_by_a_free_call_and_paid_ones_never_stopped(clock):
     pool = Memory(clock, 1)
     pool.refuse(0, *FREE_DAY)
@@ -175,182 +180,11 @@ def test_free_models_recover_by_a_free_call_and_paid_ones_never_stopped(clock):
 def test_a_spent_limit_is_back_at_its_reset(clock):
     pool = Memory(clock, 1)
     pool.refuse(0, 403, "Key limit exceeded (daily limit). Manage it")
+    pool.convict(0)
     clock.advance(hours=11, minutes=59)
     assert pool.usable_count() == 0
     clock.advance(minutes=1)
     assert pool.usable_count() == 1
-
-
-# ── suspects and GET /key
-
-
-def ask(pool: ApiKeyManager) -> list[int]:
-    return [key.id for key in pool.to_ask(9)]
-
-
-def test_a_suspect_is_asked_about_and_back_at_once_when_confirmed(clock):
-    pool = Memory(clock, 2)
-    pool.refuse(0, *DEAD)
-    clock.advance(seconds=4.9)
-    assert (ask(pool), picks(pool)) == ([], {1})
-    clock.advance(seconds=0.1)
-    assert ask(pool) == [0]
-    pool.note_confirmed(pool.keys[0], None)
-    assert (ask(pool), pool.usable_count()) == ([], 2)
-    for _ in range(100):
-        pool.call()
-    assert pool.report() == {}
-    assert picks(pool) == {0, 1}
-
-
-def test_a_suspect_that_get_key_refuses_is_asked_about_for_ever(clock):
-    pool = Memory(clock, 2)
-    pool.refuse(0, *DEAD)
-    for pause in (5, 10, 20, 40, 60, 60, 60):
-        clock.advance(seconds=pause - 0.1)
-        assert ask(pool) == []
-        clock.advance(seconds=0.1)
-        assert ask(pool) == [0]
-        pool.note_denied(pool.keys[0])
-        assert picks(pool) == {1}
-
-
-def test_a_key_that_is_refused_although_get_key_accepts_it_backs_off(clock):
-    pool = Memory(clock, 1)
-    pool.refuse(0, *DEAD)
-    for pause in (5, 10, 20, 40):
-        clock.advance(seconds=pause)
-        assert ask(pool) == [0]
-        pool.note_confirmed(pool.keys[0], None)
-        pool.call(*DEAD)
-    clock.advance(seconds=79)
-    assert ask(pool) == []
-
-
-def test_a_suspect_about_which_get_key_is_silent_is_tried_by_a_call(clock):
-    pool = Memory(clock, 1)
-    pool.refuse(0, *DEAD)
-    clock.advance(seconds=5)
-    pool.note_unanswered(pool.keys[0])
-    pool.call()
-    assert pool.report() == {}
-
-
-def test_a_spent_limit_is_asked_about_less_and_less_up_to_hourly_and_back_once_it_is_raised(clock):
-    pool = Memory(clock, 1)
-    pool.refuse(0, *SPENT)
-    pauses = []
-    for _ in range(12):
-        begun = clock.monotonic()
-        clock.advance(seconds=pool.keys[0].questions.at - begun)
-        pauses.append(clock.monotonic() - begun)
-        assert ask(pool) == [0]
-        pool.note_confirmed(pool.keys[0], 0)
-        assert pool.usable_count() == 0
-    assert pauses[:3] == [5, 10, 20]
-    assert pauses[-1] == 3600
-    pool.note_confirmed(pool.keys[0], 5)
-    assert pool.usable_count() == 1
-
-
-def test_what_get_key_says_does_not_end_a_rest_of_another_kind(clock):
-    pool = Memory(clock, 1)
-    pool.refuse(0, *LIMITED, retry_after="60")
-    pool.note_confirmed(pool.keys[0], None)
-    assert pool.usable_count() == 0
-
-
-def test_get_key_alone_takes_no_key_out(clock):
-    pool = Memory(clock, 2)
-    pool.note_denied(pool.keys[0])
-    assert picks(pool) == {0, 1}
-
-
-def test_suspects_are_asked_about_before_keys_whose_account_is_unknown(clock):
-    pool = Memory(clock, 5)
-    for key in pool.keys[:3]:
-        key.questions.at = 0.0
-    pool.refuse(4, *DEAD)
-    clock.advance(seconds=5)
-    assert [key.id for key in pool.to_ask(2)] == [4, 0]
-
-
-# ── outages
-
-
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "pool"]
-
-
-def test_an_outage_takes_no_key_out_and_its_end_is_seen_by_the_first_call(clock, caplog):
-    caplog.set_level(logging.INFO)
-    pool = Memory(clock, 5)
-    for number in range(3):
-        pool.refuse(number, *DEAD)
-    assert picks(pool) == {0, 1, 2, 3, 4}
-    for _ in range(35):
-        clock.advance(seconds=59)
-        for key in pool.keys:
-            pool.refuse(key, *DEAD)
-        assert pool.usable_count() == 5
-    for _ in range(40):
-        pool.call()
-    clock.advance(seconds=1)
-    pool.to_ask(1)
-    assert messages(caplog) == ["outage_suspected", "outage_over"]
-
-
-def test_an_outage_that_nobody_calls_into_is_over_after_a_quiet_minute(clock, caplog):
-    caplog.set_level(logging.INFO)
-    pool = Memory(clock, 5)
-    for number in range(3):
-        pool.refuse(number, *DEAD)
-    clock.advance(seconds=60)
-    pool.to_ask(1)
-    assert messages(caplog) == ["outage_suspected", "outage_over"]
-    pool.refuse(0, *DEAD)
-    assert pool.usable_count() == 4  # verdicts count again
-
-
-def test_two_bad_keys_are_no_outage(clock, caplog):
-    pool = Memory(clock, 2)
-    for number in range(2):
-        pool.refuse(number, *DEAD)
-    assert (pool.usable_count(), messages(caplog)) == (0, [])
-
-
-def test_a_few_bad_keys_of_many_are_no_outage(clock):
-    pool = Memory(clock, 10)
-    for number in range(4):
-        pool.refuse(number, *DEAD)
-    assert picks(pool) == set(range(4, 10))
-
-
-def test_keys_that_are_really_dead_go_out_although_they_are_many(clock, caplog):
-    """Three of five were deleted: calls with the others succeed, and GET /key refuses these."""
-    pool = Memory(clock, 5)
-    for number in range(3):
-        pool.refuse(number, *DEAD)
-    clock.advance(seconds=5)
-    assert ask(pool) == [0, 1, 2]
-    pool.note_denied(pool.keys[0])
-    assert pool.usable_count() == 5  # nothing has succeeded yet
-    key = next(key for key in iter(pool.pick, None) if key.id == 4)
-    pool.note_success(key)
-    clock.advance(seconds=5)
-    pool.note_denied(pool.keys[0])
-    for number in (1, 2, 0):  # the last is an answer to a call from before
-        pool.refuse(number, *DEAD)
-    assert picks(pool) == {3, 4}
-    assert messages(caplog) == ["outage_suspected", "outage_over"]
-
-
-def test_an_outage_is_not_a_reason_to_use_what_rests_for_another(clock):
-    pool = Memory(clock, 5)
-    pool.refuse(4, *SPENT)
-    for number in range(3):
-        pool.refuse(number, *DEAD)
-    assert picks(pool) == {0, 1, 2, 3}
 
 
 # ── what is told
@@ -361,18 +195,19 @@ def test_a_report_names_keys_that_carry_calls_or_are_not_well(clock):
     held = [pool.pick([key for key in pool.keys if key.id != 0]) for _ in range(2)]
     pool.refuse(1, *LIMITED, retry_after="30")
     pool.refuse(2, *DEAD)
-    pool.refuse(3, *POOR)
+    pool.convict(2)
+    pool.refuse(3, *LIMITED)
     assert pool.report() == {
         "0": {"in_flight": 2, "health": "ok", "reason": None, "until": None},
         "1": {"in_flight": 0, "health": "resting", "reason": "limited", "until": "2026-11-21T12:00:30+00:00"},
         "2": {"in_flight": 0, "health": "suspect", "reason": "key-refused", "until": None},
-        "3": {"in_flight": 0, "health": "resting", "reason": "no-credit", "until": "2026-11-21T12:00:05+00:00"},
+        "3": {"in_flight": 0, "health": "resting", "reason": "limited", "until": "2026-11-21T12:00:05+00:00"},
     }
     clock.advance(seconds=5)
     for key in held:
         pool.release(key)
     assert set(pool.report()) == {"1", "2", "3"}
-    assert pool.report()["3"] == {"in_flight": 0, "health": "half-open", "reason": "no-credit", "until": None}
+    assert pool.report()["3"] == {"in_flight": 0, "health": "half-open", "reason": "limited", "until": None}
 
 
 # ── counting what is in flight
@@ -504,7 +339,8 @@ def test_a_key_is_not_picked_in_its_last_minutes(pool, store, clock):
 def test_a_key_that_stays_keeps_its_health_and_its_calls_over_a_reload(pool, store):
     [first, _] = filled(pool, store, 2)
     key = take(pool, first)
-    pool.note_refusal(key, Refusal(429, {"error": {}}), classify(Refusal(429, {"error": {}})))
+    limited = Refusal(429, {"error": {"metadata": {"limit_source": LIMITED[2]}}})
+    pool.note_refusal(key, limited, classify(limited))
     store.add(key_text(9), "key 9", PoolKeySource.OPERATOR)
     pool.reload()
     assert pool.known_count() == 3
@@ -516,12 +352,12 @@ def test_a_key_that_stays_keeps_its_health_and_its_calls_over_a_reload(pool, sto
 
 def test_the_health_of_an_unknown_account_stays_over_a_reload(pool, store):
     [first, second] = filled(pool, store, 2)
-    poor = Refusal(402, {"error": {"message": POOR[1]}})
+    limited = Refusal(429, {"error": {"message": FREE_DAY[1]}})
     key = take(pool, first)
-    pool.note_refusal(key, poor, classify(poor))
+    pool.note_refusal(key, limited, classify(limited))
     pool.release(key)
     pool.reload()
-    assert picks(pool) == {second}
+    assert picks(pool, free=True) == {second}
 
 
 def test_a_key_that_leaves_is_reported_until_its_last_call_ends(pool, store):
@@ -590,14 +426,15 @@ def test_limits_and_accounts_are_loaded_and_what_was_low_is_not_any_more(pool, s
     assert pool._shared.keys is keys
 
 
-def test_only_keys_whose_account_is_unknown_are_asked_about_at_first(pool, store, envelopes, clock):
+def test_every_shared_key_is_asked_about_at_first(pool, store, clock):
     [first, second] = filled(pool, store, 2)
     store.set_account(first, "account")
     fresh = ApiKeyManager(store, clock)
     fresh.reload()
-    assert [key.id for key in fresh.to_ask(9)] == [second]
-    fresh.note_confirmed(fresh.to_ask(9)[0], 5)
-    assert fresh.to_ask(9) == []
+    assert {key.id for key in fresh.verdicts.to_ask(9)} == {first, second}
+    for key in fresh.verdicts.to_ask(9):
+        fresh.verdicts.note_confirmed(key, 5)
+    assert fresh.verdicts.to_ask(9) == []
 
 
 def test_an_unreadable_key_costs_one_key_and_is_named_in_the_log(pool, store, db, clock, caplog):

@@ -1,8 +1,11 @@
 """What OpenRouter's refusals mean, row by row.
 
-One table, read from the top: the first row that matches an answer says what rests and for how long, which other key
-may do better, and what the client is told. docs/upstream-errors.md shows it in words. What a client did wrong, what a
-provider refused, and what never reached OpenRouter rests nothing.
+One table, read from the top: the first row that matches an answer says what it hits and for how long, which other key
+may do better, and what the client is told. docs/upstream-errors.md shows it in words.
+
+A row hits a key or an account only by evidence that OpenRouter itself speaks, and of them. What a client did wrong,
+what a provider refused, what never reached OpenRouter, and whatever comes after a 200 hits nothing: OpenRouter says 200
+once it has checked our key and account.
 """
 
 from __future__ import annotations
@@ -67,6 +70,8 @@ class Refusal:
     body: bytes = b""
     rate_limit_reset: str | None = None
     """The header X-RateLimit-Reset: milliseconds since 1970. The body may have it instead."""
+    is_late: bool = False
+    """True if OpenRouter had said 200 before."""
 
     @property
     def error(self) -> Json:
@@ -101,6 +106,8 @@ class Refusal:
     @property
     def is_providers(self) -> bool:
         """True if a provider behind OpenRouter refused: whatever the status, our key is not at fault."""
+        if self.limit_source.startswith("openrouter_"):  # a limit of OpenRouter's own may name the provider, too
+            return False
         return bool(
             (isinstance(self.metadata.get("provider_name"), str) and self.metadata["provider_name"])
             or "raw" in self.metadata
@@ -124,11 +131,13 @@ class Lasts(Enum):
     SECONDS = "seconds"
     """The row's seconds, or Retry-After if that is longer; twice as long with each failure in a row."""
     RESET = "until its reset"
-    """Until the time that the refusal names. A key is asked about meanwhile: its limit may have been raised."""
-    CONFIRMED = "until confirmed"
-    """Until GET /key accepts the key again."""
+    """Until the time that the refusal names."""
+    REFUSED = "if `GET /key` refuses it too, until it is accepted"
+    """GET /key is asked at once; meanwhile the key is picked less."""
+    SPENT = "if `GET /key` says so, until its reset"
+    """Likewise. Until the time that the refusal names, and asked about meanwhile: its limit may have been raised."""
     RELOAD = "picked less until the next reload"
-    """It does not rest: smaller requests still pass."""
+    """It does not rest: other requests still pass."""
 
 
 class Other(Enum):
@@ -161,7 +170,9 @@ def _says(pattern: str) -> Callable[[Refusal], bool]:
 
 def _limited_by(source: str, pattern: str = r"(?!)") -> Callable[[Refusal], bool]:
     says = _says(pattern)
-    return lambda refusal: refusal.limit_source.startswith(source) or says(refusal)
+    return lambda refusal: (
+        refusal.limit_source.startswith(source) or (says(refusal) and not refusal.limit_source.startswith("upstream_"))
+    )
 
 
 def _always(_refusal: Refusal) -> bool:
@@ -177,6 +188,10 @@ def _not_your_key(_refusal: Refusal) -> AppError:
     return UpstreamFailed(
         "The upstream refused the service's credentials; try again, and tell the operator if it lasts"
     )
+
+
+def _provider_refused(_refusal: Refusal) -> AppError:
+    return UpstreamFailed("The model's provider refused to serve this request; try again, or choose another model")
 
 
 def _no_credit(_refusal: Refusal) -> AppError:
@@ -230,9 +245,9 @@ def retry_after(refusal: Refusal) -> str:
 
 def rest_seconds(row: Row, refusal: Refusal, now: datetime) -> float:
     """For how long a refusal asks what it hits to rest; math.inf until GET /key says otherwise. now: aware, UTC."""
-    if row.lasts is Lasts.CONFIRMED:
+    if row.lasts is Lasts.REFUSED:
         return math.inf
-    if row.lasts is Lasts.RESET:
+    if row.lasts in {Lasts.RESET, Lasts.SPENT}:
         at = _named_reset(refusal, now) or _end_of_period(refusal.message, now)
         return (at - now).total_seconds() if at else row.rest_seconds or math.inf
     return max(row.rest_seconds, asked_seconds(refusal)) if row.rest_seconds else 0.0
@@ -280,12 +295,12 @@ def _is_edge(refusal: Refusal) -> bool:
     return refusal.payload is None
 
 
+def _is_late(refusal: Refusal) -> bool:
+    return refusal.is_late
+
+
 def _is_providers(refusal: Refusal) -> bool:
     return refusal.is_providers
-
-
-def _has_no_quota(refusal: Refusal) -> bool:
-    return "insufficient_quota" in {refusal.error.get("code"), refusal.error.get("type")}  # OpenAI's way to say 402
 
 
 def _weighs_too_much(refusal: Refusal) -> bool:
@@ -296,7 +311,7 @@ def _weighs_too_much(refusal: Refusal) -> bool:
 ANY = range(1000)
 SERVER_SIDE = range(500, 600)
 K, A, F = Hits.KEY, Hits.ACCOUNT, Hits.FREE_MODELS
-SECONDS, RESET, CONFIRMED, RELOAD = Lasts.SECONDS, Lasts.RESET, Lasts.CONFIRMED, Lasts.RELOAD
+SECONDS, RESET, REFUSED, SPENT, RELOAD = Lasts.SECONDS, Lasts.RESET, Lasts.REFUSED, Lasts.SPENT, Lasts.RELOAD
 # fmt: off
 ROWS = (
     Row("3xx", "redirect", range(300, 400), _always, answer=_edge),
@@ -307,36 +322,44 @@ ROWS = (
     Row("5xx-edge", "edge", SERVER_SIDE, _is_edge, other=Other.KEY, answer=_edge),
     Row("429d-edge", "edge-limited", _only(429), _is_edge, answer=_edge),
     Row("edge", "edge-odd", ANY, _is_edge, answer=_edge),
-    # A provider behind OpenRouter refused.
-    Row("401-provider", "provider-credentials", _only(401), _is_providers, answer=_not_your_key),
+    # OpenRouter's own limits of an account, which name a provider, too.
+    Row("429a", "free-per-minute", _only(429),
+        _limited_by("openrouter_free_tier_per_minute", "^Rate limit exceeded: free-models-per-min"),
+        F, RESET, 60, Other.ACCOUNT),
+    Row("429b", "free-per-day", _only(429),
+        _limited_by("openrouter_free_tier", "^Rate limit exceeded: free-models-per-day"),
+        F, RESET, 3600, Other.ACCOUNT),
+    # A provider behind OpenRouter refused, or has to be the one who did.
+    Row("200-40x", "late-credentials", range(401, 403), _is_late, answer=_provider_refused),
+    Row("401-provider", "provider-credentials", _only(401), _is_providers, answer=_provider_refused),
     Row("5xx-provider", "provider-failed", SERVER_SIDE, _is_providers, other=Other.KEY),
     Row("429c", "provider-limited", _only(429), _is_providers),
+    Row("200-429", "late-limited", _only(429), _is_late),
     Row("provider", "provider", ANY, _is_providers),
     # Our key, or its account.
     Row("401a", "no-credentials", _only(401), _says("^(Missing Auth|No (cookie )?auth)"), answer=_not_your_key),
-    Row("401c", "key-disabled", _only(401), _says("disabled"), K, CONFIRMED, 0, Other.KEY, _not_your_key),
-    Row("401b", "key-refused", _only(401), _always, K, CONFIRMED, 0, Other.KEY, _not_your_key),
-    Row("402a", "in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), A, SECONDS, 2, Other.ACCOUNT,
+    Row("401c", "key-disabled", _only(401), _says("disabled"), K, REFUSED, 0, Other.KEY, _not_your_key),
+    Row("401b", "key-refused", _only(401), _always, K, REFUSED, 0, Other.KEY, _not_your_key),
+    Row("402a", "in-flight-budget", _only(402), _limited_by("openrouter_in_flight"), A, RELOAD, 0, Other.ACCOUNT,
         _in_flight),
     Row("402b", "key-cap-too-small", _only(402), _limited_by("openrouter_key_limit", "create a key with a higher"),
         K, RELOAD, 0, Other.KEY, _no_credit),
     Row("402c", "balance-too-small", _only(402), _weighs_too_much, A, RELOAD, 0, Other.ACCOUNT, _no_credit),
-    Row("402d", "no-credit", _only(402), _always, A, SECONDS, 5, Other.ACCOUNT, _no_credit),
-    Row("403c", "key-limit", _only(403), _says("^Key limit exceeded"), K, RESET, 0, Other.KEY, _no_credit),
-    Row("403d", "budget", _only(403), _says(r"^[\w ]*budget of \$"), K, RESET, 0, Other.KEY, _no_credit),
-    Row("403e", "data-region", _only(403), _says("^This request arrived on .* data region"), K, SECONDS, 5, Other.KEY,
+    Row("402d", "no-credit", _only(402),
+        _limited_by("openrouter_", "^(Insufficient credits|This account never purchased credits)"),
+        A, RELOAD, 0, Other.ACCOUNT, _no_credit),
+    Row("402", "payment", _only(402), _always, other=Other.ACCOUNT),
+    Row("403c", "key-limit", _only(403), _says("^Key limit exceeded"), K, SPENT, 0, Other.KEY, _no_credit),
+    Row("403d", "budget", _only(403), _says(r"^[\w ]*budget of \$"), K, SPENT, 0, Other.KEY, _no_credit),
+    Row("403e", "data-region", _only(403), _says("^This request arrived on .* data region"), K, RELOAD, 0, Other.KEY,
         _not_your_key),
     Row("403f", "declined", _only(403), _of_type("content_policy_violation", "refusal")),
     Row("403g", "wrong-kind-of-key", _only(403), _says("^Only management keys"), answer=_not_your_key),
     Row("404b", "account-policy", _only(404), _says("data policy|guardrail|No allowed providers"), other=Other.ACCOUNT),
     Row("404a", "no-endpoint", _only(404), _always),
     Row("408", "timed-out", _only(408), _always, other=Other.KEY),
-    Row("429a", "free-per-minute", _only(429), _limited_by("openrouter_free_tier_per_minute", "free-models-per-min"),
-        F, RESET, 60, Other.ACCOUNT),
-    Row("429b", "free-per-day", _only(429), _limited_by("openrouter_free_tier", "free-models-per-day"),
-        F, RESET, 3600, Other.ACCOUNT),
-    Row("429e", "insufficient-quota", _only(429), _has_no_quota, A, SECONDS, 60, Other.ACCOUNT, _no_credit),
-    Row("429d", "limited", _only(429), _always, K, SECONDS, 5, Other.KEY),
+    Row("429d", "limited", _only(429), _limited_by("openrouter_"), K, SECONDS, 5, Other.KEY),
+    Row("429", "limited-somewhere", _only(429), _always, other=Other.KEY),
     Row("499", "cancelled", _only(499), _always),
     Row("503-routing", "routing", _only(503), _says("routing requirements")),
     Row("5xx", "failing", SERVER_SIDE, _always, other=Other.KEY),
@@ -346,8 +369,9 @@ ROWS = (
 
 
 def classify(refusal: Refusal) -> Row:
-    """The first row of the table that the refusal matches."""
-    return next(row for row in ROWS if refusal.status in row.statuses and row.matches(refusal))
+    """The first row of the table that the refusal matches; after a 200, of those that hit nothing."""
+    rows = (row for row in ROWS if row.hits is Hits.NOTHING or not refusal.is_late)
+    return next(row for row in rows if refusal.status in row.statuses and row.matches(refusal))
 
 
 def refusal_in(payload: Json) -> Refusal | None:
@@ -358,7 +382,8 @@ def refusal_in(payload: Json) -> Refusal | None:
     if not isinstance(error, dict):
         error = {"message": str(error)}
     code = error.get("code")
-    return Refusal(code if isinstance(code, int) and 400 <= code < 600 else 500, payload | {"error": error})
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return Refusal(status, payload | {"error": error}, is_late=True)
 
 
 def status_of_word(word: object) -> int | None:

@@ -46,7 +46,6 @@ STREAMED = {
     "nothing but a role and done": (SSE, chunked(ROLE, DONE)),
     "cut before content": (SSE, chunked(COMMENT, ROLE, end=False), 0.05, RESET),
     "cut within the first event": (SSE, chunked(EVENT[:30], end=False), 0.05, CLOSE),
-    "error about the key": (SSE, chunked(b"data: " + refusal(402, "Insufficient credits. Add more") + b"\n\n")),
     "damaged error": (SSE, chunked(b'data: {"error":{"message\n\n')),
 }
 
@@ -88,6 +87,8 @@ NEVER_STREAMED = {
     "an end without text": (SSE, chunked(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'), CLOSE),
     "a bill without text": (SSE, chunked(b'data: {"choices":[],"usage":{"cost":0.1}}\n\n', DONE)),
     "what nobody can read": (SSE, chunked(b"data: ???\n\n", end=False), CLOSE),
+    "credit as an event": (SSE, chunked(b"data: " + refusal(402, "Insufficient credits. Add more") + b"\n\n")),
+    "a limit as an event": (SSE, chunked(b"data: " + refusal(429) + b"\n\n")),
     "moderation as an event": (SSE, chunked(b"data: " + refusal(403, reasons=["x"]) + b"\n\n")),
 }
 NEVER_PLAIN = {
@@ -222,7 +223,8 @@ def test_the_pool_learns_of_each_try_once(make_proxy, upstream):
     proxy = make_proxy()
     whole(proxy.forward(request(stream=True)))
     assert [what for what, _ in proxy.destinations.openrouter.keys.told] == [
-        *("picked", "refused", "picked", "released"),  # the next key is picked before the last one is given back
+        # After a 200 an error, too, says that the key was taken; the next is picked before it is given back.
+        *("picked", "succeeded", "picked", "released"),
         *("picked", "released", "succeeded", "released"),
     ]
 

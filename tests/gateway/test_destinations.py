@@ -13,7 +13,7 @@ import pytest
 
 from formats.body import CallBody
 from formats.registry import MESSAGES
-from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, TooManyRequests, UpstreamFailed
+from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, UpstreamFailed
 from gateway.destinations import UpstreamPrices, longest_prefix
 from openrouter_proxy import OpenRouterProxy
 from tables import upstreams as table
@@ -160,62 +160,44 @@ def test_a_model_has_another_name_there_if_the_mapping_says_so(proxy, other):
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "raised", "then"),
+    ("status", "error", "reason"),
     [
-        (401, {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}, UpstreamFailed, Busy),
-        (402, {"message": "no balance"}, PaymentRequired, PaymentRequired),
-        (429, {"message": "quota", "code": "insufficient_quota"}, PaymentRequired, PaymentRequired),
+        (401, {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}, "key-refused"),
+        (402, {"message": "Insufficient credits"}, "no-credit"),
     ],
 )
-def test_a_refusal_of_our_key_is_ours_and_lets_the_upstream_rest(proxy, other, clock, status, error, raised, then):
+def test_a_refusal_of_our_key_is_ours_and_shown_to_operators_until_a_call_is_answered(
+    proxy, other, status, error, reason
+):
     add(proxy, other.url)
-    other.play_in_turn(
-        "m", [json_answer(f"{status} No", json.dumps({"error": error}).encode())], [json_answer("200 OK", ANSWER)]
-    )
-    with pytest.raises(raised) as refused:
+    refused = [json_answer(f"{status} No", json.dumps({"error": error}).encode())]
+    other.play_in_turn("m", refused, [json_answer("200 OK", ANSWER)])
+    other.play("n", json_answer("200 OK", ANSWER))
+    with pytest.raises((UpstreamFailed, PaymentRequired)) as raised:
         ask(proxy)
-    assert KEY not in refused.value.message
-    with pytest.raises(then):
-        ask(proxy)
-    assert len(other.received) == 1
+    assert KEY not in raised.value.message
     [(name, told)] = proxy.destinations.report().items()
-    assert (name, told["health"]) == (f"upstream/{proxy.destinations.choose('local', '').upstream_id}", "resting")
-    assert told["until"] > clock.now().isoformat(timespec="seconds")
-    clock.advance(seconds=61)
-    assert [one["health"] for one in proxy.destinations.report().values()] == ["half-open"]
-    keys = proxy.destinations.choose("local", "").keys
-    trial = keys.pick()
-    with pytest.raises(AppError):
-        keys.pick()  # one call tries
-    keys.release(trial)
-    assert ask(proxy).status == 200
-    assert keys.pick() == keys.pick()  # it works, for all calls at once
+    assert name == f"upstream/{proxy.destinations.choose('local', '').upstream_id}"
+    assert told == {"health": "suspect", "reason": reason, "until": None}
+    assert ask(proxy).status == 200  # it rests for nobody
     assert proxy.destinations.report() == {}
 
 
-def test_a_limit_is_passed_on_and_kept_to(proxy, other, clock):
+def test_a_limit_is_passed_on_and_nobody_elses(proxy, other):
     add(proxy, other.url)
     body = json.dumps({"error": {"message": f"slow down, {KEY} of org-abcdefgh1234", "type": "requests"}}).encode()
     other.play_in_turn("m", [json_answer("429 No", body, "Retry-After: 20\r\n")], [json_answer("200 OK", ANSWER)])
     answer = ask(proxy)
     assert (answer.status, dict(answer.headers)["Retry-After"]) == (429, "20")
     assert json.loads(whole(answer))["error"] == {"message": "slow down, *** of ***", "type": "requests"}
-    with pytest.raises(TooManyRequests, match="upstream local is limiting") as limited:
-        ask(proxy)
-    assert limited.value.headers["Retry-After"] == "20"
-    clock.advance(seconds=21)
     assert ask(proxy).status == 200
 
 
-def test_a_limit_until_a_date_is_passed_on_in_seconds_and_kept_to(proxy, other):
+def test_a_limit_until_a_date_is_passed_on_in_seconds(proxy, other):
     add(proxy, other.url)
     at = formatdate(time.time() + 90, usegmt=True)
     other.play("m", json_answer("429 No", b'{"error":{"message":"slow down"}}', f"Retry-After: {at}\r\n"))
     assert 60 <= int(dict(ask(proxy).headers)["Retry-After"]) <= 90
-    with pytest.raises(TooManyRequests) as limited:
-        ask(proxy)
-    assert limited.value.headers["Retry-After"] == "60"
-    assert len(other.received) == 1
     assert ask(proxy, "openrouter").status == 200
 
 

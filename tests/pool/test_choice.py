@@ -60,13 +60,13 @@ def test_what_was_too_small_is_drawn_less():
 def test_what_rests_or_has_expired_is_not_among_the_keys():
     keys = pool_of(5)
     keys[0].rest.open(0, 30, "limited", 429, again=False)
-    keys[1].account.rest.open(0, 20, "no-credit", 402, again=False)
+    keys[1].rest.open(0, 20, "key-limit", 402, again=False)
     keys[2].account.free.open(0, 10, "free-per-day", 429, again=False)
     keys[3].expires_at = 5.0
     choice = Choice(keys, False, 1, 5)
     assert [key.id for key in choice.keys] == [2, 4]
     assert (choice.known, choice.resting, choice.back_at, choice.stale_at) == (4, 2, 20, 20)
-    assert not choice.needs_credit
+    assert not choice.are_spent
     free = Choice(keys, True, 1, 4)
     assert [key.id for key in free.keys] == [3, 4]
     assert (free.back_at, free.stale_at) == (10, 2)  # at 2 the fourth expires
@@ -83,7 +83,7 @@ def test_a_key_that_is_being_tried_is_not_among_the_keys():
 def test_the_next_question_about_a_suspect_is_when_it_may_be_back():
     [key] = pool_of(1)
     key.rest.open(0, math.inf, "key-refused", 502, again=False)
-    key.questions.begin(0, 1)
+    key.questions.go_on(0, 60)
     assert Choice([key], False, 1, 0).back_at == 5
 
 

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -25,10 +26,9 @@ from upstream.refusals import Other, Refusal, classify
 
 OWNER, OTHER, WITHOUT = 7, 8, 9
 DEDICATED_FIRST, SHARED_FIRST, DEDICATED_ONLY = UpstreamChoice
-LIMITED = (429, "Rate limit exceeded")
+LIMITED = (429, "Rate limit exceeded", "openrouter_requests_of_a_key")
 DEAD = (401, "User not found.")
 SPENT = (403, "Key limit exceeded (monthly limit).")
-POOR = (402, "Insufficient credits. Add more")
 numbers = itertools.count(1)
 
 
@@ -57,14 +57,20 @@ class Pool(ApiKeyManager):
             self.release(key)
         return found
 
-    def refuse(self, key: PoolKey, status: int, message: str) -> None:
-        refusal = Refusal(status, {"error": {"message": message}})
+    def refuse(self, key: PoolKey, status: int, message: str, limit_source: str = "") -> None:
+        """A call is refused, and GET /key says the same."""
+        error = {"message": message, "metadata": {"limit_source": limit_source}}
+        refusal = Refusal(status, {"error": error})
         self.note_refusal(key, refusal, classify(refusal))
+        if status == 401:
+            self.verdicts.note_denied(key)
+        elif status == 403:
+            self.verdicts.note_confirmed(key, 0)
 
-    def call_refused(self, owner: int, status: int, message: str) -> None:
+    def call_refused(self, owner: int, *refusal: Any) -> None:
         """A call of this user with their own key is refused."""
         key = self.pick(owner=owner, choice=DEDICATED_ONLY)
-        self.refuse(key, status, message)
+        self.refuse(key, *refusal)
         self.release(key)
 
     def error(self, owner: int, choice: UpstreamChoice = DEDICATED_ONLY) -> AppError:
@@ -171,19 +177,6 @@ def test_a_resting_key_comes_back_by_itself(pool, clock):
     assert pool.picks(OWNER, DEDICATED_ONLY) == {owners}
 
 
-def test_what_hits_the_account_hits_the_users_keys_of_it(pool):
-    pool.add(account="a" * 64)
-    pool.add(OWNER, "a" * 64)
-    other = pool.add(OTHER, "b" * 64)
-    pool.reload()
-    key = pool.pick()
-    pool.refuse(key, *POOR)
-    pool.release(key)
-    assert isinstance(pool.error(OWNER), PaymentRequired)
-    assert "operator" in pool.error(OWNER).message
-    assert pool.picks(OTHER, DEDICATED_ONLY) == {other}
-
-
 def test_a_key_that_was_tried_or_is_of_a_tried_account_is_not_picked_again(pool):
     shared, owners, _ = everybodys(pool)
     own = pool.pick(owner=OWNER, choice=DEDICATED_FIRST)
@@ -214,7 +207,7 @@ def test_a_key_is_not_picked_in_its_last_minutes(pool, clock):
     assert "is being made" in pool.error(OWNER).message
 
 
-def test_refusals_of_users_keys_are_no_outage_and_one_of_shared_keys_clears_them(pool):
+def test_refusals_of_users_keys_are_no_outage(pool, caplog):
     for _ in range(3):
         pool.add()
     for owner in range(20, 26):
@@ -222,13 +215,10 @@ def test_refusals_of_users_keys_are_no_outage_and_one_of_shared_keys_clears_them
     pool.reload()
     for owner in range(20, 26):
         pool.call_refused(owner, *DEAD)
-    assert not pool._outage.is_on
-    for _ in range(3):
-        key = pool.pick()
+    assert "outage_suspected" not in caplog.messages
+    for key in pool._shared.keys:
         pool.refuse(key, *DEAD)
-        pool.release(key)
-    assert pool._outage.is_on
-    assert pool.picks(20, DEDICATED_ONLY)
+    assert "outage_suspected" in caplog.messages
 
 
 def test_shared_keys_are_asked_about_before_users_own(pool, clock):
@@ -238,10 +228,10 @@ def test_shared_keys_are_asked_about_before_users_own(pool, clock):
     pool.refuse(key, *DEAD)
     pool.release(key)
     clock.advance(seconds=60)
-    asked = pool.to_ask(10)
+    asked = pool.verdicts.to_ask(10)
     assert [one.owner_id for one in asked] == [None, None, OWNER]
     assert {one.id for one in asked[:2]} == shared  # one of them for its account, which nobody knows
-    pool.note_confirmed(asked[2], 5)
+    pool.verdicts.note_confirmed(asked[2], 5)
     assert pool.pick(owner=OWNER, choice=DEDICATED_ONLY).id == asked[2].id
 
 

@@ -1,11 +1,8 @@
-"""Breakers: rests that double, one call at a time after them; outages, in which no verdict counts."""
+"""Breakers: rests that double, one call at a time after them; questions, which come less and less often."""
 
 import math
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from pool.health import MAX_REST_SECONDS, Breaker, Outage, Questions
+from pool.health import MAX_REST_SECONDS, Breaker, Questions
 
 
 def rested(breaker, now):
@@ -73,89 +70,32 @@ def test_a_rest_without_end_is_ended_by_what_get_key_says():
     assert breaker.failures == 2
 
 
-def test_questions_come_after_5_10_20_40_and_then_every_60_seconds():
+def test_a_try_that_fails_for_another_reason_is_the_first_failure_of_its_own_kind():
+    breaker, now = Breaker(), 100.0
+    for again in (False, True, True):
+        breaker.open(now, 5, "limited", 429, again=again)
+        now = breaker.until
+    breaker.open(now, 5, "key-refused", 502, again=True)
+    assert (rested(breaker, now), breaker.failures, breaker.reason) == (5, 1, "key-refused")
+
+
+def test_the_first_question_comes_at_once_and_the_next_after_5_10_20_40_and_then_every_60_seconds():
     questions, now, pauses = Questions(math.inf), 0.0, []
-    questions.begin(now, failures=1)
+    questions.begin(now)
     for _ in range(7):
         pauses.append(questions.at - now)
         now = questions.at
         questions.go_on(now, 60)
-    assert pauses == [5, 10, 20, 40, 60, 60, 60]
-    questions.end()
+    assert pauses == [0, 5, 10, 20, 40, 60, 60]
+    questions.end(now)
     assert questions.at == math.inf
 
 
-def test_a_key_that_is_refused_although_get_key_accepts_it_is_asked_about_ever_later():
+def test_however_often_a_key_is_doubted_it_is_asked_about_every_five_seconds():
     questions = Questions(math.inf)
-    pauses = []
-    for failures in (1, 2, 3, 20):
-        questions.begin(1000, failures)
-        pauses.append(questions.at - 1000)
-    assert pauses == [5, 10, 20, MAX_REST_SECONDS]
-
-
-# ── outages
-
-
-def outage_after(refused, known, at=0.0):
-    outage = Outage()
-    for key in refused:
-        outage.note_refused(key, known, at)
-    return outage
-
-
-def test_an_outage_is_three_keys_that_are_half_of_all():
-    assert outage_after([1, 2, 3], 6).is_on
-    assert not outage_after([1, 2, 3], 7).is_on
-    assert not outage_after([1, 2], 2).is_on
-    assert not outage_after([1, 1, 1, 2, 2], 3).is_on
-
-
-def test_old_refusals_make_no_outage():
-    outage = outage_after([1, 2], 5, at=0)
-    outage.note_refused(3, 5, 60)
-    assert not outage.is_on
-    outage.note_refused(1, 5, 61)
-    outage.note_refused(2, 5, 61)
-    assert outage.is_on
-
-
-def test_an_outage_is_over_when_its_minute_is_quiet():
-    outage = outage_after([1, 2, 3, 4, 5], 5, at=0)
-    outage.look(5, 59.9)
-    assert outage.is_on
-    outage.look(5, 60)
-    assert not outage.is_on
-
-
-def test_an_outage_is_over_when_the_keys_succeed_again():
-    outage = outage_after([1, 2, 3, 4], 5)
-    outage.note_success(1, 5, 1)
-    assert outage.is_on
-    outage.note_success(2, 5, 1)
-    assert not outage.is_on
-
-
-def test_successes_of_other_keys_say_that_not_everybody_is_refused():
-    outage = outage_after([1, 2, 3], 5)
-    assert not outage.is_refuted(1)
-    outage.note_success(4, 5, 1)
-    assert outage.is_on
-    assert outage.is_refuted(10.9)
-    assert not outage.is_refuted(11)
-    outage.note_convicted(1, 5, 2)
-    assert not outage.is_on
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.floats(0, 20)), max_size=60))
-def test_an_outage_is_on_exactly_while_half_of_the_keys_have_failed_within_a_minute(events):
-    outage, now, last = Outage(), 0.0, {}
-    for succeeded, key, pause in events:
-        now += pause
-        if succeeded:
-            last.pop(key, None)
-            outage.note_success(key, 10, now)
-        else:
-            last[key] = now
-            outage.note_refused(key, 10, now)
-        assert outage.is_on == (sum(now - at < 60 for at in last.values()) >= 5)
+    questions.begin(100)
+    questions.end(100)
+    questions.begin(101)
+    assert questions.at == 105
+    questions.begin(104)
+    assert questions.at == 105

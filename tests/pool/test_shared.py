@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foundation.errors import AppError, Busy, PaymentRequired, TooManyRequests
 from pool.choice import PoolKey
-from tests.support.memory_pool import DEAD, LIMITED, POOR, Memory, picks
+from tests.support.memory_pool import DEAD, LIMITED, SPENT, Memory, picks
 from tests.support.movable_clock import MovableClock
 from upstream.refusals import Other
 
@@ -162,26 +162,30 @@ def test_a_pool_that_rests_tells_when_the_first_key_is_back(clock, waits, told):
 def test_a_pool_of_suspects_tells_when_they_are_asked_about(clock):
     pool = Memory(clock, 1)
     pool.refuse(0, *DEAD)
+    pool.convict(0)
     clock.advance(seconds=2)
     with pytest.raises(TooManyRequests) as raised:
         pool.pick()
     assert raised.value.headers == {"Retry-After": "3"}
 
 
-def test_a_pool_out_of_credit_asks_for_its_operator_and_not_for_patience(clock):
+def test_a_pool_whose_limits_are_spent_asks_for_its_operator_and_not_for_patience(clock):
     pool = Memory(clock, 2)
     for number in range(2):
-        pool.refuse(number, *POOR)
-    with pytest.raises(PaymentRequired):
+        pool.refuse(number, *SPENT)
+        pool.convict(number)
+    with pytest.raises(PaymentRequired, match="operator has to raise limits"):
         pool.pick()
+    pool.keys[0].rest.close()
     pool.refuse(0, *LIMITED, retry_after="60")
     with pytest.raises(TooManyRequests):
         pool.pick()
 
 
-def test_a_key_that_rests_for_credit_does_not_hide_a_usable_one(clock):
+def test_a_key_whose_limit_is_spent_does_not_hide_a_usable_one(clock):
     pool = Memory(clock, 2)
-    pool.refuse(0, *POOR)
+    pool.refuse(0, *SPENT)
+    pool.convict(0)
     assert picks(pool) == {1}
     with pytest.raises(PaymentRequired):
         pool.pick([pool.keys[1]])
@@ -192,7 +196,8 @@ def test_what_is_told_of_a_pool_without_keys_does_not_depend_on_how_they_are_loo
     pool = Memory(clock, 3)
     pool.usable_count()
     for number in range(3):
-        pool.refuse(number, *POOR)
+        pool.refuse(number, *SPENT)
+        pool.convict(number)
     with pytest.raises(PaymentRequired):
         pool.pick(sticky=sticky)
 

@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 from api_key_manager import ApiKeyManager
 from pool.choice import PoolKey
-from pool.health import Account
+from pool.health import FIRST_ASK_SECONDS, Account
+from pool.health import SPENT as SPENT_REASONS
 from tests.support.movable_clock import MovableClock
 from upstream.refusals import Refusal, classify
 
@@ -28,29 +29,50 @@ class Memory(ApiKeyManager):
         for key, name in zip(self._shared.keys, accounts, strict=False):
             key.account_id, key.account = name, shared[name]
         for key in self._shared.keys:
-            key.questions.end()
+            key.questions.end(clock.monotonic() - FIRST_ASK_SECONDS)
 
     @property
     def keys(self) -> tuple[PoolKey, ...]:
         return self._shared.keys
 
     def refuse(
-        self, key: PoolKey | int, status: int, message: str = "", retry_after: str | None = None, word="", **metadata
+        self,
+        key: PoolKey | int,
+        status: int,
+        message: str = "",
+        limit_source: str = "",
+        retry_after: str | None = None,
+        **metadata,
     ):
-        """A call that began before now is refused. word: the error's type, as OpenAI has them."""
+        """A call that began before now is refused."""
         key = self._shared.keys[key] if isinstance(key, int) else key
-        refusal = Refusal(status, {"error": {"message": message, "type": word, "metadata": metadata}}, retry_after)
+        metadata |= {"limit_source": limit_source}
+        refusal = Refusal(status, {"error": {"message": message, "metadata": metadata}}, retry_after)
         self.note_refusal(key, refusal, classify(refusal))
 
+    def convict(self, key: PoolKey | int) -> None:
+        """GET /key says the same: with nothing left if that is what the refusal was about, else that it is refused."""
+        key = self._shared.keys[key] if isinstance(key, int) else key
+        if key.doubt and key.doubt.reason in SPENT_REASONS:
+            self.verdicts.note_confirmed(key, 0)
+        else:
+            self.verdicts.note_denied(key)
+
     def call(
-        self, status: int = 200, message: str = "", free: bool = False, tried: Collection[PoolKey] = (), **metadata
+        self,
+        status: int = 200,
+        message: str = "",
+        limit_source: str = "",
+        free: bool = False,
+        tried: Collection[PoolKey] = (),
+        **metadata,
     ):
         """One whole call with whichever key is picked. Returns it."""
         key = self.pick(tried, free=free)
         if status == 200:
             self.note_success(key)
         else:
-            self.refuse(key, status, message, **metadata)
+            self.refuse(key, status, message, limit_source, **metadata)
         self.release(key)
         return key
 
@@ -65,7 +87,7 @@ def picks(pool: ApiKeyManager, times: int = 200, **how: object) -> set[int]:
     return found
 
 
-LIMITED = (429, "Rate limit exceeded")
+LIMITED = (429, "Rate limit exceeded", "openrouter_requests_of_a_key")
 
 
 DEAD = (401, "User not found.")

@@ -1,5 +1,6 @@
 """Each kind of refusal, with a body as OpenRouter sends it: which row it is, and what it says."""
 
+import dataclasses
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.registry import MESSAGES, RESPONSES
 from foundation.errors import ERROR_TYPES
 from sandbox.openrouter_faults import ROWS as FAULTS
 from tests.support.gateway import ROOT
@@ -39,6 +41,10 @@ def refusal(status, message="", metadata=None, retry_after=None, reset=None):
     return Refusal(status, payload, retry_after, rate_limit_reset=reset)
 
 
+def late(status, message):
+    return dataclasses.replace(refusal(status, message), is_late=True)
+
+
 def edge(status):
     return Refusal(status, None)
 
@@ -65,9 +71,9 @@ CASES = [
         SAME,
         502,
     ),
-    (limited(402, "openrouter_in_flight_budget"), "402a", ACCOUNT, 2, ANY_ACCOUNT, 429),
-    (limited(402, "openrouter_in_flight_budget", retry_after="7"), "402a", ACCOUNT, 7, ANY_ACCOUNT, 429),
-    (limited(402, "openrouter_in_flight_budget", retry_after="999999"), "402a", ACCOUNT, 3600, ANY_ACCOUNT, 429),
+    (limited(402, "openrouter_in_flight_budget"), "402a", ACCOUNT, 0, ANY_ACCOUNT, 429),
+    (limited(402, "openrouter_in_flight_budget", retry_after="7"), "402a", ACCOUNT, 0, ANY_ACCOUNT, 429),
+    (limited(402, "openrouter_in_flight_budget", retry_after="999999"), "402a", ACCOUNT, 0, ANY_ACCOUNT, 429),
     (limited(402, "openrouter_key_limit"), "402b", KEY, 0, ANY_KEY, 402),
     (refusal(402, "... create a key with a higher daily limit"), "402b", KEY, 0, ANY_KEY, 402),
     (limited(402, "openrouter_credits"), "402c", ACCOUNT, 0, ANY_ACCOUNT, 402),
@@ -85,11 +91,11 @@ CASES = [
         refusal(402, "Insufficient credits. Add more using https://openrouter.ai/credits"),
         "402d",
         ACCOUNT,
-        5,
+        0,
         ANY_ACCOUNT,
         402,
     ),
-    (refusal(402, "This account never purchased credits"), "402d", ACCOUNT, 5, ANY_ACCOUNT, 402),
+    (refusal(402, "This account never purchased credits"), "402d", ACCOUNT, 0, ANY_ACCOUNT, 402),
     (
         refusal(403, "m requires moderation on P.", {"reasons": ["x"], "provider_name": "P"}),
         "403a",
@@ -106,7 +112,7 @@ CASES = [
     (refusal(403, "Key limit exceeded (total limit). Manage it"), "403c", KEY, math.inf, ANY_KEY, 402),
     (refusal(403, "Workspace monthly budget of $5.00 exceeded. Contact"), "403d", KEY, DECEMBER, ANY_KEY, 402),
     (refusal(403, "Workspace lifetime budget of $5.00 exceeded. Contact"), "403d", KEY, math.inf, ANY_KEY, 402),
-    (refusal(403, "This request arrived on the global data region, but the key's ..."), "403e", KEY, 5, ANY_KEY, 502),
+    (refusal(403, "This request arrived on the global data region, but the key's ..."), "403e", KEY, 0, ANY_KEY, 502),
     (
         refusal(403, "The prompt was declined", {"error_type": "content_policy_violation"}),
         "403f",
@@ -160,14 +166,40 @@ CASES = [
     ),
     (
         Refusal(429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}),
-        "429e",
-        ACCOUNT,
+        "429",
+        NOTHING,
+        0,
+        ANY_KEY,
+        429,
+    ),
+    (refusal(429, "Rate limit exceeded"), "429", NOTHING, 0, ANY_KEY, 429),
+    (refusal(429, "Rate limit exceeded", retry_after="40"), "429", NOTHING, 0, ANY_KEY, 429),
+    (limited(429, "openrouter_something"), "429d", KEY, 5, ANY_KEY, 429),
+    (limited(429, "openrouter_something", retry_after="40"), "429d", KEY, 40, ANY_KEY, 429),
+    (
+        refusal(429, "Rate limit exceeded: free-models-per-day", {"provider_name": "Google"}),
+        "429b",
+        FREE,
+        MIDNIGHT,
+        ANY_ACCOUNT,
+        429,
+    ),
+    (
+        refusal(429, "...", {"provider_name": "Google", "limit_source": "openrouter_free_tier_per_minute"}),
+        "429a",
+        FREE,
         60,
         ANY_ACCOUNT,
-        402,
+        429,
     ),
-    (refusal(429, "Rate limit exceeded"), "429d", KEY, 5, ANY_KEY, 429),
-    (refusal(429, "Rate limit exceeded", retry_after="40"), "429d", KEY, 40, ANY_KEY, 429),
+    (refusal(402, "Payment required"), "402", NOTHING, 0, ANY_ACCOUNT, 402),
+    (refusal(402, "Insufficient Balance"), "402", NOTHING, 0, ANY_ACCOUNT, 402),
+    (limited(402, "openrouter_something"), "402d", ACCOUNT, 0, ANY_ACCOUNT, 402),
+    (late(402, "Insufficient credits"), "200-40x", NOTHING, 0, SAME, 502),
+    (late(401, "User not found."), "200-40x", NOTHING, 0, SAME, 502),
+    (late(429, "Rate limit exceeded"), "200-429", NOTHING, 0, SAME, 429),
+    (late(403, "Key limit exceeded (daily limit)."), "400", NOTHING, 0, SAME, 403),
+    (late(500, "Internal Server Error"), "5xx", NOTHING, 0, ANY_KEY, 500),
     (edge(429), "429d-edge", NOTHING, 0, SAME, 429),
     (refusal(499, "Client closed request"), "499", NOTHING, 0, SAME, 499),
     (refusal(500, "Internal Server Error"), "5xx", NOTHING, 0, ANY_KEY, 500),
@@ -243,8 +275,36 @@ def test_what_a_client_does_wrong_and_what_fails_behind_openrouter_never_counts_
 )
 def test_what_a_provider_refuses_never_counts_against_a_key(status, message, metadata):
     row = classify(refusal(status, message, metadata))
+    if "free-models-per" in message and "limit_source" not in metadata and status == 429:
+        assert row.hits is FREE  # OpenRouter's own limit, which names a provider, too
+        return
     assert row.hits is NOTHING
     assert row.other is SAME
+
+
+@given(
+    st.integers(400, 599),
+    st.text(max_size=40) | st.sampled_from([case[0].message for case in CASES]),
+    st.dictionaries(
+        st.sampled_from(["limit_source", "provider_name", "reason", "error_type"]),
+        st.sampled_from(["openrouter_credits", "openrouter_free_tier_daily", "upstream_x", "payment_required", "P"]),
+    ),
+)
+def test_what_comes_after_a_200_never_counts_against_anything_and_says_nothing_of_our_account(
+    status, message, metadata
+):
+    found = dataclasses.replace(refusal(status, message, metadata), is_late=True)
+    row = classify(found)
+    assert row.hits is NOTHING
+    assert row.answer is None or row.answer(found).status == 502
+
+
+@pytest.mark.parametrize(
+    "read", [refusal_in, MESSAGES.refusal_in, RESPONSES.refusal_in], ids=["chat", "messages", "responses"]
+)
+@pytest.mark.parametrize("error", [{"code": 429}, {"type": "rate_limit_error"}, {"code": "rate_limit_exceeded"}])
+def test_each_format_reads_what_an_answer_holds_as_late(read, error):
+    assert read({"error": {"message": "x", **error}}).is_late
 
 
 @pytest.mark.parametrize("status", range(200, 600))
@@ -290,13 +350,8 @@ def table():
     """What docs/upstream-errors.md must hold, but for its last column."""
     others = {Other.NONE: "no", Other.KEY: "any", Other.ACCOUNT: "of another account"}
     for row in ROWS:
-        status = (
-            "any"
-            if len(row.statuses) == 1000
-            else row.statuses.start
-            if len(row.statuses) == 1
-            else f"{row.statuses.start // 100}xx"
-        )
+        named = {1000: "any", 100: f"{row.statuses.start // 100}xx"}
+        status = named.get(len(row.statuses), ", ".join(map(str, row.statuses)))
         cells = [row.id, row.name, status, row.hits.value, lasting(row), others[row.other], told_to_clients(row)]
         yield "| " + " | ".join(map(str, cells)) + " | "
 

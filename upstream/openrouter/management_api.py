@@ -13,7 +13,7 @@ import requests
 from config.checks import OPENROUTER_KEY
 from foundation.crypto import sha256_hex
 from foundation.money import nano
-from upstream.openrouter.key_facts import KeyAccount, RemoteKey, key_account, remote_key
+from upstream.openrouter.key_facts import KeyAccount, RemoteKey, described, key_account, remote_key
 
 API_TIMEOUT_SECONDS = 30.0
 PAGES_AT_ONCE = 20
@@ -85,6 +85,14 @@ class ManagementApi:
         except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
             raise ManagementError("GET /keys", reason="the answer is no list of keys") from None
 
+    def key(self, key_hash: str) -> RemoteKey:
+        """One key as OpenRouter lists it."""
+        told = self._call("GET", f"/keys/{key_hash}").get("data")
+        try:
+            return remote_key(told)
+        except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
+            raise ManagementError("GET /keys/...", reason="the answer describes no key") from None
+
     def set_limit(self, key_hash: str, limit_usd: float | None, limit_reset: str | None) -> None:
         """Change what a key may spend in each period; what it has spent counts on."""
         self._call("PATCH", f"/keys/{key_hash}", {"limit": limit_usd, "limit_reset": limit_reset})
@@ -100,7 +108,7 @@ class ManagementApi:
     def ask(self, text: str) -> KeyAccount | None:
         """What OpenRouter says to a key about itself; None if it does not accept the key."""
         try:
-            told = self._call("GET", "/key", key=text).get("data")
+            told = described(self._call("GET", "/key", key=text))
         except ManagementError as error:
             if error.status == 401:
                 return None
