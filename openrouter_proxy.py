@@ -31,6 +31,7 @@ from foundation.money import usd
 from gateway.attempt import Attempt, Form, NoAnswer
 from gateway.attempts import Attempts, in_our_words, note_refusal
 from gateway.destinations import Destination, Destinations, Pieces
+from gateway.latest_calls import LatestCalls
 from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
 from gateway.request import ProxyRequest, model_to_log
 from upstream.refusals import Refusal, classify, retry_after
@@ -64,6 +65,7 @@ class OpenRouterProxy:
     def __init__(self, destinations: Destinations, usage: UsageMeter, config: Config) -> None:
         self.destinations = destinations
         self.usage = usage
+        self.latest_calls = LatestCalls()
         self.keepalive = config.keepalive_seconds
         self.sticky_keys = config.sticky_keys
 
@@ -315,6 +317,7 @@ class _Call:
         result = self._result(last) if last else None
         self.attempts.close()
         self._let_body_go()
+        self.proxy.latest_calls.note(outcome, self.attempts.log)
         if self.relay and self.relay.refusal and last and not last.refusal:  # after content: the key has done its work
             note_refusal(self.request.request_id, last.key, self.relay.refusal)
         known = last.known if last else None

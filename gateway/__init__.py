@@ -7,6 +7,7 @@
     retry_budget.py   how much may be tried again, of whom
     attempt.py        one try: one pool key, one exchange, up to the first content
     relay.py          the body on its way down, from the first content to its end
+    latest_calls.py   how many calls of the last minute failed, and why
 
 request.py -> destinations.py -> attempts.py -> attempt.py -> upstream/http.py, and back through relay.py.
 """

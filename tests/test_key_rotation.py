@@ -101,7 +101,7 @@ def test_a_pass_notes_what_openrouter_says_about_limits_and_accounts(rotor, acco
 def test_keys_that_people_brought_count_and_are_never_touched(rotor, account):
     mine = account.make("mine")
     rotor.keys.add(mine["key"], "mine", PoolKeySource.OPERATOR)
-    rotor.keys.add("sk-or-v1-" + "b" * 64, "env/1", PoolKeySource.ENVIRONMENT)
+    rotor.keys.add(account.stand_in.new_key()["key"], "env/1", PoolKeySource.ENVIRONMENT)  # of another account
     before = account.listed()["mine"]
     assert rotor.run()
     assert len(account.listed()) == 2

@@ -12,7 +12,7 @@ import requests
 from sandbox.openrouter_faults import ROWS as FAULTS
 from tests.sandbox.conftest import Running
 from tests.support.gateway import Gateway, wait_for
-from upstream.refusals import Hits, Lasts, Other, Refusal, Row, classify
+from upstream.refusals import Lasts, Other, Refusal, Row, classify
 
 FREE_MODEL = "meta-llama/llama-3.3-70b-instruct:free"
 # Until GET /key has been asked, or the first rest is over, and a call has tried.
@@ -31,12 +31,8 @@ def told(label: str) -> int:
     return row.answer(Refusal(reply.status, payload)).status if row.answer else reply.status
 
 
-def rests(label: str) -> bool:
-    return row_of(label).hits is not Hits.NOTHING and row_of(label).lasts is not Lasts.RELOAD
-
-
-RESTING = [label for label in FAULTS if rests(label) and row_of(label).hits is not Hits.FREE_MODELS]
-NOT_RESTING = list({row_of(label).id: label for label in FAULTS if not rests(label)}.values())  # one label a row
+RESTING = [label for label in FAULTS if row_of(label).lasts in {Lasts.REFUSED, Lasts.SPENT}]
+NOT_RESTING = list({row_of(label).id: label for label in FAULTS if label not in RESTING}.values())  # one label a row
 
 
 class Pool:
@@ -104,32 +100,40 @@ def test_rows_that_are_not_the_keys_fault_show_clients_what_the_table_says_and_l
         answers = pool.call_until_refused(key)
         allowed = {200} if row_of(label).other is not Other.NONE else {200, told(label)}
         assert {answer.status_code for answer in answers} <= allowed, label
-        assert pool.health() == {"status": "ok", "usable": 5, "known": 5}, label
+        assert pool.health() == {"status": "ok", "usable": 5, "known": 5, "refused": 0}, label
         pool.mend()
     before = [pool.requests_of(key) for key in pool.keys]
     wait_for(lambda: pool.is_whole() and all(pool.requests_of(k) > n for k, n in zip(pool.keys, before, strict=True)))
 
 
-def test_rows_that_rest_a_key_are_seen_by_no_client_and_the_pool_is_whole_again_when_they_end(new_pool):
-    """One key after the other fails, each in another way, beside four that don't."""
-    pool = new_pool(len(RESTING) + 4)
-    for turn, label in enumerate(RESTING):
-        key = pool.keys[turn]
-        pool.fail(key, label)
-        if row_of(label).lasts is Lasts.CONFIRMED:
-            pool.fail(key, label, "/key")
-        # Keys that failed earlier may be tried again meanwhile; that, too, is not the client's.
-        assert {answer.status_code for answer in pool.call_until_refused(key)} == {200}, label
-        assert pool.health()["usable"] < len(pool.keys), label
-    met = [pool.met(key) for key in pool.keys[: len(RESTING)]]
-    assert max(met) < 20  # they rest: most calls don't meet them
+def test_keys_that_openrouter_refuses_are_seen_by_no_client_and_back_when_it_accepts_them(new_pool):
+    """Three keys fail, each in another way, beside four that don't."""
+    pool = new_pool(7)
+    labels = [label for label in RESTING if row_of(label).lasts is Lasts.REFUSED]
+    for turn, label in enumerate(labels):
+        pool.fail(pool.keys[turn], label)
+        pool.fail(pool.keys[turn], label, "/key")
+        assert {answer.status_code for answer in pool.call_until_refused(pool.keys[turn])} == {200}, label
+    wait_for(lambda: pool.health()["refused"] == len(labels))
+    met = [pool.met(key) for key in pool.keys[: len(labels)]]
+    assert {pool.call().status_code for _ in range(30)} == {200}
+    assert [pool.met(key) for key in pool.keys[: len(labels)]] == met  # no call meets them
     before = [pool.requests_of(key) for key in pool.keys]
     pool.mend()
-    wait_for(pool.is_whole, SECONDS_UNTIL_WHOLE)
     wait_for(
         lambda: pool.is_whole() and all(pool.requests_of(k) > n for k, n in zip(pool.keys, before, strict=True)),
         SECONDS_UNTIL_WHOLE,
     )
+
+
+@pytest.mark.parametrize("label", RESTING)
+def test_what_may_be_the_keys_fault_takes_none_out_while_openrouter_accepts_them(new_pool, label):
+    """One caller's model is refused with every key; another's calls go on."""
+    pool = new_pool(3)
+    for _ in range(10):
+        assert pool.call(model=f"sandbox/{label}").status_code == told(label)
+        assert pool.call().status_code == 200
+    assert pool.health() == {"status": "ok", "usable": 3, "known": 3, "refused": 0}
 
 
 @pytest.mark.parametrize("quota", ["free_per_minute", "free_per_day"])
@@ -153,17 +157,31 @@ def test_an_account_without_free_requests_goes_on_with_models_that_cost(new_pool
     assert pool.health()["usable"] == 5
 
 
-def test_an_outage_of_all_keys_ends_with_the_first_call_after_it(new_pool):
+def test_five_keys_that_were_revoked_are_told_and_back_within_seconds_of_their_return(new_pool):
     pool = new_pool(5)
     for key in pool.keys:
         pool.fail(key, "401b", "/")
-    statuses = {pool.call().status_code for _ in range(10)}
-    assert statuses <= {502, 429}
+    assert {pool.call().status_code for _ in range(5)} <= {502, 429}
+    wait_for(lambda: pool.health() == {"status": "refused", "usable": 0, "known": 5, "refused": 5})
+    health = pool.gateway.get("/api/health").json()
+    assert health["status"] == "degraded"
+    assert health["calls"]["failed"] == health["calls"]["last_minute"] == 5
+    assert health["calls"]["why"]["key-refused"] >= 1
+    answer = pool.call()
+    assert (answer.status_code, int(answer.headers["Retry-After"]) <= 5) == (429, True)
     assert "outage_suspected" in pool.gateway.log()
-    assert pool.health()["usable"] == 5
     pool.mend()
+    wait_for(lambda: pool.health()["usable"] == 5, SECONDS_UNTIL_WHOLE)
     assert pool.call().status_code == 200
-    wait_for(lambda: pool.call().status_code == 200 and "outage_over" in pool.gateway.log())
+    assert "outage_over" in pool.gateway.log()
+
+
+def test_keys_that_were_revoked_before_any_call_are_found_out(new_pool, start, stand_in):
+    keys = [stand_in.new_key() for _ in range(3)]
+    for key in keys:
+        stand_in.control("POST", "faults", row="401b", key=key["hash"], path="/")
+    gateway = start(OPENROUTER_API_URL=stand_in.address, OPENROUTER_API_KEYS=",".join(key["key"] for key in keys))
+    wait_for(lambda: gateway.get("/api/health").json()["pool"]["status"] == "refused")
 
 
 def test_a_suspect_of_a_small_pool_is_back_when_openrouter_accepts_it(new_pool):
@@ -172,6 +190,7 @@ def test_a_suspect_of_a_small_pool_is_back_when_openrouter_accepts_it(new_pool):
     for path in ("/chat/completions", "/key"):
         pool.fail(key, "401b", path)
     assert pool.call().status_code == 502
+    wait_for(lambda: pool.health()["refused"] == 1)
     answer = pool.call()
     assert answer.status_code == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 60

@@ -203,15 +203,34 @@ def test_a_new_key_that_cannot_be_checked_now_is_checked_in_the_next_pass(one, a
     assert len(account.listed()) == 3
 
 
-def test_a_new_key_with_another_limit_than_asked_for_is_never_used_and_deleted(one, account):
-    for told in (None, 10**12):
-        one.api = Odd(one.api, KeyAccount(None, told, None))
-        with pytest.raises(ManagementError, match="limit is not the one asked for"):
-            one.run()
-    assert one.states() == {"abandoned": 2}
-    assert account.listed() == {}
+@pytest.mark.parametrize(
+    "told",
+    [
+        KeyAccount(None, 9_999_999_999, None, states_limit=True),
+        KeyAccount(None, None, None),
+        KeyAccount(None, None, None, states_limit=True),
+    ],
+    ids=["rounded", "missing", "null"],
+)
+def test_a_key_whose_limit_get_key_words_otherwise_is_used_by_what_the_list_says(one, account, told, caplog):
+    one.api = Odd(one.api, told)
     assert one.run()
-    assert one.states() == {"abandoned": 2, "active": 3}
+    assert one.states() == {"active": 3}
+    assert {key["limit"] for key in account.listed().values()} == {10}
+    assert events(caplog)["key_limit_worded_otherwise"] == 1
+
+
+def test_a_key_that_may_spend_more_by_all_that_is_said_of_it_is_not_used_and_given_up_after_minutes(one, account):
+    name, text = one.stored()
+    account.manage("PATCH", f"/keys/{one.row(name).api_key_hash}", json={"limit": 1000})
+    with pytest.raises(ManagementError, match="may spend more"):
+        one.run()
+    assert one.row(name).state is PoolKeyState.STORED
+    one.clock.advance(minutes=6)
+    one.run()
+    assert one.row(name).state is PoolKeyState.ABANDONED
+    assert name not in account.listed()
+    assert text
 
 
 def test_a_rotation_that_runs_on_with_a_replaced_encryption_key_takes_no_row_for_damaged(rotor, account):

@@ -36,11 +36,30 @@ class LedgerHealth(Shown):
 
 
 class PoolHealth(Shown):
-    """The pool of OpenRouter keys."""
+    """The pool of OpenRouter keys.
 
-    status: Literal["ok", "resting", "empty"]
-    usable: int = Field(description="Keys that can carry a call right now", examples=[5])
+    status: `refused` if OpenRouter accepts none of them, `resting` if none can be used for another reason.
+    """
+
+    status: Literal["ok", "resting", "refused", "empty"]
+    usable: int = Field(
+        description="Keys that can carry a call right now, and that the last news of them speaks for", examples=[5]
+    )
     known: int = Field(examples=[5])
+    refused: int = Field(
+        description="Keys that OpenRouter does not accept, asked with the keys themselves", examples=[0]
+    )
+
+
+class CallsHealth(Shown):
+    """The model calls that ended within the last minute, in the process that answers."""
+
+    last_minute: int = Field(examples=[120])
+    failed: int = Field(description="Those that were not answered, whoever was at fault", examples=[3])
+    why: dict[str, int] = Field(
+        description="How often each reason: a refusal's name, how a try ended, or `never-sent`",
+        examples=[{"provider-limited": 2, "request": 1}],
+    )
 
 
 class Health(Shown):
@@ -51,12 +70,13 @@ class Health(Shown):
     cache: CacheHealth
     ledger: LedgerHealth
     pool: PoolHealth
+    calls: CallsHealth
 
 
 @routes.get("/api/health")
 @operation("Health", Who.ANYBODY, answers={200: Health, 503: Health})
 def health() -> Response:
-    """200 `ok`; 200 `degraded` without database or Redis, or while every key rests; 503 `unavailable`.
+    """200 `ok`; 200 `degraded` without database or Redis, or while no key can be used; 503 `unavailable`.
 
     The last without keys, and in a process that started without its database and waits for it.
     """
@@ -67,7 +87,8 @@ def health() -> Response:
 def health_shown() -> dict[str, Any]:
     """How the service is, as it is answered."""
     # Reads what the background thread already knows: asking costs no query, however often strangers ask.
-    usable, known = services().pool.usable_count(), services().pool.known_count()
+    pool = services().pool
+    usable, known, refused = pool.usable_count(), pool.known_count(), pool.refused_count()
     database_is_up = services().watcher.database_is_up
     cache, behind = services().rate_limits.cache_status, services().drain.behind_seconds
     serves = known and (services().auth.is_informed or services().auth.trusts_uninformed)
@@ -78,5 +99,14 @@ def health_shown() -> dict[str, Any]:
         "database": {"status": "ok" if database_is_up else "unreachable", "kind": services().db.kind},
         "cache": {"status": cache},
         "ledger": {"status": "behind" if behind > LEDGER_LAG_SECONDS else "ok", "behind_seconds": behind},
-        "pool": {"status": "ok" if usable else "resting" if known else "empty", "usable": usable, "known": known},
+        "pool": {"status": _pool_status(usable, known, refused), "usable": usable, "known": known, "refused": refused},
+        "calls": services().proxy.latest_calls.told(),
     }
+
+
+def _pool_status(usable: int, known: int, refused: int) -> str:
+    if usable:
+        return "ok"
+    if not known:
+        return "empty"
+    return "refused" if refused >= known else "resting"
