@@ -102,6 +102,8 @@ class Bench:
             DEPLOYMENT_ID="bench",
             HOST="127.0.0.1",
             SERVER_THREADS=self.server_threads,
+            RATE_LIMIT_USER_CONCURRENT=0,  # one user, from one address
+            RATE_LIMIT_ADDRESS_CONCURRENT=0,
             LOG_LEVEL="INFO",
             DATA_DIR=self.folder,
             OPENROUTER_API_URL=f"http://127.0.0.1:{self.stand_in.port}/api/v1",

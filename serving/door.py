@@ -46,7 +46,7 @@ PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHA
 MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
 MAX_JSON_SECONDS = 10.0
 HEALTH = "/api/health"  # answered from memory, by the threads that no lane has
-LOG_INS = ("/login", "/register", "/logout", "/api/auth/")
+LOG_INS = {"/login", "/register"} | {f"/api/auth/{name}" for name in ("login", "register", "refresh", "sso/token")}
 REQUEST_ID = "openrouter_proxy.request_id"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 COMMON_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
@@ -119,7 +119,7 @@ class ProxyDoor:
         if path == HEALTH:
             _set_body(environ, b"")
             return self._flask_wsgi(environ, start_response)
-        lane = self._log_ins if path.startswith(LOG_INS) else self._others
+        lane = self._log_ins if path in LOG_INS else self._others
         place = lane.enter(self._services.addresses.of(environ))
         try:
             if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
@@ -17,7 +18,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from serving import ending
 
 HEAD_SECONDS = 30.0
-HEAD_BYTES = 64 * 1024  # more than gunicorn takes: it says so itself
+HEAD_BYTES = 64 * 1024
+TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 HEADS_PER_ADDRESS = 1000
 LINGER_SECONDS = 2.0
 DRAIN_SECONDS = 0.05  # for the rest of a body that nobody wanted: it is here, or the connection ends
@@ -116,11 +118,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _look_at_head(self, conn: Any) -> None:
         conn.head = conn.head.lstrip(b"\r\n")  # some clients end a body with more than its length
-        if b"\r\n\r\n" in conn.head or len(conn.head) > HEAD_BYTES:
-            self._heads.remove(conn)
-            self.poller.unregister(conn.sock)
+        is_whole = b"\r\n\r\n" in conn.head
+        if not is_whole and len(conn.head) <= HEAD_BYTES:
+            return
+        self._heads.remove(conn)
+        self.poller.unregister(conn.sock)
+        if is_whole:
             conn.data_ready = True
             self.enqueue_req(conn)
+        else:
+            with suppress(OSError):  # it has gone
+                conn.sock.send(TOO_LONG)
+            self._linger(conn)
 
     def _give_up(self, conn: Any) -> None:
         self._heads.remove(conn)

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 import app as module
-from config.settings import Config
+from config.settings import SPARE_THREADS, Config
 from db import Database, database_url
 from foundation.crypto import Envelopes
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
@@ -177,7 +177,7 @@ def test_the_address_is_that_of_the_settings():
     command = module.granian_command(Config(host="::1", port=7001, server_workers=3, server_threads=70))
     options = dict(zip(command[1::2], command[2::2], strict=False))
     assert (options["--host"], options["--port"]) == ("::1", "7001")
-    assert (options["--workers"], options["--blocking-threads"]) == ("3", "70")
+    assert (options["--workers"], options["--blocking-threads"]) == ("3", str(70 + SPARE_THREADS))
 
 
 @pytest.mark.parametrize("server", ["granian", "gunicorn"])

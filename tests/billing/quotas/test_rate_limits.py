@@ -23,9 +23,13 @@ OWNERS_KEY, OWNERS_OTHER_KEY = (Caller(1, "", 9e9, ClientKey(number, 1)) for num
 HOME, ELSEWHERE = "192.0.2.7", "2001:db8:1:2::/64"
 
 
+# What is not off by default.
+OFF = dict.fromkeys((f"rate_limit_{kind}_concurrent" for kind in ("user", "key", "address")), 0)
+
+
 @pytest.fixture
 def make(clock: MovableClock) -> Callable[..., RateLimits]:
-    return lambda **settings: RateLimits(Config(**settings), clock)
+    return lambda **settings: RateLimits(Config(**OFF | settings), clock)
 
 
 def is_let_in(limits: RateLimits, caller: Caller = OWNER, address: str = HOME) -> bool:
@@ -49,7 +53,7 @@ def left(admission: Admission) -> dict[str, int]:
 # ── requests a minute
 
 
-def test_by_default_any_number_of_calls_is_let_in_and_nothing_is_said(make):
+def test_without_any_limit_any_number_of_calls_is_let_in_and_nothing_is_said(make):
     limits = make()
     for _ in range(1000):
         admission = limits.admit(OWNERS_KEY, HOME)
@@ -103,12 +107,29 @@ def with_rpm(rpm: int, number: int = 8) -> Caller:
 
 
 @pytest.mark.parametrize("usual", [0, 2, 5])
-def test_a_limit_of_the_keys_own_wins_over_that_of_the_settings(make, usual):
+def test_a_limit_of_the_keys_own_counts_where_it_is_below_that_of_the_settings(make, usual):
+    """A user's wish never lifts what the operator has set."""
     limits = make(rate_limit_key_rpm=usual)
-    caller = with_rpm(3)
-    assert [is_let_in(limits, caller) for _ in range(4)] == [True, True, True, False]
-    assert "allows 3 a minute per key" in refusal(limits, caller).message
+    caller, allowed = with_rpm(3), min(usual or 3, 3)
+    assert [is_let_in(limits, caller) for _ in range(4)] == [number < allowed for number in range(4)]
+    assert f"allows {allowed} a minute per key" in refusal(limits, caller).message
     assert [is_let_in(limits, OWNERS_OTHER_KEY) for _ in range(3)] == [True, True, usual != 2]
+
+
+@pytest.mark.parametrize("threads", [8, 64, 1100])
+def test_by_default_nobody_has_more_than_a_share_of_the_calls_at_once(clock, threads):
+    limits = RateLimits(Config(server_threads=threads), clock)
+    share, of_address = max(4, threads // 8), max(4, threads // 2)
+    held = [limits.admit(OWNERS_KEY, HOME) for _ in range(share)]
+    for caller in (OWNERS_KEY, OWNERS_OTHER_KEY, OWNER):
+        assert "calls at once" in refusal(limits, caller, ELSEWHERE).message
+    assert limits.admit(STRANGER, ELSEWHERE)
+    others = [Caller(user_id, "", 9e9) for user_id in range(100, 100 + of_address)]
+    let_in = [is_let_in(limits, other) for other in others]
+    assert sum(let_in) == of_address - share
+    assert all(is_let_in(limits, other, ELSEWHERE) for other in others[:3])
+    held[0].release(None)
+    assert limits.admit(OWNERS_KEY, HOME)
 
 
 def test_a_limit_that_is_changed_holds_for_the_next_call(make):

@@ -1,0 +1,28 @@
+"""What is set on listening sockets, and how many files may be open."""
+
+from __future__ import annotations
+
+import resource
+import socket
+
+from serving import listeners
+from tests.support.gateway import run
+
+
+def test_connections_of_our_listeners_end_when_nothing_is_taken_for_so_long():
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as not_listening:
+        listeners.limit_unread(1.5)
+        with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as taken:
+            option = socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
+            assert [sock.getsockopt(*option) for sock in (listener, taken)] == [1500, 1500]
+            assert [sock.getsockopt(*option) for sock in (client, not_listening)] == [0, 0]
+        listener.getsockname()  # borrowed, not closed
+
+
+def test_as_many_files_may_be_open_as_the_system_allows():
+    lowered = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))"
+    asked = "print(listeners.allow_open_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    ended = run("-c", f"import resource; from serving import listeners; {lowered}; {asked}")
+    assert ended.stdout == "128 128\n", ended.stderr
+    assert listeners.WANTED_FILES >= 2 * 4096
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0]
