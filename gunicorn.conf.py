@@ -12,6 +12,7 @@ from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, SPARE_THREADS
 from config.sources import ConfigError, load
 from foundation import logs
 from foundation.signals import use_handlers
+from serving import listeners
 from serving.gunicorn import Worker
 
 use_handlers()  # of signals that `python app.py` has blocked
@@ -43,6 +44,7 @@ def on_starting(server: object) -> None:
         sys.exit(checked.returncode)
 
 
+listeners.allow_open_files()
 bind = f"{_settings.listen_host}:{_settings.port}"
 worker_class = Worker
 workers = _settings.server_workers

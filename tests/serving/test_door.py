@@ -45,6 +45,7 @@ def scripted(request, start, upstream):
         UPSTREAM_FIRST_BYTE_TIMEOUT_SECONDS=5,
         UPSTREAM_IDLE_TIMEOUT_SECONDS=4,
         MAX_BODY_BYTES=100_000,
+        CLIENT_UNREAD_TIMEOUT_SECONDS=2,
     )
 
 
@@ -155,21 +156,21 @@ def test_a_short_plain_answer_that_breaks_off_is_a_clean_error(scripted, someone
     assert_refused(scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone), 502)
 
 
-def test_strangers_slow_bodies_stop_only_other_strangers(scripted, someone, upstream):
-    upstream.play("m", json_answer("200 OK", WHOLE))
-    head = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-    slow = [socket.create_connection(("127.0.0.1", scripted.port), timeout=10) for _ in range(50)]
-    try:
-        for connection in slow:
-            connection.sendall(head)
-        wait_for(lambda: scripted.post("/login", {}).status_code == 503)
-        assert_refused(scripted.post("/login", {}), 503)
-        assert scripted.get("/api/health").status_code == 200
-        assert scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone).status_code == 200
-    finally:
-        for connection in slow:
-            connection.close()
-    wait_for(lambda: scripted.post("/login", {}).status_code == 400)
+def test_whoever_does_not_read_its_answer_is_let_go_and_others_streams_go_on(scripted, someone, upstream):
+    """As soon as nothing has been taken for a while; what the kernels hold for it is some megabytes."""
+    model, other = f"unread/{scripted.port}", f"read/{scripted.port}"
+    gate = threading.Event()
+    upstream.play(model, SSE, *[chunked(EVENT * 1000, end=False)] * 400)
+    upstream.play(other, SSE, chunked(EVENT, end=False), gate, chunked(DONE))
+    with scripted.open_chat(scripted.new_user(), other) as reads, scripted.open_chat(someone, model):
+        [request] = wait_for(lambda: upstream.requests_for(model))
+        assert request.closed_by_client.wait(60)
+        line = wait_for(lambda: [x for x in scripted.log().splitlines() if "proxied" in x and model in x])[0]
+        assert "client_gone" in line
+        gate.set()
+        received = b""
+        while DONE not in received:
+            received += reads.recv(65536)
 
 
 # ── who may call
