@@ -246,7 +246,7 @@ def check(world: World, name: str) -> None:
         assert "resting" not in answer.text
 
 
-@pytest.mark.parametrize("name", filter(is_short, SHAPES))
+@pytest.mark.parametrize("name", list(filter(is_short, SHAPES)))
 def test_one_callers_failure_is_nobody_elses(world, name):
     check(world, name)
     pool = world.health()["pool"]

@@ -37,7 +37,7 @@ class Pool:
         self.memory = ApiKeyManager(store, clock)
         self.memory.reload()
         self.upstream = UpstreamHttp(url, 1)
-        self.probe = PoolKeyProbe(self.memory, store, self.upstream)
+        self.probe = PoolKeyProbe(self.memory.verdicts, store, self.upstream)
 
     @property
     def keys(self) -> list[PoolKey]:
@@ -93,7 +93,7 @@ def test_accounts_and_limits_are_learned_once(make, stand_in):
     pool.memory.reload()
     assert pool.keys[0].account is pool.keys[1].account is not pool.keys[2].account
     stand_in.control("DELETE", "log")
-    pool.clock.advance(hours=48)
+    pool.clock.advance(minutes=9)
     pool.probe.run_once()
     assert stand_in.control("GET", "log")["requests"] == []
 
@@ -154,8 +154,9 @@ def test_what_a_suspect_has_left_is_written_if_it_has_changed(make, stand_in):
 def test_an_answer_of_any_other_kind_lets_a_call_try_the_suspect(make, stand_in, fault, row):
     key = stand_in.new_key()
     pool = make(stand_in.address, key["key"])
-    fault(key, row)
     pool.refuse(pool.keys[0], DEAD)
+    pool.memory.verdicts.note_denied(pool.keys[0])
+    fault(key, row)
     pool.clock.advance(seconds=5)
     pool.probe.run_once()
     assert pool.memory.report()[str(pool.keys[0].id)]["health"] == "half-open"
@@ -185,9 +186,15 @@ def test_nonsense_is_no_answer(make, steps):
     assert pool.memory.usable_count() == 1
     assert pool.rows()[0].account_id is None
     pool.clock.advance(seconds=1)
-    assert pool.memory.to_ask(9) == []
+    assert pool.memory.verdicts.to_ask(9) == []
     pool.clock.advance(hours=1)
-    assert pool.memory.to_ask(9) == pool.keys
+    assert pool.memory.verdicts.to_ask(9) == pool.keys
+
+
+def test_a_management_key_is_out_for_it_carries_no_calls(make, stand_in):
+    pool = make(stand_in.address, stand_in.new_account()["management_key"])
+    pool.probe.run_once()
+    assert (pool.memory.usable_count(), pool.memory.refused_count()) == (0, 1)
 
 
 def test_nobody_there_is_no_answer(make):
@@ -214,7 +221,7 @@ def test_what_was_learned_waits_for_a_database_that_is_away(make, stand_in, monk
 
 def test_it_runs_in_a_thread_until_told_to_stop_and_outlives_faults(make, stand_in, caplog):
     pool = make(stand_in.address, stand_in.new_key(limit=3)["key"])
-    waiting, to_ask = [True], pool.memory.to_ask
+    waiting, to_ask = [True], pool.memory.verdicts.to_ask
 
     def fail_at_first(count):
         if waiting:
@@ -222,7 +229,7 @@ def test_it_runs_in_a_thread_until_told_to_stop_and_outlives_faults(make, stand_
             raise KeyError("a fault")
         return to_ask(count)
 
-    pool.memory.to_ask = fail_at_first
+    pool.memory.verdicts.to_ask = fail_at_first
     stopping = threading.Event()
     thread = threading.Thread(target=pool.probe.run, args=(stopping,))
     thread.start()

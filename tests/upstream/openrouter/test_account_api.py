@@ -98,7 +98,7 @@ def test_a_key_that_openrouter_does_not_know_is_none(api, stand_in):
         b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
         json_answer("200 OK", b'{"data": null, "key": null}'),
-        json_answer("200 OK", b'{"data": {"limit": "NaN"}, "key": "sk-or-v1-short"}'),
+        json_answer("200 OK", b'{"data": {"usage": "NaN"}, "key": "sk-or-v1-short"}'),
         json_answer("200 OK", b'{"data": {"usage": "much"}, "key": "sk-or-v1-aaaaaaaaaaaaaaaaaaaa\\r\\nX: y"}'),
         json_answer("200 OK", b'{"data": [], "key": ["' + TEXT.encode() + b'"]}'),
         json_answer("200 OK", b'{"data": "' + b"x" * MAX_ANSWER_BYTES + b'"}'),
@@ -142,5 +142,5 @@ def test_each_documented_error_of_a_code_says_what_to_do(answering, status, mess
 def test_only_documented_fields_are_read(answering):
     body = b'{"data": {"label": 7, "limit": 1.5, "limit_remaining": null, "is_provisioning_key": true, "x": {}}}'
     assert answering(json_answer("200 OK", body)).describe(TEXT) == KeyAccount(
-        None, 1_500_000_000, None, is_management=True
+        None, 1_500_000_000, None, is_management=True, states_limit=True
     )

@@ -264,11 +264,6 @@ ODD_KEYS = [
     listed(created_at=None),
     listed(created_at="yesterday"),
     listed(created_at=7),
-    listed(limit="a lot"),
-    listed(limit="Infinity"),
-    listed(limit="NaN"),
-    listed(limit=[]),
-    listed(limit=1e30),
     listed(usage=True),
     [],
     None,
@@ -316,12 +311,25 @@ def test_times_are_aware_however_they_are_written(text):
     assert key.created_at == datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    "told", [None, [], "key", 7, {"limit": "a lot"}, {"limit": "Infinity"}, {"limit": "NaN"}], ids=str
-)
+@pytest.mark.parametrize("told", [None, [], "key", 7, {"usage": "a lot"}, {"usage": "NaN"}], ids=str)
 def test_what_describes_no_key_is_refused(told):
     with pytest.raises(ManagementError, match="describes no key"):
         Odd({"data": told}).ask(TEXT)
+
+
+@pytest.mark.parametrize("limit", ["a lot", "Infinity", "NaN", [], 1e30, {"usd": 10}], ids=str)
+def test_a_limit_that_can_not_be_read_is_unknown_and_the_key_is_one_all_the_same(limit):
+    told = Odd({"data": {"limit": limit}}).ask(TEXT)
+    [key] = Odd({"data": [listed(limit=limit)]}, {"data": []}).list_keys()
+    assert (told.limit_nano, told.states_limit, key.limit_nano, key.states_limit) == (None, False, None, False)
+
+
+@pytest.mark.parametrize(("limit", "nano"), [(None, None), (1.5, 1_500_000_000), ("2", 2_000_000_000)])
+def test_a_limit_that_is_stated_is_known_wherever_the_description_stands(limit, nano):
+    for answer in ({"data": {"limit": limit, "usage": 0}}, {"limit": limit, "usage": 0}):
+        told = Odd(answer).ask(TEXT)
+        assert (told.limit_nano, told.states_limit) == (nano, True)
+    assert not Odd({"data": {"usage": 0}}).ask(TEXT).states_limit
 
 
 ROW = {"date": "2031-03-09", "usage": 0.25, "model": "a/b"}
