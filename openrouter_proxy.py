@@ -30,7 +30,7 @@ from foundation.logs import event
 from foundation.money import usd
 from gateway.attempt import Attempt, Form, NoAnswer
 from gateway.attempts import Attempts, in_our_words, note_refusal
-from gateway.destinations import Destination, Destinations, Pieces
+from gateway.destinations import Destination, Destinations
 from gateway.latest_calls import LatestCalls
 from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
 from gateway.request import ProxyRequest, model_to_log
@@ -101,7 +101,7 @@ class _Call:
         self.api = request.api
         self.body = body
         self.to = to
-        self.sent_body: Pieces = to.body_for(body, request.body.data)
+        request.body.pieces = to.body_for(body, request.body.data)
         self.begun = time.monotonic()
         self.deadline = Deadline(to.first_byte_timeout)
         self.relay: Relay | None = None
@@ -163,7 +163,7 @@ class _Call:
                 else:
                     if attempt.refusal is None:
                         attempts.note_success(attempt)
-                        self._let_body_go()
+                        self.request.body.let_go()  # no other try can need it
                         return attempt
                     if not attempts.prepare_retry_after_refusal(attempt, attempt.refusal):
                         return attempt
@@ -180,7 +180,7 @@ class _Call:
         key = self.attempts.next_key()
         pool_key_id = key.id if self.to.upstream_id is None else None
         self.meter.dispatch(pool_key_id, self.to.upstream_id, user_pays=key.is_connected)
-        return self.attempts.begin(self.to.exchange(self.api, key, self.request.headers, self.sent_body))
+        return self.attempts.begin(self.to.exchange(self.api, key, self.request.headers, self.request.body.pieces))
 
     def _advance(self, attempt: Attempt) -> None:
         if attempt.form is None:
@@ -193,11 +193,6 @@ class _Call:
     def _generation_id(self, attempt: Attempt) -> str | None:
         """OpenRouter's name for the answer. Other upstreams' names mean nothing to anybody that could be asked."""
         return attempt.generation_id if self.to.upstream_id is None else None
-
-    def _let_body_go(self) -> None:
-        """No other try can need it."""
-        self.sent_body = ()
-        self.request.body.let_go()
 
     # ── begun, with an answer
 
@@ -316,7 +311,7 @@ class _Call:
         last = self.attempts.current
         result = self._result(last) if last else None
         self.attempts.close()
-        self._let_body_go()
+        self.request.body.let_go()
         self.proxy.latest_calls.note(outcome, self.attempts.log)
         if self.relay and self.relay.refusal and last and not last.refusal:  # after content: the key has done its work
             note_refusal(self.request.request_id, last.key, self.relay.refusal)

@@ -7,11 +7,14 @@ as is still free: one user alone fills a half, two a third each, and a small cal
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from foundation.errors import TooManyRequests
 from foundation.json_members import Text
+from upstream.http import Buffer
 
 RETRY_AFTER_SECONDS = 2
+Pieces = Sequence[Buffer]
 
 
 class BodyBudget:
@@ -61,13 +64,14 @@ class BodyBudget:
 
 
 class HeldBody:
-    """One call's body. size: its bytes, also when they are gone."""
+    """One call's body. size: its bytes, also when they are gone. pieces: what goes up of it."""
 
-    __slots__ = ("_budget", "_lock", "_taken", "_user_id", "data", "size")
+    __slots__ = ("_budget", "_lock", "_taken", "_user_id", "data", "pieces", "size")
 
     def __init__(self, data: Text, budget: BodyBudget | None = None, user_id: int = 0) -> None:
         self.data = data
         self.size = len(data)
+        self.pieces: Pieces = ()
         self._budget = budget
         self._user_id = user_id
         self._taken = 0
@@ -86,6 +90,7 @@ class HeldBody:
     def let_go(self) -> None:
         """Nobody needs it any more. Only the first call counts; any thread's."""
         with self._lock:
-            self.data, taken, self._taken = b"", self._taken, 0
+            self.data, self.pieces = b"", ()
+            taken, self._taken = self._taken, 0
         if self._budget and taken:
             self._budget.give_back(self._user_id, taken)

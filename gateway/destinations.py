@@ -27,6 +27,7 @@ from foundation.crypto import SealBroken
 from foundation.errors import BadRequest, Busy
 from foundation.json_members import Text
 from foundation.logs import event, hide_values
+from gateway.bodies import Pieces
 from gateway.retry_budget import RetryBudget
 from pool.choice import PoolKey
 from upstream.http import Exchange, UpstreamHttp
@@ -37,8 +38,6 @@ from upstream.registry import ANY_MODEL, OPENROUTER, Upstream, Upstreams
 log = logging.getLogger("upstreams")
 
 AWAY = {"health": "resting", "reason": "away", "until": None}
-
-Pieces = Sequence[Text | memoryview]
 
 
 class Keys(Protocol):
