@@ -232,6 +232,7 @@ class _Call:
             idle_timeout=self.to.idle_timeout,
             keepalive=self.proxy.keepalive,
             client_is_gone=self.request.client_is_gone,
+            client_has_ended=self.request.client_has_ended,
         )
         try:
             yield from relay.pieces()
@@ -274,7 +275,7 @@ class _Call:
                 silence.last_sent = time.monotonic()
             else:
                 # White space of ours in a plain answer would be one more thing that OpenRouter did not send.
-                yield silence.comment_if_due() if self.body.stream else b""
+                yield silence.comment_if_due(self.request.client_has_ended()) if self.body.stream else b""
 
     def _late_pieces(self, known: Attempt) -> Iterable[bytes]:
         if known.refusal and known.form is not Form.STREAM:

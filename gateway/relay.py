@@ -39,10 +39,10 @@ class Silence:
         self._keepalive_seconds = keepalive_seconds
         self.last_sent = time.monotonic()
 
-    def comment_if_due(self) -> bytes:
+    def comment_if_due(self, at_once: bool = False) -> bytes:
         """A comment, or b"": writing even nothing is how some servers notice that the client has gone."""
         now = time.monotonic()
-        if now - self.last_sent < self._keepalive_seconds:
+        if now - self.last_sent < self._keepalive_seconds and not at_once:
             return b""
         self.last_sent = now
         return KEEPALIVE
@@ -64,6 +64,7 @@ class Relay:
         idle_timeout: float,
         keepalive: float,
         client_is_gone: Callable[[], bool],
+        client_has_ended: Callable[[], bool],
     ) -> None:
         self.outcome = "client_gone"
         self.usage: dict[str, Any] | None = None
@@ -76,6 +77,7 @@ class Relay:
         self._idle_timeout = idle_timeout
         self._keepalive = keepalive
         self._client_is_gone = client_is_gone
+        self._client_has_ended = client_has_ended
         self._failure: AppError | None = None
 
     def pieces(self) -> Iterator[bytes]:
@@ -128,9 +130,8 @@ class Relay:
             try:
                 data = self._exchange.read(deadline)
             except NothingYet:
-                if self._client_is_gone():
-                    raise ClientGone from None
-                yield silence.comment_if_due() if events.at_border else b""
+                has_ended = self._check_client(can_ask=events.at_border)
+                yield silence.comment_if_due(has_ended) if events.at_border else b""
                 continue
             if not data:
                 break
@@ -143,6 +144,16 @@ class Relay:
         may_end_so = self._exchange.delimited and (events.is_unread or not self._api.must_end)
         if not (may_end_so or events.done or events.refusal):
             raise ConnectionLost("the upstream closed the connection, which alone is no end")
+
+    def _check_client(self, can_ask: bool) -> bool:
+        """True if it takes a comment to know whether the client is still there. Raises ClientGone.
+
+        can_ask: a comment may be sent now. Where none may, a client that sends no more has most likely gone.
+        """
+        has_gone, has_ended = self._client_is_gone(), self._client_has_ended()
+        if has_gone or (has_ended and not can_ask):
+            raise ClientGone
+        return has_ended
 
     def _plain(self) -> Iterator[bytes]:
         """A long JSON text. Its usage stands at the end, or before all data: those of many embeddings are long."""
@@ -175,8 +186,7 @@ class Relay:
             try:
                 return self._exchange.read(self._deadline)
             except NothingYet:
-                if self._client_is_gone():
-                    raise ClientGone from None
+                self._check_client(can_ask=False)
                 yield b""
 
 

@@ -27,7 +27,7 @@ class ProxyRequest:
     """A verified caller's call in one of the formats.
 
     headers: upstream header lines, from `forwarded_headers`. admission: released when the call is over. upstream: the
-    name that X-Upstream asks for, or "".
+    name that X-Upstream asks for, or "". client_has_ended: it sends no more, and may have gone, too.
     """
 
     api: ModelApi
@@ -38,6 +38,7 @@ class ProxyRequest:
     client_is_gone: Callable[[], bool]
     admission: Admission
     upstream: str = ""
+    client_has_ended: Callable[[], bool] = bool
 
     def sticky_text(self, rule: str, call: CallBody) -> str | None:
         """What calls that should share a pool key have in common; None if any key will do.

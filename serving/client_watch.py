@@ -1,11 +1,13 @@
 """Whether a client is still there while nothing is written to it.
 
-gunicorn lends its socket to ask. granian closes a connection as soon as its client has done so, but while a plain
-answer is awaited it tells nobody, and of the client it names the address without the port. So a call that takes long
-looks which of this process's connections can be its own: from that address, the last bytes received just before the
-call was whole, and nothing sent since. Once the last of these is closed, the client has gone. Calls of one address that
-came within two seconds of each other and all wait can't be told apart: none of them is given up before the last client
-has gone. That way nobody is given up who is there.
+gunicorn lends its socket to ask. An end that comes in tells only that the client sends no more; whether it still reads
+shows when something is sent to it. Before the answer that is `100 Continue`, which every HTTP/1.1 client has to put up
+with; later it is for whoever writes the body to send something. granian closes a connection as soon as its client has
+done so, but while a plain answer is awaited it tells nobody, and of the client it names the address without the port.
+So a call that takes long looks which of this process's connections can be its own: from that address, the last bytes
+received just before the call was whole, and nothing sent since. Once the last of these is closed, the client has gone.
+Calls of one address that came within two seconds of each other and all wait can't be told apart: none of them is given
+up before the last client has gone. That way nobody is given up who is there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -27,6 +28,7 @@ from weakref import WeakValueDictionary
 QUEUED_SECONDS = 2.0
 # The kernel counts in its ticks, of which some have four milliseconds; calls and packets cross.
 SLOP_SECONDS = 0.03
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A look costs some microseconds for each open file.
 LOOK_SECONDS = 1.0
 # The beginning of Linux's struct tcp_info (linux/tcp.h): milliseconds since data was sent, and since it was received.
@@ -41,9 +43,11 @@ class ClientWatch:
 
     def __init__(self, environ: dict[str, Any], entered: float) -> None:
         self._ask: Callable[[], bool] = _never
+        self._lent: _LentSocket | None = None
         self._is_for_waiting = environ.get("SERVER_SOFTWARE") == "Granian" and sys.platform == "linux"
         if sock := environ.get("gunicorn.socket"):
-            self._ask = partial(_is_closed, sock)
+            self._lent = _LentSocket(sock, may_continue=environ.get("SERVER_PROTOCOL") == "HTTP/1.1")
+            self._ask = self._lent.is_closed
         elif self._is_for_waiting and environ["REMOTE_ADDR"]:
             self._ask = _Candidates(environ["REMOTE_ADDR"], int(environ["SERVER_PORT"]), entered).are_gone
 
@@ -51,25 +55,48 @@ class ClientWatch:
         """True if the client has gone; False in doubt."""
         return self._ask()
 
+    def has_ended(self) -> bool:
+        """True if the client sends no more. It may have gone, too: that shows once something is sent to it."""
+        return self._lent is not None and self._lent.has_ended
+
     def note_answer(self) -> None:
         """From now on something is sent, by which granian finds out for itself."""
         if self._is_for_waiting:
             self._ask = _never
+        if self._lent:
+            self._lent.may_continue = False
 
 
 def _never() -> bool:
     return False
 
 
-def _is_closed(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except ValueError:  # TLS sockets can't peek
-        return False
-    except OSError:
-        return True
+class _LentSocket:
+    """The client's connection, lent by gunicorn while it waits. may_continue: interim answers may be sent.
+
+    has_ended: the client has closed its side at least.
+    """
+
+    def __init__(self, sock: socket.socket, may_continue: bool) -> None:
+        self._sock = sock
+        self.may_continue = may_continue
+        self.has_ended = False
+
+    def is_closed(self) -> bool:
+        """True once the connection is closed in both directions; asks, if the client has closed its own."""
+        try:
+            self.has_ended = self.has_ended or self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            if not self.has_ended:
+                return False
+            if self.may_continue:
+                self._sock.send(CONTINUE, socket.MSG_DONTWAIT)
+            return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        except BlockingIOError:
+            return False
+        except ValueError:  # TLS sockets can't peek
+            return False
+        except OSError:
+            return True
 
 
 @dataclass(frozen=True, slots=True)

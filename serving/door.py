@@ -150,7 +150,9 @@ class ProxyDoor:
             read = partial(read_body, environ, self._max_body_bytes, body.take)
             body.fill(self._slow_bodies.take(expected, read))
             upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), ClientWatch(environ, entered)
-            request = ProxyRequest(api, request_id, caller, body, headers, watch.is_gone, admission, upstream)
+            request = ProxyRequest(
+                api, request_id, caller, body, headers, watch.is_gone, admission, upstream, watch.has_ended
+            )
             answer = self._services.proxy.forward(request)
             watch.note_answer()
             return answer

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -52,8 +53,7 @@ def add(proxy: OpenRouterProxy, url: str, name: str = "local", api_key: str | No
 
 
 def ask(proxy: OpenRouterProxy, upstream: str = "local", model: str = "m", **fields: Any) -> Any:
-    asked = request(model, **fields)
-    return proxy.forward(type(asked)(*(getattr(asked, name) for name in asked.__slots__[:-1]), upstream))
+    return proxy.forward(replace(request(model, **fields), upstream=upstream))
 
 
 # ── which one

@@ -10,6 +10,7 @@ import pytest
 from foundation.errors import UpstreamFailed, UpstreamTimeout
 from openrouter_proxy import CLIENT_GONE_STATUS
 from tests.support.data_plane import finished, last_event, request, whole
+from tests.support.scripted_upstream import json_answer
 
 COMMENT = b": keep-alive\n\n"
 
@@ -87,3 +88,18 @@ def test_a_client_that_leaves_is_noticed(make_proxy, stuck, caplog):
     answer = proxy.forward(request(filler=LONG, client_is_gone=gone.is_set))
     assert (answer.status, whole(answer)) == (CLIENT_GONE_STATUS, b"")
     assert finished(caplog)["outcome"] == "client_gone"
+
+
+def test_a_client_that_leaves_in_the_pause_between_tries_is_noticed(make_proxy, upstream, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("gateway.attempts._pause_seconds", lambda _tries: 4.5)
+    upstream.play("m", json_answer("500 Oops", b"{}"))
+    looks = iter([False])
+    answer = make_proxy(upstream_first_byte_timeout_seconds=20).forward(
+        request(client_is_gone=lambda: next(looks, True))
+    )
+    assert (answer.status, whole(answer)) == (CLIENT_GONE_STATUS, b"")
+    line = finished(caplog)
+    assert line["outcome"] == "client_gone"
+    assert len(line["tries"]) == 1
+    assert line["total_ms"] < 4500

@@ -1,6 +1,7 @@
 """Bodies on their way down: usage from the tail of long ones, comments only when due, ends as they are."""
 
 import json
+import threading
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -35,7 +36,13 @@ def relay():
         attempt = Attempt(CHAT, SimpleNamespace(name="key-0"), exchange, 2)
         attempt.wait_head(Deadline(5))
         attempt.held = begin
-        settings = {"idle_timeout": 2, "keepalive": 1, "client_is_gone": lambda: False, "model": "m"} | settings
+        settings = {
+            "idle_timeout": 2,
+            "keepalive": 1,
+            "client_is_gone": bool,
+            "client_has_ended": bool,
+            "model": "m",
+        } | settings
         return Relay(attempt, deadline=Deadline(5), **settings)
 
     yield make
@@ -157,6 +164,29 @@ def test_a_fault_of_ours_within_a_stream_ends_it_with_an_error_and_not_as_finish
     assert json.loads(out.removeprefix(b"data: {}\n\n")[6:])["error"]["code"] == 500
     assert it.outcome == "broken"
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_client_that_sends_no_more_is_asked_by_comments_whether_it_is_there(relay):
+    gate = threading.Event()
+    steps = SSE, chunked(EVENT, end=False), gate, chunked(DONE)
+    it = relay(*steps, client_has_ended=lambda: True, keepalive=60, idle_timeout=20)
+    passed = b""
+    for piece in it.pieces():
+        passed += piece
+        if passed.count(KEEPALIVE) == 2:
+            gate.set()
+    assert passed.replace(KEEPALIVE, b"") == EVENT + DONE
+    assert it.outcome == "complete"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(SSE, chunked(b"data: " + b"x" * MAX_HELD_BYTES * 2, end=False)), (JSON_CHUNKED, chunked(b"[", end=False))],
+)
+def test_where_no_comment_may_be_sent_it_has_most_likely_gone(relay, steps):
+    it = relay(*steps, 10.0, begin=b"x", client_has_ended=lambda: True, idle_timeout=20)
+    whole(it)
+    assert it.outcome == "client_gone"
 
 
 @pytest.mark.parametrize("end", [CLOSE, 5.0])

@@ -141,19 +141,59 @@ def test_nobody_is_given_up_under_another_server_or_where_sockets_cant_be_seen(m
     assert not is_gone()
 
 
-def test_gunicorn_lends_its_socket():
-    ours, clients = socket.socketpair()
-    watch = ClientWatch({"gunicorn.socket": ours}, 0.0)
-    watch.note_answer()
-    is_gone = watch.is_gone
-    assert not is_gone()
-    clients.sendall(b"the next request")
-    assert not is_gone()
-    clients.close()
-    ours.recv(100)
-    assert is_gone()
+GUNICORN = {"SERVER_PROTOCOL": "HTTP/1.1"}
+
+
+@pytest.fixture
+def lent(server):
+    """A connection as gunicorn lends it, and its client's end."""
+    accepted = server.request()
+    return accepted, server.open[-2]
+
+
+def test_gunicorn_lends_its_socket(lent):
+    ours, client = lent
+    watch = ClientWatch(GUNICORN | {"gunicorn.socket": ours}, 0.0)
+    assert not watch.is_gone()
+    client.sendall(b"the next request")
+    assert not watch.is_gone()
     ours.close()
-    assert is_gone()
+    assert watch.is_gone()
+
+
+def test_a_client_that_has_closed_its_own_side_only_is_there(lent):
+    ours, client = lent
+    watch = ClientWatch(GUNICORN | {"gunicorn.socket": ours}, 0.0)
+    client.shutdown(socket.SHUT_WR)
+    wait_for(lambda: watch.is_gone() or watch.has_ended())
+    assert client.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert not watch.is_gone()
+    watch.note_answer()
+    ours.sendall(b"the answer")
+    assert not watch.is_gone()
+    client.close()
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_one_that_has_closed_both_sides_has_gone_once_something_was_sent(lent, is_answered):
+    ours, client = lent
+    watch = ClientWatch(GUNICORN | {"gunicorn.socket": ours}, 0.0)
+    client.close()
+    if is_answered:
+        watch.note_answer()
+        wait_for(lambda: watch.is_gone() or watch.has_ended())
+        assert not watch.is_gone()
+        ours.sendall(b"a comment")
+    wait_for(watch.is_gone)
+
+
+def test_a_client_of_the_old_protocol_is_sent_no_interim_answer(lent):
+    ours, client = lent
+    watch = ClientWatch({"SERVER_PROTOCOL": "HTTP/1.0", "gunicorn.socket": ours}, 0.0)
+    client.shutdown(socket.SHUT_WR)
+    wait_for(lambda: watch.is_gone() or watch.has_ended())
+    ours.sendall(b"the answer")
+    assert client.recv(100) == b"the answer"
 
 
 def inode_of(sock):

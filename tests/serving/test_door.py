@@ -96,15 +96,17 @@ def test_a_silent_upstream_is_bridged_with_comments(scripted, someone, upstream)
     assert body.replace(b": keep-alive\n\n", b"") == EVENT + DONE
 
 
-@pytest.mark.parametrize("when", ["silent before the answer", "silent within it", "while it flows"])
+@pytest.mark.parametrize("when", ["silent before the answer", "silent within it", "within an event", "while it flows"])
 def test_when_the_client_goes_the_upstream_is_closed_within_a_second_or_two(scripted, someone, upstream, when):
     model = f"gone {when} {scripted.port}"
     flow = [step for _ in range(200) for step in (chunked(EVENT, end=False), 0.05)]
     upstream.play(
         model,
-        *{"silent before the answer": [4.5], "silent within it": [SSE, chunked(EVENT, end=False), 10.0]}.get(
-            when, [SSE, *flow]
-        ),
+        *{
+            "silent before the answer": [4.5],
+            "silent within it": [SSE, chunked(EVENT, end=False), 10.0],
+            "within an event": [SSE, chunked(EVENT, EVENT[:9], end=False), 10.0],
+        }.get(when, [SSE, *flow]),
     )
     connection = scripted.open_chat(someone, model)
     connection.settimeout(10)
@@ -132,6 +134,29 @@ def test_a_plain_call_whose_client_has_left_is_given_up_and_nobody_elses(scripte
     assert "client_gone" in line
     gate.set()
     assert body_of(read_all(innocent)) == WHOLE
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_only_sends_no_more_gets_its_answer(scripted, someone, upstream, stream):
+    if scripted.settings["SERVER"] == "granian":
+        pytest.skip("granian closes a connection of which its client has closed one side")
+    gate = threading.Event()
+    whole = EVENT * 2 + DONE if stream else WHOLE
+    steps = (
+        [SSE, chunked(EVENT, end=False), gate, chunked(EVENT, DONE)] if stream else [gate, json_answer("200 OK", WHOLE)]
+    )
+    upstream.play("half", *steps)
+    with scripted.open_chat(someone, "half", stream=stream) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while (
+            received.count(b": keep-alive\n\n" if stream else b"100 Continue") < 2
+        ):  # it was asked whether it is there
+            received += connection.recv(65536)
+        gate.set()
+        received += read_all(connection)
+    answer = received[received.index(b"HTTP/1.1 200") :]
+    assert body_of(answer).replace(b": keep-alive\n\n", b"") == whole
 
 
 def test_white_space_of_a_plain_answer_reaches_the_client_at_once(scripted, someone, upstream):
