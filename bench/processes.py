@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,6 +17,7 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 STOP_SECONDS = 20
+OPEN_FILES = 65_536
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,12 @@ class Program:
 
     def memory_mb(self) -> dict[str, float]:
         """Resident memory of the tree: RSS counts shared pages once a process, PSS once (Linux only)."""
-        infos = [process.memory_full_info() for process in self.tree()]
+        infos = []
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                infos.append(process.memory_full_info())
         sums = {"rss_mb": sum(i.rss for i in infos) / 1e6}
-        if hasattr(infos[0], "pss"):
+        if infos and hasattr(infos[0], "pss"):
             sums["pss_mb"] = sum(i.pss for i in infos) / 1e6
         return sums
 
@@ -100,6 +106,13 @@ def bare_environment(**settings: object) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     kept |= {"ENV_FILE": os.devnull, "FLASK_SKIP_DOTENV": "1"}
     return kept | {name: str(value) for name, value in settings.items()}
+
+
+def raise_open_files() -> None:
+    """Let this process, and those that it starts, open as many files as the system lets them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def free_port() -> int:

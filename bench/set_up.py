@@ -8,7 +8,7 @@ import json
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from bench.processes import Cores, Program, bare_environment, free_port, start
 
 POOL_KEYS = 10
-START_SECONDS = 30
+START_SECONDS = 60
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Bench:
     stand_in: Target = field(init=False)
 
     @contextmanager
-    def stand_in_running(self) -> Iterator[None]:
+    def stand_in_running(self, module: str = "bench.stand_in") -> Iterator[None]:
         """Run the stand-in on the load's core."""
-        arguments = ["-m", "bench.stand_in", "--log-length", "0", "--balance", "1000000000"]
+        arguments = ["-m", module, "--log-length", "0", "--balance", "1000000000"]
         arguments += [word for key in self.pool_keys for word in ("--inference-key", key)]
         if self.management_key:
             arguments += ["--management-key", self.management_key]
@@ -79,14 +79,19 @@ class Bench:
         finally:
             program.stop()
 
-    def start_gateway(self, server: str) -> tuple[Program, int, float]:
-        """Start `python app.py`; returns it, its port, and the seconds until /api/health answered 200."""
+    def start_gateway(self, server: str, begun_as: Callable[[int], None] | None = None) -> tuple[Program, int, float]:
+        """Start `python app.py`; returns it, its port, and the seconds until /api/health answered 200.
+
+        begun_as: gets its process id, before it has children.
+        """
         port = free_port()
         environment = self.environment(PORT=port, SERVER=server)
         with (self.folder / f"{server}.log").open("ab") as log:
             begun = time.perf_counter()
             program = start(["app.py"], self.cores.gateway, self.cores.load, env=environment, stdout=log, stderr=log)
         try:
+            if begun_as:
+                begun_as(program.process.pid)
             wait_until_healthy(program, port)
         except BaseException:
             program.stop()
