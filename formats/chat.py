@@ -17,7 +17,7 @@ from formats.body import CallBody
 from foundation import json_text
 from foundation.errors import AppError, UpstreamFailed
 from foundation.json_members import Text
-from upstream.disclosure import clean, told
+from upstream.disclosure import clean, is_clean, told
 from upstream.refusals import Refusal, refusal_in, status_of_word
 
 Json = dict[str, Any]
@@ -134,9 +134,11 @@ class ModelApi:
 
     def refusal_body(self, refusal: Refusal, _request_id: str) -> bytes:
         """OpenRouter's refusal as a whole body, cleaned; byte for byte where nothing had to be."""
-        payload = refusal.payload or {}
+        payload = refusal.payload
+        if payload is None:
+            return unexplained(refusal).to_json()
         cleaned = clean(payload)
-        return refusal.body if refusal.body and cleaned == payload else json_text.write(cleaned)
+        return refusal.body if cleaned == payload and is_clean(refusal.body) else json_text.write(cleaned)
 
     def error_event(
         self, error: AppError, generation_id: str | None = None, model: str = "", _number: int = 0
@@ -146,11 +148,11 @@ class ModelApi:
 
     def refusal_event(self, refusal: Refusal, model: str = "") -> bytes:
         """OpenRouter's refusal within a stream that had to begin before it came."""
-        payload = refusal.payload or {}
-        error = clean(payload).get("error")
+        cleaned = clean(refusal.payload or {})
+        error, generation_id = cleaned.get("error"), cleaned.get("id")
         if not isinstance(error, dict):
             error = unexplained(refusal).to_dict()["error"]
-        return self._error_chunk(error, payload.get("id"), model)
+        return self._error_chunk(error, generation_id if isinstance(generation_id, str) else None, model)
 
     def _error_chunk(self, error: object, generation_id: str | None, model: str) -> bytes:
         # The full shape of a chunk: OpenRouter's Python SDK refuses one without any of these.

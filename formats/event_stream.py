@@ -14,6 +14,7 @@ from formats import usage_block
 from formats.chat import ModelApi
 from foundation import json_text
 from foundation.errors import UpstreamFailed
+from upstream.disclosure import is_clean
 from upstream.refusals import Refusal
 
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
@@ -124,7 +125,7 @@ class EventStream:
                 return event
             self.refusal = self.refusal or refusal
             shown = self._api.told(payload)
-            return event if shown == payload else self._api.event(shown)
+            return event if shown == payload and is_clean(event) else self._api.event(shown)
         except json_text.BadJson:
             return event if b'"error"' not in event else self._in_our_words()
 

@@ -9,7 +9,7 @@ from formats import body
 from formats.chat import SHARED_HEADERS, ModelApi, by_variable, named_event, status_of, unexplained
 from foundation import json_text
 from foundation.errors import AppError
-from upstream.disclosure import clean
+from upstream.disclosure import clean, hide_account
 from upstream.refusals import Refusal, classify
 
 Json = dict[str, Any]
@@ -82,7 +82,7 @@ class MessagesApi(ModelApi):
 
     def refusal_in(self, payload: Json) -> Refusal | None:
         error = payload.get("error")
-        if payload.get("type") not in (None, "error") or not (error or "type" in payload):
+        if not error and payload.get("type") != "error":
             return None
         error = error if isinstance(error, dict) else {"message": str(error or "OpenRouter reported an error")}
         return Refusal(status_of(error), payload | {"error": error}, is_late=True)
@@ -91,10 +91,13 @@ class MessagesApi(ModelApi):
         refusal = self.refusal_in(payload)
         if refusal is None:
             return payload
-        row = classify(refusal)
+        row, shown = classify(refusal), clean(payload)
         if row.answer:
-            return _envelope(row.answer(refusal), payload.get("request_id"))
-        return self._cleaned(refusal, payload.get("request_id"))
+            told = _envelope(row.answer(refusal), shown.get("request_id"))
+        else:
+            told = self._cleaned(refusal, shown.get("request_id"))
+        # Where an answer came with it, the error stands beside that.
+        return shown | {"error": told["error"]} if payload.get("content") else told
 
     def _cleaned(self, refusal: Refusal, request_id: object) -> Json:
         """OpenRouter's refusal in this envelope, whichever it came in."""
@@ -108,7 +111,7 @@ class MessagesApi(ModelApi):
         shown: Json = {"type": "error", "error": {"type": error_type, "message": error["message"]}}
         shown["request_id"] = request_id
         if word := refusal.error_type:
-            shown["error"]["error_type"] = word
+            shown["error"]["error_type"] = hide_account(word)
         if metadata := error.get("metadata") or cleaned.get("metadata"):
             shown["metadata"] = metadata
         return shown

@@ -67,7 +67,7 @@ class ResponsesApi(ModelApi):
         elif said == "response.failed":
             whole = payload["response"] if isinstance(payload.get("response"), dict) else {}
             error = whole.get("error")
-        elif said in ("error", "response.error"):
+        elif said in ("error", "response.error") or payload.get("error"):
             error, whole = payload.get("error") or payload, payload
         else:
             return None
@@ -82,7 +82,7 @@ class ResponsesApi(ModelApi):
         ours = _response_error(row.answer(refusal)) if row.answer else None
         shown = clean(payload)  # `error` beside the type, if it is there
         if isinstance(response := payload.get("response"), dict):
-            shown["response"] = response | {"error": ours or clean_error(response.get("error"))}
+            shown["response"] |= {"error": ours or clean_error(response.get("error"))}
         elif ours and "error" in payload:
             shown["error"] = ours
         if "type" in payload and "response" not in payload:

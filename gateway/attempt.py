@@ -28,7 +28,9 @@ from foundation.deadline import Deadline, TimeIsUp
 from foundation.errors import AppError, UpstreamFailed, UpstreamTimeout
 from pool.choice import PoolKey
 from upstream.connection import ConnectFailed, ConnectionLost
+from upstream.disclosure import hide_account, is_clean
 from upstream.http import Exchange
+from upstream.known_keys import Screen
 from upstream.refusals import Refusal, seconds_to_wait
 
 # A plain body up to this size is held until it is whole and looked at: if it breaks off, or is an error, the client's
@@ -39,6 +41,8 @@ REFUSAL_SECONDS = 5.0
 GENERATION_ID = re.compile(rb"gen-[A-Za-z0-9_-]{1,60}")
 FIRST_ID = re.compile(rb'"id"\s*:\s*"([^"]*)"')  # those that follow may be the client's own words
 MAX_ID_BYTES = 16 * 1024
+# Those that may come down, in an answer's head or in an error of ours.
+PASSED_HEADERS = ("content-type", "x-generation-id", "x-provider-name", "content-encoding")
 
 
 class NoAnswer(Exception):
@@ -87,6 +91,7 @@ class Attempt:
         self.has_content = False
         self._idle_timeout = idle_timeout
         self._refusal_deadline: Deadline | None = None
+        self._screen = Screen()
         self._blank_bytes = 0
         self._only_comments = True
 
@@ -125,7 +130,17 @@ class Attempt:
             raise NoAnswer("unreachable", str(error)) from None
         except ConnectionLost as error:
             raise NoAnswer("lost", str(error)) from None
+        headers = self.exchange.headers
+        headers |= {name: hide_account(headers[name]) for name in PASSED_HEADERS if name in headers}
         self.form = self._form_of(self.exchange)
+
+    def read(self, deadline: Deadline) -> bytes:
+        """The body's next bytes, without the keys that we know; b"" at its end. Raises as the exchange does."""
+        exchange = self.exchange
+        while data := exchange.read(deadline):
+            if shown := self._screen.feed(data, exchange.complete):
+                return shown
+        return self._screen.feed(b"", True)
 
     def wait_answer(self, deadline: Deadline) -> None:
         """Go on from the head until the answer is known.
@@ -162,7 +177,7 @@ class Attempt:
 
     def _read_stream(self, events: EventStream, deadline: Deadline) -> None:
         while not self.has_content and not self.refusal:
-            data = self.exchange.read(deadline)
+            data = self.read(deadline)
             self._sort(events, events.feed(data) if data else events.finish())
             if not data and not self.has_content and not self.refusal:
                 raise NoAnswer("empty", "the upstream's stream ended without content")
@@ -189,7 +204,7 @@ class Attempt:
     def _read_plain(self, deadline: Deadline) -> None:
         while True:
             try:
-                piece = self.exchange.read(deadline)
+                piece = self.read(deadline)
             except (TimeIsUp, ConnectionLost) as error:
                 if not self.has_content:
                     raise
@@ -223,8 +238,9 @@ class Attempt:
                 self.usage = self.api.with_usage(None, usage_block.exact(self.held, usage))
             if has_error:
                 self.refusal = self.api.refusal_in(payload)
+            if self.refusal:
                 shown = self.api.told(payload)
-                self.held = self.held if shown == payload else json_text.write(shown)
+                self.held = self.held if shown == payload and is_clean(self.held) else json_text.write(shown)
         except json_text.BadJson:
             if has_error:
                 raise UpstreamFailed("The upstream reported an error that can't be passed on") from None
@@ -233,7 +249,7 @@ class Attempt:
                 raise broken(ConnectionLost()) from None
 
     def _read_encoded(self, deadline: Deadline) -> None:
-        self.held = self.exchange.read(deadline)
+        self.held = self.read(deadline)
         if not self.held:
             raise NoAnswer("empty", "the upstream's answer was empty")
         self.has_content = True
@@ -244,7 +260,7 @@ class Attempt:
         payload = None
         try:
             while len(self.held) <= MAX_REFUSAL_BYTES:
-                piece = self.exchange.read(self._refusal_deadline)
+                piece = self.read(self._refusal_deadline)
                 if not piece:
                     payload = None if is_encoded(self.exchange) else json_text.parse(self.held)
                     break

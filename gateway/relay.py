@@ -128,7 +128,7 @@ class Relay:
         while True:
             deadline.look_up_in(TICK_SECONDS)
             try:
-                data = self._exchange.read(deadline)
+                data = self._attempt.read(deadline)
             except NothingYet:
                 has_ended = self._check_client(can_ask=events.at_border)
                 yield silence.comment_if_due(has_ended) if events.at_border else b""
@@ -184,7 +184,7 @@ class Relay:
         while True:
             self._deadline.look_up_in(TICK_SECONDS)
             try:
-                return self._exchange.read(self._deadline)
+                return self._attempt.read(self._deadline)
             except NothingYet:
                 self._check_client(can_ask=False)
                 yield b""

@@ -19,6 +19,7 @@ from pool.health import SPENT, Account, Breaker, Doubt, Questions
 from pool.keys import PoolKeys
 from pool.life import PoolKeyRow, PoolKeySource
 from upstream.http import authorization_of
+from upstream.known_keys import note_key
 
 log = logging.getLogger("pool")
 
@@ -68,6 +69,7 @@ class PoolKey:
         self.name = name
         self.owner_id = owner_id
         self.authorization = authorization_of(text)
+        note_key(text)
         self.expires_at = expires_at
         self.remaining_nano: int | None = None
         self.account_id: str | None = None

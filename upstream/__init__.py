@@ -4,6 +4,7 @@
     dial.py           how a connection leaves: directly, through a proxy, or only to safe addresses
     connection.py     one connection: being made, in use, idle
     http.py           one request and its answer over it: send, head, body as it comes, abort
+    known_keys.py     the keys that calls are sent with, hidden in whatever comes back
     reachability.py   whether it can be reached: learnt from calls, asked when in doubt
     refusals.py       what each refusal means: here is decided what rests for it, and how long at first
     disclosure.py     what clients may see of a refusal
