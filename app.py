@@ -26,7 +26,7 @@ from flask import Flask, Response
 
 from commands import groups
 from config import sources
-from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, SPARE_THREADS, Config
+from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, ROOT, SPARE_THREADS, Config
 from foundation import logs
 from services import Services, build
 from serving.door import ProxyDoor
@@ -140,7 +140,7 @@ def granian_command(settings: Config) -> list[str]:
         "blocking-threads": settings.server_threads + SPARE_THREADS,
         "backpressure": settings.server_threads + IDLE_CONNECTIONS,
         "backlog": 4096,
-        "workers-kill-timeout": DRAIN_SECONDS,
+        "workers-kill-timeout": settings.drain_seconds + LAST_WORDS_SECONDS,
         "log-level": "error",
     }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
-from config.settings import DRAIN_SECONDS, IDLE_CONNECTIONS, ROOT, SPARE_THREADS
+from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, ROOT, SPARE_THREADS
 from config.sources import ConfigError, load
 from foundation import logs
 from foundation.signals import use_handlers
@@ -51,7 +51,7 @@ workers = _settings.server_workers
 threads = _settings.server_threads + SPARE_THREADS
 worker_connections = threads + IDLE_CONNECTIONS
 keepalive = 75
-graceful_timeout = DRAIN_SECONDS
+graceful_timeout = _settings.drain_seconds + LAST_WORDS_SECONDS
 http_parser = "python"
 # By itself gunicorn lets whoever connects from this machine set the path and the scheme by headers. Nobody may: not
 # forwarded_allow_ips = "" but these, because it trusts the peers of Unix sockets in any case.

@@ -16,21 +16,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from billing.meter import AttemptResult, UsageMeter
 from config.settings import Config
 from formats.body import CallBody
+from formats.chat import in_one_event
 from formats.event_stream import KEEPALIVE
+from formats.usage_block import tokens_used
 from foundation.deadline import Deadline, NothingYet, TimeIsUp
-from foundation.errors import AppError, ServiceFault, UpstreamFailed, UpstreamTimeout
+from foundation.errors import AppError, ServerEnds, ServiceFault, UpstreamFailed, UpstreamTimeout
 from foundation.logs import event
 from foundation.money import usd
-from gateway.attempt import Attempt, Form, NoAnswer
+from gateway.answer import EVENT_STREAM, JSON, STREAM_HEADERS, ProxyAnswer, headers_of
+from gateway.attempt import Attempt, NoAnswer
 from gateway.attempts import Attempts, in_our_words, note_refusal
 from gateway.destinations import Destination, Destinations
+from gateway.forms import Form
 from gateway.latest_calls import LatestCalls
 from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
 from gateway.request import ProxyRequest, model_to_log
@@ -38,25 +40,8 @@ from upstream.refusals import Refusal, classify, retry_after
 
 log = logging.getLogger("proxy")
 
-# OpenRouter's headers that come down. Retry-After goes with refusals only.
-RETURNED = {"content-type": "Content-Type", "x-generation-id": "X-Generation-Id", "x-provider-name": "X-Provider-Name"}
-RETURNED |= {"content-encoding": "Content-Encoding"}
-STREAM_HEADERS = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
-EVENT_STREAM = [("Content-Type", "text/event-stream")]
-JSON = [("Content-Type", "application/json")]
 # What nginx logs for a client that has closed its connection. Nobody reads it.
 CLIENT_GONE_STATUS = 499
-
-Headers = list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyAnswer:
-    """What goes back. The body's iterator must be closed, whole or not: that ends the exchange upstream."""
-
-    status: int
-    headers: Headers
-    body: Iterable[bytes]
 
 
 class OpenRouterProxy:
@@ -143,6 +128,8 @@ class _Call:
     def _check_client(self) -> None:
         if self.request.client_is_gone():
             raise ClientGone
+        if self.request.server_ends():
+            raise ServerEnds
 
     # ── attempted
 
@@ -200,13 +187,14 @@ class _Call:
         exchange, refusal = known.exchange, known.refusal
         if refusal and known.form is Form.REFUSAL:
             return self._pass_refusal(refusal)
-        headers = [(name, exchange.headers[field]) for field, name in RETURNED.items() if field in exchange.headers]
+        is_turned = known.form is Form.PLAIN and self.body.stream
+        headers = headers_of(exchange, is_stream=is_turned or known.form is Form.STREAM)
+        if is_turned:
+            return ProxyAnswer(exchange.status, headers, _Body(self, self._turned(known)))
         if known.is_whole:
-            self.finish("error" if refusal else "complete", exchange.status)
+            self._finish_whole(known)
             return ProxyAnswer(exchange.status, [*headers, ("Content-Length", str(len(known.held)))], (known.held,))
-        if known.form is Form.STREAM:
-            headers += STREAM_HEADERS
-        elif known.form is Form.PLAIN and "content-length" in exchange.headers:
+        if known.form is Form.PLAIN and "content-length" in exchange.headers:
             # It is long, and so unchanged; a cut is seen by its length.
             headers.append(("Content-Length", exchange.headers["content-length"]))
         return ProxyAnswer(exchange.status, headers, _Body(self, self._pieces(known)))
@@ -233,6 +221,7 @@ class _Call:
             keepalive=self.proxy.keepalive,
             client_is_gone=self.request.client_is_gone,
             client_has_ended=self.request.client_has_ended,
+            server_ends=self.request.server_ends,
         )
         try:
             yield from relay.pieces()
@@ -278,14 +267,29 @@ class _Call:
                 yield silence.comment_if_due(self.request.client_has_ended()) if self.body.stream else b""
 
     def _late_pieces(self, known: Attempt) -> Iterable[bytes]:
+        if known.form is Form.UNREAD:
+            raise UpstreamFailed("The upstream's answer is compressed, and too late to be passed on as it is")
+        if known.form is Form.PLAIN and self.body.stream:
+            return self._turned(known)
         if known.refusal and known.form is not Form.STREAM:
             return self._late_refusal(known.refusal)
-        if (known.form is Form.STREAM) != self.body.stream or known.form is Form.UNREAD:
-            raise UpstreamFailed("The upstream's answer is of another kind than what was asked for")
         if known.is_whole:
-            self.finish("complete", known.exchange.status)
+            self._finish_whole(known)
             return (known.held,)
         return self._pieces(known)
+
+    def _turned(self, known: Attempt) -> Iterator[bytes]:
+        """A plain answer as the stream that was asked for: it was billed, so it passes, be it quick or late."""
+        if known.refusal:
+            yield from self._late_refusal(known.refusal)
+        elif known.is_whole:
+            self._finish_whole(known)
+            yield self.api.as_events(known.held)
+        else:
+            yield from in_one_event(self._pieces(known))
+
+    def _finish_whole(self, known: Attempt) -> None:
+        self.finish("error" if known.refusal or known.error else "complete", known.exchange.status)
 
     def _late_refusal(self, refusal: Refusal) -> Iterable[bytes]:
         row = classify(refusal)
@@ -314,8 +318,9 @@ class _Call:
         self.attempts.close()
         self.request.body.let_go()
         self.proxy.latest_calls.note(outcome, self.attempts.log)
-        if self.relay and self.relay.refusal and last and not last.refusal:  # after content: the key has done its work
-            note_refusal(self.request.request_id, last.key, self.relay.refusal)
+        error = self.relay.refusal if self.relay else last and last.error
+        if error and last and not last.refusal:  # after content: the key has done its work
+            note_refusal(self.request.request_id, last.key, error)
         known = last.known if last else None
         first_byte_ms = None if known is None else (known - self.begun) * 1000
         total_ms = (time.monotonic() - self.begun) * 1000
@@ -328,7 +333,7 @@ class _Call:
         )
         usage = (result and result.usage) or {}
         events = last.events.count if last and last.events else 0
-        self.request.admission.release(_tokens(usage, events))
+        self.request.admission.release(tokens_used(usage, events))
         event(
             log,
             "proxied",
@@ -366,7 +371,7 @@ class _Call:
             usage=usage,
             priced=partial(prices.priced_nano, model),
             is_final=self.to.upstream_id is not None and attempt.status is not None and not may_be_billed,
-            streamed=attempt.form is Form.STREAM,
+            streamed=attempt.events is not None,
             refused=attempt.form is Form.REFUSAL and not may_be_billed,
             sent=attempt.kind != "unreachable",
             estimate=estimate,
@@ -388,14 +393,3 @@ class _Body:
     def close(self) -> None:
         self._pieces.close()  # type: ignore[attr-defined]
         self._call.finish("client_gone", 200)
-
-
-def _tokens(usage: dict[str, Any], events: int) -> int | None:
-    """How many tokens a call used, in both directions; None if OpenRouter did not say, and nothing came.
-
-    Of a stream that broke off only the prompt's may be known; it has an event for each token, more or less.
-    """
-    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    if counts[1] is None:
-        counts[1] = events
-    return sum(count for count in counts if isinstance(count, int) and count > 0) or None

@@ -33,7 +33,8 @@ IDLE_CONNECTIONS = 8000
 # Threads beside those for model calls: for log-ins, for all other requests, and for what is answered at once.
 LANE_THREADS = 64
 SPARE_THREADS = 2 * LANE_THREADS + 32
-DRAIN_SECONDS = 120  # how long running answers may take to finish once the service is told to stop
+# The server ends its processes so much later than calls are ended: by then each has said its last words.
+LAST_WORDS_SECONDS = 5
 
 
 def _split(value: object) -> object:
@@ -150,6 +151,12 @@ class Config(BaseModel):
     )
     client_unread_timeout_seconds: Seconds = Field(
         60, description="in which a client takes nothing of its answer; it is let go then"
+    )
+    drain_seconds: int = Field(
+        120,
+        ge=1,
+        le=3600,
+        description="how long running answers may go on once the service is told to stop; then they end with an error",
     )
     sticky_keys: Literal["off", "session", "user"] = Field(
         "off", description="calls that keep to one pool key: those of a session (session_id) or of a user"

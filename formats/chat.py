@@ -6,13 +6,12 @@ of them: every reader of server-sent events skips those, and chat clients choke 
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-from formats import body
+from formats import body, usage_block
 from formats.body import CallBody
 from foundation import json_text
 from foundation.errors import AppError, UpstreamFailed
@@ -57,9 +56,9 @@ class ModelApi:
     """Chat completions, and what other formats have in common with them.
 
     name: in scopes of client keys. path: below the base URL, OpenRouter's and ours. forwarded: client headers that go
-    up, by their WSGI names. end_mark: bytes without which no event is a stream's end. must_end: a stream without its
-    end was cut, even if HTTP says that it is whole. pings: matches the data of events that are mere signs of life.
-    reads_tail: the last usage block of a long body is the answer's own, because nothing of the request is repeated.
+    up, by their WSGI names. end_mark: bytes without which no event is a stream's end. has_reasons: choices end with a
+    finish_reason, after which the end may be missing if HTTP says that all is whole. reads_tail: the last usage block
+    of a long body is the answer's own, because nothing of the request is repeated.
     """
 
     name = "chat"
@@ -69,37 +68,73 @@ class ModelApi:
     request_id_headers: tuple[str, ...] = ("X-Request-Id",)
     read: Callable[[Text], CallBody] = staticmethod(body.read_chat)
     end_mark = b"[DONE]"
-    must_end = False
+    has_reasons = True
     max_held_bytes = MAX_HELD_BYTES
     reads_tail = True
-    pings: re.Pattern[bytes] | None = None
-    _end = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")  # at the begin of a line: an answer may talk about it
 
     # ── events
 
     def kind_of(self, event: bytes) -> Kind:
         """What one whole event is. In doubt it is content: then the call is not tried again, and not billed twice."""
-        lines = [line for line in event.splitlines() if line]
-        if all(line.startswith(b":") for line in lines):
+        data = data_of(event)
+        if data is None:
             return Kind.COMMENT
-        data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
-        if data.strip() == b"[DONE]":
+        if is_done(data):
             return Kind.EMPTY
         try:
             payload = json_text.parse(data)
         except json_text.BadJson:
-            payload = None
-        if isinstance(payload, dict) and self.refusal_in(payload):
-            return Kind.ERROR
-        return Kind.CONTENT if not isinstance(payload, dict) or self._may_be_content(payload) else Kind.EMPTY
+            return Kind.CONTENT
+        return self.kind_of_payload(payload) if isinstance(payload, dict) else Kind.CONTENT
+
+    def kind_of_payload(self, payload: Json) -> Kind:
+        """What an event or a whole body is. An error beside content, or beside a bill, counts as content: all of it
+        passes, and nothing is tried again, because that would be billed again."""
+        if self.refusal_in(payload) is None:
+            return Kind.CONTENT if self._may_be_content(payload) else Kind.EMPTY
+        has_come = self._has_said(payload) or usage_block.is_billed(self.usage_in(payload) or {})
+        return Kind.CONTENT if has_come else Kind.ERROR
 
     def _may_be_content(self, payload: Json) -> bool:
         choices = payload.get("choices")
         return not isinstance(choices, list) or bool(payload.get("usage")) or any(map(_has_content, choices))
 
-    def is_end(self, event: bytes) -> bool:
-        """True for the event after which a stream is whole."""
-        return bool(self._end.search(event))
+    def _has_said(self, payload: Json) -> bool:
+        """True if something of an answer stands beside an error."""
+        choices = payload.get("choices")
+        return isinstance(choices, list) and any(map(_has_said, choices))
+
+    def is_end(self, _payload: Json) -> bool:
+        """True for the event after which a stream is whole; [DONE] has no payload."""
+        return False
+
+    def is_finished(self, payload: Json) -> bool:
+        """True if a choice says why it has ended."""
+        choices = payload.get("choices")
+        return isinstance(choices, list) and any(isinstance(one, dict) and one.get("finish_reason") for one in choices)
+
+    def as_events(self, body: bytes) -> bytes:
+        """A whole plain answer as the stream that was asked for; where that would lose something, one event has it."""
+        try:
+            payload = json_text.parse(body)
+            events = self._events_of(payload) if isinstance(payload, dict) else None
+        except json_text.BadJson:
+            events = None
+        return events or b"".join(in_one_event([body]))
+
+    def _events_of(self, payload: Json) -> bytes | None:
+        """The events of a whole answer; None for what is none. Raises BadJson."""
+        choices = payload.get("choices")
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            return None
+        return self.event(payload | self._as_chunk(choices)) + b"data: [DONE]\n\n"
+
+    def _as_chunk(self, choices: list[Json]) -> Json:
+        return {"object": "chat.completion.chunk", "choices": [_as_delta(choice) for choice in choices]}
+
+    def are_signs_of_life(self, events: bytes) -> bool:
+        """True for comments, and for what a format has in their place."""
+        return not (events.startswith(b"data:") or b"\ndata:" in events or b"\rdata:" in events)
 
     def event(self, payload: Json) -> bytes:
         """A payload as an event. Raises BadJson."""
@@ -138,7 +173,8 @@ class ModelApi:
         if payload is None:
             return unexplained(refusal).to_json()
         cleaned = clean(payload)
-        return refusal.body if cleaned == payload and is_clean(refusal.body) else json_text.write(cleaned)
+        is_as_sent = refusal.body and cleaned == payload and is_clean(refusal.body)
+        return refusal.body if is_as_sent else json_text.write(cleaned)
 
     def error_event(
         self, error: AppError, generation_id: str | None = None, model: str = "", _number: int = 0
@@ -176,6 +212,44 @@ def _has_content(choice: Any) -> bool:
         return True
     said = [value for name, value in choice.items() if name not in {"index", "delta"}]
     return any(said) or any(value for name, value in delta.items() if name != "role")
+
+
+def _has_said(choice: Any) -> bool:
+    if not isinstance(choice, dict):
+        return False
+    parts = [part for part in (choice.get("delta"), choice.get("message")) if isinstance(part, dict)]
+    return bool(choice.get("text")) or any(value for part in parts for name, value in part.items() if name != "role")
+
+
+def _as_delta(choice: Json) -> Json:
+    """A whole choice as a stream has it. Calls of tools are told apart by an index there."""
+    delta = choice.get("message")
+    if isinstance(delta, dict) and isinstance(delta.get("tool_calls"), list):
+        numbered = enumerate(delta["tool_calls"])
+        calls = [{"index": at} | call if isinstance(call, dict) else call for at, call in numbered]
+        delta = delta | {"tool_calls": calls}
+    return {name: value for name, value in choice.items() if name != "message"} | {"delta": delta or {}}
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The data of an event; None for comments alone."""
+    lines = [line for line in event.splitlines() if line]
+    if all(line.startswith(b":") for line in lines):
+        return None
+    return b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
+
+
+def is_done(data: bytes) -> bool:
+    """True for the data of chat's last event, which is no JSON."""
+    return data.strip() == b"[DONE]"
+
+
+def in_one_event(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """A text as the data of one event, as it comes: each of its lines becomes one of the event's."""
+    yield b"data: "
+    for piece in pieces:
+        yield piece.replace(b"\r", b"").replace(b"\n", b"\ndata: ")
+    yield b"\n\n"
 
 
 def unexplained(refusal: Refusal) -> AppError:

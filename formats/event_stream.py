@@ -11,17 +11,19 @@ import re
 from typing import Any
 
 from formats import usage_block
-from formats.chat import ModelApi
+from formats.chat import ModelApi, data_of, is_done
 from foundation import json_text
 from foundation.errors import UpstreamFailed
-from upstream.disclosure import is_clean
+from upstream.disclosure import hide_account_in, is_clean
 from upstream.refusals import Refusal
 
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\n\r\n|\r\r")
 LINE_ENDS = re.compile(rb"[\r\n]{1,3}\Z")
 KEEPALIVE = b": keep-alive\n\n"
-ERROR = re.compile(rb'"error"(?!\s*:\s*null)')
+# A longer event than is held else may be an error all the same, if this is in it: it is held up to this size and read.
+MAX_LOOKED_AT = 1024 * 1024
+REASON, NO_REASONS = b'"finish_reason"', (b'"finish_reason":null', b'"finish_reason": null')
 
 
 def events_in(data: bytes) -> list[bytes]:
@@ -32,15 +34,15 @@ def events_in(data: bytes) -> list[bytes]:
 
 class EventStream:
     """One answer's events. After the end: `usage` and the first `refusal` if events held them, `done` if the event came
-    that ends a stream of this format.
+    that ends a stream of this format, `finished` if a choice said why it ended.
 
-    `at_border` is False only within an event of more than `api.max_held_bytes`.
+    `at_border` is False only within an event that is too long to be held.
     """
 
     def __init__(self, api: ModelApi) -> None:
         self.usage: dict[str, Any] | None = None
         self.refusal: Refusal | None = None
-        self.done = False
+        self.done = self.finished = False
         self.count = 0
         """Data events so far, more or less: about as many as there were tokens."""
         self.at_border = True
@@ -48,7 +50,6 @@ class EventStream:
         """True if an event was too long to be read: it may have been the last one."""
         self._api = api
         self._end_mark = api.end_mark
-        self._dropping = False
         self._held = bytearray()
 
     def feed(self, data: bytes) -> bytes:
@@ -72,7 +73,7 @@ class EventStream:
         rest, self._held = bytes(self._held), bytearray()
         if self.at_border:
             return self._look(rest)
-        return b"" if self._dropping else rest
+        return rest
 
     def _last_border(self, searched: int) -> int:
         """Where the last whole event in `_held` ends, or 0."""
@@ -87,47 +88,59 @@ class EventStream:
             # Line ends stay: the next chunk may make a blank line of them.
             tail = LINE_ENDS.search(self._held)
             cut = tail.start() if tail else len(self._held)
-        rest = b"" if self._dropping else bytes(self._held[:cut])
+        rest = bytes(self._held[:cut])
         del self._held[:cut]
-        self._dropping = self._dropping and not border
         return rest
 
     def _overflow(self) -> bytes:
-        if len(self._held) <= self._api.max_held_bytes:
+        held = len(self._held)
+        if held <= self._api.max_held_bytes or (held <= MAX_LOOKED_AT and b'"error"' in self._held):
             return b""
         self.at_border, self.is_unread = False, True
-        if ERROR.search(self._held):  # too long to be cleaned: the client gets our words instead
-            self._dropping = True
-            self._rest_of_long_event(0)
-            return self._in_our_words()
         return self._rest_of_long_event(0)
 
     def _look(self, events: bytes) -> bytes:
         """Note what whole events say; return them, cleaned where they hold an error."""
         self.count += events.count(b"data:")
-        if b'"usage"' not in events and b'"error"' not in events and self._end_mark not in events:
+        if not self._may_matter(events):
             return events
         return b"".join(map(self._look_at_one, events_in(events)))
 
+    def _may_matter(self, events: bytes) -> bool:
+        """True if these have to be read. What they hold is decided by that alone, not by the words looked for here."""
+        if b'"usage"' in events or b'"error"' in events or self._end_mark in events:
+            return True
+        reasons = events.count(REASON) if self._api.has_reasons else 0
+        return reasons > 0 and reasons != sum(map(events.count, NO_REASONS))
+
     def _look_at_one(self, event: bytes) -> bytes:
-        self.done = self.done or self._api.is_end(event)
-        if b'"error"' not in event and not usage_block.USAGE.search(event):
+        data = data_of(event) if self._may_matter(event) else None
+        if data is None:
             return event
-        lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+        if is_done(data):
+            self.done = self.done or self._api.has_reasons
+            return event
         try:
-            payload = json_text.parse(b"\n".join(lines))
-            if not isinstance(payload, dict):
-                return event
-            if (usage := self._api.usage_in(payload)) is not None:
-                self.usage = self._api.with_usage(self.usage, usage_block.exact(event, usage))
-            refusal = self._api.refusal_in(payload)
-            if refusal is None:
-                return event
-            self.refusal = self.refusal or refusal
-            shown = self._api.told(payload)
-            return event if shown == payload and is_clean(event) else self._api.event(shown)
+            payload = json_text.parse(data)
+        except json_text.BadJson:  # an error perhaps, but no client can read it as one
+            return hide_account_in(event)
+        return self._look_at_payload(event, payload) if isinstance(payload, dict) else event
+
+    def _look_at_payload(self, event: bytes, payload: dict[str, Any]) -> bytes:
+        api = self._api
+        self.done = self.done or api.is_end(payload)
+        self.finished = self.finished or api.is_finished(payload)
+        if (usage := api.usage_in(payload)) is not None:
+            self.usage = api.with_usage(self.usage, usage_block.exact(event, usage))
+        refusal = api.refusal_in(payload)
+        if refusal is None:
+            return event
+        self.refusal = self.refusal or refusal
+        try:
+            shown = api.told(payload)
+            return event if shown == payload and is_clean(event) else api.event(shown)
         except json_text.BadJson:
-            return event if b'"error"' not in event else self._in_our_words()
+            return self._in_our_words()
 
     def _in_our_words(self) -> bytes:
         failure = UpstreamFailed("The upstream reported an error that can't be passed on")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from formats import body
@@ -40,24 +39,50 @@ class MessagesApi(ModelApi):
     request_id_headers = ("X-Request-Id", "request-id")  # Anthropic's SDKs read the second
     read = staticmethod(body.read_message)
     end_mark = b"message_stop"
-    must_end = True
+    has_reasons = False
     reads_tail = False  # a tool's input is a model's JSON, not a text, and may be made to look like usage
-    pings = re.compile(rb'data:\s*\{\s*"type"\s*:\s*"ping"')
-    _end = re.compile(rb'"type"\s*:\s*"message_stop"')
 
     def _may_be_content(self, payload: Json) -> bool:
         said = payload.get("type")
         if said in ("message_start", "message_stop", "ping", "content_block_stop"):
             return False
         if said == "content_block_start":
-            block = payload.get("content_block")
-            if not isinstance(block, dict) or block.get("type") not in ("text", "thinking"):
-                return True
-            return any(value for name, value in block.items() if name != "type")
+            return _has_content(payload.get("content_block"))
         if said == "content_block_delta":
             delta = payload.get("delta")
             return not isinstance(delta, dict) or any(value for name, value in delta.items() if name != "type")
         return True
+
+    def _has_said(self, payload: Json) -> bool:
+        content = payload.get("content")
+        return any(map(_has_content, content)) if isinstance(content, list) else bool(content)
+
+    def is_end(self, payload: Json) -> bool:
+        return payload.get("type") == "message_stop"
+
+    def are_signs_of_life(self, events: bytes) -> bool:
+        if b'"ping"' not in events:
+            return super().are_signs_of_life(events)
+        return all(_is_ping(line[5:]) for line in events.splitlines() if line.startswith(b"data:"))
+
+    def _events_of(self, payload: Json) -> bytes | None:
+        content = payload.get("content")
+        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+            return None
+        ends = {"stop_reason": payload.get("stop_reason"), "stop_sequence": payload.get("stop_sequence")}
+        begun = payload | {"content": [], "stop_reason": None, "stop_sequence": None}
+        events: list[Json] = [{"type": "message_start", "message": begun}]
+        for at, block in enumerate(content):
+            empty, deltas = _as_deltas(block)
+            events.append({"type": "content_block_start", "index": at, "content_block": empty})
+            events += [{"type": "content_block_delta", "index": at, "delta": delta} for delta in deltas]
+            events.append({"type": "content_block_stop", "index": at})
+        events.append({"type": "message_delta", "delta": ends, "usage": payload.get("usage") or {}})
+        if payload.get("error"):
+            events.append({"type": "error", "error": payload["error"]})
+        else:
+            events.append({"type": "message_stop"})
+        return b"".join(named_event(event["type"], event) for event in events)
 
     def event(self, payload: Json) -> bytes:
         return named_event("error", payload)
@@ -96,6 +121,8 @@ class MessagesApi(ModelApi):
             told = _envelope(row.answer(refusal), shown.get("request_id"))
         else:
             told = self._cleaned(refusal, shown.get("request_id"))
+        if "usage" in shown:
+            told["usage"] = shown["usage"]
         # Where an answer came with it, the error stands beside that.
         return shown | {"error": told["error"]} if payload.get("content") else told
 
@@ -129,6 +156,37 @@ class MessagesApi(ModelApi):
 
     def refusal_event(self, refusal: Refusal, _model: str = "") -> bytes:
         return self.event(self._cleaned(refusal, None))
+
+
+def _has_content(block: object) -> bool:
+    """True if a block says anything; text and thoughts may begin empty."""
+    if not isinstance(block, dict) or block.get("type") not in ("text", "thinking"):
+        return True
+    return any(value for name, value in block.items() if name != "type")
+
+
+def _is_ping(data: bytes) -> bool:
+    try:
+        payload = json_text.parse(data)
+    except json_text.BadJson:
+        return False
+    return isinstance(payload, dict) and payload.get("type") == "ping"
+
+
+def _as_deltas(block: Json) -> tuple[Json, list[Json]]:
+    """A whole block as a stream has it: how it begins, and what is said of it then."""
+    said = block.get("type")
+    if said == "text":
+        return block | {"text": ""}, [{"type": "text_delta", "text": block.get("text")}]
+    if said == "thinking":
+        told: list[Json] = [{"type": "thinking_delta", "thinking": block.get("thinking")}]
+        if signature := block.get("signature"):
+            told.append({"type": "signature_delta", "signature": signature})
+        return block | {"thinking": "", "signature": ""}, told
+    if said == "tool_use":
+        written = json_text.write(block.get("input") or {}).decode()
+        return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": written}]
+    return block, []
 
 
 def _envelope(error: AppError, request_id: object) -> Json:

@@ -20,6 +20,9 @@ class CompletionsApi(ModelApi):
     path = "/completions"
     read = staticmethod(body.read_completion)
 
+    def _as_chunk(self, choices: list[Json]) -> Json:
+        return {"choices": choices}
+
     def _error_chunk(self, error: object, generation_id: str | None, model: str) -> bytes:
         chunk = {
             "id": generation_id or "gen-none",
@@ -38,6 +41,9 @@ class EmbeddingsApi(ModelApi):
     name = "embeddings"
     path = "/embeddings"
     read = staticmethod(body.read_embeddings)
+
+    def _has_said(self, payload: Json) -> bool:
+        return bool(payload.get("data"))
 
     def with_usage(self, _known: Json | None, usage: Json) -> Json:
         return {"completion_tokens": 0, **usage}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from formats import body
@@ -15,6 +14,7 @@ Json = dict[str, Any]
 
 # The events that repeat the request's instructions and tools, and at last the answer, have to be read.
 MAX_HELD_RESPONSE_BYTES = 4 * 1024 * 1024
+BEGUN: Json = {"status": "in_progress", "output": [], "usage": None, "error": None}
 
 
 class ResponsesApi(ModelApi):
@@ -24,10 +24,9 @@ class ResponsesApi(ModelApi):
     path = "/responses"
     read = staticmethod(body.read_response)
     end_mark = b'"response"'  # the key of the whole response, which the last event repeats and deltas lack
-    must_end = True
+    has_reasons = False
     max_held_bytes = MAX_HELD_RESPONSE_BYTES
     reads_tail = False  # the request's own tools and metadata are in the body, and may be made to look like usage
-    _end = re.compile(rb'"type"\s*:\s*"response\.(?:completed|incomplete|failed|done)"')
     _last = ("response.completed", "response.incomplete", "response.failed", "response.done")
     _begin = ("response.created", "response.in_progress", "response.queued", "response.debug")
 
@@ -36,14 +35,32 @@ class ResponsesApi(ModelApi):
         if said in self._begin:
             return False
         if said == "response.output_item.added":
-            item = payload.get("item")
-            if not isinstance(item, dict) or item.get("type") not in ("message", "reasoning"):
-                return True
-            return bool(item.get("content") or item.get("summary") or item.get("encrypted_content"))
+            return _has_content(payload.get("item"))
         if said in ("response.content_part.added", "response.reasoning_summary_part.added"):
             part = payload.get("part")
             return not isinstance(part, dict) or any(value for name, value in part.items() if name != "type")
         return not (isinstance(said, str) and said.endswith(".delta") and payload.get("delta") in ("", None))
+
+    def _has_said(self, payload: Json) -> bool:
+        whole = payload.get("response")
+        output = (whole if isinstance(whole, dict) else payload).get("output")
+        return any(map(_has_content, output)) if isinstance(output, list) else bool(output)
+
+    def is_end(self, payload: Json) -> bool:
+        return payload.get("type") in self._last
+
+    def _events_of(self, payload: Json) -> bytes | None:
+        output, status = payload.get("output"), payload.get("status") or "completed"
+        if not isinstance(output, list) or f"response.{status}" not in self._last:
+            return None
+        events: list[Json] = [{"type": "response.created", "response": payload | BEGUN}]
+        for at, item in enumerate(output):
+            where = {"output_index": at, "item": item}
+            events += [{"type": "response.output_item.added", **where} | _as_begun(item)]
+            events += [event | {"output_index": at} for event in _as_deltas(item)]
+            events.append({"type": "response.output_item.done", **where})
+        events.append({"type": f"response.{status}", "response": payload})
+        return b"".join(named_event(one["type"], one | {"sequence_number": at}) for at, one in enumerate(events))
 
     def event(self, payload: Json) -> bytes:
         name = payload.get("type")
@@ -103,6 +120,46 @@ class ResponsesApi(ModelApi):
         # Twice the same: OpenAI's document has the fields flat, and its SDKs raise only for what is below `error`.
         flat = {"type": "error", "code": str(error.get("code")), "message": error.get("message"), "param": None}
         return self.event(flat | {"sequence_number": number, "error": error})
+
+
+def _has_content(item: object) -> bool:
+    """True if an item of the output says anything; messages and thoughts may begin empty."""
+    if not isinstance(item, dict) or item.get("type") not in ("message", "reasoning"):
+        return True
+    return bool(item.get("content") or item.get("summary") or item.get("encrypted_content"))
+
+
+def _as_begun(item: Any) -> Json:
+    """How an item begins in a stream: without its text, which its deltas bring."""
+    if not isinstance(item, dict):
+        return {}
+    empty: dict[str, Json] = {"message": {"content": []}, "function_call": {"arguments": ""}}
+    status = {"status": "in_progress"} if "status" in item else {}
+    return {"item": item | empty.get(str(item.get("type")), {}) | status}
+
+
+def _as_deltas(item: Any) -> list[Json]:
+    """What a stream says between an item's begin and its end."""
+    if not isinstance(item, dict):
+        return []
+    item_id = item.get("id")
+    if item.get("type") == "function_call":
+        named = {"item_id": item_id, "delta": item.get("arguments")}
+        done = {"item_id": item_id, "name": item.get("name"), "arguments": item.get("arguments")}
+        kind = "response.function_call_arguments"
+        return [{"type": f"{kind}.delta", **named}, {"type": f"{kind}.done", **done}]
+    events: list[Json] = []
+    parts = item.get("content") if item.get("type") == "message" else None
+    for at, part in enumerate(parts if isinstance(parts, list) else []):
+        where = {"item_id": item_id, "content_index": at}
+        is_text = isinstance(part, dict) and part.get("type") == "output_text"
+        begun = part | {"text": ""} if is_text else part
+        events.append({"type": "response.content_part.added", **where, "part": begun})
+        if is_text:
+            events.append({"type": "response.output_text.delta", **where, "delta": part.get("text"), "logprobs": []})
+            events.append({"type": "response.output_text.done", **where, "text": part.get("text"), "logprobs": []})
+        events.append({"type": "response.content_part.done", **where, "part": part})
+    return events
 
 
 def _response_error(error: AppError) -> Json:

@@ -9,6 +9,7 @@ from typing import Any
 
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_CANDIDATES = 8
+TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 _decoder = json.JSONDecoder(parse_float=Decimal)
 
 
@@ -26,6 +27,26 @@ def exact(text: bytes, seen: dict[str, Any]) -> dict[str, Any]:
 def in_tail(tail: bytes) -> dict[str, Any] | None:
     """The last usage block in the last bytes of a long JSON body, amounts as Decimal."""
     return next(iter(_candidates(tail)), None)
+
+
+def is_billed(usage: dict[str, Any]) -> bool:
+    """True if an answer cost something, or counts tokens and does not say what they cost."""
+    cost = usage.get("cost")
+    if isinstance(cost, int | float | Decimal):
+        return cost > 0
+    counts = [usage.get(name) for name in TOKENS]
+    return any(isinstance(count, int) and count > 0 for count in counts)
+
+
+def tokens_used(usage: dict[str, Any], events: int) -> int | None:
+    """How many tokens a call used, in both directions; None if OpenRouter did not say, and nothing came.
+
+    Of a stream that broke off only the prompt's may be known; it has an event for each token, more or less.
+    """
+    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    if counts[1] is None:
+        counts[1] = events
+    return sum(count for count in counts if isinstance(count, int) and count > 0) or None
 
 
 def _candidates(text: bytes) -> list[dict[str, Any]]:

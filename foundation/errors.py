@@ -6,7 +6,8 @@
     ├── Unauthorized 401      ├── MethodNotAllowed 405 ├── TooManyRequests 429
     ├── PaymentRequired 402   ├── RequestTimeout 408   └── ServiceFault 500
     │   └── QuotaExceeded     └── Conflict 409
-    └── NotSupported 501, UpstreamFailed 502, UpstreamTimeout 504, Busy 503
+    └── NotSupported 501, UpstreamFailed 502, UpstreamTimeout 504, UpstreamRefused 4xx, Busy 503
+                                                                                   └── ServerEnds
 
 The body holds what the SDKs of OpenAI and OpenRouter read (`error.code` an integer, `error.message`,
 `error.metadata.error_type` out of OpenRouter's list) and the `message` and `detail` of older clients.
@@ -161,11 +162,30 @@ class UpstreamFailed(AppError):
     status, type = 502, "upstream_failed"
 
 
+class UpstreamRefused(AppError):
+    """An upstream's refusal of the request itself, in a body that no client could read."""
+
+    type = "invalid_request"
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason or f"The upstream refused the request with status {status}")
+        self.status = status
+
+
 class Busy(AppError):
     status, type = 503, "service_busy"
 
     def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
         super().__init__(message, {"Retry-After": str(retry_after_seconds)})
+
+
+class ServerEnds(Busy):
+    """This process ends, and the call has taken all the time that calls have then."""
+
+    type = "server_ends"
+
+    def __init__(self) -> None:
+        super().__init__("The service is being restarted, and did not wait longer for this answer; try again")
 
 
 class UpstreamTimeout(AppError):

@@ -6,6 +6,8 @@
     attempts.py       its tries: what is tried again, with which pool key, after which pause
     retry_budget.py   how much may be tried again, of whom
     attempt.py        one try: one pool key, one exchange, up to the first content
+    forms.py          what kind of answer has come: a stream, JSON, a refusal
+    answer.py         what goes back to the client: status, headers, body
     relay.py          the body on its way down, from the first content to its end
     latest_calls.py   how many calls of the last minute failed, and why
 

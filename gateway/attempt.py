@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Any
 
 from formats import usage_block
@@ -26,11 +25,13 @@ from formats.event_stream import EventStream, events_in
 from foundation import json_text
 from foundation.deadline import Deadline, TimeIsUp
 from foundation.errors import AppError, UpstreamFailed, UpstreamTimeout
+from gateway.forms import Form, form_of_body, form_of_head, is_encoded
 from pool.choice import PoolKey
 from upstream.connection import ConnectFailed, ConnectionLost
-from upstream.disclosure import hide_account, is_clean
+from upstream.disclosure import hide_account, hide_account_in, is_clean
 from upstream.http import Exchange
 from upstream.known_keys import Screen
+from upstream.refusal_body import object_in, reason_in
 from upstream.refusals import Refusal, seconds_to_wait
 
 # A plain body up to this size is held until it is whole and looked at: if it breaks off, or is an error, the client's
@@ -56,22 +57,13 @@ class NoAnswer(Exception):
         self.kind = kind
 
 
-class Form(Enum):
-    """What kind of answer has come."""
-
-    STREAM = "stream"
-    PLAIN = "plain"
-    UNREAD = "unread"
-    REFUSAL = "refusal"
-
-
 class Attempt:
     """One attempt. Once `wait_answer` has returned, the answer is known.
 
-    exchange: once it was sent. form: the answer's, as soon as its head is here. held: its bytes so far, as the client
-    may see them; the exchange has the rest, unless `is_whole`. refusal: OpenRouter's, by its status or in the place of
-    content. events: reads the rest of a stream, if it is one. kind: in a word how it went, for the log; the caller sets
-    it where it knows better.
+    exchange: once it was sent. form: the answer's, by its head, then by its first bytes. held: its bytes so far, as the
+    client may see them; the exchange has the rest, unless `is_whole`. refusal: OpenRouter's, by its status or in the
+    place of content. error: one beside content, with which the answer passes. events: reads the rest of a stream, if it
+    is one. kind: in a word how it went, for the log; the caller sets it where it knows better.
     """
 
     def __init__(self, api: ModelApi, key: PoolKey, exchange: Exchange, idle_timeout: float) -> None:
@@ -82,6 +74,7 @@ class Attempt:
         self.held = b""
         self.is_whole = False
         self.refusal: Refusal | None = None
+        self.error: Refusal | None = None
         self.usage: dict[str, Any] | None = None
         self.events: EventStream | None = None
         self.kind = "unfinished"
@@ -94,6 +87,7 @@ class Attempt:
         self._screen = Screen()
         self._blank_bytes = 0
         self._only_comments = True
+        self._has_begun = False
 
     @property
     def status(self) -> int | None:
@@ -132,7 +126,7 @@ class Attempt:
             raise NoAnswer("lost", str(error)) from None
         headers = self.exchange.headers
         headers |= {name: hide_account(headers[name]) for name in PASSED_HEADERS if name in headers}
-        self.form = self._form_of(self.exchange)
+        self.form = form_of_head(self.exchange)
 
     def read(self, deadline: Deadline) -> bytes:
         """The body's next bytes, without the keys that we know; b"" at its end. Raises as the exchange does."""
@@ -152,28 +146,38 @@ class Attempt:
                 self._read_refusal(deadline)
             elif self.form is Form.UNREAD:
                 self._read_encoded(deadline)
-            elif self.events:
-                self._read_stream(self.events, deadline)
             else:
-                self._read_plain(deadline)
+                if not self._has_begun:
+                    self._read_beginning(deadline)
+                if self.events:
+                    self._read_stream(self.events, deadline)
+                else:
+                    self._read_plain(deadline)
         except ConnectionLost as error:
             raise NoAnswer("cut", str(error)) from None
         self.known = time.monotonic()
 
-    def _form_of(self, exchange: Exchange) -> Form:
-        content_type = exchange.headers.get("content-type", "").lower()
-        if not 200 <= exchange.status < 300:
-            return Form.REFUSAL
-        if is_encoded(exchange):
-            return Form.UNREAD
-        if content_type.startswith("text/event-stream"):
-            self.events = EventStream(self.api)
-            return Form.STREAM
-        if content_type.startswith("text/html"):
-            raise NoAnswer("page", "the upstream answered with a web page")
-        return Form.PLAIN
-
     # ── the four forms
+
+    def _read_beginning(self, deadline: Deadline) -> None:
+        """White space, until the body shows what it is."""
+        told = self.form or Form.PLAIN
+        while (form := form_of_body(self.held, told)) is None and len(self.held) <= self.api.max_held_bytes:
+            piece = self.read(deadline)
+            if not piece:
+                break
+            self.held += piece
+            self._blank_bytes = len(self.held) if self.held.isspace() else 0
+        if form is Form.PAGE:
+            raise NoAnswer("page", "the upstream answered with a web page")
+        self.form, self._has_begun = form or told, True
+        if self.form is Form.STREAM:
+            self.events = EventStream(self.api)
+            begun, self.held, self._blank_bytes = self.held, b"", 0
+            self._sort(self.events, self.events.feed(begun))
+        elif (self.held and not self.held.isspace()) or len(self.held) > self.api.max_held_bytes:
+            self.has_content, self._blank_bytes = True, 0
+            deadline.renew(self._idle_timeout)
 
     def _read_stream(self, events: EventStream, deadline: Deadline) -> None:
         while not self.has_content and not self.refusal:
@@ -202,7 +206,9 @@ class Attempt:
         self.has_content = not events.at_border or len(self.held) > self.api.max_held_bytes  # no more can be held
 
     def _read_plain(self, deadline: Deadline) -> None:
-        while True:
+        while not self.exchange.complete:  # nearly every answer came in one piece
+            if len(self.held) > MAX_PLAIN_LOOKED_AT:
+                return
             try:
                 piece = self.read(deadline)
             except (TimeIsUp, ConnectionLost) as error:
@@ -211,42 +217,43 @@ class Attempt:
                 self.kind = "stalled" if isinstance(error, TimeIsUp) else "cut"
                 # The answer had begun, so it was generated, and billed: another attempt would be billed too.
                 raise broken(error) from None
-            if not piece:
-                break
             self.held += piece
-            self.has_content = self.has_content or not self.held.isspace() or len(self.held) > self.api.max_held_bytes
-            self._blank_bytes = 0 if self.has_content else len(self.held)
-            if self.has_content:
+            if piece:
                 deadline.renew(self._idle_timeout)
-            if len(self.held) > MAX_PLAIN_LOOKED_AT:
-                return
-            if self.exchange.complete:  # nearly every answer comes in one piece
-                break
         if not self.has_content:
             raise NoAnswer("empty", "the upstream's answer was empty")
-        self.is_whole = True
-        self._look_at_whole()
+        self.is_whole = len(self.held) <= MAX_PLAIN_LOOKED_AT
+        if self.is_whole:
+            self._look_at_whole()
 
     def _look_at_whole(self) -> None:
         """Note what a whole plain body says; clean it if it holds an error."""
-        has_error = b'"error"' in self.held
         try:
             payload = json_text.parse(self.held)
-            if not isinstance(payload, dict):
-                return
-            if (usage := self.api.usage_in(payload)) is not None:
-                self.usage = self.api.with_usage(None, usage_block.exact(self.held, usage))
-            if has_error:
-                self.refusal = self.api.refusal_in(payload)
-            if self.refusal:
-                shown = self.api.told(payload)
-                self.held = self.held if shown == payload and is_clean(self.held) else json_text.write(shown)
+            if isinstance(payload, dict):
+                self._look_at_payload(payload)
         except json_text.BadJson:
-            if has_error:
-                raise UpstreamFailed("The upstream reported an error that can't be passed on") from None
             if not self.exchange.delimited:  # its end was the connection's: what is no JSON text was cut
                 self.kind = "cut"
                 raise broken(ConnectionLost()) from None
+            if b'"error"' in self.held:  # damaged, but perhaps readable to people
+                self.held = hide_account_in(self.held)
+
+    def _look_at_payload(self, payload: dict[str, Any]) -> None:
+        if (usage := self.api.usage_in(payload)) is not None:
+            self.usage = self.api.with_usage(None, usage_block.exact(self.held, usage))
+        found = self.api.refusal_in(payload)
+        if found is None:
+            return
+        if self.api.kind_of_payload(payload) is Kind.ERROR:
+            self.refusal = found
+        else:
+            self.error = found
+        try:
+            shown = self.api.told(payload)
+            self.held = self.held if shown == payload and is_clean(self.held) else json_text.write(shown)
+        except json_text.BadJson:
+            raise UpstreamFailed("The upstream reported an error that can't be passed on") from None
 
     def _read_encoded(self, deadline: Deadline) -> None:
         self.held = self.read(deadline)
@@ -255,28 +262,24 @@ class Attempt:
         self.has_content = True
 
     def _read_refusal(self, deadline: Deadline) -> None:
-        """A refusal with its body, if that is JSON and comes within seconds."""
+        """A refusal with its body, as far as that comes within seconds."""
         self._refusal_deadline = self._refusal_deadline or deadline.within(REFUSAL_SECONDS)
-        payload = None
+        is_whole = False
         try:
-            while len(self.held) <= MAX_REFUSAL_BYTES:
+            while len(self.held) <= MAX_REFUSAL_BYTES and not is_whole:
                 piece = self.read(self._refusal_deadline)
-                if not piece:
-                    payload = None if is_encoded(self.exchange) else json_text.parse(self.held)
-                    break
                 self.held += piece
-        except (TimeIsUp, ConnectionLost, json_text.BadJson):
+                is_whole = not piece
+        except (TimeIsUp, ConnectionLost):
             pass
-        payload = payload if isinstance(payload, dict) else None
-        headers = self.exchange.headers
+        status, headers = self.exchange.status, self.exchange.headers
+        payload, body, reason = None, self.held, ""
+        if is_whole and not is_encoded(self.exchange):
+            payload, body = object_in(status, self.held)
+            reason = "" if payload else reason_in(self.held)
         wait = seconds_to_wait(headers.get("retry-after"), datetime.now(UTC))
         reset = headers.get("x-ratelimit-reset")
-        self.refusal = Refusal(self.exchange.status, payload, wait, self.held, reset)
-
-
-def is_encoded(exchange: Exchange) -> bool:
-    """True if the body is compressed."""
-    return exchange.headers.get("content-encoding", "identity").lower() != "identity"
+        self.refusal = Refusal(status, payload, wait, body, reset, reason=reason)
 
 
 def broken(error: TimeIsUp | ConnectionLost) -> AppError:

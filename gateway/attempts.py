@@ -17,8 +17,9 @@ from formats.chat import ModelApi
 from foundation.deadline import Deadline
 from foundation.errors import AppError, PaymentRequired, UpstreamFailed
 from foundation.logs import event
-from gateway.attempt import Attempt, Form, NoAnswer
+from gateway.attempt import Attempt, NoAnswer
 from gateway.destinations import Destination
+from gateway.forms import Form
 from pool.choice import PoolKey
 from pool.dedicated import account_refusal, own_key_is_spent
 from upstream.http import Exchange

@@ -7,7 +7,6 @@ Whoever relays iterates `pieces` to the end or closes it, reads here how it went
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -16,8 +15,10 @@ from formats import usage_block
 from formats.chat import ModelApi
 from formats.event_stream import KEEPALIVE, EventStream
 from foundation.deadline import Deadline, NothingYet, TimeIsUp
-from foundation.errors import AppError, ServiceFault
-from gateway.attempt import Attempt, Form, broken
+from foundation.errors import AppError, ServerEnds, ServiceFault
+from gateway.attempt import Attempt, broken
+from gateway.forms import Form
+from gateway.request import never
 from upstream.connection import ConnectionLost
 from upstream.refusals import Refusal
 
@@ -65,6 +66,7 @@ class Relay:
         keepalive: float,
         client_is_gone: Callable[[], bool],
         client_has_ended: Callable[[], bool],
+        server_ends: Callable[[], bool] = never,
     ) -> None:
         self.outcome = "client_gone"
         self.usage: dict[str, Any] | None = None
@@ -78,6 +80,7 @@ class Relay:
         self._keepalive = keepalive
         self._client_is_gone = client_is_gone
         self._client_has_ended = client_has_ended
+        self._server_ends = server_ends
         self._failure: AppError | None = None
 
     def pieces(self) -> Iterator[bytes]:
@@ -111,6 +114,8 @@ class Relay:
             self.outcome = "error" if events.refusal else "complete"
         except ClientGone:
             return
+        except ServerEnds as error:
+            self.outcome, self._failure = "cut", error
         except (TimeIsUp, ConnectionLost) as error:
             if events.done:  # nothing is missing but the end of the framing
                 self.outcome = "error" if events.refusal else "complete"
@@ -123,9 +128,12 @@ class Relay:
             self.usage, self.refusal = events.usage, events.refusal
 
     def _events(self, events: EventStream) -> Iterator[bytes]:
-        """Until the upstream's end. Raises ConnectionLost, ClientGone, and TimeIsUp when no data came for too long."""
-        silence, pings, deadline = Silence(self._keepalive), self._api.pings, self._deadline
+        """Until the upstream's end. Raises ConnectionLost, ClientGone, ServerEnds; TimeIsUp after too long without
+        data."""
+        silence, api, deadline = Silence(self._keepalive), self._api, self._deadline
         while True:
+            if self._server_ends():
+                raise ServerEnds
             deadline.look_up_in(TICK_SECONDS)
             try:
                 data = self._attempt.read(deadline)
@@ -139,9 +147,9 @@ class Relay:
                 yield passed
                 silence.last_sent = time.monotonic()
                 # Comments and pings are signs of life of OpenRouter's edge only: the model may have died long ago.
-                if (b"data:" in passed and not (pings and _all_match(pings, passed))) or not events.at_border:
+                if not events.at_border or not api.are_signs_of_life(passed):
                     deadline.renew(self._idle_timeout)
-        may_end_so = self._exchange.delimited and (events.is_unread or not self._api.must_end)
+        may_end_so = self._exchange.delimited and (events.is_unread or events.finished)
         if not (may_end_so or events.done or events.refusal):
             raise ConnectionLost("the upstream closed the connection, which alone is no end")
 
@@ -181,17 +189,14 @@ class Relay:
     def _next_piece(self) -> Generator[bytes, None, bytes]:
         """The next piece, b"" at the end; nothing is written meanwhile, by which some servers notice a client's end."""
         self._deadline.renew(self._idle_timeout)
-        while True:
+        while not self._server_ends():
             self._deadline.look_up_in(TICK_SECONDS)
             try:
                 return self._attempt.read(self._deadline)
             except NothingYet:
                 self._check_client(can_ask=False)
                 yield b""
-
-
-def _all_match(pings: re.Pattern[bytes], passed: bytes) -> bool:
-    return len(pings.findall(passed)) == passed.count(b"data:")
+        raise ConnectionLost("the server ends, and waits no longer")
 
 
 def _outcome_of(error: TimeIsUp | ConnectionLost) -> str:

@@ -22,12 +22,18 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
 OTHER_MODEL_NAME = re.compile(MODEL_NAME.pattern + r"|(?!sk-|or_|eyJ)[A-Za-z0-9@~._:+-]{1,48}")
 
 
+def never() -> bool:
+    """What does not come to pass."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
     """A verified caller's call in one of the formats.
 
     headers: upstream header lines, from `forwarded_headers`. admission: released when the call is over. upstream: the
-    name that X-Upstream asks for, or "". client_has_ended: it sends no more, and may have gone, too.
+    name that X-Upstream asks for, or "". client_has_ended: it sends no more, and may have gone, too. server_ends: True
+    once the server waits for this call no longer.
     """
 
     api: ModelApi
@@ -39,6 +45,7 @@ class ProxyRequest:
     admission: Admission
     upstream: str = ""
     client_has_ended: Callable[[], bool] = bool
+    server_ends: Callable[[], bool] = never
 
     def sticky_text(self, rule: str, call: CallBody) -> str | None:
         """What calls that should share a pool key have in common; None if any key will do.

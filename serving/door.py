@@ -26,10 +26,11 @@ from foundation.errors import (
     ServiceFault,
 )
 from foundation.logs import request_id as current_request_id
+from gateway.answer import Headers, ProxyAnswer
 from gateway.bodies import BodyBudget
 from gateway.request import ProxyRequest, forwarded_headers
-from openrouter_proxy import Headers, ProxyAnswer
 from services import Services
+from serving import ending
 from serving.client_watch import ClientWatch
 from serving.framing import check_framing
 from serving.lanes import Lane
@@ -74,6 +75,7 @@ class ProxyDoor:
         self._calls = Lane(services.config.server_threads, services.config.server_threads)
         self._log_ins = Lane(LANE_THREADS, LANE_THREADS // 2)
         self._others = Lane(LANE_THREADS, LANE_THREADS // 2)
+        self._server_ends = partial(ending.is_here, services.config.drain_seconds)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request_id = environ[REQUEST_ID] = new_request_id()
@@ -151,7 +153,16 @@ class ProxyDoor:
             body.fill(self._slow_bodies.take(expected, read))
             upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), ClientWatch(environ, entered)
             request = ProxyRequest(
-                api, request_id, caller, body, headers, watch.is_gone, admission, upstream, watch.has_ended
+                api,
+                request_id,
+                caller,
+                body,
+                headers,
+                watch.is_gone,
+                admission,
+                upstream,
+                watch.has_ended,
+                self._server_ends,
             )
             answer = self._services.proxy.forward(request)
             watch.note_answer()

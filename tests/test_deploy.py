@@ -24,7 +24,7 @@ import requests
 import yaml
 
 from config import sources
-from config.settings import DRAIN_SECONDS, SECRET_NAMES, Config
+from config.settings import LAST_WORDS_SECONDS, SECRET_NAMES, Config
 from tests.sandbox.conftest import Running
 from tests.support.gateway import ROOT, Gateway, free_port, wait_for
 from tests.support.mariadb import DatabaseServer
@@ -156,7 +156,8 @@ def test_our_services_are_locked_down(name: str) -> None:
 
 
 def test_a_stop_leaves_running_answers_their_time() -> None:
-    assert int(SERVICES["app"]["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
+    grace_seconds = int(SERVICES["app"]["stop_grace_period"].removesuffix("s"))
+    assert grace_seconds > Config.model_fields["drain_seconds"].default + LAST_WORDS_SECONDS
 
 
 def test_only_the_gateway_is_published() -> None:

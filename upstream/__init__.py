@@ -7,6 +7,7 @@
     known_keys.py     the keys that calls are sent with, hidden in whatever comes back
     reachability.py   whether it can be reached: learnt from calls, asked when in doubt
     refusals.py       what each refusal means: here is decided what rests for it, and how long at first
+    refusal_body.py   what a refusal's body says, whatever it looks like
     disclosure.py     what clients may see of a refusal
     registry.py       other upstreams: rows, sealed keys, prices
     openrouter/       OpenRouter's own APIs

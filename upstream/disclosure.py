@@ -31,7 +31,7 @@ OUTER_FIELDS = (
 )
 # The answer itself, as far as it came, and what it repeats of the request: these are the client's own.
 ANSWER_FIELDS = (
-    "choices usage output output_text content role stop_reason stop_sequence stop_details container background"
+    "choices data usage output output_text content role stop_reason stop_sequence stop_details container background"
     " frequency_penalty instructions max_output_tokens max_tool_calls parallel_tool_calls presence_penalty"
     " previous_response_id prompt prompt_cache_key prompt_cache_options reasoning safety_identifier store temperature"
     " text tool_choice tools top_logprobs top_p truncation user"
@@ -127,10 +127,11 @@ def hide_account(text: str) -> str:
     return redact(ACCOUNT_TEXT.sub("***", known))
 
 
+def hide_account_in(text: bytes) -> bytes:
+    """The same for what may be no text at all."""
+    return hide_account(text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
 def is_clean(text: bytes) -> bool:
     """True if a text names neither our account nor a key, however often a field stands in it."""
-    try:
-        decoded = text.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return hide_account(decoded) == decoded
+    return hide_account_in(text) == text

@@ -25,6 +25,7 @@ from foundation.errors import (
     PaymentRequired,
     TooManyRequests,
     UpstreamFailed,
+    UpstreamRefused,
     UpstreamTimeout,
 )
 
@@ -52,6 +53,9 @@ WORDS = {
 }
 STATUS_OF_WORD = {word: status for status, words in WORDS.items() for word in words.split()}
 
+# What the client would take for its own credentials or connection, though they are ours.
+NOT_THE_CLIENTS = frozenset({401, 402, 407})
+
 MAX_ASKED_SECONDS = 3600.0
 MAX_PERIOD = timedelta(days=32)
 # A gateway gave up waiting for whoever was at work: OpenRouter or a provider (504), Cloudflare (520, 524).
@@ -72,6 +76,8 @@ class Refusal:
     """The header X-RateLimit-Reset: milliseconds since 1970. The body may have it instead."""
     is_late: bool = False
     """True if OpenRouter had said 200 before."""
+    reason: str = ""
+    """What a body that is no JSON object says, in one line; "" if it says nothing."""
 
     @property
     def error(self) -> Json:
@@ -204,11 +210,14 @@ def _in_flight(refusal: Refusal) -> AppError:
 
 def _edge(refusal: Refusal) -> AppError:
     if refusal.status == 429:
-        return TooManyRequests("The upstream is limiting requests; try again shortly", _seconds(refusal, 5))
+        told = refusal.reason or "The upstream is limiting requests; try again shortly"
+        return TooManyRequests(told, _seconds(refusal, 5))
     if refusal.status == 413:
-        return PayloadTooLarge("The body is larger than the upstream takes")
-    if refusal.status in {408, 504, 522, 524}:
+        return PayloadTooLarge(refusal.reason or "The body is larger than the upstream takes")
+    if refusal.status in {504, 522, 524}:
         return UpstreamTimeout("The upstream did not answer in time")
+    if 400 <= refusal.status < 500 and refusal.status not in NOT_THE_CLIENTS:
+        return UpstreamRefused(refusal.status, refusal.reason)
     wait = retry_after(refusal)
     headers = {"Retry-After": wait} if wait else None
     return UpstreamFailed(f"The upstream could not be reached: its edge answered {refusal.status}", headers)
@@ -392,6 +401,8 @@ def status_of_word(word: object) -> int | None:
 
 
 def _error_of_choice(choices: Any) -> Any:
-    if not isinstance(choices, list):
-        return None
-    return next((choice["error"] for choice in choices if isinstance(choice, dict) and choice.get("error")), None)
+    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    error = next((choice["error"] for choice in found if choice.get("error")), None)
+    if error is None and any(choice.get("finish_reason") == "error" for choice in found):
+        return {"code": 502, "message": "The answer ended with an error"}
+    return error

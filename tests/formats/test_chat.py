@@ -110,6 +110,64 @@ def test_comments_and_blank_lines_are_no_data(event):
     assert CHAT.kind_of(event) is Kind.COMMENT
 
 
-@pytest.mark.parametrize("event", [CLEAN_ERROR, ACCOUNT_ERROR, chunk({"content": "x"}, error={"code": 500})])
-def test_errors_are_errors_even_beside_content(event):
+def data(**payload):
+    return b"data: " + json.dumps(payload).encode() + b"\n\n"
+
+
+ERROR = {"code": 500, "message": "m"}
+ENDED = {"delta": {"role": "assistant", "content": ""}, "finish_reason": "error", "native_finish_reason": None}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        CLEAN_ERROR,
+        ACCOUNT_ERROR,
+        data(error=ERROR, choices=[ENDED]),
+        data(error=ERROR, choices=[ENDED], usage={"prompt_tokens": 3, "completion_tokens": 0, "cost": 0}),
+        data(choices=[ENDED | {"error": ERROR}]),
+        data(choices=[ENDED]),
+        data(error=ERROR, choices=[{"message": {"role": "assistant", "content": None, "refusal": None}}]),
+    ],
+)
+def test_an_error_alone_is_an_error(event):
     assert CHAT.kind_of(event) is Kind.ERROR
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk({"content": "x"}, error=ERROR),
+        data(error=ERROR, choices=[ENDED], usage={"cost": 0.001}),
+        data(error=ERROR, choices=[], usage={"prompt_tokens": 3, "completion_tokens": 1}),
+        data(choices=[ENDED | {"delta": {"tool_calls": [{"id": "a"}]}, "error": ERROR}]),
+        data(choices=[{"text": "so far", "finish_reason": "error", "error": ERROR}]),
+        data(choices=[{"message": {"reasoning": "so far"}, "finish_reason": "error"}]),
+    ],
+)
+def test_an_error_beside_content_or_a_bill_is_content(event):
+    assert CHAT.kind_of(event) is Kind.CONTENT
+
+
+WHOLE = {
+    "id": "gen-1",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"cost": 0.000007},
+}
+
+
+def test_a_whole_answer_becomes_the_stream_that_was_asked_for():
+    first, end = CHAT.as_events(json.dumps(WHOLE).encode()).split(b"\n\n", 1)
+    assert end == b"data: [DONE]\n\n"
+    told = json.loads(first[6:])
+    assert told["choices"] == [{"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]
+    assert (told["object"], told["usage"], told["id"]) == ("chat.completion.chunk", WHOLE["usage"], "gen-1")
+    called = {"choices": [{"message": {"tool_calls": [{"id": "a"}, {"id": "b"}]}}]}
+    told = json.loads(CHAT.as_events(json.dumps(called).encode()).split(b"\n\n")[0][6:])
+    assert [call["index"] for call in told["choices"][0]["delta"]["tool_calls"]] == [0, 1]
+
+
+@pytest.mark.parametrize("body", [b"hello", b'{"a":\n1}', b"[1]", b'{"choices":[1]}', b"a\r\nb"])
+def test_what_is_no_answer_becomes_one_event_that_holds_it(body):
+    assert CHAT.as_events(body) == b"data: " + body.replace(b"\r", b"").replace(b"\n", b"\ndata: ") + b"\n\n"

@@ -19,7 +19,7 @@ def test_each_format_has_its_name_and_path():
         "messages": "/messages",
     }
     assert [api for api in MODEL_APIS if api.takes_api_key_header] == [MESSAGES]
-    assert [api for api in MODEL_APIS if api.must_end] == [RESPONSES, MESSAGES]
+    assert [api for api in MODEL_APIS if not api.has_reasons] == [RESPONSES, MESSAGES]
 
 
 @pytest.mark.parametrize("api", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES])

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from formats.chat import MAX_HELD_BYTES
-from formats.event_stream import KEEPALIVE
+from formats.event_stream import KEEPALIVE, EventStream
 from formats.registry import CHAT
 from foundation.deadline import Deadline
 from gateway.attempt import MAX_PLAIN_LOOKED_AT, Attempt
+from gateway.forms import Form
 from gateway.relay import Relay, Silence
 from tests.support.data_plane import DONE, EVENT
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, ScriptedUpstream, chunked
@@ -35,7 +36,7 @@ def relay():
         exchanges.append(exchange)
         attempt = Attempt(CHAT, SimpleNamespace(name="key-0"), exchange, 2)
         attempt.wait_head(Deadline(5))
-        attempt.held = begin
+        attempt.held, attempt.events = begin, EventStream(CHAT) if attempt.form is Form.STREAM else None
         settings = {
             "idle_timeout": 2,
             "keepalive": 1,

@@ -19,10 +19,12 @@ from web.pages.operator_live import STREAM_SECONDS
 
 def test_the_end_is_near_once_it_was_told_and_being_told_again_changes_nothing(monkeypatch):
     monkeypatch.setattr(ending, "_end", ending._ServerEnd())
-    assert not ending.is_near()
+    assert not (ending.is_near() or ending.is_here(0))
     ending.tell()
     ending.tell()
     assert ending.is_near()
+    assert ending.is_here(0)
+    assert not ending.is_here(60)
 
 
 @pytest.fixture(params=["granian", "gunicorn"])

@@ -49,6 +49,31 @@ def test_a_running_stream_finishes_after_sigterm(settings, upstream, start):
     assert gateway.process.wait(60) == 0
 
 
+def test_what_is_still_open_when_the_time_is_over_ends_with_an_error(settings, upstream, start):
+    gateway = start(**settings | {"DRAIN_SECONDS": 1})
+    token = gateway.new_user()
+    upstream.play("silent", SSE, chunked(EVENT, end=False), 60.0)
+    upstream.play("busy", SSE, *[step for _ in range(1200) for step in (chunked(EVENT, end=False), 0.05)])
+    upstream.play("waiting", 60.0)
+    silent, busy, waiting = (gateway.open_chat(token, model) for model in ("silent", "busy", "waiting"))
+    plain = gateway.open_chat(token, "waiting", stream=False)
+    streams = (silent, busy, waiting)
+    for connection, sign in zip(streams, (EVENT, EVENT, b": keep-alive"), strict=True):
+        received = b""
+        while sign not in received:
+            received += connection.recv(65536)
+    wait_for(lambda: len(upstream.requests_for("waiting")) == 2)
+    gateway.process.send_signal(signal.SIGTERM)
+    for connection in streams:
+        rest = read_all(connection)
+        assert rest.endswith(b"0\r\n\r\n"), "the end of an answer, not of a connection"
+        assert b'"code":503' in rest.rpartition(b"data: ")[2]
+        assert b"[DONE]" not in rest
+    assert read_all(plain).startswith(b"HTTP/1.1 503 ")
+    assert gateway.process.wait(60) == 0
+    assert all(request.closed_by_client.wait(10) for request in upstream.received)
+
+
 def accepts(gateway):
     try:
         # gunicorn leaves its socket open while it drains, and whoever connects waits.
