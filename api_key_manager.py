@@ -22,7 +22,8 @@ from pool.keys import PoolKeys
 from pool.life import PoolKeyRow
 from pool.shared import SharedKeys, no_shared_key
 from pool.verdicts import Verdicts
-from upstream.refusals import Hits, Lasts, Other, Refusal, Row, rest_seconds
+from upstream.refusal import Refusal
+from upstream.refusals import Hits, Lasts, Other, Row, rest_seconds
 
 NEXT_PASS_SECONDS = 30  # until the rotation has most likely made a key that is missing
 REPORTED_AT_REST = 1000  # users' own keys: one report must not grow with the number of users

@@ -36,7 +36,8 @@ from gateway.forms import Form
 from gateway.latest_calls import LatestCalls
 from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
 from gateway.request import ProxyRequest, model_to_log
-from upstream.refusals import Refusal, classify, retry_after
+from upstream.refusal import Refusal, retry_after
+from upstream.refusals import classify
 
 log = logging.getLogger("proxy")
 

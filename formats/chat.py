@@ -17,7 +17,7 @@ from foundation import json_text
 from foundation.errors import AppError, UpstreamFailed
 from foundation.json_members import Text
 from upstream.disclosure import clean, is_clean, told
-from upstream.refusals import Refusal, refusal_in, status_of_word
+from upstream.refusal import Refusal, refusal_in, status_of_word
 
 Json = dict[str, Any]
 

@@ -15,7 +15,7 @@ from formats.chat import ModelApi, data_of, is_done
 from foundation import json_text
 from foundation.errors import UpstreamFailed
 from upstream.disclosure import hide_account_in, is_clean
-from upstream.refusals import Refusal
+from upstream.refusal import Refusal
 
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\n\r\n|\r\r")

@@ -9,7 +9,8 @@ from formats.chat import SHARED_HEADERS, ModelApi, by_variable, named_event, sta
 from foundation import json_text
 from foundation.errors import AppError
 from upstream.disclosure import clean, hide_account
-from upstream.refusals import Refusal, classify
+from upstream.refusal import Refusal
+from upstream.refusals import classify
 
 Json = dict[str, Any]
 

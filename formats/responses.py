@@ -8,7 +8,8 @@ from formats import body
 from formats.chat import ModelApi, named_event, status_of, unexplained
 from foundation.errors import AppError
 from upstream.disclosure import clean, clean_error
-from upstream.refusals import Refusal, classify
+from upstream.refusal import Refusal
+from upstream.refusals import classify
 
 Json = dict[str, Any]
 

@@ -31,8 +31,8 @@ from upstream.connection import ConnectFailed, ConnectionLost
 from upstream.disclosure import hide_account, hide_account_in, is_clean
 from upstream.http import Exchange
 from upstream.known_keys import Screen
+from upstream.refusal import Refusal, seconds_to_wait
 from upstream.refusal_body import object_in, reason_in
-from upstream.refusals import Refusal, seconds_to_wait
 
 # A plain body up to this size is held until it is whole and looked at: if it breaks off, or is an error, the client's
 # answer can still be chosen. A longer one passes as it comes.

@@ -23,7 +23,8 @@ from gateway.forms import Form
 from pool.choice import PoolKey
 from pool.dedicated import account_refusal, own_key_is_spent
 from upstream.http import Exchange
-from upstream.refusals import Hits, Other, Refusal, Row, asked_seconds, classify
+from upstream.refusal import Refusal, asked_seconds
+from upstream.refusals import Hits, Other, Row, classify
 
 log = logging.getLogger("proxy")
 

@@ -32,7 +32,8 @@ from gateway.retry_budget import RetryBudget
 from pool.choice import PoolKey
 from upstream.http import Exchange, UpstreamHttp
 from upstream.reachability import Reachability
-from upstream.refusals import Hits, Other, Refusal, Row
+from upstream.refusal import Refusal
+from upstream.refusals import Hits, Other, Row
 from upstream.registry import ANY_MODEL, OPENROUTER, Upstream, Upstreams
 
 log = logging.getLogger("upstreams")

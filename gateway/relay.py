@@ -20,7 +20,7 @@ from gateway.attempt import Attempt, broken
 from gateway.forms import Form
 from gateway.request import never
 from upstream.connection import ConnectionLost
-from upstream.refusals import Refusal
+from upstream.refusal import Refusal
 
 log = logging.getLogger("proxy")
 

@@ -17,7 +17,8 @@ from pool.choice import PoolKey, load
 from pool.health import SPENT, SUSPECT
 from pool.keys import PoolKeys
 from pool.life import PoolKeyRow
-from upstream.refusals import Lasts, Refusal, Row
+from upstream.refusal import Refusal
+from upstream.refusals import Lasts, Row
 
 # Users whose key, or its absence, is kept; about 1 kB each. Every reload looks all of them up.
 MAX_USERS = 10_000

@@ -24,7 +24,8 @@ from pool.life import PoolKeySource
 from tables import pool_keys, revisions
 from tests.support.memory_pool import DEAD, FREE_DAY, LIMITED, POOR, Memory, key_text, picks
 from tests.support.movable_clock import MovableClock
-from upstream.refusals import ROWS, Hits, Lasts, Refusal, classify
+from upstream.refusal import Refusal
+from upstream.refusals import ROWS, Hits, Lasts, classify
 
 # ── what each row does, and how it ends
 

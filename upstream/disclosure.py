@@ -8,7 +8,8 @@ from typing import Any
 from foundation import json_text
 from foundation.logs import redact
 from upstream.known_keys import hide_keys
-from upstream.refusals import Json, classify, refusal_in
+from upstream.refusal import Json, refusal_in
+from upstream.refusals import classify
 
 # Fields of error.metadata that say nothing about our account, our key or the text of a prompt.
 METADATA_ALLOWED = (

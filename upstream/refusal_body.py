@@ -13,7 +13,7 @@ from typing import Any
 
 from foundation import json_text
 from upstream.disclosure import hide_account
-from upstream.refusals import Json
+from upstream.refusal import Json
 
 REASON_FIELDS = ("message", "detail", "errors", "error_description", "title")
 MAX_REASON = 500

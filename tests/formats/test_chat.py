@@ -7,7 +7,7 @@ import pytest
 from formats.chat import Kind
 from formats.registry import CHAT
 from foundation.errors import UpstreamFailed
-from upstream.refusals import Refusal
+from upstream.refusal import Refusal
 
 COMMENT = b": OPENROUTER PROCESSING\n\n"
 DONE = b"data: [DONE]\n\n"

@@ -11,7 +11,7 @@ from formats.chat import Kind
 from formats.event_stream import EventStream
 from formats.registry import MESSAGES
 from foundation.errors import AppError, Busy, Forbidden, PayloadTooLarge, QuotaExceeded, TooManyRequests, Unauthorized
-from upstream.refusals import Refusal
+from upstream.refusal import Refusal
 
 
 def event(said, **fields):

@@ -7,7 +7,7 @@ import pytest
 from formats.chat import Kind
 from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, MODEL_APIS, RESPONSES
 from foundation.errors import UpstreamFailed
-from upstream.refusals import Refusal
+from upstream.refusal import Refusal
 
 
 def test_each_format_has_its_name_and_path():

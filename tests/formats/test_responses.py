@@ -12,7 +12,7 @@ from formats.event_stream import EventStream
 from formats.registry import RESPONSES
 from formats.responses import MAX_HELD_RESPONSE_BYTES
 from foundation.errors import TooManyRequests, UpstreamFailed
-from upstream.refusals import Refusal
+from upstream.refusal import Refusal
 
 
 def event(said, **fields):

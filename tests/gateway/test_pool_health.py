@@ -12,7 +12,8 @@ import requests
 from sandbox.openrouter_faults import ROWS as FAULTS
 from tests.sandbox.conftest import Running
 from tests.support.gateway import Gateway, wait_for
-from upstream.refusals import Lasts, Other, Refusal, Row, classify
+from upstream.refusal import Refusal
+from upstream.refusals import Lasts, Other, Row, classify
 
 FREE_MODEL = "meta-llama/llama-3.3-70b-instruct:free"
 # Until GET /key has been asked, or the first rest is over, and a call has tried.

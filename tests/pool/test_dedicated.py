@@ -22,7 +22,8 @@ from pool.keys import PoolKeys
 from pool.life import PoolKeySource, PoolKeyState
 from tables import pool_keys
 from tests.support.movable_clock import MovableClock
-from upstream.refusals import Other, Refusal, classify
+from upstream.refusal import Refusal
+from upstream.refusals import Other, classify
 
 OWNER, OTHER, WITHOUT = 7, 8, 9
 DEDICATED_FIRST, SHARED_FIRST, DEDICATED_ONLY = UpstreamChoice

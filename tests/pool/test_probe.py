@@ -20,7 +20,8 @@ from tests.support.gateway import wait_for
 from tests.support.movable_clock import MovableClock
 from tests.support.scripted_upstream import CLOSE, RESET, ScriptedUpstream, json_answer
 from upstream.http import UpstreamHttp
-from upstream.refusals import Refusal, classify
+from upstream.refusal import Refusal
+from upstream.refusals import classify
 
 NANO = 10**9
 DEAD = Refusal(401, {"error": {"message": "User not found."}})

@@ -10,7 +10,8 @@ from pool.choice import PoolKey
 from pool.health import FIRST_ASK_SECONDS, Account
 from pool.health import SPENT as SPENT_REASONS
 from tests.support.movable_clock import MovableClock
-from upstream.refusals import Refusal, classify
+from upstream.refusal import Refusal
+from upstream.refusals import classify
 
 
 def key_text(number: int) -> str:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upstream.disclosure import clean, clean_error, hide_account, told
-from upstream.refusals import Refusal, classify
+from upstream.refusal import Refusal
+from upstream.refusals import classify
 
 
 def test_cleaning_keeps_what_helps_and_drops_the_rest():
@@ -40,7 +41,7 @@ def test_cleaning_keeps_what_helps_and_drops_the_rest():
 def test_errors_about_our_account_are_told_in_our_words_wherever_they_stand():
     for message, code, told_code in (
         ("User not found.", 401, 502),
-        ("Key limit exceeded (total limit).", 403, 402),
+        ("Insufficient credits", 402, 502),
         ("bad", 400, 400),
     ):
         assert told({"id": "gen-1", "error": {"code": code, "message": message}})["error"]["code"] == told_code
