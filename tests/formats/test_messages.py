@@ -133,8 +133,8 @@ def test_an_error_of_the_account_is_told_in_our_words_and_keeps_its_event():
     name, _, data = out.removeprefix(TEXT).partition(b"\n")
     told = json.loads(data.removeprefix(b"data: "))
     assert name == b"event: error"
-    assert told["error"]["type"] == "billing_error"
-    assert "the service has run out" in told["error"]["message"].lower()
+    assert told["error"]["type"] == "api_error"  # not the client's credit, nor, after a 200, our account's
+    assert "Insufficient" not in told["error"]["message"]
     assert b"user_2" not in out
 
 

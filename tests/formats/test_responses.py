@@ -182,12 +182,12 @@ def test_an_error_passes_cleaned_wherever_it_stands(one, error_of):
         b'data: {"error":{"code":401,"message":"User not found."}}\n\n',
     ],
 )
-def test_an_error_about_our_key_is_told_in_our_words_wherever_it_stands(one):
+def test_an_error_about_credentials_is_told_in_our_words_wherever_it_stands(one):
     out, events = read(one)
     assert events.refusal.status == 401
     assert b"User not found" not in out
     assert b"401" not in out
-    assert b"the service's credentials" in out
+    assert b"The model's provider refused" in out
 
 
 def test_a_failed_body_holds_a_refusal_and_keeps_the_clients_own_fields():

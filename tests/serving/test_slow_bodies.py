@@ -79,8 +79,9 @@ def small(request, start, upstream) -> Gateway:
     return start(SERVER=request.param, CLIENT_BODY_TIMEOUT_SECONDS=2, **settings, **DEFAULTS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def somebody(small) -> str:
+    """Without the calls of the test before, which may not have ended yet."""
     return small.new_user()
 
 
