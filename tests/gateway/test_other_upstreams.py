@@ -162,13 +162,13 @@ def test_a_refused_key_of_ours_is_a_502_and_appears_nowhere(served, other):
     assert answer.status_code == 502
     assert KEY not in answer.text
     assert KEY not in served.log()
-    assert chat(served, token, "m", "priced").status_code == 503
+    assert chat(served, served.new_user(), "m", "priced").status_code == 200  # it rests for nobody
     assert chat(served, token, "m", "free").status_code == 200
+    assert chat(served, token, "refused", "priced").status_code == 502
     other.received = []
     # Operators see it as soon as the process has reported.
-    rests = wait_for(lambda: (shown := health_of(served, "priced"))["health"] == "resting" and shown)
-    assert rests["reason"] == "key-refused"
-    assert rests["until"] > rests["updated_at"]
+    doubted = wait_for(lambda: (shown := health_of(served, "priced"))["health"] == "suspect" and shown)
+    assert (doubted["reason"], doubted["until"]) == ("key-refused", None)
     assert health_of(served, "free")["health"] == "ok"
 
 
