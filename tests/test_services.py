@@ -433,7 +433,7 @@ def test_keys_are_asked_about_in_the_background(new, stand_in):
     services = new(openrouter_api_keys=stand_in.new_key()["key"], openrouter_api_url=stand_in.address)
     services.start()
     wait_for(lambda: services.pool_keys.rows()[0].account_id)
-    wait_for(lambda: services.pool.to_ask(1) == [] and services.pool.usable_count() == 1)
+    wait_for(lambda: services.pool.verdicts.to_ask(1) == [] and services.pool.usable_count() == 1)
 
 
 def test_prices_are_learned_in_the_background_and_kept_for_the_next_start(new, stand_in):
