@@ -207,7 +207,7 @@ def _scripted(name: str) -> Bad:
     return partial(calls, model=f"odd/{name}", stream=not name.startswith("plain"), path=path)
 
 
-OF_THE_ISSUE: dict[str, Bad] = {
+BY_CALLERS: dict[str, Bad] = {
     "event-429": _scripted("event-429"),
     "event-402": _scripted("event-402"),
     "plain-choice-429": _scripted("plain-choice-429"),
@@ -221,10 +221,10 @@ OF_THE_ISSUE: dict[str, Bad] = {
     "edge": edge,
     "deaf": deaf,
 }
-FAULTS: dict[str, Bad] = {
-    name: _scripted(name) for name in SCRIPTS if name not in OF_THE_ISSUE and name not in {"whole", "slow"}
+BY_ANSWERS: dict[str, Bad] = {
+    name: _scripted(name) for name in SCRIPTS if name not in BY_CALLERS and name not in {"whole", "slow"}
 } | {row: partial(calls, model=f"sandbox/{row}", stream=False) for row in REFUSALS if row not in OF_OUR_OWN}
-BAD: dict[str, Bad] = OF_THE_ISSUE | FAULTS
+BAD: dict[str, Bad] = BY_CALLERS | BY_ANSWERS
 
 
 def main() -> None:

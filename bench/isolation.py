@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import good_callers, memory_limit
-from bench.bad_caller import BAD, OF_THE_ISSUE
+from bench.bad_caller import BAD, BY_CALLERS
 from bench.load import run
 from bench.processes import Cores, Program, bare_environment, pin, raise_open_files, start
 from bench.set_up import Bench, ask
@@ -216,7 +216,7 @@ def options_from(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     options = options_from(arguments)
-    names = options.names or list(OF_THE_ISSUE if options.callers else BAD)
+    names = options.names or list(BY_CALLERS if options.callers else BAD)
     cores, console, rows = Cores.choose(), Console(), []
     pin(cores.load)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing outlives us
