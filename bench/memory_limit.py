@@ -10,10 +10,10 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 # Version 2 has one tree; version 1 one for each kind of thing. The file with the bound, and what counts kills for it.
-KINDS = (
-    (CGROUPS, "memory.max", "memory.events"),
-    (CGROUPS / "memory", "memory.limit_in_bytes", "memory.oom_control"),
-)
+KINDS = {
+    "": (CGROUPS, "memory.max", "memory.events"),
+    "memory": (CGROUPS / "memory", "memory.limit_in_bytes", "memory.oom_control"),
+}
 PATIENCE_SECONDS = 10.0
 
 
@@ -46,8 +46,8 @@ def group(megabytes: int) -> Iterator[Group | None]:
 
 
 def _make(megabytes: int) -> tuple[Path, str] | None:
-    for tree, bound, events in KINDS:
-        folder = tree / f"bench-{os.getpid()}"
+    for parent, bound, events in _own():
+        folder = parent / f"bench-{os.getpid()}"
         try:
             folder.mkdir()
         except OSError:
@@ -57,6 +57,16 @@ def _make(megabytes: int) -> tuple[Path, str] | None:
             return folder, events
         folder.rmdir()  # memory is not among what this tree bounds
     return None
+
+
+def _own() -> Iterator[tuple[Path, str, str]]:
+    """The groups that this process is in: the new one comes below them, and what bounds them holds for it too."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _number, kind, path = line.split(":", 2)
+            if kind in KINDS:
+                tree, bound, events = KINDS[kind]
+                yield tree / path.lstrip("/"), bound, events
 
 
 def _remove(folder: Path) -> None:
