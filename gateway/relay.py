@@ -149,9 +149,12 @@ class Relay:
                 # Comments and pings are signs of life of OpenRouter's edge only: the model may have died long ago.
                 if not events.at_border or not api.are_signs_of_life(passed):
                     deadline.renew(self._idle_timeout)
+        rest = events.finish()  # an event without its blank line may be the end
         may_end_so = self._exchange.delimited and (events.is_unread or events.finished)
         if not (may_end_so or events.done or events.refusal):
             raise ConnectionLost("the upstream closed the connection, which alone is no end")
+        if rest:
+            yield rest
 
     def _check_client(self, can_ask: bool) -> bool:
         """True if it takes a comment to know whether the client is still there. Raises ClientGone.
