@@ -164,6 +164,8 @@ class Dialling:
                 if not self._is_done.wait(REASON_SECONDS):
                     raise ConnectFailed("TimeoutError while connecting to the upstream") from None
         if isinstance(self._made, Exception):
+            if deadline.is_over:  # the thread has given up at the same moment
+                raise TimeIsUp
             raise self._made
         assert self._made  # noqa: S101 - it is done
         return self._made

@@ -172,8 +172,8 @@ def test_no_try_is_waited_for_that_would_begin_after_the_time_for_the_first_cont
 
 
 def test_all_tries_together_get_the_time_for_the_first_content(make_proxy, upstream):
-    upstream.play("m", SSE, chunked(COMMENT, end=False), 2.0, CLOSE)
-    body = whole(make_proxy(upstream_first_byte_timeout_seconds=3).forward(request(stream=True)))
+    upstream.play("m", SSE, chunked(COMMENT, end=False), 2.5, CLOSE)
+    body = whole(make_proxy(upstream_first_byte_timeout_seconds=4.5).forward(request(stream=True)))
     assert last_event(body)["error"]["code"] == 504
     assert len(upstream.received) <= 2
 
