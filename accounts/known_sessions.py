@@ -38,6 +38,8 @@ class KnownSessions:
         self._window = 0
         self._asked: Counter[str] = Counter()
         self._unknown: set[str] = set()
+        self._questions: dict[str, threading.Lock] = {}
+        """One at a time about a session, however many calls come with its token at once."""
 
     def note(self, session_id: str, user_id: int) -> None:
         """This session is this user's. The one noted first is forgotten for one too many."""
@@ -56,9 +58,20 @@ class KnownSessions:
             raise Unauthorized("The session has ended; log in again")
         known = self._users.get(session_id)
         if known is None:
-            known = self._ask(session_id, address)
+            known = self._ask_once(session_id, address)
         if known != user_id:
             raise _unknown()
+
+    def _ask_once(self, session_id: str, address: str) -> int:
+        with self._lock:
+            question = self._questions.setdefault(session_id, threading.Lock())
+        try:
+            with question:
+                known = self._users.get(session_id)  # whoever was before has learnt it
+                return self._ask(session_id, address) if known is None else known
+        finally:
+            with self._lock:
+                self._questions.pop(session_id, None)
 
     def _ask(self, session_id: str, address: str) -> int:
         self._begin_question(session_id, address)

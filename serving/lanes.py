@@ -2,7 +2,7 @@
 
 A request enters its lane before it does anything that takes time; where there is no room it is answered at once, by
 threads that are kept for such answers. Within a lane no address takes more than its share, but that whoever has not
-sent its body yet makes room for the next one.
+sent its body within a moment makes room for the next one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Lane:
     def _make_room(self, places: Iterable[Place]) -> None:
         """End the oldest of these whose body has not come whole. Raises Busy if there is none."""
         for place in places:
-            if place.body and place.body.end():
+            if place.body and place.body.is_slow and place.body.end():
                 self._remove(place)
                 return
         raise Busy(FULL)

@@ -15,6 +15,7 @@ from foundation.errors import RequestTimeout
 
 PROTOCOL = "openrouter_proxy.protocol"  # in granian's environ: what sends the answer (serving/granian.py)
 LOOK_SECONDS = 0.5
+SLOW_SECONDS = 0.5  # by then an honest sender's body is here, however busy the process is
 SHUT_READING = 0
 
 
@@ -42,13 +43,19 @@ def _close_by_cut_answer(protocol: Any) -> None:
 class BodyOnItsWay:
     """A body that a thread is reading. latest: in monotonic seconds."""
 
-    __slots__ = ("_environ", "_lock", "_state", "latest")
+    __slots__ = ("_begun", "_environ", "_lock", "_state", "latest")
 
     def __init__(self, environ: dict[str, Any], latest: float) -> None:
         self._environ = environ
         self._lock = threading.Lock()
         self._state = "reading"
+        self._begun = time.monotonic()
         self.latest = latest
+
+    @property
+    def is_slow(self) -> bool:
+        """True if its sender may be let go for another."""
+        return time.monotonic() - self._begun > SLOW_SECONDS
 
     def end(self) -> bool:
         """Let its sender go; False if the body is here already. Any thread's."""

@@ -35,7 +35,8 @@ def test_an_address_has_its_share_and_another_finds_room():
         lane.enter(ELSEWHERE)
 
 
-def test_who_still_sends_makes_room_the_oldest_first_and_of_its_own_address_where_that_has_its_share():
+def test_who_still_sends_makes_room_the_oldest_first_and_of_its_own_address_where_that_has_its_share(monkeypatch):
+    monkeypatch.setattr("serving.slow_bodies.SLOW_SECONDS", -1.0)
     lane, bodies = Lane(4, 3), SlowBodies()
     sending = [lane.enter(address) for address in (ELSEWHERE, HOME, HOME, HOME)]
     for place in sending:
