@@ -165,7 +165,7 @@ class UpstreamFailed(AppError):
 class UpstreamRefused(AppError):
     """An upstream's refusal of the request itself, in a body that no client could read."""
 
-    type = "invalid_request"
+    type = "upstream_refused"
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason or f"The upstream refused the request with status {status}")

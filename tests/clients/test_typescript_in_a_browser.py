@@ -106,7 +106,7 @@ def test_all_of_the_client_works_in_a_browser(browser, origin):
         "streams": ECHO,
         "refreshes_once": [True, "2"],
         "breaks_off": ["ProxyError", 502, "upstream_failed", None],
-        "stops": ["ProxyError", 0, "connection_error", None],
+        "stops": ["ProxyError", 502, "upstream_failed", None],
         "is_limited": ["ProxyError", 429, "", 3],
         "aborts": ["AbortError", None, None, None],
         "redirect": ["ProxyError", 0, "", None],

@@ -45,8 +45,10 @@ def every_class(start: type[AppError] = AppError) -> list[type[AppError]]:
 
 
 def an_error(kind: type[AppError]) -> AppError:
-    if kind in {errors.UsernameTaken, errors.ServiceFault}:
+    if kind in {errors.UsernameTaken, errors.ServiceFault, errors.ServerEnds}:
         return kind()
+    if kind is errors.UpstreamRefused:
+        return kind(418, "What was wrong")
     if kind is TokenReused:
         return kind(7, "session")
     return kind("What was wrong", 7) if kind is errors.TooManyRequests else kind("What was wrong")
