@@ -22,7 +22,8 @@ def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
         "database": {"status": "ok", "kind": "sqlite"},
         "ledger": {"status": "ok", "behind_seconds": 0},
         "cache": {"status": "off"},
-        "pool": {"status": "ok", "usable": keys, "known": keys},
+        "pool": {"status": "ok", "usable": keys, "known": keys, "refused": 0},
+        "calls": {"last_minute": 0, "failed": 0, "why": {}},
     }
     check_headers(answer)
 
@@ -42,7 +43,8 @@ def test_a_gateway_without_keys_is_unavailable_until_it_gets_one(start, stand_in
         "database": {"status": "ok", "kind": "sqlite"},
         "ledger": {"status": "ok", "behind_seconds": 0},
         "cache": {"status": "off"},
-        "pool": {"status": "empty", "usable": 0, "known": 0},
+        "pool": {"status": "empty", "usable": 0, "known": 0, "refused": 0},
+        "calls": {"last_minute": 0, "failed": 0, "why": {}},
     }
     check_headers(answer)
     call = gateway.chat(gateway.new_user())
@@ -69,7 +71,7 @@ def test_without_its_database_a_gateway_is_degraded_and_goes_on_from_memory(star
         health = gateway.get("/api/health")
         assert health.status_code == 200
         assert health.json()["database"] == {"status": "unreachable", "kind": "mysql"}
-        assert health.json()["pool"] == {"status": "ok", "usable": 1, "known": 1}
+        assert health.json()["pool"] == {"status": "ok", "usable": 1, "known": 1, "refused": 0}
         for _ in range(3):
             assert gateway.chat(token).status_code == 200
         for path, body in (
