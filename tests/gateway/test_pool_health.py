@@ -114,8 +114,8 @@ def test_keys_that_openrouter_refuses_are_seen_by_no_client_and_back_when_it_acc
     for turn, label in enumerate(labels):
         pool.fail(pool.keys[turn], label)
         pool.fail(pool.keys[turn], label, "/key")
-        assert {answer.status_code for answer in pool.call_until_refused(pool.keys[turn])} == {200}, label
-    wait_for(lambda: pool.health()["refused"] == len(labels))
+        while pool.health()["refused"] <= turn:  # by a call that met it, or by a question that came first
+            assert pool.call().status_code == 200, label
     met = [pool.met(key) for key in pool.keys[: len(labels)]]
     assert {pool.call().status_code for _ in range(30)} == {200}
     assert [pool.met(key) for key in pool.keys[: len(labels)]] == met  # no call meets them

@@ -52,9 +52,9 @@ def send(http, model="m"):
 
 
 def read_whole(exchange):
-    exchange.wait_head(Deadline(5))
+    exchange.wait_head(Deadline(60))
     body = b""
-    while piece := exchange.read(Deadline(5)):
+    while piece := exchange.read(Deadline(60)):
         body += piece
     return body
 
@@ -123,7 +123,7 @@ def test_a_body_without_length_ends_with_its_connection(http, upstream):
         "m", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: a\n\n", 0.05, b"data: b\n\n", CLOSE
     )
     exchange = send(http)
-    exchange.wait_head(Deadline(5))
+    exchange.wait_head(Deadline(60))
     assert exchange.read(Deadline(5)) == b"data: a\n\n"
     assert exchange.read(Deadline(5)) == b"data: b\n\n"
     assert exchange.read(Deadline(5)) == b""
@@ -178,14 +178,14 @@ def test_silence_is_reported_and_the_exchange_goes_on(http, upstream):
     with pytest.raises(NothingYet):
         exchange.wait_head(looking_up_in(0.05))
     gate.set()
-    exchange.wait_head(Deadline(5))
+    exchange.wait_head(Deadline(60))
     assert exchange.read(Deadline(5)) == b"data: a\n\n"
 
 
 def test_closing_within_an_answer_closes_the_connection_at_once(http, upstream):
     upstream.play("m", SSE + chunked(b"data: a\n\n", end=False), 10.0)
     exchange = send(http)
-    exchange.wait_head(Deadline(5))
+    exchange.wait_head(Deadline(60))
     exchange.close()
     assert upstream.received[0].closed_by_client.wait(2)
     exchange.close()  # again does nothing
@@ -244,7 +244,7 @@ def test_it_is_followed_by_a_new_one_though_others_are_idle(http, upstream):
     upstream.play("m", json_answer("200 OK", b"{}"), 0.2)
     exchanges = [send(http) for _ in range(3)]
     for exchange in exchanges:
-        exchange.wait_head(Deadline(5))
+        exchange.wait_head(Deadline(60))
     for exchange in exchanges:
         read_whole(exchange)
         exchange.close()
@@ -315,7 +315,7 @@ def test_a_refusal_before_the_request_was_read_is_heard(client):
         http = client(f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1")
         exchange = http.exchange(http.request_line("POST", "/x"), b"x" * 20_000_000)
         opened.append(exchange)
-        exchange.wait_head(Deadline(5))
+        exchange.wait_head(Deadline(60))
         ended.set()
         assert exchange.status == 413
         assert not exchange.reusable
@@ -325,7 +325,7 @@ def test_connections_idle_for_long_are_closed_though_younger_ones_are_enough(htt
     upstream.play("m", json_answer("200 OK", b"{}"))
     exchanges = [send(http) for _ in range(3)]
     for exchange in exchanges:
-        exchange.wait_head(Deadline(5))
+        exchange.wait_head(Deadline(60))
     for exchange in exchanges:
         read_whole(exchange)
         exchange.close()
@@ -421,7 +421,7 @@ def test_tls_streams_events_and_reuses_connections(tls_upstream, client, certifi
     tls_upstream.play("m", SSE, chunked(b"data: a\n\n", end=False), gate, chunked(b"data: b\n\n"))
     for _ in range(2):
         exchange = send(http)
-        exchange.wait_head(Deadline(5))
+        exchange.wait_head(Deadline(60))
         assert exchange.read(Deadline(5)) == b"data: a\n\n"
         if not gate.is_set():
             with pytest.raises(NothingYet):

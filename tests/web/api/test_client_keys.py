@@ -218,7 +218,7 @@ def test_keys_are_shown_with_their_usage(served, owner):
         {"rpm": 0},
         {"rpm": True},
         {"rpm": "5"},
-        {"rpm": 1e3},
+        {"rpm": 1.5},
         {"expires_at": "2001-01-01T00:00:00Z"},
         {"expires_at": "2999-01-01"},
         {"expires_at": "9999-12-31T23:59:59-12:00"},
