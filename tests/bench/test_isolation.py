@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,9 +83,15 @@ def refusing_port() -> Iterator[int]:
         server.shutdown()
 
 
+def watched(port: int, tokens: list[str], pss_mb: float) -> Seen:
+    """In a thread: the browser of other tests keeps a loop of its own in this one."""
+    program: Any = SimpleNamespace(memory_mb=lambda: {"rss_mb": pss_mb})
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(lambda: asyncio.run(good_callers.watch(port, tokens, program, 0.1))).result()
+
+
 def test_good_callers_see_refusals_and_a_health_that_is_none(refusing_port):
-    program: Any = SimpleNamespace(memory_mb=lambda: {"rss_mb": 7.0})
-    seen = asyncio.run(good_callers.watch(refusing_port, ["a", "b"], program, 0.1))
+    seen = watched(refusing_port, ["a", "b"], 7.0)
     assert seen.first_byte == []
     assert set(seen.failed) == {"503, whole: no"}
     assert set(seen.health) == {good_callers.PATIENCE_SECONDS}
@@ -92,8 +99,7 @@ def test_good_callers_see_refusals_and_a_health_that_is_none(refusing_port):
 
 
 def test_a_gateway_that_has_ended_is_a_failure_too():
-    program: Any = SimpleNamespace(memory_mb=lambda: {"rss_mb": 0.0})
-    seen = asyncio.run(good_callers.watch(1, ["a"], program, 0.1))
+    seen = watched(1, ["a"], 0.0)
     assert set(seen.failed) == {"no answer, not whole: "}
 
 
