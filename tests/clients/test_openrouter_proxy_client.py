@@ -10,10 +10,13 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import openrouter_proxy_client
 import pytest
 from openrouter_proxy_client import KdfParameters, KeyDerivationRefused, ProxyClient, ProxyError, derive_key
+
+from tests.support.gateway import ROOT
 
 WAIT = 5.0
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -623,3 +626,17 @@ class TestRefresh:
         assert client.usage() == {"totals": 1}
         assert client.usage(start_date="2026-11-01") == {"totals": 2}
         assert client.quota() == {"limit_usd": None}
+
+
+def test_it_needs_no_file_but_itself():
+    """Programs copy this one file."""
+    folder = str(Path(openrouter_proxy_client.__file__).parent)
+    script = f"""
+import sys
+sys.path.insert(0, {folder!r})
+import openrouter_proxy_client
+files = [module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
+print(*[file for file in files if file.startswith({str(ROOT)!r}) and "site-packages" not in file], sep="\\n")
+"""
+    loaded = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.splitlines() == [openrouter_proxy_client.__file__]

@@ -113,22 +113,26 @@ HANDLED = """
 import os, signal, sys, threading
 from foundation.signals import Listener
 def handler(number, frame):
-    print("handled", number, threading.current_thread().name, flush=True)
+    with lock:
+        print("handled", number, threading.current_thread().name, flush=True)
     ended.set()
-ended = threading.Event()
+lock, ended = threading.Lock(), threading.Event()
 listener = Listener(first=lambda: print("first", flush=True))
 signal.signal(signal.SIGTERM, handler)
-os.kill(os.getpid(), signal.SIGTERM)
+with lock:
+    os.kill(os.getpid(), signal.SIGTERM)
 ended.wait()
 """
 
 
 def python(script: str) -> subprocess.CompletedProcess[str]:
     env = environment(PYTHONPATH=ROOT)
-    return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
-def test_a_handler_that_was_set_is_called_by_the_thread_that_waits():
+def test_a_handler_that_was_set_is_called_by_the_thread_that_waits_whatever_lock_the_main_one_holds():
     ended = python(HANDLED)
     assert (ended.stdout, ended.returncode) == (f"first\nhandled {signal.SIGTERM:d} signals\n", 0)
 

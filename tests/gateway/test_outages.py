@@ -70,10 +70,13 @@ def test_an_outage_through_a_whole_gateway(start):
     assert refused.status_code == 503
     assert 1 <= int(refused.headers["Retry-After"]) <= 6
     assert refused.json()["error"]["type"] == "service_busy"
+    health = gateway.get("/api/health").json()
+    assert (health["status"], health["openrouter"]["status"]) == ("degraded", "unreachable")
     back = ScriptedUpstream(port=port)
     back.play("openai/gpt-4o-mini", GOOD)
     wait_for(lambda: "upstream_back" in gateway.log())
     assert gateway.chat(another).status_code == gateway.chat(someone).status_code == 200
+    assert gateway.get("/api/health").json()["openrouter"] == {"status": "ok"}
     back.close()
 
 

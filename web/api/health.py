@@ -1,4 +1,4 @@
-"""Is the service able to work: database, ledger and pool."""
+"""Is the service able to work: database, ledger, pool and OpenRouter."""
 
 from __future__ import annotations
 
@@ -51,6 +51,12 @@ class PoolHealth(Shown):
     )
 
 
+class OpenRouterHealth(Shown):
+    """OpenRouter, as the process that answers last found it. While it can't be reached, calls are refused at once."""
+
+    status: Literal["ok", "unreachable"]
+
+
 class CallsHealth(Shown):
     """The model calls that ended within the last minute, in the process that answers."""
 
@@ -70,13 +76,14 @@ class Health(Shown):
     cache: CacheHealth
     ledger: LedgerHealth
     pool: PoolHealth
+    openrouter: OpenRouterHealth
     calls: CallsHealth
 
 
 @routes.get("/api/health")
 @operation("Health", Who.ANYBODY, answers={200: Health, 503: Health})
 def health() -> Response:
-    """200 `ok`; 200 `degraded` without database or Redis, or while no key can be used; 503 `unavailable`.
+    """200 `ok`; 200 `degraded` without database, Redis or OpenRouter, or while no key can be used; 503 `unavailable`.
 
     The last without keys, and in a process that started without its database and waits for it.
     """
@@ -91,8 +98,10 @@ def health_shown() -> dict[str, Any]:
     usable, known, refused = pool.usable_count(), pool.known_count(), pool.refused_count()
     database_is_up = services().watcher.database_is_up
     cache, behind = services().rate_limits.cache_status, services().drain.behind_seconds
+    openrouter_is_up = not services().proxy.destinations.openrouter.reach.is_away
     serves = known and (services().auth.is_informed or services().auth.trusts_uninformed)
-    is_whole = usable and database_is_up and cache != "unreachable" and behind <= LEDGER_LAG_SECONDS
+    reaches_all = database_is_up and openrouter_is_up and cache != "unreachable"
+    is_whole = usable and reaches_all and behind <= LEDGER_LAG_SECONDS
     status = "unavailable" if not serves else "ok" if is_whole else "degraded"
     return {
         "status": status,
@@ -100,6 +109,7 @@ def health_shown() -> dict[str, Any]:
         "cache": {"status": cache},
         "ledger": {"status": "behind" if behind > LEDGER_LAG_SECONDS else "ok", "behind_seconds": behind},
         "pool": {"status": _pool_status(usable, known, refused), "usable": usable, "known": known, "refused": refused},
+        "openrouter": {"status": "ok" if openrouter_is_up else "unreachable"},
         "calls": services().proxy.latest_calls.told(),
     }
 

@@ -23,6 +23,7 @@ def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
         "ledger": {"status": "ok", "behind_seconds": 0},
         "cache": {"status": "off"},
         "pool": {"status": "ok", "usable": keys, "known": keys, "refused": 0},
+        "openrouter": {"status": "ok"},
         "calls": {"last_minute": 0, "failed": 0, "why": {}},
     }
     check_headers(answer)
@@ -44,6 +45,7 @@ def test_a_gateway_without_keys_is_unavailable_until_it_gets_one(start, stand_in
         "ledger": {"status": "ok", "behind_seconds": 0},
         "cache": {"status": "off"},
         "pool": {"status": "empty", "usable": 0, "known": 0, "refused": 0},
+        "openrouter": {"status": "ok"},
         "calls": {"last_minute": 0, "failed": 0, "why": {}},
     }
     check_headers(answer)
