@@ -1,14 +1,13 @@
 """Settings of gunicorn, which reads this file by itself: `gunicorn app:app` or SERVER=gunicorn."""
 
 import logging
-import os
-import subprocess
+import multiprocessing
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever gunicorn was started
 
-from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, ROOT, SPARE_THREADS
+from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, SPARE_THREADS
 from config.sources import ConfigError, load
 from foundation import logs
 from foundation.signals import use_handlers
@@ -38,10 +37,17 @@ def on_starting(server: object) -> None:
 
     In a process of its own: this one lives as long as the service, and need not hold all of our modules.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    checked = subprocess.run([sys.executable, "-c", "import app; app.start()"], env=environment, check=False)
-    if checked.returncode:
-        sys.exit(checked.returncode)
+    start = multiprocessing.get_context("fork").Process(target=_start)
+    start.start()
+    start.join()
+    if start.exitcode:
+        sys.exit(1)
+
+
+def _start() -> None:
+    import app
+
+    app.start()
 
 
 listeners.allow_open_files()

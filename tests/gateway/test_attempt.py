@@ -1,5 +1,7 @@
 """One attempt: what is held until there is content, what counts as none, and what is known when it ends."""
 
+import threading
+import time
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -30,13 +32,13 @@ def make_attempt():
     http = UpstreamHttp(upstream.url, 1)
     attempts = []
 
-    def make(*steps, idle_timeout=2.0, seconds=5.0):
+    def make(*steps, idle_timeout=60.0, seconds=60.0):
         upstream.play("m", *steps)
         exchange = http.exchange(http.request_line("POST", "/x"), b'{"model":"m"}')
         one, deadline = Attempt(CHAT, SimpleNamespace(name="key-0"), exchange, idle_timeout), Deadline(seconds)
         attempts.append(one)
 
-        def advance(look_up_in=5.0):
+        def advance(look_up_in=60.0):
             deadline.look_up_in(look_up_in)
             if one.form is None:
                 one.wait_head(deadline)
@@ -51,12 +53,20 @@ def make_attempt():
     upstream.close()
 
 
+def look_up_until(comes, advance):
+    """Let an attempt look up, for nothing else, until this has come."""
+    until = time.monotonic() + 60
+    while not comes():
+        assert time.monotonic() < until
+        with pytest.raises(NothingYet):
+            advance(0.05)
+
+
 @pytest.mark.parametrize("head", [SSE, JSON_CHUNKED, GZIP])
 def test_the_answers_name_is_known_with_its_head(make_attempt, head):
     named = head.replace(b"\r\n\r\n", b"\r\nX-Generation-Id: gen-7\r\n\r\n")
     one, advance = make_attempt(named, 5.0)
-    with pytest.raises(NothingYet):
-        advance(0.2)
+    look_up_until(lambda: one.generation_id, advance)
     assert (one.generation_id, one.known) == ("gen-7", None)
 
 
@@ -71,13 +81,13 @@ def test_a_stream_is_held_until_its_first_content(make_attempt):
 
 
 def test_comments_before_all_data_can_be_passed_on_earlier(make_attempt):
-    one, advance = make_attempt(SSE, chunked(COMMENT, COMMENT, ROLE, COMMENT, end=False), 0.6, chunked(EVENT))
-    with pytest.raises(NothingYet):
-        advance(0.3)
-    assert one.has_blank
+    looked_up = threading.Event()
+    one, advance = make_attempt(SSE, chunked(COMMENT, COMMENT, ROLE, COMMENT, end=False), looked_up, chunked(EVENT))
+    look_up_until(lambda: one.has_blank, advance)
     assert one.take_blank() == COMMENT * 2
     assert not one.has_blank
     assert one.take_blank() == b""
+    looked_up.set()
     advance()
     assert one.held == ROLE + COMMENT + EVENT
 
@@ -145,14 +155,13 @@ def test_a_long_event_counts_as_content_before_it_is_whole(make_attempt):
 def test_where_no_event_ends_nothing_of_ours_can_be_put_so_the_answer_begins(make_attempt):
     line = b":" + b"x" * (MAX_HELD_BYTES - 1) + b"\n"  # of it, all but its end passes: exactly the bound
     one, advance = make_attempt(SSE, chunked(line, end=False), 5.0)
-    advance(3)
+    advance()
     assert one.has_content
 
 
 def test_comments_that_never_end_do_not_hold_the_caller(make_attempt):
     one, advance = make_attempt(SSE, *[chunked(COMMENT, end=False), 0.01] * 300)
-    with pytest.raises(NothingYet):
-        advance(0.3)
+    look_up_until(lambda: one.has_blank, advance)
     assert one.take_blank()
 
 
@@ -176,10 +185,11 @@ def test_a_long_body_is_not_held_to_its_end(make_attempt):
 
 
 def test_white_space_can_be_passed_on_earlier(make_attempt):
-    one, advance = make_attempt(JSON_CHUNKED, chunked(b"\n   \n", end=False), 0.6, chunked(b" ", WHOLE))
-    with pytest.raises(NothingYet):
-        advance(0.2)
+    looked_up = threading.Event()
+    one, advance = make_attempt(JSON_CHUNKED, chunked(b"\n   \n", end=False), looked_up, chunked(b" ", WHOLE))
+    look_up_until(lambda: one.has_blank, advance)
     assert one.take_blank() == b"\n   \n"
+    looked_up.set()
     advance()
     assert one.held == b" " + WHOLE
 
@@ -207,8 +217,8 @@ def test_a_body_that_has_begun_and_does_not_end_is_an_error_and_not_tried_again(
 
 
 def test_a_body_that_goes_on_slowly_is_waited_for(make_attempt):
-    steps = [step for byte in WHOLE[:8] for step in (chunked(bytes([byte]), end=False), 0.1)]
-    one, advance = make_attempt(JSON_CHUNKED, *steps, chunked(WHOLE[8:]), idle_timeout=0.5)
+    steps = [step for byte in WHOLE[:8] for step in (chunked(bytes([byte]), end=False), 0.3)]
+    one, advance = make_attempt(JSON_CHUNKED, *steps, chunked(WHOLE[8:]), idle_timeout=1.5)
     with pytest.raises(NothingYet):
         advance(0.3)
     advance()
@@ -247,9 +257,12 @@ def test_a_refusal_that_is_no_json_object_has_no_payload(make_attempt, body):
 
 def test_a_refusals_body_is_waited_for_in_slices(make_attempt):
     head = JSON_CHUNKED.replace(b"200 OK", b"400 Bad Request")
-    one, advance = make_attempt(head, chunked(b'{"error":', end=False), 0.5, chunked(b'{"code":400}}'))
-    with pytest.raises(NothingYet):
-        advance(0.2)
+    looked_up = threading.Event()
+    one, advance = make_attempt(head, chunked(b'{"error":', end=False), looked_up, chunked(b'{"code":400}}'))
+    for _ in range(3):
+        with pytest.raises(NothingYet):
+            advance(0.05)
+    looked_up.set()
     advance()
     assert one.refusal.error == {"code": 400}
 

@@ -85,6 +85,8 @@ class Begun:
 
 def prepare() -> None:
     """Load what programs load."""
+    import alembic.command
+    import alembic.config  # noqa: F401
     import flask.cli  # noqa: F401
     import granian.cli  # noqa: F401
     import gunicorn.app.wsgiapp
