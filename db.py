@@ -238,6 +238,11 @@ class Database:
         with self._engine.connect() as connection:
             return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
 
+    def set_clock(self, clock: Clock) -> None:
+        """Set a clock by the database's. Raises DatabaseError."""
+        with self.reading() as tx:
+            set_clock(clock, tx)
+
     def close(self) -> None:
         """Close all pooled connections."""
         self._engine.dispose()
@@ -259,16 +264,10 @@ def utc_now(tx: Transaction) -> datetime:
     return datetime.now(UTC)  # SQLite is this host
 
 
-class DatabaseClock(Clock):
-    """The database's wall time: one clock for the processes of all hosts."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-
-    def now(self) -> datetime:
-        """The database's time, aware, in UTC."""
-        with self._db.reading() as tx:
-            return utc_now(tx)
+def set_clock(clock: Clock, tx: Transaction) -> None:
+    """Set the clock by the database's: one for the processes of all hosts."""
+    asked_at = clock.monotonic()
+    clock.set_by(utc_now(tx), asked_at, clock.monotonic())
 
 
 def delete_some(tx: Transaction, key: sa.Column[Any], wanted: sa.ColumnElement[bool], most: int) -> None:

@@ -39,7 +39,7 @@ from billing.daily_check import UsageCheck
 from config import sources
 from config.settings import Config
 from config.sources import ConfigError
-from db import Database, DatabaseClock, DatabaseError
+from db import Database, DatabaseError
 from foundation import logs
 from foundation.clock import Clock
 from foundation.crypto import Envelopes, SealBroken
@@ -55,7 +55,7 @@ from pool.rotation_questions import refused_keys
 from pool.rotation_steps import RotationSteps
 from replicas import processes as gateway_processes
 from replicas.lease import LeaseLost, RotationLease, WrongDeployment
-from start_up import CannotStart, open_database
+from start_up import CannotStart, open_database, set_clock
 from upstream.openrouter.key_facts import RemoteKey
 from upstream.openrouter.management_api import ManagementApi, ManagementError
 from vault import sealed
@@ -100,6 +100,7 @@ class KeyRotation:
         Raises ManagementError: nothing is done if OpenRouter's keys can't be listed; else what could be done is done.
         Raises WrongDeployment, LeaseLost and SealBroken.
         """
+        self._db.set_clock(self._clock)
         if not self._lease.take():
             event(log, "another_process_rotates")
             return self.is_full()
@@ -308,6 +309,8 @@ def main() -> int:
         settings = sources.load(required=required)
         logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
         db, envelopes = open_database(settings)
+        clock = Clock()
+        set_clock(db, clock)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -319,7 +322,6 @@ def main() -> int:
         for secret in (settings.openrouter_provision_key, settings.outbound_proxy)
     )
     api = ManagementApi(settings.openrouter_api_url, management_key, proxy)
-    clock = DatabaseClock(db)
     rotation = KeyRotation(db, envelopes, api, settings, clock, progress=show_progress)
     usage_check = UsageCheck(db, rotation.keys, api, RotationLease(db, clock, settings.deployment_id), clock)
     try:

@@ -40,8 +40,8 @@ from billing.reports.request_log import UsageLog
 from billing.reports.retention import LogRetention
 from billing.reports.statistics import UsageStats
 from config.settings import Config
-from db import Database, DatabaseClock, DatabaseError
-from foundation.clock import Clock
+from db import Database, DatabaseError
+from foundation.clock import MAX_SKEW_SECONDS, Clock
 from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.logs import event
 from foundation.money import nano
@@ -80,7 +80,6 @@ class Services:
         self.config = config
         self.clock = Clock()
         self.db, self._envelopes = open_if_there(config)
-        self._database_clock = DatabaseClock(self.db)
         self._upstream, self.upstreams = _upstreams(config, self.db, self._envelopes, self.clock)
         self._make_pool()
         self.first_steps = FirstSteps(
@@ -91,6 +90,7 @@ class Services:
         self._make_accounts()
         self._make_proxy()
         self.started = False
+        self.clock_is_right = True
         self._complain_at = 0.0
         self._start_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -109,12 +109,12 @@ class Services:
 
     def _make_billing(self) -> None:
         config, db, clock = self.config, self.db, self.clock
-        self.process = GatewayProcess(db, self._database_clock)
+        self.process = GatewayProcess(db, clock)
         self.journal = UsageJournal(config.data_dir / "journal", self.process.id)
         self.journal.check()
-        self.quotas = Quotas(db, self._database_clock, config)
+        self.quotas = Quotas(db, clock, config)
         credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
-        self.quota_slices = QuotaSlices(db, self.process.id, self.quotas, self._database_clock, credit)
+        self.quota_slices = QuotaSlices(db, self.process.id, self.quotas, clock, credit)
         self.rate_limits = RateLimits(config, clock)
         self.ledger = UsageLedger(db, clock)
         self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
@@ -123,7 +123,7 @@ class Services:
         self.costs = CostLookup(db, self.ledger, self.records, clock)
         self.usage = UsageStats(db, clock)
         self.usage_log = UsageLog(db, clock)
-        self.retention = LogRetention(db, self._database_clock, config.log_retention_days)
+        self.retention = LogRetention(db, clock, config.log_retention_days)
 
     def _make_accounts(self) -> None:
         config, db, clock = self.config, self.db, self.clock
@@ -139,7 +139,7 @@ class Services:
         self.sign_on = _sign_on(config, db, self.oauth_states, self.users, self.sessions, clock)
         self.addresses = ClientAddresses(config.trusted_proxies)
         self.favourite_models = FavouriteModels(db)
-        watched_keys = WatchedKeys(db, self._envelopes, self._database_clock, config)
+        watched_keys = WatchedKeys(db, self._envelopes, clock, config)
         self.watched_key_sync = WatchedKeySync(watched_keys, self._upstream)
 
     def _make_proxy(self) -> None:
@@ -208,7 +208,15 @@ class Services:
                     self._complain_at = self.clock.monotonic() + WARN_SECONDS
                     event(log, "database_refused", logging.ERROR, reason=str(error))
         self.watcher.check()
+        self._look_at_clock()
         self.auth.is_informed = self.quota_slices.is_informed = self.watcher.is_complete
+
+    def _look_at_clock(self) -> None:
+        """Tell once that this host's clock has gone wrong, and once that it is right again."""
+        was_right, self.clock_is_right = self.clock_is_right, abs(self.clock.skew_seconds) <= MAX_SKEW_SECONDS
+        if was_right != self.clock_is_right:
+            name = "clock_right_again" if self.clock_is_right else "clock_wrong"
+            event(log, name, logging.WARNING, skew_seconds=round(self.clock.skew_seconds, 1))
 
     def _use_environment(self) -> None:
         """In the place of what could not be read. Not more: what was read is read again only when it changes."""

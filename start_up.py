@@ -28,6 +28,8 @@ from vault import sealed
 
 log = logging.getLogger("services")
 
+TOO_MUCH_SKEW_SECONDS = 3600.0
+
 
 class CannotStart(Exception):
     """Why the program can't start, in one line."""
@@ -90,6 +92,16 @@ def _prepare(db: Database, envelopes: Envelopes) -> None:
         db.upgrade()
 
 
+@told_in_one_line()
+def set_clock(db: Database, clock: Clock) -> None:
+    """Go by the database's time. Raises CannotStart if this host's is so far from it that one of them must be wrong."""
+    db.set_clock(clock)
+    skew = clock.skew_seconds
+    if abs(skew) > TOO_MUCH_SKEW_SECONDS:
+        ahead = f"{abs(skew) / 3600:.1f} h {'ahead of' if skew > 0 else 'behind'} the database's"
+        raise CannotStart(f"this host's clock is {ahead} ({clock.now():%Y-%m-%d %H:%M} UTC); set whichever is wrong")
+
+
 @dataclass
 class FirstSteps:
     """What is to be done in an open database before this process works with it."""
@@ -116,6 +128,7 @@ class FirstSteps:
         """Do them; a shut database is opened first. What was done does no harm again. Raises CannotStart."""
         if self.db.is_shut:
             self._open()
+        set_clock(self.db, self.clock)
         self.users.know_username_key(self._key(sealed.USERNAME_KEY))
         self.sessions.know_refresh_key(self._key(sealed.REFRESH_KEY))
         import_keys(self.pool_keys, self.config)

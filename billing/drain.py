@@ -106,6 +106,7 @@ class UsageDrain:
                 self._journal.close()
 
     def _apply(self, process_id: str, segment: Path) -> None:
-        if not self._ledger.apply(process_id, usage_journal.read(segment)):
+        waited_seconds = max(time.time() - segment.stat().st_mtime, 0.0)  # by one clock, whatever it says
+        if not self._ledger.apply(process_id, usage_journal.read(segment), waited_seconds):
             usage_journal.keep(segment)
         segment.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -69,6 +69,13 @@ ENDING_FACTS = frozenset({"is_last", "outcome", "http_status", "first_byte_ms", 
 EMPTY_ROW: Row = dict.fromkeys(table.c.keys()) | {"is_last": False, "checks": 0}
 
 
+class _Origin(NamedTuple):
+    """A journal: whose it is, and the time before which no call in it can have begun."""
+
+    process_id: str
+    earliest: datetime
+
+
 class UsageLedger:
     """Applies facts about calls to the database."""
 
@@ -76,24 +83,28 @@ class UsageLedger:
         self._db = db
         self._clock = clock
 
-    def apply(self, process_id: str, records: Iterable[Row]) -> bool:
+    def apply(self, process_id: str, records: Iterable[Row], waited_seconds: float = 0.0) -> bool:
         """Apply a journal's records, in their order. May be done again with the same ones. Raises DatabaseError.
+
+        waited_seconds: since the last of them was written. A call that says it began later than now, or before any that
+        could be in there, was told a wrong time, and counts in the window of now or of then.
 
         False if there were facts that no row can hold: they are reported and left out, since what comes after them
         must not wait for ever.
         """
+        origin = _Origin(process_id, self._clock.now() - MAX_CALL - timedelta(seconds=waited_seconds))
         facts: dict[RowKey, Row] = {}
         all_usable = True
         for record in records:
             facts.setdefault((record.get("request_id"), record.get("attempt")), {}).update(record)  # type: ignore[arg-type]
             if len(facts) >= BATCH_ROWS:
-                all_usable &= self._change_usable(facts, process_id)
+                all_usable &= self._change_usable(facts, origin)
                 facts = {}
-        return self._change_usable(facts, process_id) and all_usable
+        return self._change_usable(facts, origin) and all_usable
 
-    def _change_usable(self, facts: Mapping[RowKey, Row], process_id: str) -> bool:
+    def _change_usable(self, facts: Mapping[RowKey, Row], origin: _Origin) -> bool:
         try:
-            self._change(facts, process_id)
+            self._change(facts, origin)
             return True
         except UNUSABLE as error:
             if len(facts) == 1:
@@ -101,7 +112,7 @@ class UsageLedger:
                 event(log, "facts_unusable", logging.ERROR, request_id=request_id, error=type(error).__name__)
             else:  # apply all but the one, or the few
                 for key, one in facts.items():
-                    self._change_usable({key: one}, process_id)
+                    self._change_usable({key: one}, origin)
             return False
 
     def settle(self, key: RowKey, **facts: Any) -> None:
@@ -168,31 +179,31 @@ class UsageLedger:
 
     # ── one transaction
 
-    def _change(self, facts: Mapping[RowKey, Row], process_id: str | None) -> None:
-        """process_id: whose journal the facts are from; None if they are from elsewhere."""
+    def _change(self, facts: Mapping[RowKey, Row], origin: _Origin | None) -> None:
+        """origin: the journal that the facts are from; None if they are from elsewhere."""
         if not facts:
             return
         for tries_left in (2, 1, 0):
             try:
-                self._db.transact(lambda tx: self._write(tx, facts, process_id))
+                self._db.transact(lambda tx: self._write(tx, facts, origin))
                 return
             except Duplicate:  # another process inserted the same row, or generation id, at the same moment
                 if not tries_left:
                     raise
 
-    def _write(self, tx: Transaction, facts: Mapping[RowKey, Row], process_id: str | None) -> None:
+    def _write(self, tx: Transaction, facts: Mapping[RowKey, Row], origin: _Origin | None) -> None:
         now = self._clock.now()
         ids = sorted({request_id for request_id, _ in facts})
         query = sa.select(table).where(table.c.request_id.in_(ids)).with_for_update()
         before = {(row["request_id"], row["attempt"]): dict(row) for row in tx.execute(query).mappings()}
         after = dict(before)
         for key in sorted(facts):
-            row = _merged(before.get(key), facts[key], process_id, now)
+            row = _merged(before.get(key), facts[key], origin, now)
             if row is not None:
                 after[key] = row
         changed = [key for key in sorted(after) if after[key] != before.get(key)]
         _refuse_known_generations(tx, before, after, changed)
-        effects = _Effects(process_id, _connected(tx, {after[key]["pool_key_id"] for key in changed}))
+        effects = _Effects(origin is not None, _connected(tx, {after[key]["pool_key_id"] for key in changed}))
         for key in changed:
             effects.add(before.get(key), after[key])
         # A changed row is written anew as a whole: two statements for any number of rows, where updates need one each.
@@ -213,13 +224,14 @@ def created_at(request_id: str) -> datetime:
     return datetime.fromtimestamp(milliseconds // 1000, UTC) + timedelta(milliseconds=milliseconds % 1000)
 
 
-def _merged(before: Row | None, facts: Row, process_id: str | None, now: datetime) -> Row | None:
+def _merged(before: Row | None, facts: Row, origin: _Origin | None, now: datetime) -> Row | None:
     """The row with these facts; None if there is nothing to say them of."""
     if before is None:
-        if "user_id" not in facts or process_id is None:
+        if "user_id" not in facts or origin is None:
             event(log, "facts_without_call", logging.ERROR, request_id=facts.get("request_id"))
             return None
-        row = EMPTY_ROW | {"process_id": process_id, "created_at": created_at(facts["request_id"])} | facts
+        began_at = min(max(created_at(facts["request_id"]), origin.earliest), now)
+        row = EMPTY_ROW | {"process_id": origin.process_id, "created_at": began_at} | facts
     else:
         row = before | _news(before, facts)
     state = row["state"]
@@ -269,11 +281,11 @@ def _refuse_known_generations(
 class _Effects:
     """What changed rows mean for quotas and roll-ups."""
 
-    def __init__(self, process_id: str | None, connected: Collection[int]) -> None:
+    def __init__(self, from_journal: bool, connected: Collection[int]) -> None:
         self.moves: dict[tuple[str, int], Move] = {}
         self.spent: list[tuple[str, datetime, int]] = []
         self.sums: dict[rollups.Bucket, UsageSums] = {}
-        self._from_journal = process_id is not None
+        self._from_journal = from_journal
         self._connected = connected
 
     def add(self, before: Row | None, after: Row) -> None:

@@ -11,10 +11,9 @@ from flask.cli import with_appcontext
 
 from commands.printing import json_option, services, show
 from commands.upstreams import ask
-from db import DatabaseClock, DatabaseError
+from db import DatabaseError
+from foundation.clock import MAX_SKEW_SECONDS
 
-# Log-ins and client keys expire by the clocks of hosts; more than this between them is a fault of theirs.
-MAX_SKEW_SECONDS = 5.0
 ANSWERS: dict[int | None, str] = {
     None: "does not open with ENCRYPTION_KEY",
     0: "OpenRouter does not answer",
@@ -56,11 +55,12 @@ def _database() -> Iterator[Finding]:
     db = services().db
     try:
         is_current = db.is_current()
-        skew = (DatabaseClock(db).now() - services().clock.now()).total_seconds()
+        db.set_clock(services().clock)
     except DatabaseError as error:
         yield Finding("database", False, f"{db.kind} does not answer ({type(error).__name__})")
         return
     yield Finding("database", is_current, f"{db.kind}, its schema is {'' if is_current else 'not '}this version's")
+    skew = services().clock.skew_seconds
     yield Finding("clock", abs(skew) <= MAX_SKEW_SECONDS, f"{abs(skew):.1f} s from the database's")
 
 

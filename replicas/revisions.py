@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from db import Database, DatabaseError, Transaction
+from db import Database, DatabaseError, Transaction, set_clock
 from foundation.clock import Clock
 from foundation.logs import event
 from tables import revisions as table
@@ -38,7 +38,7 @@ class RevisionWatcher:
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
-        self._monotonic = clock.monotonic
+        self._clock = clock
         self._warn_at = 0.0
         self._reloads: dict[str, Callable[[], None]] = {}
         self._seen: dict[str, int] = {}
@@ -59,14 +59,16 @@ class RevisionWatcher:
         return self._seen.keys() >= self._reloads.keys()
 
     def check(self) -> None:
-        """Reload what has changed. With the database away the copies stay in use, and the log says so once a minute.
+        """Reload what has changed, and set the clock by the database's.
 
+        With the database away the copies stay in use, and the log says so once a minute.
         A fault of one copy does not keep the others from being reloaded; it is raised after them.
         """
         with self._lock:
             faults: list[Exception] = []
             try:
                 with self._db.reading() as tx:
+                    set_clock(self._clock, tx)
                     current = {row.name: row.value for row in tx.execute(sa.select(table))}
                 for name, reload in self._reloads.items():
                     # Seen only after the reload: one that fails is tried again.
@@ -79,9 +81,9 @@ class RevisionWatcher:
                         except Exception as fault:  # noqa: BLE001 - raised below
                             faults.append(fault)
             except DatabaseError as error:
-                if self.database_is_up or self._monotonic() >= self._warn_at:
+                if self.database_is_up or self._clock.monotonic() >= self._warn_at:
                     event(log, "database_unreachable", logging.WARNING, error=type(error).__name__)
-                    self._warn_at = self._monotonic() + WARN_SECONDS
+                    self._warn_at = self._clock.monotonic() + WARN_SECONDS
                 self.database_is_up = False
                 return
             if not self.database_is_up:

@@ -57,9 +57,9 @@ StartResponse = Callable[[str, Headers], object]
 WsgiApp = Callable[[Environ, Any], Iterable[bytes]]
 
 
-def new_request_id() -> str:
+def new_request_id(at: float) -> str:
     """48 bits of milliseconds and 80 random bits as 32 hex characters: sorts by time, as a ULID does."""
-    return f"{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
+    return f"{int(at * 1000):012x}{random.getrandbits(80):020x}"
 
 
 class ProxyDoor:
@@ -68,6 +68,7 @@ class ProxyDoor:
     def __init__(self, flask_wsgi: WsgiApp, services: Services) -> None:
         self._flask_wsgi = flask_wsgi
         self._services = services
+        self._clock = services.clock
         self._budget = BodyBudget(services.config.body_budget_bytes)
         self._max_body_bytes = min(services.config.max_body_bytes, self._budget.largest)
         self._slow_bodies = SlowBodies()
@@ -78,7 +79,7 @@ class ProxyDoor:
         self._server_ends = partial(ending.is_here, services.config.drain_seconds)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        request_id = environ[REQUEST_ID] = new_request_id()
+        request_id = environ[REQUEST_ID] = new_request_id(self._clock.timestamp())
         current_request_id.set(request_id)
         api = PATHS.get(environ["PATH_INFO"])
         headers: Headers = [(name, request_id) for name in (api or CHAT).request_id_headers] + COMMON_HEADERS

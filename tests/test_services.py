@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,12 +20,13 @@ from accounts.users import UserState
 from config.settings import Config
 from db import Database, NotAnswering, database_url
 from formats.body import CallBody
+from foundation.clock import Clock
 from foundation.crypto import sha256_hex
 from foundation.errors import Forbidden, QuotaExceeded, TooManyRequests, Unauthorized
 from pool.life import PoolKeySource, PoolKeyState
 from replicas.processes import ProcessReport, reports
 from services import WATCH_SECONDS, Services, build
-from start_up import CannotStart, DatabaseAway, import_keys, import_upstreams, open_database
+from start_up import CannotStart, DatabaseAway, import_keys, import_upstreams, open_database, set_clock
 from tables import sealed_secrets, user_sessions
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.gateway import new_derived_key, wait_for
@@ -470,3 +472,31 @@ def test_the_background_thread_outlives_a_fault(new, caplog):
 def test_the_database_file_is_where_the_settings_say(tmp_path):
     config = Config(data_dir=tmp_path)
     assert database_url(config).database == str(Path(tmp_path) / "openrouter_proxy.db")
+
+
+# ── clocks
+
+
+@pytest.mark.parametrize("hours", [26, -26])
+def test_a_host_whose_clock_is_hours_off_is_refused_and_the_others_serve(new, hours):
+    others = new()
+    with pytest.raises(CannotStart, match=f"26.0 h {'ahead of' if hours > 0 else 'behind'} the database's"):
+        set_clock(others.db, Clock(lambda: time.time() + hours * 3600))
+    others.start()
+    assert abs(others.clock.skew_seconds) < 5
+
+
+@pytest.mark.parametrize("minutes", [2, -2])
+def test_hosts_whose_clocks_are_minutes_apart_tell_one_time_and_operators_hear_of_it(new, caplog, minutes):
+    right, wrong = new(), new()
+    wrong.clock._host_time = lambda: time.time() + minutes * 60  # from now on
+    for services in (right, wrong):
+        services.start()
+    assert (right.clock_is_right, wrong.clock_is_right) == (True, False)
+    assert abs((right.clock.now() - wrong.clock.now()).total_seconds()) < 5
+    key = new_derived_key()
+    right.auth.register("ann@example.com", key)
+    token = right.auth.login("ann@example.com", key)[1]
+    assert wrong.auth.authenticate(f"Bearer {token}")
+    [told] = [record for record in caplog.records if record.getMessage() == "clock_wrong"]
+    assert told.levelname == "WARNING"

@@ -17,7 +17,8 @@ from accounts.users import Users
 from billing.quotas.rows import Quotas, put
 from billing.quotas.terms import QuotaTerms
 from config.settings import Config
-from db import Database, DatabaseClock
+from db import Database
+from foundation.clock import Clock
 from foundation.crypto import keyed_name, sha256_hex
 from foundation.errors import BadRequest, Conflict, Forbidden, NotFound
 from foundation.money import NANO
@@ -39,7 +40,7 @@ class House:
         users = Users(db, b"k" * 32, clock)
         self.owner, self.teammate, self.stranger = (users.create(name, "h") for name in ("owner", "mate", "stranger"))
         self.keys = ClientKeys(db, clock, most)
-        self.quotas = Quotas(db, DatabaseClock(db), Config())
+        self.quotas = Quotas(db, Clock(), Config())
 
     def key(self, owner: int | None = None, budget: QuotaTerms | None = None, **fields: Any) -> tuple[Any, str]:
         return self.keys.create(owner or self.owner, NEW | fields, budget and partial(put, terms=budget))

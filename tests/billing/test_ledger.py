@@ -247,6 +247,28 @@ def test_a_request_id_says_when_it_was_made():
     assert created_at(new_id(NOON + timedelta(milliseconds=7))) == NOON + timedelta(milliseconds=7)
 
 
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("told", "waited", "counted"),
+    [
+        (NOON + DAY, timedelta(), NOON),
+        (NOON - DAY, timedelta(), NOON - MAX_CALL),
+        (NOON - DAY, timedelta(hours=5), NOON - MAX_CALL - timedelta(hours=5)),
+        (NOON - DAY, 2 * DAY, NOON - DAY),
+        (NOON - MAX_CALL, timedelta(), NOON - MAX_CALL),
+    ],
+    ids=["tomorrow", "yesterday", "after an outage", "after a long one", "a long call"],
+)
+def test_a_call_that_was_told_a_wrong_time_counts_when_it_can_have_been(db, ledger, told, waited, counted):
+    wrong, innocent = new_id(told), new_id()
+    records = [fact for call in (wrong, innocent) for fact in (dispatched(call), settled(call, 5))]
+    ledger.apply("me", records, waited.total_seconds())
+    assert (row(db, wrong)["created_at"], row(db, innocent)["created_at"]) == (counted, NOON)
+    assert totals(db)[4] == 10
+
+
 @pytest.mark.parametrize("copies", [10, pytest.param(100, marks=pytest.mark.torture)])
 def test_a_million_calls_of_15_hundred_millionths_of_a_dollar_are_exactly_15_cents(db, ledger, copies):
     """Ten thousand by the ledger, of which the database makes copies: ten of each are a tenth of a million."""

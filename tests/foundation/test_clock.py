@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 from foundation.clock import Clock
 
@@ -27,3 +27,39 @@ def test_monotonic_seconds_never_go_back_and_pass_at_the_usual_pace():
     seen = [clock.monotonic() for _ in range(1000)]
     assert seen == sorted(seen)
     assert begun <= seen[0] <= seen[-1] <= time.monotonic()
+
+
+NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def test_until_it_is_told_another_it_is_the_hosts():
+    clock = Clock(lambda: 7.0)
+    assert (clock.timestamp(), clock.skew_seconds) == (7.0, 0.0)
+
+
+def test_what_somebody_does_to_the_hosts_clock_moves_nothing():
+    host = [NOON.timestamp()]
+    clock = Clock(lambda: host[0])
+    begun = clock.monotonic()
+    clock.set_by(NOON, begun, begun)
+    for hours in (26, -26):
+        host[0] = NOON.timestamp() + hours * 3600
+        assert timedelta() <= clock.now() - NOON <= timedelta(seconds=clock.monotonic() - begun, milliseconds=1)
+        assert round(clock.skew_seconds / 3600) == hours
+
+
+def test_it_is_moved_as_little_as_an_answer_permits():
+    clock = Clock()
+
+    def ahead_of_monotonic() -> float:
+        return clock.timestamp() - clock.monotonic()
+
+    start = clock.monotonic()
+    clock.set_by(datetime.fromtimestamp(start + 1000, UTC), start, start)
+    for told, asked_at, answered_at, now in (
+        (1000.0, -30.0, 30.0, 1000.0),  # a slow answer tells nothing new
+        (1002.0, -1.0, 1.0, 1001.0),
+        (990.0, -1.0, 1.0, 991.0),
+    ):
+        clock.set_by(datetime.fromtimestamp(start + told, UTC), start + asked_at, start + answered_at)
+        assert abs(ahead_of_monotonic() - now) < 0.01

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 import sqlalchemy as sa
 
 from config.settings import Config
 from db import Database, DatabaseError, database_url
+from foundation.clock import Clock
 from replicas.revisions import RevisionWatcher, bump
 from tables import revisions
 from tests.support.movable_clock import MovableClock
@@ -139,3 +141,11 @@ def test_an_outage_keeps_the_copies_and_is_logged_once_a_minute_and_with_its_end
     events = [record.getMessage() for record in caplog.records if record.name == "revisions"]
     assert events == ["database_unreachable", "database_unreachable", "database_reachable_again"]
     db.close()
+
+
+@pytest.mark.parametrize("hours", [26, -26])
+def test_a_check_sets_the_clock_by_the_databases(db, hours):
+    clock = Clock(lambda: time.time() + hours * 3600)
+    RevisionWatcher(db, clock).check()
+    assert abs(clock.timestamp() - time.time()) < 60  # the database of the tests is on this host
+    assert round(clock.skew_seconds / 3600) == hours

@@ -20,5 +20,12 @@ class MovableClock(Clock):
     def monotonic(self) -> float:
         return self.time.timestamp()
 
+    def set_by(self, told: datetime, asked_at: float, answered_at: float) -> None:
+        """No database moves it."""
+
+    @property
+    def skew_seconds(self) -> float:
+        return 0.0
+
     def advance(self, **delta: float) -> None:
         self.time += timedelta(**delta)

@@ -35,6 +35,13 @@ class LedgerHealth(Shown):
     behind_seconds: float = Field(examples=[0])
 
 
+class ClockHealth(Shown):
+    """This host's clock beside the database's, which everything goes by. `wrong` from 5 seconds on."""
+
+    status: Literal["ok", "wrong"]
+    skew_seconds: float = Field(description="How far it is ahead; negative if it is behind", examples=[0.0])
+
+
 class PoolHealth(Shown):
     """The pool of OpenRouter keys.
 
@@ -75,6 +82,7 @@ class Health(Shown):
     database: DatabaseHealth
     cache: CacheHealth
     ledger: LedgerHealth
+    clock: ClockHealth
     pool: PoolHealth
     openrouter: OpenRouterHealth
     calls: CallsHealth
@@ -83,7 +91,7 @@ class Health(Shown):
 @routes.get("/api/health")
 @operation("Health", Who.ANYBODY, answers={200: Health, 503: Health})
 def health() -> Response:
-    """200 `ok`; 200 `degraded` without database, Redis or OpenRouter, or while no key can be used; 503 `unavailable`.
+    """200 `ok`; 200 `degraded` while one of the parts is not well; 503 `unavailable`.
 
     The last without keys, and in a process that started without its database and waits for it.
     """
@@ -96,22 +104,26 @@ def health_shown() -> dict[str, Any]:
     # Reads what the background thread already knows: asking costs no query, however often strangers ask.
     pool = services().pool
     usable, known, refused = pool.usable_count(), pool.known_count(), pool.refused_count()
-    database_is_up = services().watcher.database_is_up
-    cache, behind = services().rate_limits.cache_status, services().drain.behind_seconds
-    openrouter_is_up = not services().proxy.destinations.openrouter.reach.is_away
-    serves = known and (services().auth.is_informed or services().auth.trusts_uninformed)
-    reaches_all = database_is_up and openrouter_is_up and cache != "unreachable"
-    is_whole = usable and reaches_all and behind <= LEDGER_LAG_SECONDS
-    status = "unavailable" if not serves else "ok" if is_whole else "degraded"
-    return {
-        "status": status,
-        "database": {"status": "ok" if database_is_up else "unreachable", "kind": services().db.kind},
-        "cache": {"status": cache},
+    behind = services().drain.behind_seconds
+    parts: dict[str, dict[str, Any]] = {
+        "database": {"status": _up(services().watcher.database_is_up), "kind": services().db.kind},
+        "cache": {"status": services().rate_limits.cache_status},
         "ledger": {"status": "behind" if behind > LEDGER_LAG_SECONDS else "ok", "behind_seconds": behind},
+        "clock": {
+            "status": "ok" if services().clock_is_right else "wrong",
+            "skew_seconds": round(services().clock.skew_seconds, 1) + 0.0,  # no minus before a zero
+        },
         "pool": {"status": _pool_status(usable, known, refused), "usable": usable, "known": known, "refused": refused},
-        "openrouter": {"status": "ok" if openrouter_is_up else "unreachable"},
-        "calls": services().proxy.latest_calls.told(),
+        "openrouter": {"status": _up(not services().proxy.destinations.openrouter.reach.is_away)},
     }
+    serves = known and (services().auth.is_informed or services().auth.trusts_uninformed)
+    is_whole = all(part["status"] in {"ok", "off"} for part in parts.values())
+    status = "unavailable" if not serves else "ok" if is_whole else "degraded"
+    return {"status": status, **parts, "calls": services().proxy.latest_calls.told()}
+
+
+def _up(is_up: bool) -> str:
+    return "ok" if is_up else "unreachable"
 
 
 def _pool_status(usable: int, known: int, refused: int) -> str:

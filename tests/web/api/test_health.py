@@ -22,6 +22,7 @@ def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
         "database": {"status": "ok", "kind": "sqlite"},
         "ledger": {"status": "ok", "behind_seconds": 0},
         "cache": {"status": "off"},
+        "clock": {"status": "ok", "skew_seconds": 0.0},
         "pool": {"status": "ok", "usable": keys, "known": keys, "refused": 0},
         "openrouter": {"status": "ok"},
         "calls": {"last_minute": 0, "failed": 0, "why": {}},
@@ -44,6 +45,7 @@ def test_a_gateway_without_keys_is_unavailable_until_it_gets_one(start, stand_in
         "database": {"status": "ok", "kind": "sqlite"},
         "ledger": {"status": "ok", "behind_seconds": 0},
         "cache": {"status": "off"},
+        "clock": {"status": "ok", "skew_seconds": 0.0},
         "pool": {"status": "empty", "usable": 0, "known": 0, "refused": 0},
         "openrouter": {"status": "ok"},
         "calls": {"last_minute": 0, "failed": 0, "why": {}},
@@ -98,5 +100,5 @@ def test_without_its_database_a_gateway_is_degraded_and_goes_on_from_memory(star
     with db.reading() as tx:
         assert tx.scalar(sa.select(pool_keys.c.use_count)) == 5
     db.close()
-    assert gateway.log().count("database_unreachable") == gateway.log().count("database_reachable_again") == 1
+    assert gateway.log().count("database_unreachable") == gateway.log().count("database_reachable_again") >= 1
     assert "Traceback" not in gateway.log()

@@ -12,7 +12,8 @@ import requests
 from accounts.users import Users, UserState
 from config import sources
 from config.settings import Config
-from db import Database, DatabaseClock, database_url
+from db import Database, database_url
+from foundation.clock import Clock
 from key_rotation import KeyRotation
 from start_up import open_database
 from tables import pool_keys
@@ -78,7 +79,7 @@ class House:
         config = sources.load(environment(**self.settings))
         db, envelopes = open_database(config)
         api = ManagementApi(config.openrouter_api_url, self.account["management_key"])
-        assert KeyRotation(db, envelopes, api, config, DatabaseClock(db)).run_once()
+        assert KeyRotation(db, envelopes, api, config, Clock()).run_once()
         db.close()
 
     def db(self) -> Database:
