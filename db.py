@@ -29,7 +29,7 @@ from tables import metadata
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0006"  # the newest file in migrations/versions
+SCHEMA_VERSION = "0010"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
 NO_CONNECTION = range(2000, 3000)  # the errors of clients: nobody there, no such host, connection lost

@@ -116,7 +116,8 @@ class Services:
         credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
         self.quota_slices = QuotaSlices(db, self.process.id, self.quotas, clock, credit)
         self.rate_limits = RateLimits(config, clock)
-        self.ledger = UsageLedger(db, clock)
+        self._counts_byok = config.quota_counts_byok == "on"
+        self.ledger = UsageLedger(db, clock, self._counts_byok)
         self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
         self.prices = ModelPrices(self._upstream, config.data_dir)
         self.records = GenerationRecords(self.pool_keys.authorizations, self._upstream)
@@ -145,7 +146,8 @@ class Services:
     def _make_proxy(self) -> None:
         config, clock = self.config, self.clock
         destinations = Destinations(self.pool, self._upstream, self.prices, self.upstreams, clock, config)
-        self.proxy = OpenRouterProxy(destinations, UsageMeter(self.journal, self.quota_slices), config)
+        meter = UsageMeter(self.journal, self.quota_slices, self._counts_byok)
+        self.proxy = OpenRouterProxy(destinations, meter, config)
         self.watcher = RevisionWatcher(self.db, clock)
         self.watcher.watch("users", self.users.reload)
         self.watcher.watch("user_sessions", self.sessions.reload)

@@ -2,6 +2,7 @@
 
     prices.py             what OpenRouter's models cost: a price is looked up here (other upstreams': destinations.py)
     meter.py              one call's accounting, from its reservation to its cost
+    details.py            what its tokens and its cost consist of
     journal.py            facts in append-only files, until the database has them
     drain.py              moves journals into the ledger, dead processes' too
     ledger.py             a row for each try, settled once

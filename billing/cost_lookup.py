@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+from billing.details import cost_of, count_of, details_of
 from billing.ledger import ASK_AFTER, Row, State, UsageLedger
-from billing.meter import cost_of, tokens_of
 from db import Database
 from foundation import json_text
 from foundation.clock import Clock
@@ -113,7 +113,7 @@ def _facts(body: bytes) -> dict[str, Any] | None:
         "completion_tokens": ("native_tokens_completion", "tokens_completion"),
     }
     tokens = {
-        name: next((count for field in fields if (count := tokens_of(told.get(field))) is not None), None)
+        name: next((count for field in fields if (count := count_of(told.get(field))) is not None), None)
         for name, fields in counts.items()
     }
-    return {"cost_nano": cost_nano, **tokens}
+    return {"cost_nano": cost_nano, **tokens, **details_of(told)}

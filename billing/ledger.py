@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from billing import rollups
+from billing import details, rollups
 from billing.quotas import moves as quota_moves
 from billing.quotas.moves import Move
 from billing.rollups import UsageSums
@@ -62,7 +62,7 @@ FINAL = COUNTED | {State.VOID}
 # How a request ended; `lost` is a process that died.
 NO_ERROR = frozenset({"complete", "client_gone"})
 MONEY_FACTS = frozenset({"state", "source", "cost_nano", "generation_id", "prompt_tokens", "completion_tokens"})
-MONEY_FACTS |= {"estimate_nano", "next_check_at"}
+MONEY_FACTS |= {"estimate_nano", "next_check_at", *details.NAMES}
 # What a damaged record, or a fault of ours, may end in; a database that is away does not.
 UNUSABLE = (Duplicate, BadValue, KeyError, TypeError, ValueError, OverflowError, AttributeError)
 ENDING_FACTS = frozenset({"is_last", "outcome", "http_status", "first_byte_ms", "total_ms"})
@@ -77,11 +77,12 @@ class _Origin(NamedTuple):
 
 
 class UsageLedger:
-    """Applies facts about calls to the database."""
+    """Applies facts about calls to the database. counts_byok: what providers bill for own keys counts in quotas."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, counts_byok: bool = False) -> None:
         self._db = db
         self._clock = clock
+        self._counts_byok = counts_byok
 
     def apply(self, process_id: str, records: Iterable[Row], waited_seconds: float = 0.0) -> bool:
         """Apply a journal's records, in their order. May be done again with the same ones. Raises DatabaseError.
@@ -203,7 +204,8 @@ class UsageLedger:
                 after[key] = row
         changed = [key for key in sorted(after) if after[key] != before.get(key)]
         _refuse_known_generations(tx, before, after, changed)
-        effects = _Effects(origin is not None, _connected(tx, {after[key]["pool_key_id"] for key in changed}))
+        connected = _connected(tx, {after[key]["pool_key_id"] for key in changed})
+        effects = _Effects(origin is not None, connected, self._counts_byok)
         for key in changed:
             effects.add(before.get(key), after[key])
         # A changed row is written anew as a whole: two statements for any number of rows, where updates need one each.
@@ -281,12 +283,13 @@ def _refuse_known_generations(
 class _Effects:
     """What changed rows mean for quotas and roll-ups."""
 
-    def __init__(self, from_journal: bool, connected: Collection[int]) -> None:
+    def __init__(self, from_journal: bool, connected: Collection[int], counts_byok: bool) -> None:
         self.moves: dict[tuple[str, int], Move] = {}
         self.spent: list[tuple[str, datetime, int]] = []
         self.sums: dict[rollups.Bucket, UsageSums] = {}
         self._from_journal = from_journal
         self._connected = connected
+        self._quota_costs = ("cost_nano", "byok_nano") if counts_byok else ("cost_nano",)
 
     def add(self, before: Row | None, after: Row) -> None:
         """Add one row's change."""
@@ -296,9 +299,9 @@ class _Effects:
             for quota_id in quota_ids:
                 place = after["process_id"], quota_id
                 self.moves[place] = self.moves.get(place, Move()) + move
-        if cost:
+        if spent := self._spent(after) - self._spent(before):
             for subject in _subjects(after, user_pays=after["pool_key_id"] in self._connected):
-                self.spent.append((subject, after["created_at"], cost))
+                self.spent.append((subject, after["created_at"], spent))
         ended = after["is_last"] and not (before and before["is_last"])
         sums = UsageSums(
             requests=int(ended),
@@ -311,8 +314,11 @@ class _Effects:
         whose = rollups.bucket_of(after)
         self.sums[whose] = self.sums.get(whose, UsageSums()) + sums
 
+    def _spent(self, row: Row | None) -> int:
+        return sum(_counted(row, name) for name in self._quota_costs)
+
     def _move(self, before: Row | None, after: Row) -> Move:
-        reserved, cost = after["reserved_nano"], after["cost_nano"] or 0
+        reserved, cost = after["reserved_nano"], sum(after[name] or 0 for name in self._quota_costs)
         was_open, is_open = before is not None and before["state"] in OPEN, after["state"] in OPEN
         if before is None:
             return Move(opened=reserved) if is_open else Move(through=min(cost, reserved))

@@ -14,21 +14,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from accounts.caller import Caller
+from billing.details import cost_of, count_of, details_of
 from billing.journal import Record, UsageJournal
 from billing.ledger import State
 from billing.quotas.slices import QuotaSlices, Reservation
-from foundation import json_text
 from foundation.errors import Busy
 from foundation.logs import event
-from foundation.money import nano
 
 log = logging.getLogger("usage")
 
-MAX_TOKENS = 10**12  # of one answer; more is no number of tokens
 MAX_GENERATION_ID = 64
 
 
@@ -58,13 +55,16 @@ class AttemptResult:
 class UsageMeter:
     """Makes the meters of calls."""
 
-    def __init__(self, journal: UsageJournal, slices: QuotaSlices) -> None:
+    def __init__(self, journal: UsageJournal, slices: QuotaSlices, counts_byok: bool = False) -> None:
         self._journal = journal
         self._slices = slices
+        self._counts_byok = counts_byok
 
     def call(self, request_id: str, caller: Caller, model: str, stream: bool, most_nano: int) -> CallMeter:
         """The meter of one request. model: a name that may be written down. most_nano: what one try may cost."""
-        return CallMeter(self._journal, self._slices, request_id, caller, model, stream, most_nano)
+        about: Record = {"model": model, "is_stream": stream, "user_id": caller.user_id}
+        about |= {"client_key_id": caller.client_key_id}
+        return CallMeter(self._journal, self._slices, request_id, caller, about, most_nano, self._counts_byok)
 
 
 class CallMeter:
@@ -76,17 +76,17 @@ class CallMeter:
         slices: QuotaSlices,
         request_id: str,
         caller: Caller,
-        model: str,
-        stream: bool,
+        about: Record,
         most_nano: int,
+        counts_byok: bool,
     ) -> None:
         self._journal = journal
         self._slices = slices
         self._request_id = request_id
         self._caller = caller
         self._most_nano = most_nano
-        self._about: Record = {"model": model, "is_stream": stream, "user_id": caller.user_id}
-        self._about |= {"client_key_id": caller.client_key_id}
+        self._about = about
+        self._counts_byok = counts_byok
         self._reserved: Reservation | None = None
         self._generation_id: str | None = None
         self._is_open = False
@@ -166,9 +166,10 @@ class CallMeter:
         cost_nano: int | None = facts.get("cost_nano")
         if generation_id:
             facts["generation_id"] = generation_id
+        spent_nano = (cost_nano or 0) + (facts.get("byok_nano", 0) if self._counts_byok else 0)
         # If it can't be written down the row keeps its reservation, and so does the slice in memory.
         if self._append(facts | ending) and reserved and reserved.nano and facts["state"] != State.PENDING:
-            self._slices.give_back(reserved, max(reserved.nano - (cost_nano or 0), 0))
+            self._slices.give_back(reserved, max(reserved.nano - spent_nano, 0))
         return cost_nano
 
     def _append(self, facts: Record) -> bool:
@@ -218,23 +219,7 @@ def _settled(result: AttemptResult) -> Record | None:
         "state": State.SETTLED,
         "source": source,
         "cost_nano": cost_nano,
-        "prompt_tokens": tokens_of(result.usage.get("prompt_tokens")),
-        "completion_tokens": tokens_of(result.usage.get("completion_tokens")),
+        "prompt_tokens": count_of(result.usage.get("prompt_tokens")),
+        "completion_tokens": count_of(result.usage.get("completion_tokens")),
+        **details_of(result.usage),
     }
-
-
-def cost_of(dollars: object) -> int | None:
-    """A cost that OpenRouter reports, in nano-dollars; None if it is none. Zero is a cost too."""
-    if isinstance(dollars, bool) or not isinstance(dollars, int | float | Decimal):
-        return None
-    try:
-        amount = nano(dollars)
-    except (ValueError, ArithmeticError):
-        return None
-    return amount if amount is not None and amount >= 0 else None
-
-
-def tokens_of(count: object) -> int | None:
-    """A number of tokens that OpenRouter reports; None if it is none."""
-    number = json_text.whole(count)
-    return number if number is not None and 0 <= number <= MAX_TOKENS else None

@@ -247,6 +247,11 @@ class Config(BaseModel):
     quota_recovery: Literal["reset", "steady"] = Field(
         "reset", description="how a quota recovers: all at once when the period ends, or steadily all the time"
     )
+    quota_counts_byok: Literal["off", "on"] = Field(
+        "off",
+        description="count in quotas what a provider bills for its own key, which OpenRouter used (BYOK); "
+        "OpenRouter's fee for that counts in any case",
+    )
     credit_without_database_usd: float = Field(
         0,
         ge=0,

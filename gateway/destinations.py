@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from accounts.users import UpstreamChoice
 from api_key_manager import ApiKeyManager
-from billing.meter import tokens_of
+from billing.details import count_of
 from billing.prices import DEFAULT_COMPLETION_TOKENS, MAX_CALL_NANO, ModelPrice, ModelPrices
 from config.settings import Config
 from formats.body import CallBody
@@ -142,7 +142,7 @@ class UpstreamPrices:
     def priced_nano(self, model: str, usage: Mapping[str, Any]) -> int | None:
         """What so many tokens cost; None if there is no price, or no count."""
         price = self._price(model)
-        prompt, completion = (tokens_of(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        prompt, completion = (count_of(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
         return None if price is None or prompt is None or completion is None else price.nano(prompt, completion, 1)
 
 

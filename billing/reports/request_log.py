@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from billing import details
 from billing.ledger import NO_ERROR, State
 from billing.reports.statistics import POOL, UsageFilter, shown_upstream
 from billing.rollups import DAY, HOUR
@@ -39,6 +40,8 @@ Range = tuple[datetime, datetime]
 class LogItem:
     """One request. cost_nano and tokens: of all its tries, None while unknown; tries: calls upstream.
 
+    What they consist of (billing/details.py) is None where it is 0 or nobody has told.
+
     upstream: where it went, `openrouter` for the pool; None if it never went up.
     """
 
@@ -56,7 +59,12 @@ class LogItem:
     source: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    image_tokens: int | None
+    web_searches: int | None
     cost_nano: int | None
+    byok_nano: int | None
     tries: int
     first_byte_ms: int | None
     total_ms: int | None
@@ -321,6 +329,7 @@ def _item(tries: list[sa.Row[Any]]) -> LogItem:
         source=priced[-1].source if priced else None,
         prompt_tokens=_sum(row.prompt_tokens for row in tries),
         completion_tokens=_sum(row.completion_tokens for row in tries),
+        **{name: _sum(getattr(row, name) for row in tries) for name in details.NAMES},
         cost_nano=0 if all(row.state == "void" for row in tries) else _sum(row.cost_nano for row in tries),
         tries=sum(row.attempt > 0 for row in tries),
         first_byte_ms=last.first_byte_ms,

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from accounts.caller import Caller
 from accounts.client_keys import ClientKey
 from billing import journal
+from billing.details import cost_of, count_of
 from billing.journal import UsageJournal
 from billing.ledger import OPEN, UsageLedger
-from billing.meter import AttemptResult, CallMeter, UsageMeter, cost_of, tokens_of
+from billing.meter import AttemptResult, CallMeter, UsageMeter
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
 from config.settings import Config
@@ -54,8 +55,9 @@ def connect(db: Database, clock: MovableClock, user_id: int) -> int:
 class Office:
     """A process with its journal, slices and ledger, and a user (1) who may spend 10,000 nano-dollars."""
 
-    def __init__(self, db: Database, clock: MovableClock, folder: Path) -> None:
+    def __init__(self, db: Database, clock: MovableClock, folder: Path, counts_byok: bool = False) -> None:
         self.db = db
+        self.counts_byok = counts_byok
         self.process = GatewayProcess(db, clock)
         self.process.beat(1, {})
         self.journal = UsageJournal(folder, self.process.id)
@@ -66,12 +68,12 @@ class Office:
         self.slices = QuotaSlices(db, self.process.id, limits, clock)
         self.slices.reload()
         self.slices.top_up()
-        self.ledger = UsageLedger(db, clock)
+        self.ledger = UsageLedger(db, clock, counts_byok)
         self.made = 0
 
     def call(self, stream: bool = True, user_id: int = 1, client_key: ClientKey | None = None) -> CallMeter:
         self.made += 1
-        meters = UsageMeter(self.journal, self.slices)
+        meters = UsageMeter(self.journal, self.slices, self.counts_byok)
         return meters.call(request_id(self.made), Caller(user_id, "s", 9e9, client_key), "a/b", stream, MOST_NANO)
 
     def written(self) -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ class Office:
         rows = self.rows()
         assert self.in_memory() == slice_nano
         assert reserved == slice_nano + sum(row.reserved_nano for row in rows if row.state in OPEN)
-        assert spent == sum(row.cost_nano or 0 for row in rows)
+        assert spent == sum((row.cost_nano or 0) + (row.byok_nano or 0) * self.counts_byok for row in rows)
 
 
 @pytest.fixture
@@ -188,6 +190,25 @@ def test_a_quota_that_begins_leaves_out_what_own_accounts_have_paid(office, cloc
     finish(own, AttemptResult("gen-2", {"cost": Decimal("0.000001")}))
     office.drain()
     assert office.slices._quotas.set("user/1", 10_000, None, "week", "reset").spent_nano == 200
+
+
+@pytest.mark.parametrize("counts_byok", [False, True])
+def test_what_a_provider_bills_for_its_own_key_counts_where_the_operator_wants_it(db, clock, tmp_path, counts_byok):
+    office = Office(db, clock, tmp_path / "journal", counts_byok)
+    meter, another = office.call(), office.call()
+    for one in (meter, another):
+        one.dispatch(KEY)
+    byok = {"is_byok": True, "cost_details": {"upstream_inference_cost": Decimal("0.0000003")}}
+    details = {"prompt_tokens_details": {"cached_tokens": 3}}
+    finish(meter, AttemptResult("gen-1", COSTS_200 | byok | details))
+    finish(another, AttemptResult("gen-2", COSTS_200))
+    office.drain()
+    office.check()
+    first, second = office.rows()
+    assert (first.cost_nano, first.byok_nano, first.cached_tokens) == (200, 300, 3)
+    assert (second.cost_nano, second.byok_nano, second.cached_tokens) == (200, None, None)
+    assert office.in_database()[2] == (700 if counts_byok else 400)
+    office.journal.close()
 
 
 # ── what each ending means
@@ -503,7 +524,7 @@ def test_a_cost_is_a_number_from_zero_on_to_the_last_digit_or_none(cost, nano):
     ],
 )
 def test_a_number_of_tokens_is_a_whole_one_from_zero_on_or_none(count, tokens):
-    assert tokens_of(count) == tokens
+    assert count_of(count) == tokens
 
 
 @pytest.mark.parametrize("cost", [None, -1, "0.1", True, 10**400, [], {"usd": 1}])

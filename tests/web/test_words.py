@@ -20,7 +20,7 @@ OTHERS = sorted(set(LANGUAGES) - {"en"})
 # Of the service itself, which templates show by their values.
 VALUES = {"day", "week", "month", "none", "active", "expired", "revoked", "reset", "steady"}
 VALUES |= {*PoolKeyState, *PoolKeySource, *UserState, *UserRole, *SEVERITY}
-VALUES |= {"degraded", "unavailable", "unreachable", "off", "behind", "empty"}  # of GET /api/health
+VALUES |= {"degraded", "unavailable", "unreachable", "off", "behind", "empty", "wrong"}  # of GET /api/health
 VALUES |= {*Verdict, "silent"}
 VALUES |= {"error", "refused", "lost", "client_gone"}  # how requests end
 

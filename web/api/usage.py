@@ -134,8 +134,15 @@ class LogEntry(Shown):
     source: str | None = Field(description="Where the cost is known from", examples=["answer"])
     prompt_tokens: int | None = Field(examples=[340])
     completion_tokens: int | None = Field(examples=[120])
+    cached_tokens: int | None = Field(description="Of the prompt's; null for none, here and below", examples=[None])
+    reasoning_tokens: int | None = Field(description="Of the completion's", examples=[64])
+    image_tokens: int | None = Field(description="Of the completion's", examples=[None])
+    web_searches: int | None = Field(description="Made by OpenRouter's tools for this call", examples=[1])
     cost_nano: int | None = Field(description="Billionths of a dollar", examples=[5_000_000])
     cost_usd: float | None = Field(examples=[0.005])
+    byok_nano: int | None = Field(
+        description="What the provider bills beside, where OpenRouter used a key of the provider's", examples=[None]
+    )
     tries: int = Field(description="Calls upstream", examples=[1])
     first_byte_ms: int | None = Field(examples=[420])
     total_ms: int | None = Field(examples=[1900])
