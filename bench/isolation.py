@@ -224,8 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="isolation-bench-") as folder:
         people = Path(folder) / "people"
         people.mkdir()
+        bench = Bench(cores, people, server_threads=1100, settings={})  # with the shares that callers have by default
         try:
-            for row in measured(Bench(cores, people, server_threads=1100), names, QUICK if options.quick else Scale()):
+            for row in measured(bench, names, QUICK if options.quick else Scale()):
                 rows.append(row)
                 if not console.is_terminal:
                     print(json.dumps(row.figures()), flush=True)

@@ -32,6 +32,10 @@ class Target:
     account: dict[str, str] = field(default_factory=dict)
 
 
+# One user, from one address, is the whole load.
+ONE_CALLER: dict[str, object] = {"RATE_LIMIT_USER_CONCURRENT": 0, "RATE_LIMIT_ADDRESS_CONCURRENT": 0}
+
+
 @dataclass
 class Bench:
     """What all measures share: cores, the stand-in, and the settings of production that gateways start with."""
@@ -45,7 +49,7 @@ class Bench:
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(48))
     encryption_key: str = field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     management_key: str | None = None
-    settings: dict[str, object] = field(default_factory=dict)  # of the gateways, besides
+    settings: dict[str, object] = field(default_factory=lambda: dict(ONE_CALLER))  # of the gateways, besides
     stand_in: Target = field(init=False)
 
     @contextmanager
@@ -107,8 +111,6 @@ class Bench:
             DEPLOYMENT_ID="bench",
             HOST="127.0.0.1",
             SERVER_THREADS=self.server_threads,
-            RATE_LIMIT_USER_CONCURRENT=0,  # one user, from one address
-            RATE_LIMIT_ADDRESS_CONCURRENT=0,
             LOG_LEVEL="INFO",
             DATA_DIR=self.folder,
             OPENROUTER_API_URL=f"http://127.0.0.1:{self.stand_in.port}/api/v1",

@@ -33,7 +33,7 @@ from services import Services
 from serving import ending
 from serving.client_watch import ClientWatch
 from serving.framing import check_framing
-from serving.lanes import Lane
+from serving.lanes import Lane, Place
 from serving.listeners import limit_unread
 from serving.request_body import read_body
 from serving.slow_bodies import SlowBodies
@@ -91,7 +91,7 @@ class ProxyDoor:
                 return self._ask_flask(environ, start_response)
             place = self._calls.enter("")
             try:
-                answer = self._answer(api, environ, request_id, headers)
+                answer = self._answer(api, environ, request_id, headers, place)
             except BaseException:
                 place.leave()
                 raise
@@ -134,7 +134,9 @@ class ProxyDoor:
             place.leave()
             raise
 
-    def _answer(self, api: ModelApi, environ: Environ, request_id: str, more_headers: Headers) -> ProxyAnswer:
+    def _answer(
+        self, api: ModelApi, environ: Environ, request_id: str, more_headers: Headers, place: Place
+    ) -> ProxyAnswer:
         """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
@@ -149,9 +151,9 @@ class ProxyDoor:
         body = self._budget.open(caller.user_id)
         try:
             headers = forwarded_headers(api, environ)
-            expected = self._slow_bodies.expect(environ, self._body_seconds)
+            place.body = self._slow_bodies.expect(environ, self._body_seconds)
             read = partial(read_body, environ, self._max_body_bytes, body.take)
-            body.fill(self._slow_bodies.take(expected, read))
+            body.fill(self._slow_bodies.take(place.body, read))
             upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), ClientWatch(environ, entered)
             request = ProxyRequest(
                 api,

@@ -71,12 +71,15 @@ def upstream() -> Iterator[ScriptedUpstream]:
     scripted.close()
 
 
+def settings_with(upstream: ScriptedUpstream) -> dict[str, object]:
+    keys = f"sk-or-v1-{'a' * 64}"
+    return {"SERVER_THREADS": THREADS, "OPENROUTER_API_URL": upstream.url, "OPENROUTER_API_KEYS": keys}
+
+
 @pytest.fixture(scope="module", params=["granian", "gunicorn"])
 def small(request, start, upstream) -> Gateway:
     """Few threads, and the limits that everybody has by default."""
-    keys = f"sk-or-v1-{'a' * 64}"
-    settings = {"SERVER_THREADS": THREADS, "OPENROUTER_API_URL": upstream.url, "OPENROUTER_API_KEYS": keys}
-    return start(SERVER=request.param, CLIENT_BODY_TIMEOUT_SECONDS=2, **settings, **DEFAULTS)
+    return start(SERVER=request.param, CLIENT_BODY_TIMEOUT_SECONDS=2, **settings_with(upstream), **DEFAULTS)
 
 
 @pytest.fixture
@@ -127,6 +130,15 @@ def test_bodies_that_never_end_keep_nobody_else_out(small, somebody, operator, p
     other = small.new_user()
     with opened(small, THREADS * 10, half_sent(path, somebody)):
         assert_others_are_served(small, operator, other)
+
+
+@pytest.mark.parametrize("server", ["granian", "gunicorn"])
+def test_where_users_may_call_any_number_at_once_slow_bodies_make_room_for_calls(start, upstream, server):
+    gateway = start(SERVER=server, **settings_with(upstream))
+    somebody, other = gateway.new_user(), gateway.new_user()
+    with opened(gateway, THREADS * 10, half_sent("/v1/chat/completions", somebody)):
+        for _ in range(10):
+            wait_for(lambda: gateway.chat(other, "m").status_code == 200)
 
 
 def test_streams_of_one_user_keep_nobody_else_out(small, somebody, operator, upstream):
