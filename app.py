@@ -20,20 +20,16 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from flask import Flask, Response
-
-from commands import groups
 from config import sources
 from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, ROOT, SPARE_THREADS, Config
 from foundation import logs
 from services import Services, build
-from serving.door import ProxyDoor
 from start_up import CannotStart
-from web.api.table import register_api
-from web.openapi import readers
-from web.pages.table import register_pages
+
+if TYPE_CHECKING:
+    from flask import Flask, Response
 
 log = logging.getLogger("app")
 
@@ -52,6 +48,15 @@ SWITCH_INTERVAL_SECONDS = 0.1
 
 def create_app(services: Services) -> Flask:
     """The WSGI application over these services."""
+    # Loaded by who serves: `python app.py`, which checks and becomes the server, begins in two thirds of the time.
+    from flask import Flask
+
+    from commands import groups
+    from serving.door import ProxyDoor
+    from web.api.table import register_api
+    from web.openapi import readers
+    from web.pages.table import register_pages
+
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
     app.url_map.merge_slashes = False  # one path, one meaning: no redirects to where a client may have wanted to go
     if names := services.config.trusted_hosts:

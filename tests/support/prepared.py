@@ -94,7 +94,9 @@ def prepare() -> None:
     import pymysql  # noqa: F401
 
     import app  # noqa: F401
-    import key_rotation  # noqa: F401
+    import web.api.table
+    import web.openapi.readers
+    import web.pages.table  # noqa: F401
 
     gc.freeze()
 
