@@ -71,6 +71,9 @@ class SharedClock(Clock):
     def monotonic(self) -> float:
         return self._shared.now
 
+    def set_by(self, told: datetime, asked_at: float, answered_at: float) -> None:
+        """No database moves it."""
+
 
 class Points:
     """Counts the points of the one process in which `counted` is set, and does there what is due."""
