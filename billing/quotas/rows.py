@@ -21,7 +21,7 @@ from foundation.clock import Clock
 from foundation.money import MAX_NANO, nano, usd
 from pool.keys import connected_key_of
 from replicas.revisions import bump
-from tables import pool_keys, revisions, usage_rollups
+from tables import client_keys, pool_keys, revisions, usage_rollups
 from tables import quotas as table
 
 NO_TERMS = QuotaTerms(None, None, "none", "reset")
@@ -226,13 +226,20 @@ def _set(
 def _spent_before(tx: Transaction, subject: str, terms: QuotaTerms, at: datetime) -> tuple[datetime, int]:
     """(window_start, spent_nano) of a quota with these terms that begins now, after what the roll-ups have."""
     kind, _, number = subject.partition("/")
-    column = usage_rollups.c.user_id if kind == "user" else usage_rollups.c.client_key_id
-    hour = terms.since(at).replace(minute=0, second=0, microsecond=0)
-    own = sa.select(pool_keys.c.id).where(connected_key_of(int(number)))
-    counts = usage_rollups.c.pool_key_id.not_in(own) if kind == "user" else sa.true()
+    since, sums = terms.since(at), usage_rollups.c
+    if kind == "user":
+        own = sa.select(pool_keys.c.id).where(connected_key_of(int(number)))
+        theirs = sa.and_(sums.user_id == int(number), sums.pool_key_id.not_in(own))
+    else:  # of its user's rows, which an index finds, and only since it was made: the ledger waits for this
+        key = tx.execute(sa.select(client_keys).where(client_keys.c.id == int(number))).one_or_none()
+        if key is None:
+            return terms.replayed([], at)
+        theirs = sa.and_(sums.user_id == key.user_id, sums.client_key_id == key.id)
+        since = max(since, key.created_at)
+    hour = since.replace(minute=0, second=0, microsecond=0)
     costs = (
         sa.select(usage_rollups.c.start, sa.func.sum(usage_rollups.c.cost_nano))
-        .where(usage_rollups.c.period == "h", column == int(number), usage_rollups.c.start >= hour, counts)
+        .where(usage_rollups.c.period == "h", usage_rollups.c.start >= hour, theirs)
         .group_by(usage_rollups.c.start)
         .order_by(usage_rollups.c.start)
     )

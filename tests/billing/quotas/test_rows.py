@@ -7,11 +7,13 @@ import threading
 import pytest
 import sqlalchemy as sa
 
+from accounts.client_keys import ClientKeyRow, ClientKeys
 from billing.quotas.terms import MAX_LIMIT_NANO
 from db import Database
 from foundation.errors import BadRequest
 from foundation.money import MAX_NANO
 from tables import revisions
+from tests.support.database_plans import plans
 from tests.support.movable_clock import MovableClock
 from tests.support.quota_world import World, at, call_of, caller
 
@@ -68,19 +70,54 @@ def test_another_default_holds_for_everybody_who_has_none_of_their_own(world, db
 
 
 def test_who_has_spent_already_begins_with_that(world, clock):
-    world.settle([call_of(world, 5, "2026-11-20T23:59:59"), call_of(world, 7, "2026-11-21T01:00:00", key_id=7)])
+    world.settle([call_of(world, 5, "2026-11-20T23:59:59"), call_of(world, 7, "2026-11-21T01:00:00")])
     world.settle([call_of(world, 11, "2026-10-31T23:59:59"), call_of(world, 1, user_id=2)])
     assert world.quotas.find("user/1").spent_nano == 12
     assert world.quotas.set("user/1", 50, None, "day", "reset").spent_nano == 7
     assert world.quotas.set("user/1", 50, None, "week", "reset").spent_nano == 12
     assert world.quotas.set("user/1", 50, None, "none", "reset").spent_nano == 23
-    assert world.quotas.set("key/7", 50, None, "month", "reset").spent_nano == 7
     assert world.quotas.set("user/1", 240, None, "day", "steady").spent_nano == 0
     world.settle([call_of(world, 9, "2026-11-21T12:00:00")])
     world.quotas.set("user/1", 500, 3, "day", "steady")
     assert world.row("user/1").spent_nano == 9
     clock.advance(days=1)
     assert world.quotas.find("user/1").spent_nano == 0
+
+
+@pytest.fixture
+def key(world: World, clock: MovableClock) -> ClientKeyRow:
+    """A client key that was made two months ago."""
+    clock.advance(days=-60)
+    made, _ = ClientKeys(world.db, clock, 9).create(None, {"name": "x"})
+    clock.advance(days=60)
+    return made
+
+
+def test_a_client_key_begins_with_what_it_has_spent_and_its_neighbour_with_nothing(world, clock, key):
+    other, _ = ClientKeys(world.db, clock, 9).create(key.user_id, {"name": "y"})
+    days = "2026-10-31T23:59:59", "2026-11-01T00:00:00", "2026-11-21T01:00:00"
+    world.settle(call_of(world, cost, day, key.user_id, key.id) for cost, day in zip((5, 7, 11), days, strict=True))
+    world.settle([call_of(world, 100, days[1], key.user_id), call_of(world, 1000, days[1], key.user_id + 1)])
+    assert world.quotas.set(f"key/{key.id}", 50, None, "month", "reset").spent_nano == 18
+    assert world.quotas.set(f"key/{key.id}", 50, None, "none", "reset").spent_nano == 23
+    assert world.quotas.set(f"key/{other.id}", 50, None, "month", "reset").spent_nano == 0
+
+
+def test_a_client_keys_budget_reads_no_sums_but_its_users(world, key):
+    """The ledger waits meanwhile: with a million sums of others, a scan would take seconds."""
+    world.settle(call_of(world, 1, f"2026-11-{1 + n % 20:02}", key.user_id + n % 50, n) for n in range(1, 500))
+    if world.db.kind == "mysql":
+        world.db.transact(lambda tx: tx.exec_driver_sql("ANALYZE TABLE usage_rollups").all())
+    for subject in (f"key/{key.id}", f"user/{key.user_id}"):
+        [(statement, [step, *_])] = [
+            found
+            for found in plans(world.db, world.quotas.set, subject, 50, None, "month", "reset")
+            if "usage_rollups" in found[0]
+        ]
+        if world.db.kind == "mysql":
+            assert (step["type"], step["key"]) == ("range", "PRIMARY"), (statement, step)
+        else:
+            assert "(period=? AND user_id=? AND start>?)" in step["detail"], (statement, step)
 
 
 def test_a_cost_that_is_settled_while_its_quota_is_set_counts_once(world):

@@ -17,6 +17,7 @@ from billing.reports.request_log import UsageLog
 from billing.reports.retention import LogRetention
 from billing.reports.statistics import POOL, UsageFilter
 from tables import log_retention, usage_ledger
+from tests.support.database_plans import plans
 from tests.support.examples import examples
 from tests.support.usage_rows import MODELS, NOON, random_rows, row, store
 
@@ -207,25 +208,6 @@ def test_users_are_not_shown_pool_keys(db, log):
 
 
 # ── no query reads the table
-
-
-def plans(db, work, *arguments) -> list[tuple[str, list[Any]]]:
-    """The ledger's and roll-ups' queries of some work, with how the database goes about each."""
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
-        asked.append((statement, parameters))
-
-    sa.event.listen(db._engine, "before_cursor_execute", note)
-    work(*arguments)
-    sa.event.remove(db._engine, "before_cursor_execute", note)
-    explain = "EXPLAIN " if db.kind == "mysql" else "EXPLAIN QUERY PLAN "
-    found = []
-    with db.reading() as tx:
-        for statement, parameters in asked:
-            if statement.startswith("SELECT") and "usage_" in statement:
-                found.append((statement, tx.exec_driver_sql(explain + statement, parameters).mappings().all()))
-    return found
 
 
 def test_no_page_and_no_walk_scans_a_table(db, log):
