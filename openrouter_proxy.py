@@ -93,8 +93,8 @@ class _Call:
         self.relay: Relay | None = None
         self.finished = False
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
-        most_nano = to.prices.most_nano(body, request.body.size)
-        self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, most_nano)
+        forecast = proxy.usage.forecasts.of(to.upstream_id, body, request.body.size, to.prices)
+        self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, forecast)
         self.attempts = Attempts(
             to,
             api=request.api,

@@ -28,11 +28,11 @@ from api_key_manager import ApiKeyManager
 from auth import Auth, SigningKeys
 from billing.cost_lookup import CostLookup
 from billing.drain import UsageDrain
+from billing.forecast import CostForecasts
 from billing.journal import UsageJournal
 from billing.ledger import UsageLedger
 from billing.meter import UsageMeter
 from billing.prices import ModelPrices
-from billing.quotas.outage_credit import OutageCredit
 from billing.quotas.rate_limits import RateLimits
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
@@ -113,13 +113,14 @@ class Services:
         self.journal = UsageJournal(config.data_dir / "journal", self.process.id)
         self.journal.check()
         self.quotas = Quotas(db, clock, config)
-        credit = OutageCredit(nano(config.credit_without_database_usd) or 0)
-        self.quota_slices = QuotaSlices(db, self.process.id, self.quotas, clock, credit)
+        credit_nano = nano(config.credit_without_database_usd) or 0
+        self.quota_slices = QuotaSlices(db, self.process.id, self.quotas, clock, credit_nano)
         self.rate_limits = RateLimits(config, clock)
         self._counts_byok = config.quota_counts_byok == "on"
         self.ledger = UsageLedger(db, clock, self._counts_byok)
         self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
         self.prices = ModelPrices(self._upstream, config.data_dir)
+        self.forecasts = CostForecasts(db, self.prices)
         self.records = GenerationRecords(self.pool_keys.authorizations, self._upstream)
         self.costs = CostLookup(db, self.ledger, self.records, clock)
         self.usage = UsageStats(db, clock)
@@ -146,7 +147,7 @@ class Services:
     def _make_proxy(self) -> None:
         config, clock = self.config, self.clock
         destinations = Destinations(self.pool, self._upstream, self.prices, self.upstreams, clock, config)
-        meter = UsageMeter(self.journal, self.quota_slices, self._counts_byok)
+        meter = UsageMeter(self.journal, self.quota_slices, self.forecasts, self._counts_byok)
         self.proxy = OpenRouterProxy(destinations, meter, config)
         self.watcher = RevisionWatcher(self.db, clock)
         self.watcher.watch("users", self.users.reload)
@@ -184,6 +185,7 @@ class Services:
             "usage-drain": self.drain.run,
             "cost-lookup": self.costs.run,
             "model-prices": self.prices.run,
+            "cost-forecasts": self.forecasts.run,
             "log-retention": self.retention.run,
             "watched-keys": self.watched_key_sync.run,
         }

@@ -1,6 +1,7 @@
 """Every cent: what a call may cost, what it did cost, and whether OpenRouter agrees.
 
     prices.py             what OpenRouter's models cost: a price is looked up here (other upstreams': destinations.py)
+    forecast.py           what a call will probably cost, by what calls of its model did: so much is reserved
     meter.py              one call's accounting, from its reservation to its cost
     details.py            what its tokens and its cost consist of
     journal.py            facts in append-only files, until the database has them
@@ -13,5 +14,5 @@
     quotas/               what may be spent, and how often one may call
     reports/              statistics, the request log, its export and its end
 
-prices.py -> meter.py (which asks quotas/) -> journal.py -> drain.py -> ledger.py -> rollups.py -> reports/
+prices.py -> forecast.py -> meter.py (asks quotas/) -> journal.py -> drain.py -> ledger.py -> rollups.py -> reports/
 """

@@ -321,10 +321,10 @@ class _Effects:
         reserved, cost = after["reserved_nano"], sum(after[name] or 0 for name in self._quota_costs)
         was_open, is_open = before is not None and before["state"] in OPEN, after["state"] in OPEN
         if before is None:
-            return Move(opened=reserved) if is_open else Move(through=min(cost, reserved))
+            return Move(opened=reserved) if is_open else Move(through=cost)
         if not was_open or is_open:
             return Move()
-        return Move(closed=reserved, back=max(reserved - cost, 0) if self._from_journal else 0)
+        return Move(closed=reserved, back=reserved - cost if self._from_journal else 0)
 
 
 def _counted(row: Row | None, name: str) -> int:

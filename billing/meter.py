@@ -18,6 +18,7 @@ from typing import Any
 
 from accounts.caller import Caller
 from billing.details import cost_of, count_of, details_of
+from billing.forecast import CostForecasts, Forecast
 from billing.journal import Record, UsageJournal
 from billing.ledger import State
 from billing.quotas.slices import QuotaSlices, Reservation
@@ -55,16 +56,19 @@ class AttemptResult:
 class UsageMeter:
     """Makes the meters of calls."""
 
-    def __init__(self, journal: UsageJournal, slices: QuotaSlices, counts_byok: bool = False) -> None:
+    def __init__(
+        self, journal: UsageJournal, slices: QuotaSlices, forecasts: CostForecasts, counts_byok: bool = False
+    ) -> None:
         self._journal = journal
         self._slices = slices
+        self.forecasts = forecasts
         self._counts_byok = counts_byok
 
-    def call(self, request_id: str, caller: Caller, model: str, stream: bool, most_nano: int) -> CallMeter:
-        """The meter of one request. model: a name that may be written down. most_nano: what one try may cost."""
+    def call(self, request_id: str, caller: Caller, model: str, stream: bool, forecast: Forecast) -> CallMeter:
+        """The meter of one request. model: a name that may be written down. forecast: what one try may cost."""
         about: Record = {"model": model, "is_stream": stream, "user_id": caller.user_id}
         about |= {"client_key_id": caller.client_key_id}
-        return CallMeter(self._journal, self._slices, request_id, caller, about, most_nano, self._counts_byok)
+        return CallMeter(self._journal, self._slices, request_id, caller, about, forecast, self._counts_byok)
 
 
 class CallMeter:
@@ -77,14 +81,14 @@ class CallMeter:
         request_id: str,
         caller: Caller,
         about: Record,
-        most_nano: int,
+        forecast: Forecast,
         counts_byok: bool,
     ) -> None:
         self._journal = journal
         self._slices = slices
         self._request_id = request_id
         self._caller = caller
-        self._most_nano = most_nano
+        self._forecast = forecast
         self._about = about
         self._counts_byok = counts_byok
         self._reserved: Reservation | None = None
@@ -97,7 +101,7 @@ class CallMeter:
 
         user_pays: with an account of their own, so that the user's quota, of what others pay, is not asked.
         """
-        self._reserved = self._slices.reserve(self._caller, self._most_nano, with_user=not user_pays)
+        self._reserved = self._slices.reserve(self._caller, self._forecast.reserved_nano, with_user=not user_pays)
 
     def dispatch(self, pool_key_id: int | None, upstream_id: int | None = None, user_pays: bool = False) -> None:
         """Note that the call goes out now, with a key of the pool or to another upstream; by id, below 0 if unstored.
@@ -119,7 +123,7 @@ class CallMeter:
             "user_quota_id": reserved.user_quota_id,
             "key_quota_id": reserved.key_quota_id,
             "reserved_nano": reserved.nano,
-            "estimate_nano": self._most_nano,
+            "estimate_nano": self._forecast.most_nano,
         }
         try:
             self._journal.append(record)
@@ -159,7 +163,7 @@ class CallMeter:
 
     def _settle_attempt(self, result: AttemptResult, ending: Record) -> int | None:
         """Note what became of a try; returns its cost, if that is known. What its reservation did not use is free
-        again, unless its cost is yet to come."""
+        again, and what it cost beyond that is taken from the slice, unless its cost is yet to come."""
         reserved, self._reserved, self._is_open = self._reserved, None, False
         generation_id = _usable(result.generation_id) or self._generation_id
         facts = _settled(result) or _unsettled(result, generation_id)
@@ -167,9 +171,11 @@ class CallMeter:
         if generation_id:
             facts["generation_id"] = generation_id
         spent_nano = (cost_nano or 0) + (facts.get("byok_nano", 0) if self._counts_byok else 0)
+        if facts["state"] == State.SETTLED:
+            self._forecast.learn(spent_nano)
         # If it can't be written down the row keeps its reservation, and so does the slice in memory.
         if self._append(facts | ending) and reserved and reserved.nano and facts["state"] != State.PENDING:
-            self._slices.give_back(reserved, max(reserved.nano - spent_nano, 0))
+            self._slices.give_back(reserved, reserved.nano - spent_nano)
         return cost_nano
 
     def _append(self, facts: Record) -> bool:

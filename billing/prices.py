@@ -86,6 +86,11 @@ class ModelPrices:
         self._prices: dict[str, ModelPrice] = {}
         self._failures = 0
 
+    @property
+    def are_known(self) -> bool:
+        """False until there is a list."""
+        return bool(self._prices)
+
     # ── what calls cost: pure arithmetic, for every request
 
     def most_nano(self, call: CallBody, body_bytes: int) -> int:

@@ -7,7 +7,6 @@
     moves.py             what is spent, reserved and leased: how rows and slices change
     slices.py            admits calls from memory; a slice is leased, enlarged and given back here
     leased.py            one slice in memory
-    outage_credit.py     what may be spent while quotas can't be read
     rate_limits.py       requests, tokens and parallel calls a minute
     window_counters.py   counters of those, in memory or in Redis
 

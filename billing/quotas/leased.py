@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 
 from billing.quotas.rows import Quota
@@ -10,8 +9,8 @@ from billing.quotas.terms import QuotaTerms, dollars
 from foundation.errors import QuotaExceeded
 from foundation.money import MAX_NANO
 
-AHEAD_SECONDS = 60  # of recent use that a slice is enlarged to
-FIRST_SECONDS = 5.0
+CALLS = 64  # as dear as the dearest of late, that a slice is meant to hold
+AHEAD_SECONDS = 60  # of use that it is meant to hold, if that is more; what was asked for before is forgotten
 
 
 class LeasedQuota:
@@ -27,16 +26,16 @@ class LeasedQuota:
         self.resets_at: float | None = None  # seconds since 1970
         self.lock = threading.Lock()  # of the numbers; held for moments
         self.asking = threading.Lock()  # of whoever asks the database for more
-        self.nano = 0  # what the next calls may take
+        self.nano = 0  # what the next calls may take; negative if calls cost more than was reserved, and it had less
+        self.debt = 0  # of that, what was so a round ago, and so is in the database by now
         self.waiting = 0  # what the calls behind `asking` want
-        self.unit = 1  # what the latest call took
-        self.used = 0  # taken less given back, since it was measured
-        self.per_minute = 0.0  # the same, of about the last minute
-        self.begun_at = self.measured_at = self.seen_at = 0.0
+        self.unit = 0  # what the latest call took
+        self.used = self.peak = 0  # taken less given back, and the most for one call, since `since`
+        self.before = 0  # what it was to hold by the AHEAD_SECONDS before
+        self.since = self.seen_at = 0.0
         self.refused_until = 0.0
         self.refused_nano = 0  # the call that was refused; smaller ones may ask
-        self.is_leased = False  # the database may have a row of it
-        self.has_row = False  # it has one for certain
+        self.has_row = False  # the database has one of it for certain
 
     def know(self, quota: Quota) -> None:
         """Take over what was read of the quota."""
@@ -66,7 +65,7 @@ class LeasedQuota:
             return False
         self.nano -= nano
         self.used += nano
-        self.unit = nano
+        self.unit, self.peak = nano, max(self.peak, nano)
         return True
 
     def add(self, nano: int) -> None:
@@ -77,19 +76,23 @@ class LeasedQuota:
     def take_out(self, most: int = MAX_NANO) -> int:
         """Take out what is there, to return it."""
         with self.lock:
-            nano = min(self.nano, most)
+            nano = max(0, min(self.nano, most))
             self.nano -= nano
         return nano
 
-    def measure(self, now: float) -> int:
-        """What it should hold, by what was used lately: for AHEAD_SECONDS, also of somebody who has just come."""
+    def wanted(self, now: float) -> int:
+        """What it should hold: CALLS of the dearest call of late, or what was used, whichever is more."""
         with self.lock:
-            kept = max(0.0, 1 - (now - self.measured_at) / AHEAD_SECONDS)
-            self.per_minute = max(0.0, self.per_minute * kept + self.used)
-            self.used, self.measured_at = 0, now
-            # A steady use fills `per_minute` to this part by now; of less than FIRST_SECONDS nobody can tell.
-            filled = -math.expm1(-max(FIRST_SECONDS, now - self.begun_at) / AHEAD_SECONDS)
-            return int(self.per_minute / filled) + self.waiting
+            asked = max(self.used, CALLS * self.peak)
+            if now - self.since >= AHEAD_SECONDS:
+                self.before, self.used, self.peak, self.since = asked, 0, 0, now
+            return max(self.before, asked) + self.waiting
+
+    def forgive(self) -> None:
+        """Let go of a debt that the ledger has brought to the quota itself; to be done after each drain."""
+        with self.lock:
+            self.nano += min(self.debt, max(0, -self.nano))
+            self.debt = max(0, -self.nano)
 
     def refusal(self, nano: int) -> QuotaExceeded:
         """Why a call of this cost is not admitted."""
@@ -106,11 +109,16 @@ class LeasedQuota:
 
 
 def granted(left: int, held: int, need: int, want: int, unit: int) -> int:
-    """How much to lease: `need` if so much is left; and more, in whole units, up to `want` and a quarter of the rest.
+    """How much to lease: `need` if so much is left; and more, in whole units, towards `target`.
 
     left: in the quota; held: in the slice already.
     """
     if left < need:
         return 0
-    more = min(want - need, (left + held) // 4 - held - need)
-    return need + max(0, more) // unit * unit
+    more = target(left, held, want) - held - need
+    return need + max(0, more) // max(1, unit) * unit
+
+
+def target(left: int, held: int, want: int) -> int:
+    """What a slice is to hold: what is wanted, but no more than a quarter of all that others could have too."""
+    return max(0, min(want, (left + held) // 4))

@@ -29,8 +29,8 @@ class Move:
     """What one transaction of the ledger does to one process's slice of one quota, in nano-dollars.
 
     opened: reservations of rows that became open. closed: of rows that were open before and are no more. through:
-    min(cost, reserved) of rows that became open and closed within this transaction. back: what rows closed from the
-    journal did not use; 0 for rows closed otherwise, as their process never counted with it.
+    costs of rows that became open and closed within this transaction. back: what rows closed from the journal did not
+    use, negative if they cost more than was reserved; 0 for rows closed otherwise: their process never counts with it.
     """
 
     opened: int = 0

@@ -17,14 +17,14 @@ from functools import partial
 
 from accounts.caller import Caller
 from billing.quotas import moves
-from billing.quotas.leased import LeasedQuota, granted
-from billing.quotas.outage_credit import OutageCredit
+from billing.quotas.leased import CALLS, LeasedQuota, granted, target
 from billing.quotas.rows import Quota, Quotas
 from billing.quotas.terms import QuotaTerms, dollars
 from db import Database, DatabaseError, Transaction
 from foundation.clock import Clock
 from foundation.errors import AppError, Busy
 from foundation.logs import event
+from foundation.money import usd
 from replicas.processes import beaten_at
 
 log = logging.getLogger("quotas")
@@ -53,7 +53,6 @@ class Reservation:
 
 
 UNLIMITED = Reservation(0, None, None)
-NO_CREDIT = OutageCredit(0)
 
 
 class QuotaSlices:
@@ -71,11 +70,10 @@ class QuotaSlices:
     counted here, and stays reserved until its slice was unused for some minutes.
     """
 
-    def __init__(
-        self, db: Database, process_id: str, quotas: Quotas, clock: Clock, credit: OutageCredit = NO_CREDIT
-    ) -> None:
-        """credit: for calls before anything is known of quotas."""
-        self._credit = credit
+    def __init__(self, db: Database, process_id: str, quotas: Quotas, clock: Clock, credit_nano: int = 0) -> None:
+        """credit_nano: what each user may spend, once for all, before anything is known of quotas."""
+        self._credit_nano = credit_nano
+        self._credits: dict[int, int] = {}  # what is left of it, by user
         self.is_informed = True
         """False as long as `reload` has not succeeded in this process; told by whoever calls it."""
         self._db = db
@@ -99,7 +97,7 @@ class QuotaSlices:
         Raises QuotaExceeded; Busy if the database has to be asked and does not answer.
         """
         if not self.is_informed:
-            self._credit.reserve(caller.user_id, nano)
+            self._change_credit(caller.user_id, -nano)
             return Reservation(nano, None, None, caller.user_id)
         user, key = self._slices_of(caller)
         user_quota_id = self._admit(user, nano) if with_user and user and nano and user.is_limited else None
@@ -113,9 +111,12 @@ class QuotaSlices:
         return Reservation(nano, user_quota_id, key_quota_id)
 
     def give_back(self, reservation: Reservation, nano: int) -> None:
-        """Put back a part of a reservation that was not used: at the end of its call, or when it never went up."""
+        """Put back a part of a reservation that was not used: at the end of its call, or when it never went up.
+
+        nano: below 0 for what a call cost beyond its reservation. The slice pays that, or owes it.
+        """
         if reservation.credit_of is not None:
-            self._credit.give_back(reservation.credit_of, nano)
+            self._change_credit(reservation.credit_of, nano)
         for quota_id in (reservation.user_quota_id, reservation.key_quota_id):
             # Of a slice without a row, as after it was forgotten, the ledger lets this part go back to the quota.
             if nano and quota_id is not None and (found := self._by_id.get(quota_id)) and found.has_row:
@@ -123,6 +124,18 @@ class QuotaSlices:
                     found.nano += nano
                     found.used -= nano
                     found.seen_at = self._clock.monotonic()
+
+    def _change_credit(self, user_id: int, nano: int) -> None:
+        """Raises Busy if that takes more than is left."""
+        with self._lock:
+            left = self._credits.get(user_id, self._credit_nano)
+            if -nano > left:
+                raise Busy(
+                    f"Quotas can't be looked up at present, and this call may cost more than the ${usd(left)} that "
+                    "you may spend meanwhile; try again shortly",
+                    retry_after_seconds=5,
+                )
+            self._credits[user_id] = left + nano
 
     def headers(self, caller: Caller) -> list[tuple[str, str]]:
         """What an answer says about the caller's quota: of user's and key's the one with less remaining."""
@@ -159,7 +172,7 @@ class QuotaSlices:
             terms = self._terms_of(subject)
             if subject not in self._slices and terms:
                 self._slices[subject] = found = LeasedQuota(subject, terms)
-                found.begun_at = found.measured_at = self._clock.monotonic()
+                found.since = self._clock.monotonic()
                 self._know(found, self._own.get(subject))
             return self._slices.get(subject)
 
@@ -189,18 +202,18 @@ class QuotaSlices:
     def _ask(self, found: LeasedQuota, nano: int) -> None:
         """Lease what a call needs, and take it. Raises QuotaExceeded, Busy."""
         now = self._clock.monotonic()
+        want = max(found.wanted(now), CALLS * nano)
         with found.lock:
             if found.take(nano):  # another thread brought it
                 return
             if now < found.refused_until and nano >= found.refused_nano:
                 raise found.refusal(nano)
             held, found.nano = found.nano, 0  # this call's now: smaller ones would take it away while it asks
-            want = int(found.per_minute) + found.used + found.waiting - held
         if now < self._away_until:
             found.add(held)
             raise _busy()
         try:
-            if found.must_return:
+            if found.must_return and held > 0:
                 surplus, held = held, 0
                 self._put_back({found: surplus})
             amount = self._lease(found, lambda left: granted(left, held, nano - held, want, nano))
@@ -223,7 +236,6 @@ class QuotaSlices:
             self._know(found, self._quotas.open(found.subject))
         quota_id, at = found.quota_id, self._clock.now()
         assert quota_id is not None  # noqa: S101 - it was opened
-        found.is_leased = True
         amount, quota = self._db.transact(lambda tx: moves.take(tx, self._process_id, quota_id, at, grant))
         self._know(found, quota)
         found.has_row = found.has_row or amount > 0
@@ -236,32 +248,38 @@ class QuotaSlices:
         now = self._clock.monotonic()
         self._trust(now)
         since, self._topped_up_at = self._topped_up_at, now
-        seen = [found for found in list(self._slices.values()) if found.seen_at >= since and found.terms]
+        seen = [
+            found for found in list(self._slices.values()) if (found.seen_at >= since or found.nano < 0) and found.terms
+        ]
         for begin in range(0, len(seen), BATCH):
             batch = seen[begin : begin + BATCH]
-            known = self._quotas.read([found.quota_id for found in batch if found.quota_id is not None])
-            for found in batch:
-                if found.quota_id is not None and found.quota_id not in known:  # as after the restore of a backup
+            ids = {found: found.quota_id for found in batch}  # a call may be opening another just now
+            known = self._quotas.read([quota_id for quota_id in ids.values() if quota_id is not None])
+            for found, quota_id in ids.items():
+                if quota_id is not None and quota_id not in known:  # as after the restore of a backup
                     self._forget(found)
                     continue
-                if found.quota_id is not None:
-                    self._know(found, known[found.quota_id])
+                if quota_id is not None:
+                    self._know(found, known[quota_id])
                 elif not found.is_limited:  # nobody asks before a call: only its warning depends on it
                     self._know(found, self._quotas.open(found.subject))
                 self._fit(found, now)
 
     def _fit(self, found: LeasedQuota, now: float) -> None:
-        want = found.measure(now)
+        """Lease or return what a slice lacks, or has too much; only if that is half, so that it is seldom."""
+        found.forgive()
+        want = found.wanted(now)
         if not found.is_limited or not found.quota or not found.asking.acquire(blocking=False):
             return  # or a call is just asking for more
         try:
             held, unit = found.nano, found.unit
+            wanted = target(found.quota.left_nano, held, want)
             if found.must_return:
                 self._put_back({found: found.take_out()})
-            elif held * 2 < want:
-                found.add(self._lease(found, lambda left: granted(left, held, 0, want - held, unit)))
-            elif held > max(unit, (found.quota.left_nano + held) // 2):
-                self._put_back({found: found.take_out(held - (found.quota.left_nano + held) // 4)})
+            elif held * 2 < wanted:
+                found.add(self._lease(found, lambda left: granted(left, held, 0, want, unit)))
+            elif held > max(unit, wanted * 2):
+                self._put_back({found: found.take_out(held - wanted)})
         finally:
             found.asking.release()
 
@@ -289,7 +307,7 @@ class QuotaSlices:
                 continue
             try:
                 if not found.nano and not found.waiting:
-                    if found.is_leased and (quota_id := found.quota_id) is not None:
+                    if (quota_id := found.quota_id) is not None:
                         self._remove_row(quota_id)
                     self._forget(found)
             finally:

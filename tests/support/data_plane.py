@@ -14,6 +14,7 @@ import pytest
 
 from accounts.caller import Caller
 from api_key_manager import ApiKeyManager
+from billing.forecast import CostForecasts
 from billing.journal import UsageJournal
 from billing.meter import UsageMeter
 from billing.prices import ModelPrices
@@ -115,11 +116,13 @@ def make_proxy(
         journal = UsageJournal(tmp_path / "journal", f"process-{next(numbers)}")
         journal.check()
         journal.open()
-        meter = UsageMeter(journal, QuotaSlices(db, journal.process_id, Quotas(db, clock, config), clock))
+        slices = QuotaSlices(db, journal.process_id, Quotas(db, clock, config), clock)
+        prices = ModelPrices(http, tmp_path)
+        meter = UsageMeter(journal, slices, CostForecasts(db, prices))
         closing.extend([db, http, journal])
         guard = GuardedDial(allow_private=True)
         store = Upstreams(db, envelopes, clock, guard)
-        destinations = Destinations(pool, http, ModelPrices(http, tmp_path), store, clock, config)
+        destinations = Destinations(pool, http, prices, store, clock, config)
         closing.append(destinations)
         return OpenRouterProxy(destinations, meter, config)
 

@@ -78,10 +78,10 @@ class World:
                 move = Move(opened=reserved)
             elif state is None:
                 self._write(tx, call, "settled")
-                move = Move(through=min(cost, reserved))
+                move = Move(through=cost)
             else:
                 self._write(tx, call, "settled", is_new=False)
-                move = Move(closed=reserved, back=max(reserved - cost, 0) if from_journal else 0)
+                move = Move(closed=reserved, back=reserved - cost if from_journal else 0)
             for quota_id in call.quota_ids():
                 old = moves.get((call.process_id, quota_id), Move())
                 moves[call.process_id, quota_id] = Move(
@@ -182,7 +182,7 @@ class Process:
         self.running.remove(call)
         call.cost = cost
         self.journal.append(call)
-        self.slices.give_back(call.reservation, max(call.reservation.nano - cost, 0))
+        self.slices.give_back(call.reservation, call.reservation.nano - cost)
 
     def drain(self) -> None:
         """Move the journal to the ledger."""

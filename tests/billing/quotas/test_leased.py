@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.quotas.leased import AHEAD_SECONDS, FIRST_SECONDS, LeasedQuota, granted
+from billing.quotas.leased import AHEAD_SECONDS, CALLS, LeasedQuota, granted
 from billing.quotas.rows import Quota
 from billing.quotas.terms import QuotaTerms
 from tests.support.quota_world import at
@@ -69,16 +69,37 @@ def test_what_is_overdrawn_may_not_be_taken(leased):
     assert leased.take(1)
 
 
-def test_it_should_hold_what_was_used_in_the_last_minute(leased):
-    leased.begun_at = -1e9
+def test_it_should_hold_so_many_of_the_dearest_call_of_late(leased):
     leased.add(1000)
-    leased.take(600)
-    assert leased.measure(1.0) == 600
-    assert leased.measure(1.0 + AHEAD_SECONDS / 2) == 300
-    assert leased.measure(1.0 + AHEAD_SECONDS * 2) == 0
+    leased.take(60)
+    leased.take(40)
+    assert leased.wanted(1.0) == CALLS * 60
     leased.waiting = 50
+    assert leased.wanted(AHEAD_SECONDS) == CALLS * 60 + 50
     leased.take(10)
-    assert leased.measure(200.0) == 60
+    assert leased.wanted(AHEAD_SECONDS * 2 - 1) == CALLS * 60 + 50
+    assert leased.wanted(AHEAD_SECONDS * 2) == CALLS * 10 + 50
+
+
+def test_or_what_was_used_of_late_if_that_is_more(leased):
+    leased.add(10 * CALLS)
+    for _ in range(3 * CALLS):
+        leased.take(1)
+    assert leased.wanted(1.0) == 3 * CALLS
+    assert leased.wanted(AHEAD_SECONDS) == leased.wanted(AHEAD_SECONDS + 1) == 3 * CALLS
+    assert leased.wanted(AHEAD_SECONDS * 2 - 1) == 3 * CALLS
+    assert leased.wanted(AHEAD_SECONDS * 2) == 0
+
+
+def test_what_it_owes_is_forgiven_only_after_a_whole_round(leased):
+    leased.add(-30)
+    leased.forgive()
+    assert leased.nano == -30
+    leased.add(-5)
+    leased.forgive()
+    assert (leased.nano, leased.take_out()) == (-5, 0)
+    leased.forgive()
+    assert leased.nano == 0
 
 
 def test_it_tells_what_the_quota_says(leased):
@@ -105,11 +126,3 @@ def test_a_refusal_says_what_is_needed_to_know_when_to_come_back(subject, terms,
     leased = LeasedQuota(subject, terms)
     leased.know(quota(terms=terms))
     assert re.search(told.replace("of $", r"of \$"), leased.refusal(7).message)
-
-
-def test_a_slice_of_somebody_who_has_just_come_is_meant_to_last_as_long_as_an_old_ones(leased):
-    for second in range(1, 301):
-        leased.used += 10
-        wanted = leased.measure(second)
-        assert wanted >= 10 * second * AHEAD_SECONDS / (AHEAD_SECONDS + second)
-        assert second < FIRST_SECONDS or 10 * AHEAD_SECONDS * 0.95 <= wanted <= 10 * AHEAD_SECONDS * 1.05, second

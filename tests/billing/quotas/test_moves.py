@@ -7,11 +7,11 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from billing.quotas.moves import Move, apply
+from billing.quotas.moves import Move, apply, take
 from db import Database
 from tables import quotas as table
 from tests.support.movable_clock import MovableClock
-from tests.support.quota_world import World, at, call_of, caller
+from tests.support.quota_world import World, at, call_of
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_steadily_recovering_money_decays_up_to_the_next_call(world):
 
 def of_slice(world: World, nano: int) -> tuple[str, int]:
     """A process with a slice of so much of user/1."""
-    process = world.process()
-    process.slices.give_back(process.slices.reserve(caller(), nano), nano)
-    return process.id, world.row("user/1").id
+    process, quota_id = world.process(), world.quotas.open("user/1").id
+    world.db.transact(lambda tx: take(tx, process.id, quota_id, world.clock.now(), lambda left: nano))
+    return process.id, quota_id
 
 
 @pytest.mark.parametrize(
