@@ -53,9 +53,9 @@ class Watched:
         ):
             said.kinds[kind_of(str(text))] += 1
 
-    def call(self, token: str, count: int) -> None:
+    def call(self, token: str, count: int, max_tokens: int | None = 20) -> None:
         """So many calls, plain and streamed, over a few connections that stay open."""
-        bodies = [chat(stream) for stream in (False, True)]
+        bodies = [chat(stream, max_tokens) for stream in (False, True)]
 
         def some(_: int) -> None:
             connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
@@ -70,10 +70,10 @@ class Watched:
             list(callers.map(some, range(CONNECTIONS)))
 
 
-def chat(stream: bool) -> bytes:
+def chat(stream: bool, max_tokens: int | None) -> bytes:
     messages = [{"role": "user", "content": "Hi"}]
-    document = {"model": "openai/gpt-4o-mini", "max_tokens": 20, "stream": stream, "messages": messages}
-    return json.dumps(document).encode()
+    document = {"model": "openai/gpt-4o-mini", "stream": stream, "messages": messages}
+    return json.dumps(document if max_tokens is None else document | {"max_tokens": max_tokens}).encode()
 
 
 def kind_of(statement: str) -> str:
@@ -128,6 +128,18 @@ def test_ten_times_the_calls_ask_the_database_no_more_often(watched, has_quota, 
             watched.call(token, count)
         assert [kind for kind, times in said.kinds.items() if times >= MANY / 2] == []
         assert said.kinds.total() <= PER_SECOND * (said.seconds + 1)
+
+
+@pytest.mark.parametrize("max_tokens", [20, None], ids=["max_tokens", "no max_tokens"])
+def test_less_than_one_call_in_twenty_changes_a_slice_in_the_database(watched, max_tokens):
+    token = watched.gateway.new_user()
+    watched.billing.set_quota(user_of(token), 10**9)
+    wait_for(lambda: watched.call(token, 4, max_tokens) or watched.billing.slices_of(user_of(token)))
+    watched.call(token, FEW, max_tokens)
+    with watched.counting() as said:
+        watched.call(token, MANY, max_tokens)
+    changes = sum(count for kind, count in said.kinds.items() if kind.startswith(("UPDATE quota", "INSERT INTO quota")))
+    assert changes < MANY / 20
 
 
 def test_the_list_of_models_asks_the_database_nothing(watched):
