@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from billing.details import cost_of, count_of, details_of
+from billing.details import cost_of, count_of, details_of, is_plausible
 from billing.ledger import ASK_AFTER, Row, State, UsageLedger
 from db import Database
 from foundation import json_text
@@ -60,7 +60,10 @@ class CostLookup:
             self._wait_no_longer(row)
             return
         facts = self._ask(generation_id, row["pool_key_id"])
-        if facts is not None:
+        if facts is not None and not is_plausible(facts["cost_nano"]):
+            event(log, "implausible_cost", logging.ERROR, request_id=row["request_id"], nano=facts["cost_nano"])
+            self._ledger.settle(key, state=State.UNKNOWN)
+        elif facts is not None:
             self._ledger.settle(key, state=State.SETTLED, source="generation", **facts)
         elif row["checks"] + 1 < len(ASK_AFTER):
             checks = row["checks"] + 1

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from billing.prices import MAX_CALL_NANO
 from foundation import json_text
 from foundation.money import nano
 
@@ -38,8 +39,8 @@ NAMES = (*COUNTS, "byok_nano")
 def details_of(told: Mapping[str, Any]) -> dict[str, int]:
     """The counts that are above 0, and `byok_nano`: what the provider bills for its own key, beside the cost."""
     found = {name: _first(count_of, told, paths) for name, paths in COUNTS.items()}
-    if told.get("is_byok") is True:
-        found["byok_nano"] = _first(cost_of, told, BYOK_COSTS)
+    if told.get("is_byok") is True and is_plausible(byok_nano := _first(cost_of, told, BYOK_COSTS)):
+        found["byok_nano"] = byok_nano
     return {name: count for name, count in found.items() if count}
 
 
@@ -56,6 +57,11 @@ def cost_of(dollars: object) -> int | None:
     except (ValueError, ArithmeticError):
         return None
     return amount if amount is not None and amount >= 0 else None
+
+
+def is_plausible(cost_nano: int | None) -> bool:
+    """True if a call may cost that. What is dearer is a mistake of who says so, and would spoil every sum."""
+    return cost_nano is None or cost_nano <= MAX_CALL_NANO
 
 
 def count_of(count: object) -> int | None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from billing import journal as usage_journal
+from billing import set_aside
 from billing.journal import UsageJournal
 from billing.ledger import UsageLedger
 from billing.quotas.slices import QuotaSlices
@@ -26,6 +27,7 @@ ROUND_SECONDS = 0.5
 SLICE_SECONDS = 1.0
 ADOPT_SECONDS = 5.0
 RECLAIM_SECONDS = 60.0
+PROBE_SECONDS = 2.0
 
 
 class UsageDrain:
@@ -38,6 +40,7 @@ class UsageDrain:
         self._slices = slices
         self._lock = threading.Lock()
         self._behind_since: float | None = None
+        self._next_probe = 0.0
         self._next_slices = 0.0
         self._next_adoption = 0.0
         self._next_reclaim = 0.0
@@ -57,6 +60,9 @@ class UsageDrain:
             self._run_round(time.monotonic())
 
     def _run_round(self, now: float) -> None:
+        if self._journal.fault is not None or now >= self._next_probe:
+            self._next_probe = now + PROBE_SECONDS
+            self._journal.retry()
         self.drain()
         if now >= self._next_slices:
             self._next_slices = now + SLICE_SECONDS
@@ -71,13 +77,11 @@ class UsageDrain:
 
     def drain(self) -> None:
         """Apply what this process has written so far. Raises DatabaseError, OSError."""
-        begun = time.monotonic()
-        try:
-            for segment in self._journal.take():
-                self._apply(self._journal.process_id, segment)
-        except Exception:
-            self._behind_since = self._behind_since or begun
-            raise
+        segments = self._journal.take()
+        if segments:  # from now on, so that a database that hangs is seen too
+            self._behind_since = self._behind_since or time.monotonic()
+        for segment in segments:
+            self._apply(self._journal.process_id, segment)
         self._behind_since = None
 
     def adopt(self) -> None:
@@ -100,13 +104,23 @@ class UsageDrain:
         """The last round, when no call is running any more. What can't be applied now waits for another process."""
         with self._lock:  # a round that is under way would lease slices again
             try:
+                self._journal.retry()
+                self._journal.seal()
                 self.drain()
+                self._apply_waiting()
                 self._slices.return_all()
             finally:
                 self._journal.close()
 
+    def _apply_waiting(self) -> None:
+        """Apply what the disk has not taken up to the end: memory will not outlive us."""
+        if waiting := self._journal.waiting():
+            self._ledger.apply(self._journal.process_id, waiting)
+            self._journal.drop_waiting()
+
     def _apply(self, process_id: str, segment: Path) -> None:
+        unreadable: list[bytes] = []
         waited_seconds = max(time.time() - segment.stat().st_mtime, 0.0)  # by one clock, whatever it says
-        if not self._ledger.apply(process_id, usage_journal.read(segment), waited_seconds):
-            usage_journal.keep(segment)
+        unusable = self._ledger.apply(process_id, usage_journal.read(segment, unreadable), waited_seconds)
+        set_aside.keep(segment, unreadable, [each.record for each in unusable])
         segment.unlink(missing_ok=True)

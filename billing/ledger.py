@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from billing import details, rollups
 from billing.quotas import moves as quota_moves
 from billing.quotas.moves import Move
+from billing.records import Unusable, fault_of
 from billing.rollups import UsageSums
 from db import BadValue, Database, Duplicate, Transaction, insert_rows
 from foundation.clock import Clock
@@ -63,8 +64,9 @@ FINAL = COUNTED | {State.VOID}
 NO_ERROR = frozenset({"complete", "client_gone"})
 MONEY_FACTS = frozenset({"state", "source", "cost_nano", "generation_id", "prompt_tokens", "completion_tokens"})
 MONEY_FACTS |= {"estimate_nano", "next_check_at", *details.NAMES}
-# What a damaged record, or a fault of ours, may end in; a database that is away does not.
-UNUSABLE = (Duplicate, BadValue, KeyError, TypeError, ValueError, OverflowError, AttributeError)
+STATES = frozenset(State)
+# What the database says of a row that it can't hold. Whatever else fails is no fault of a record, and tried again.
+REFUSED = (Duplicate, BadValue)
 ENDING_FACTS = frozenset({"is_last", "outcome", "http_status", "first_byte_ms", "total_ms"})
 EMPTY_ROW: Row = dict.fromkeys(table.c.keys()) | {"is_last": False, "checks": 0}
 
@@ -84,37 +86,44 @@ class UsageLedger:
         self._clock = clock
         self._counts_byok = counts_byok
 
-    def apply(self, process_id: str, records: Iterable[Row], waited_seconds: float = 0.0) -> bool:
+    def apply(self, process_id: str, records: Iterable[Row], waited_seconds: float = 0.0) -> list[Unusable]:
         """Apply a journal's records, in their order. May be done again with the same ones. Raises DatabaseError.
 
         waited_seconds: since the last of them was written. A call that says it began later than now, or before any that
         could be in there, was told a wrong time, and counts in the window of now or of then.
 
-        False if there were facts that no row can hold: they are reported and left out, since what comes after them
-        must not wait for ever.
+        Returns those that no row can hold, for what they say themselves: they are reported and left out, since what
+        comes after them must not wait for ever.
         """
         origin = _Origin(process_id, self._clock.now() - MAX_CALL - timedelta(seconds=waited_seconds))
-        facts: dict[RowKey, Row] = {}
-        all_usable = True
+        calls: dict[RowKey, list[Row]] = {}
+        unusable: list[Unusable] = []
         for record in records:
-            facts.setdefault((record.get("request_id"), record.get("attempt")), {}).update(record)  # type: ignore[arg-type]
-            if len(facts) >= BATCH_ROWS:
-                all_usable &= self._change_usable(facts, origin)
-                facts = {}
-        return self._change_usable(facts, origin) and all_usable
+            if reason := fault_of(record, STATES):
+                unusable.append(Unusable(record, reason))
+                continue
+            calls.setdefault((record["request_id"], record["attempt"]), []).append(record)
+            if len(calls) >= BATCH_ROWS:
+                unusable += self._change_usable(calls, origin)
+                calls = {}
+        unusable += self._change_usable(calls, origin)
+        for each in unusable:
+            event(log, "facts_unusable", logging.ERROR, request_id=each.request_id, reason=each.reason)
+        return unusable
 
-    def _change_usable(self, facts: Mapping[RowKey, Row], origin: _Origin) -> bool:
+    def _change_usable(self, calls: Mapping[RowKey, list[Row]], origin: _Origin) -> list[Unusable]:
+        facts = {
+            key: {name: value for record in records for name, value in record.items()} for key, records in calls.items()
+        }
         try:
-            self._change(facts, origin)
-            return True
-        except UNUSABLE as error:
-            if len(facts) == 1:
-                [(request_id, _)] = facts
-                event(log, "facts_unusable", logging.ERROR, request_id=request_id, error=type(error).__name__)
-            else:  # apply all but the one, or the few
-                for key, one in facts.items():
-                    self._change_usable({key: one}, origin)
-            return False
+            reasons = dict.fromkeys(self._change(facts, origin), "its call is not known")
+        except REFUSED as error:
+            if len(calls) > 1:  # by halves, so that a thousand calls do not need a thousand transactions
+                both, half = list(calls.items()), len(calls) // 2
+                first, second = dict(both[:half]), dict(both[half:])
+                return self._change_usable(first, origin) + self._change_usable(second, origin)
+            reasons = dict.fromkeys(calls, f"the database takes no such row ({type(error).__name__})")
+        return [Unusable(record, reason) for key, reason in reasons.items() for record in calls[key]]
 
     def settle(self, key: RowKey, **facts: Any) -> None:
         """Apply what became known of a row otherwise than from its process's journal. Raises DatabaseError."""
@@ -180,19 +189,22 @@ class UsageLedger:
 
     # ── one transaction
 
-    def _change(self, facts: Mapping[RowKey, Row], origin: _Origin | None) -> None:
-        """origin: the journal that the facts are from; None if they are from elsewhere."""
+    def _change(self, facts: Mapping[RowKey, Row], origin: _Origin | None) -> list[RowKey]:
+        """origin: the journal that the facts are from; None if they are from elsewhere.
+
+        Returns the keys of facts that are of no known call.
+        """
         if not facts:
-            return
+            return []
         for tries_left in (2, 1, 0):
             try:
-                self._db.transact(lambda tx: self._write(tx, facts, origin))
-                return
+                return self._db.transact(lambda tx: self._write(tx, facts, origin))
             except Duplicate:  # another process inserted the same row, or generation id, at the same moment
                 if not tries_left:
                     raise
+        raise AssertionError("unreachable")
 
-    def _write(self, tx: Transaction, facts: Mapping[RowKey, Row], origin: _Origin | None) -> None:
+    def _write(self, tx: Transaction, facts: Mapping[RowKey, Row], origin: _Origin | None) -> list[RowKey]:
         now = self._clock.now()
         ids = sorted({request_id for request_id, _ in facts})
         query = sa.select(table).where(table.c.request_id.in_(ids)).with_for_update()
@@ -202,6 +214,7 @@ class UsageLedger:
             row = _merged(before.get(key), facts[key], origin, now)
             if row is not None:
                 after[key] = row
+        callless = [key for key in facts if key not in after]
         changed = [key for key in sorted(after) if after[key] != before.get(key)]
         _refuse_known_generations(tx, before, after, changed)
         connected = _connected(tx, {after[key]["pool_key_id"] for key in changed})
@@ -218,6 +231,7 @@ class UsageLedger:
             insert_rows(tx, table, rows)
         quota_moves.apply(tx, effects.moves, effects.spent)
         rollups.add(tx, effects.sums)
+        return callless
 
 
 def created_at(request_id: str) -> datetime:

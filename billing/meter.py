@@ -5,23 +5,25 @@
               first byte   first byte      follows
               goes out     goes back
 
-A call that can't be written down is not made. Once it was made, nothing here raises: what can't be written then is
-found again by the call's generation id.
+A call that can't be written down is not made. Once it was made, nothing here raises: what can't be written then waits
+in the journal's memory.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from accounts.caller import Caller
-from billing.details import cost_of, count_of, details_of
+from billing.details import cost_of, count_of, details_of, is_plausible
 from billing.forecast import CostForecasts, Forecast
-from billing.journal import Record, UsageJournal
+from billing.journal import UsageJournal
 from billing.ledger import State
 from billing.quotas.slices import QuotaSlices, Reservation
+from billing.records import Record
 from foundation.errors import Busy
 from foundation.logs import event
 
@@ -127,8 +129,7 @@ class CallMeter:
         }
         try:
             self._journal.append(record)
-        except OSError as error:
-            event(log, "journal_unwritable", logging.ERROR, reason=error.strerror or str(error))
+        except OSError:
             raise Busy("The service can't keep accounts at this moment; try again shortly", 5) from None
         self._attempt += 1
         self._is_open, self._generation_id = True, None
@@ -155,7 +156,10 @@ class CallMeter:
             return self._settle_attempt(result or AttemptResult(), ending)
         if not self._attempt:  # it never went up
             ending |= self._about | {"state": State.VOID, "reserved_nano": 0, "estimate_nano": 0}
-        self._append(ending)
+            with suppress(OSError):  # no money: it does not wait for a disk, or every refusal would
+                self._journal.append(self._named(ending))
+        else:
+            self._append(ending)
         if self._reserved is not None:
             self._slices.give_back(self._reserved, self._reserved.nano)
             self._reserved = None
@@ -167,6 +171,9 @@ class CallMeter:
         reserved, self._reserved, self._is_open = self._reserved, None, False
         generation_id = _usable(result.generation_id) or self._generation_id
         facts = _settled(result) or _unsettled(result, generation_id)
+        if not is_plausible(facts.get("cost_nano")):
+            event(log, "implausible_cost", logging.ERROR, request_id=self._request_id, nano=facts.pop("cost_nano"))
+            facts |= {"state": State.UNKNOWN, "source": None}
         cost_nano: int | None = facts.get("cost_nano")
         if generation_id:
             facts["generation_id"] = generation_id
@@ -179,12 +186,10 @@ class CallMeter:
         return cost_nano
 
     def _append(self, facts: Record) -> bool:
-        try:
-            self._journal.append(facts | {"request_id": self._request_id, "attempt": self._attempt})
-        except OSError as error:
-            event(log, "journal_unwritable", logging.ERROR, reason=error.strerror or str(error))
-            return False
-        return True
+        return self._journal.append_or_wait(self._named(facts))
+
+    def _named(self, facts: Record) -> Record:
+        return facts | {"request_id": self._request_id, "attempt": self._attempt}
 
 
 def _stored(row_id: int | None) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import click
 from flask.cli import with_appcontext
 
+from billing import set_aside
 from commands.printing import json_option, services, show
 from commands.upstreams import ask
 from db import DatabaseError
@@ -40,7 +41,7 @@ def check() -> None:
 
     A configuration that is refused is told by every command, with all its faults, and 1 too.
     """
-    found = [*_configuration(), *_database(), *_openrouter(), *_upstreams(), *_redis()]
+    found = [*_configuration(), *_journal(), *_database(), *_openrouter(), *_upstreams(), *_redis()]
     show(map(asdict, found), "Check")
     sys.exit(0 if all(finding.ok for finding in found) else 1)
 
@@ -49,6 +50,12 @@ def _configuration() -> Iterator[Finding]:
     config = services().config
     told = f"APP_ENV={config.app_env}, {config.openrouter_api_url}"
     yield Finding("configuration", True, told if config.admin_token else f"{told}, no ADMIN_TOKEN")
+
+
+def _journal() -> Iterator[Finding]:
+    """Silent if nothing is set aside."""
+    if count := set_aside.count(services().journal.folder):
+        yield Finding("journal", False, f"{count} records are set aside; `flask --app app usage repair` shows them")
 
 
 def _database() -> Iterator[Finding]:

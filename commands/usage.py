@@ -1,4 +1,4 @@
-"""Operator commands for what was used: `flask --app app logs export|cleanup`, `flask --app app usage checks`."""
+"""Operator commands for what was used: `flask --app app logs export|cleanup`, `flask --app app usage checks|repair`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from typing import BinaryIO
 import click
 from rich.progress import Progress
 
-from billing import daily_check_rows
+from billing import daily_check_rows, set_aside
 from billing.ledger import OPEN
 from billing.reports import export as usage_export
 from billing.reports.request_log import LogItem
@@ -131,3 +132,25 @@ def show_usage_checks(count: int) -> None:
     """Show the daily checks of our sums against OpenRouter's, newest first. docs/usage-check.md explains them."""
     checks, _ = daily_check_rows.page(services().db, 1, count)
     show([check.to_dict() for check in checks], "Our sums and OpenRouter's")
+
+
+@usage_commands.command("repair")
+def repair() -> None:
+    """Apply the journal's records that were set aside and are mended by now; show the others, and why they can't be.
+
+    docs/billing.md says how they are mended. Exits with 1 if any is left.
+    """
+    try:
+        applied, left = set_aside.repair(services().journal.folder, services().ledger)
+    except DatabaseError:
+        raise click.ClickException("The database did not take them; nothing is lost. Run it again") from None
+    except OSError as error:
+        raise click.ClickException(
+            f"Can't write {services().journal.folder} ({error.strerror}). Run it again"
+        ) from None
+    if applied:
+        audit("usage_repaired", "usage", applied=applied)
+    show([{"applied": applied, "left": len(left)}], "Repaired")
+    if left:
+        show(map(asdict, left), "Left")
+        sys.exit(1)

@@ -90,14 +90,16 @@ for _ in range(3):
         journal.append({"text": "y" * 50})
     except OSError:
         print("refused")
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+assert journal.append_or_wait({"text": "w"})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+journal.retry()
 journal.append({"text": "z"})
 print([record["text"][0] for segment in journal.take() for record in read(segment)])
 """
     ended = subprocess.run(
         [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert ended.stdout.splitlines() == ["refused"] * 3 + ["['x', 'z']"]
+    assert ended.stdout.splitlines() == ["refused"] * 3 + ["['x', 'w', 'z']"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100
 
 
@@ -148,18 +150,100 @@ sys.stdin.read()
             assert dead is None
 
 
-def test_a_damaged_line_is_skipped_reported_and_kept(journal, caplog):
+def test_a_damaged_line_is_skipped_reported_and_handed_out(journal, caplog):
     journal.append({"text": 1})
     journal.append({"text": 2})
     [segment] = journal.take()
-    lines = segment.read_bytes().splitlines(keepends=True)
-    segment.write_bytes(lines[0] + b'{"text": 1.5, "cut\n' + b"[]\n" + lines[1] + b'{"half')
-    assert texts([segment]) == [1, 2]
+    first, second = segment.read_bytes().splitlines(keepends=True)
+    flipped = first.replace(b'"text":1', b'"text":3')
+    bad = [b'{"text": 1.5, "cut\n', b"[]\n", flipped, second[:-8] + b"\n", b'{"half']
+    segment.write_bytes(first + b"".join(bad[:-1]) + second + bad[-1])
+    unreadable: list[bytes] = []
+    assert [record["text"] for record in usage_journal.read(segment, unreadable)] == [1, 2]
+    assert unreadable == bad
     reported = [record for record in caplog.records if record.getMessage() == "journal_line_unreadable"]
-    assert [record.fields["line"] for record in reported] == [2, 3, 5]
-    segment.unlink()
-    assert [path.suffix for path in journal.folder.iterdir() if path.suffix == ".damaged"] == [".damaged"]
-    assert journal.take() == []
+    assert [record.fields["line"] for record in reported] == [2, 3, 4, 5, 7]
+
+
+def test_a_journal_of_a_version_without_checksums_is_read(journal):
+    journal.append({"text": 1})
+    [segment] = journal.take()
+    segment.write_bytes(b'{"text":2}\n{"text":3}\n')
+    assert texts([segment]) == [2, 3]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A disk of a few hundred kilobytes, which `fill` fills to the last byte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Fill the disk; what fills it can be deleted again."""
+    file = folder / "filler"
+    with pytest.raises(OSError, match="No space"), file.open("ab", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    return file
+
+
+def test_what_a_full_disk_does_not_take_waits_in_its_order_and_nothing_new_begins(small_disk, caplog):
+    journal = UsageJournal(small_disk / "journal", "me")
+    journal.check()
+    journal.open()
+    journal.append({"text": 0})
+    filler = fill(small_disk)
+    number = 0
+    while journal.fault is None:  # until the block that the file has begun is full
+        number += 1
+        assert journal.append_or_wait({"text": number})
+    assert journal.append_or_wait({"text": number + 1})
+    with pytest.raises(OSError, match="No space"):
+        journal.append({"text": "new"})
+    journal.retry()
+    assert journal.fault == "No space left on device"
+    filler.unlink()
+    with pytest.raises(OSError, match="No space"):
+        journal.append({"text": "new"})  # what waits goes first
+    journal.retry()
+    assert journal.fault is None
+    journal.append({"text": number + 2})
+    assert texts(journal.take()) == [*range(number + 3)]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["journal_unwritable", "journal_writable_again"]
+    journal.close()
+
+
+def test_a_journal_opens_on_a_full_disk_and_begins_when_there_is_room(small_disk):
+    journal = UsageJournal(small_disk / "journal", "me")
+    journal.check()
+    filler = fill(small_disk)
+    journal.open()
+    assert journal.fault == "No space left on device"
+    with pytest.raises(OSError, match="No space"):
+        journal.append({"text": 1})
+    filler.unlink()
+    journal.retry()
+    journal.append({"text": 2})
+    assert texts(journal.take()) == [2]
+    journal.close()
+
+
+def test_what_waits_is_bounded_and_what_is_lost_is_said(small_disk, monkeypatch, caplog):
+    monkeypatch.setattr(usage_journal, "WAITING_BYTES", 200)
+    journal = UsageJournal(small_disk / "journal", "me")
+    journal.check()
+    fill(small_disk)
+    journal.open()
+    assert [journal.append_or_wait({"text": "x" * 60}) for _ in range(3)] == [True, True, False]
+    assert [record.getMessage() for record in caplog.records] == ["journal_unwritable", "facts_lost"]
+    journal.close()
 
 
 def test_the_folder_is_for_its_owner_only(journal):

@@ -169,16 +169,34 @@ def test_a_generation_id_that_came_twice_is_paid_for_by_nobody_but_the_first(db,
 
 
 def test_facts_of_no_known_call_are_reported_and_change_nothing(db, ledger, caplog):
-    ledger.apply("me", [settled(new_id(), 150)])
+    facts = settled(new_id(), 150)
+    assert [each.record for each in ledger.apply("me", [facts])] == [facts]
     assert rows(db) == rows(db, usage_rollups) == []
     assert "facts_without_call" in [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.parametrize("damage", [{"request_id": 7}, {"attempt": None}, {"cost_nano": "x"}, {"cost_nano": 2**70}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"request_id": 7},
+        {"request_id": ["a"]},
+        {"request_id": "x" * 32},
+        {"attempt": None},
+        {"attempt": 2**20},
+        {"cost_nano": "x"},
+        {"cost_nano": 2**70},
+        {"cost_nano": 9_200_000_000 * 10**9},
+        {"model": None},
+        {"model": "m" * 300},
+        {"state": "paid"},
+        {"is_last": 1},
+    ],
+)
 def test_facts_that_no_row_can_hold_do_not_keep_the_others_waiting(db, ledger, caplog, damage):
     first, broken, last = new_id(), new_id(), new_id()
     odd = dispatched(broken) | settled(broken, 1) | damage
-    assert not ledger.apply("me", [dispatched(first), settled(first, 1), odd, dispatched(last), settled(last, 2)])
+    records = [dispatched(first), settled(first, 1), odd, dispatched(last), settled(last, 2)]
+    assert [each.record for each in ledger.apply("me", records)] == [odd]
     assert {r["request_id"]: r["cost_nano"] for r in rows(db)} == {first: 1, last: 2}
     assert totals(db)[4] == 3
     assert "facts_unusable" in [record.getMessage() for record in caplog.records]

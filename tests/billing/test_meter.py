@@ -84,7 +84,7 @@ class Office:
     def written(self) -> list[dict[str, Any]]:
         """What the journal holds that was not drained."""
         files = journal.segments_of(self.journal.folder, self.process.id)
-        return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+        return [record for file in files for record in journal.read(file)]
 
     def drain(self) -> None:
         for segment in self.journal.take():
@@ -457,17 +457,41 @@ def test_a_call_that_cannot_be_written_down_is_refused_and_gives_its_reservation
     office.check()
 
 
-def test_an_end_that_cannot_be_written_down_keeps_its_reservation_in_memory_and_in_the_row(office):
+def test_an_end_that_cannot_be_written_down_waits_and_is_billed_when_the_disk_takes_it(office):
     meter = office.call()
     meter.admit()
     meter.dispatch(KEY)
+    refused = office.call()
+    refused.admit()
     with FullDisk():
         meter.note_answer("gen-1")
         finish(meter, AttemptResult("gen-1", COSTS_200))
+        with pytest.raises(Busy):
+            refused.dispatch(KEY)
+        finish(refused, None, "failed", 503)
     office.drain()
     [row] = office.rows()
     assert (row.state, row.cost_nano) == ("dispatched", None)
+    office.journal.retry()
+    office.drain()
+    [row] = office.rows()
+    assert (row.state, row.cost_nano, row.generation_id) == ("settled", 200, "gen-1")
     office.check()
+
+
+@pytest.mark.parametrize("dollars", [Decimal("9.2e9"), 101, 1e6])
+def test_a_cost_that_no_call_can_have_is_unknown_reported_and_spoils_no_sum(office, caplog, dollars):
+    absurd, innocent = office.call(), office.call(user_id=2)
+    for meter, cost in ((absurd, dollars), (innocent, Decimal("0.0000002"))):
+        meter.admit()
+        meter.dispatch(KEY)
+        finish(meter, AttemptResult(f"gen-{cost}", COSTS_200 | {"cost": cost}))
+    office.drain()
+    assert [(row.user_id, row.state, row.cost_nano) for row in office.rows()] == [
+        (1, "unknown", None),
+        (2, "settled", 200),
+    ]
+    assert "implausible_cost" in [record.getMessage() for record in caplog.records]
 
 
 def test_without_a_journal_the_proxy_answers_503_and_nothing_goes_up(make_proxy, upstream):

@@ -29,9 +29,14 @@ class CacheHealth(Shown):
 
 
 class LedgerHealth(Shown):
-    """Whether what was used reaches the database. behind_seconds: the age of the oldest record that has not."""
+    """Whether what was used is written down and reaches the database. behind_seconds: for how long it has not.
 
-    status: Literal["ok", "behind"]
+    status: `unwritable` if the journal can't be written, so that all calls are refused. reason: why, in the system's
+    words.
+    """
+
+    status: Literal["ok", "behind", "unwritable"]
+    reason: str | None = Field(examples=[None])
     behind_seconds: float = Field(examples=[0])
 
 
@@ -93,7 +98,8 @@ class Health(Shown):
 def health() -> Response:
     """200 `ok`; 200 `degraded` while one of the parts is not well; 503 `unavailable`.
 
-    The last without keys, and in a process that started without its database and waits for it.
+    The last without keys, while nothing can be written down, and in a process that started without its database and
+    waits for it.
     """
     body = health_shown()
     return answer(body, 503 if body["status"] == "unavailable" else 200)
@@ -104,11 +110,11 @@ def health_shown() -> dict[str, Any]:
     # Reads what the background thread already knows: asking costs no query, however often strangers ask.
     pool = services().pool
     usable, known, refused = pool.usable_count(), pool.known_count(), pool.refused_count()
-    behind = services().drain.behind_seconds
+    behind, fault = services().drain.behind_seconds, services().journal.fault
     parts: dict[str, dict[str, Any]] = {
         "database": {"status": _up(services().watcher.database_is_up), "kind": services().db.kind},
         "cache": {"status": services().rate_limits.cache_status},
-        "ledger": {"status": "behind" if behind > LEDGER_LAG_SECONDS else "ok", "behind_seconds": behind},
+        "ledger": {"status": _ledger_status(fault, behind), "reason": fault, "behind_seconds": behind},
         "clock": {
             "status": "ok" if services().clock_is_right else "wrong",
             "skew_seconds": round(services().clock.skew_seconds, 1) + 0.0,  # no minus before a zero
@@ -116,7 +122,7 @@ def health_shown() -> dict[str, Any]:
         "pool": {"status": _pool_status(usable, known, refused), "usable": usable, "known": known, "refused": refused},
         "openrouter": {"status": _up(not services().proxy.destinations.openrouter.reach.is_away)},
     }
-    serves = known and (services().auth.is_informed or services().auth.trusts_uninformed)
+    serves = known and fault is None and (services().auth.is_informed or services().auth.trusts_uninformed)
     is_whole = all(part["status"] in {"ok", "off"} for part in parts.values())
     status = "unavailable" if not serves else "ok" if is_whole else "degraded"
     return {"status": status, **parts, "calls": services().proxy.latest_calls.told()}
@@ -124,6 +130,12 @@ def health_shown() -> dict[str, Any]:
 
 def _up(is_up: bool) -> str:
     return "ok" if is_up else "unreachable"
+
+
+def _ledger_status(fault: str | None, behind_seconds: int) -> str:
+    if fault is not None:
+        return "unwritable"
+    return "behind" if behind_seconds > LEDGER_LAG_SECONDS else "ok"
 
 
 def _pool_status(usable: int, known: int, refused: int) -> str:
