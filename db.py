@@ -32,6 +32,8 @@ T = TypeVar("T")
 SCHEMA_VERSION = "0010"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
+READER = {1290, 1792, 1836}  # a server that has become one: the next connection may find the writer
+SQLITE_READER = 8
 NO_CONNECTION = range(2000, 3000)  # the errors of clients: nobody there, no such host, connection lost
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
 SQLITE_WAIT_SECONDS = 5  # for another process to finish writing
@@ -106,7 +108,7 @@ def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
         # A timed-out read leaves the pure connector with an unread answer, which would fail the next user of the pool.
         timeouts = (connector_errors.ReadTimeoutError, connector_errors.WriteTimeoutError)
         cause = context.original_exception
-        if isinstance(cause, timeouts) or getattr(cause, "errno", None) in GONE:
+        if isinstance(cause, timeouts) or _number(cause) in GONE | READER:
             context.is_disconnect = True
 
     return engine
@@ -135,6 +137,11 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
             connection.execute(f"PRAGMA {pragma}")
         _use_wal(connection)
 
+    @event.listens_for(engine, "handle_error")
+    def _drop_reader(context: sa.engine.ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF == SQLITE_READER:
+            context.is_disconnect = True
+
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         reading = connection.get_execution_options().get("reading")
@@ -150,6 +157,8 @@ class Database:
         self.kind = "sqlite" if url.drivername.startswith("sqlite") else "mysql"
         self._url = url
         self._engine = _sqlite_engine(url) if self.kind == "sqlite" else _mysql_engine(url, timeout_seconds)
+        self.refusal: str | None = None
+        """In a word why it takes no writes at present, as far as `replicas.refusals` has found."""
         self.is_shut = False
         """True: every use raises NotAnswering, so that nothing is written before it is known whose database it is."""
 
@@ -256,6 +265,13 @@ def is_away(error: DatabaseError) -> bool:
     return number is not None and (number in GONE or number in NO_CONNECTION)
 
 
+def error_number(error: DatabaseError) -> int | None:
+    """The server's number of what it refuses, SQLite's own code; None if it is away, or it was no server's word."""
+    if not isinstance(error, DBAPIError) or is_away(error):
+        return None
+    return getattr(error.orig, "sqlite_errorcode", None) or _errno(error)
+
+
 def utc_now(tx: Transaction) -> datetime:
     """The database's time, aware, in UTC: one clock for all hosts."""
     if tx.dialect.name == "mysql":
@@ -321,7 +337,10 @@ def inserted_id(result: sa.CursorResult[Any]) -> int:
 
 
 def _errno(error: DBAPIError) -> int | None:
+    return _number(error.orig)
+
+
+def _number(original: BaseException | None) -> int | None:
     # Exception classes differ by driver for one and the same server error; numbers do not.
-    original = error.orig
     number = getattr(original, "errno", None) or (original.args[0] if original and original.args else None)
     return number if isinstance(number, int) else None

@@ -53,6 +53,7 @@ from pool.connected import ConnectedAccounts
 from pool.keys import PoolKeys
 from pool.probe import PoolKeyProbe
 from replicas.processes import GatewayProcess
+from replicas.refusals import Refusals
 from replicas.repeating import repeat
 from replicas.revisions import WARN_SECONDS, RevisionWatcher
 from start_up import CannotStart, DatabaseAway, FirstSteps, open_if_there, told_in_one_line, unstored_upstreams
@@ -91,6 +92,7 @@ class Services:
         self._make_proxy()
         self.started = False
         self.clock_is_right = True
+        self._writes = Refusals("report")
         self._complain_at = 0.0
         self._start_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -195,8 +197,11 @@ class Services:
 
         def freshen() -> None:
             self._look()
-            if next(turns) % REPORT_EVERY == 0:
-                self.report()
+            if next(turns) % REPORT_EVERY == 0 or self.db.refusal:
+                try:
+                    self._writes.watch(self.report)  # a real write, of this process's own row
+                finally:
+                    self.db.refusal = self._writes.reason
 
         repeat(freshen, WATCH_SECONDS, stopping)
 

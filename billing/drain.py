@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from billing import journal as usage_journal
@@ -19,6 +20,7 @@ from billing.quotas.slices import QuotaSlices
 from db import Database
 from foundation.logs import event
 from replicas import processes
+from replicas.refusals import Refusals
 from replicas.repeating import repeat
 
 log = logging.getLogger("ledger")
@@ -39,6 +41,7 @@ class UsageDrain:
         self._ledger = ledger
         self._slices = slices
         self._lock = threading.Lock()
+        self.refusals = Refusals("ledger")
         self._behind_since: float | None = None
         self._next_probe = 0.0
         self._next_slices = 0.0
@@ -81,7 +84,7 @@ class UsageDrain:
         if segments:  # from now on, so that a database that hangs is seen too
             self._behind_since = self._behind_since or time.monotonic()
         for segment in segments:
-            self._apply(self._journal.process_id, segment)
+            self.refusals.watch(partial(self._apply, self._journal.process_id, segment))
         self._behind_since = None
 
     def adopt(self) -> None:

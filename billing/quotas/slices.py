@@ -209,7 +209,7 @@ class QuotaSlices:
             if now < found.refused_until and nano >= found.refused_nano:
                 raise found.refusal(nano)
             held, found.nano = found.nano, 0  # this call's now: smaller ones would take it away while it asks
-        if now < self._away_until:
+        if now < self._away_until or self._db.refusal:  # nobody waits for what is known to be refused
             found.add(held)
             raise _busy()
         try:

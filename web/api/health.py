@@ -16,9 +16,10 @@ LEDGER_LAG_SECONDS = 30  # a database that is slow for a while is no fault
 
 
 class DatabaseHealth(Shown):
-    """The database. Without it calls go on from memory."""
+    """The database. Without it calls go on from memory. reason: in a word why it refuses writes, such as read-only."""
 
-    status: Literal["ok", "unreachable"]
+    status: Literal["ok", "refusing", "unreachable"]
+    reason: str | None = Field(examples=[None])
     kind: str = Field(examples=["mysql"])
 
 
@@ -111,8 +112,9 @@ def health_shown() -> dict[str, Any]:
     pool = services().pool
     usable, known, refused = pool.usable_count(), pool.known_count(), pool.refused_count()
     behind, fault = services().drain.behind_seconds, services().journal.fault
+    refusal = services().db.refusal or services().drain.refusals.reason
     parts: dict[str, dict[str, Any]] = {
-        "database": {"status": _up(services().watcher.database_is_up), "kind": services().db.kind},
+        "database": {"status": _database_status(refusal), "reason": refusal, "kind": services().db.kind},
         "cache": {"status": services().rate_limits.cache_status},
         "ledger": {"status": _ledger_status(fault, behind), "reason": fault, "behind_seconds": behind},
         "clock": {
@@ -126,6 +128,12 @@ def health_shown() -> dict[str, Any]:
     is_whole = all(part["status"] in {"ok", "off"} for part in parts.values())
     status = "unavailable" if not serves else "ok" if is_whole else "degraded"
     return {"status": status, **parts, "calls": services().proxy.latest_calls.told()}
+
+
+def _database_status(refusal: str | None) -> str:
+    if not services().watcher.database_is_up:
+        return "unreachable"
+    return "refusing" if refusal else "ok"
 
 
 def _up(is_up: bool) -> str:

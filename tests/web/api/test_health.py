@@ -19,7 +19,7 @@ def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
     keys = len(pool_keys)
     assert answer.json() == {
         "status": "ok",
-        "database": {"status": "ok", "kind": "sqlite"},
+        "database": {"status": "ok", "reason": None, "kind": "sqlite"},
         "ledger": {"status": "ok", "reason": None, "behind_seconds": 0},
         "cache": {"status": "off"},
         "clock": {"status": "ok", "skew_seconds": 0.0},
@@ -42,7 +42,7 @@ def test_a_gateway_without_keys_is_unavailable_until_it_gets_one(start, stand_in
     assert answer.status_code == 503
     assert answer.json() == {
         "status": "unavailable",
-        "database": {"status": "ok", "kind": "sqlite"},
+        "database": {"status": "ok", "reason": None, "kind": "sqlite"},
         "ledger": {"status": "ok", "reason": None, "behind_seconds": 0},
         "cache": {"status": "off"},
         "clock": {"status": "ok", "skew_seconds": 0.0},
@@ -74,7 +74,7 @@ def test_without_its_database_a_gateway_is_degraded_and_goes_on_from_memory(star
         wait_for(lambda: gateway.get("/api/health").json()["status"] == "degraded")
         health = gateway.get("/api/health")
         assert health.status_code == 200
-        assert health.json()["database"] == {"status": "unreachable", "kind": "mysql"}
+        assert health.json()["database"] == {"status": "unreachable", "reason": None, "kind": "mysql"}
         assert health.json()["pool"] == {"status": "ok", "usable": 1, "known": 1, "refused": 0}
         for _ in range(3):
             assert gateway.chat(token).status_code == 200
