@@ -27,6 +27,8 @@ LARGE = 1024 * 1024
 # To pass over one value costs some nanoseconds, over a character of a string a fraction of one. So many of these
 # characters may be in a large text, a lot more than in any prompt: with them 48 MiB take less than 50 ms.
 MARKS, MOST_MARKS = b",[{\\ \n\r\t", 3_000_000
+MOST_MEMBERS = 2000  # of an object that is looked into; a request has dozens
+SMALL = 8 * 1024  # in which there is no room for so many
 MOST_COMMAS, MOST_LIST_BYTES = 200_000, 8 * LARGE  # of a list whose items are looked at
 MOST_HALVES, MOST_BACKSLASHES = 10_000, 1000
 _PIECE = 4 * LARGE
@@ -55,7 +57,27 @@ class _Key:
         self.text = text
 
 
-_members = msgspec.json.Decoder(dict[_Key, Raw], dec_hook=lambda _type, text: _Key(text))
+class _TooMany(Exception):
+    """Keys, so far."""
+
+
+class _Keys:
+    """Makes the keys of one object, up to a number: each is an object of ours, and takes microseconds."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MOST_MEMBERS
+
+    def __call__(self, _type: type, text: str) -> _Key:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooMany
+        return _Key(text)
+
+
+_Members = dict[_Key, Raw]
+_few_members = msgspec.json.Decoder(_Members, dec_hook=lambda _type, text: _Key(text))
 _items = msgspec.json.Decoder(list[Raw])
 
 
@@ -139,7 +161,9 @@ def _decoded(text: Text | Raw) -> list[tuple[_Key, Raw]]:
 
 def _decode(text: Text | Raw) -> list[tuple[_Key, Raw]]:
     try:
-        return list(_members.decode(text).items())
+        return list(_decoder_of(text).decode(text).items())
+    except _TooMany:
+        raise BadJson(f"too complex: an object has more than {MOST_MEMBERS} members") from None
     except msgspec.ValidationError:
         raise NotAnObject("not a JSON object") from None
     except msgspec.DecodeError:
@@ -148,6 +172,12 @@ def _decode(text: Text | Raw) -> list[tuple[_Key, Raw]]:
     except RecursionError:
         raise BadJson(INVALID) from None
     return _decode(Raw(mended))
+
+
+def _decoder_of(text: Text | Raw) -> msgspec.json.Decoder[dict[_Key, Raw]]:
+    if len(memoryview(text)) <= SMALL:
+        return _few_members
+    return msgspec.json.Decoder(_Members, dec_hook=_Keys())
 
 
 def _without_halves(text: Text) -> bytearray | None:

@@ -24,8 +24,6 @@ SEND_SECONDS = 0.5
 REASON_SECONDS = 0.2
 # OpenRouter's edge closes idle connections after minutes; a younger one is alive unless its socket says otherwise.
 MAX_IDLE_SECONDS = 60.0
-# One that was in use a moment ago is taken as it is: asking its socket costs system calls for each request.
-TRUSTED_IDLE_SECONDS = 0.5
 
 
 class UpstreamError(Exception):
@@ -43,10 +41,12 @@ class ConnectionLost(UpstreamError):
 class Connection:
     """A socket. idle: where it waits between calls, the youngest on the right. reused: it has carried a call before."""
 
-    __slots__ = ("_early", "_idle", "_socket", "_timeout", "idle_since", "in_use", "reused")
+    __slots__ = ("_early", "_idle", "_readable", "_socket", "_timeout", "idle_since", "in_use", "reused")
 
     def __init__(self, sock: socket.socket, idle: deque[Connection]) -> None:
         self._socket = sock
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
         self._timeout = -1.0
         self._early = b""
         self._idle = idle
@@ -99,15 +99,13 @@ class Connection:
             self._timeout = seconds
 
     def is_stale(self) -> bool:
-        """True if the upstream has closed the idle connection, or sent what nobody asked for."""
-        idle = time.monotonic() - self.idle_since
-        if idle < TRUSTED_IDLE_SECONDS:
-            return False
-        if idle > MAX_IDLE_SECONDS:
+        """True if the upstream has closed the idle connection, or sent what nobody asked for.
+
+        That is asked however young it is: what came after an answer would be taken for the next one, somebody else's.
+        """
+        if time.monotonic() - self.idle_since > MAX_IDLE_SECONDS:
             return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._readable.poll(0))
 
     def release(self, reusable: bool) -> None:
         if not self.in_use:

@@ -191,6 +191,20 @@ def test_what_has_more_values_than_a_large_text_may_is_refused_before_it_is_read
         check(b'{"a":[%b]}' % (piece * (MOST_MARKS + 1)))
 
 
+@pytest.mark.parametrize("where", [b"{%b}", b'{"x": 1, %b}', b'{"messages": [], "model": "m", %b}'])
+def test_an_object_has_so_many_members_and_no_more(where):
+    """Each is an object of ours: with a million of them, one body would hold the interpreter for seconds."""
+    for count, is_refused in ((1900, False), (2001, True), (1_400_000, True)):
+        text = where % b",".join(b'"k%d":1' % number for number in range(count))
+        if is_refused:
+            with pytest.raises(BadJson, match="more than 2000 members"):
+                members(text)
+        else:
+            assert len(members(text)) >= count
+    within = b'{"model": "m", "x": {%b}}' % b",".join(b'"k%d":1' % number for number in range(100_000))
+    assert members(within).keys() == {"model", "x"}  # what is in there nobody looks into
+
+
 def test_other_threads_run_while_large_texts_are_read():
     """However many there are: counted in turns of another thread, and not in time."""
     text = WORST["an image"]

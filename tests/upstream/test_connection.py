@@ -72,7 +72,6 @@ def test_an_idle_one_is_stale_when_it_is_old_or_something_came(pair):
     connection.release(True)
     assert list(idle) == [connection]
     assert connection.reused
-    connection.idle_since -= 1
     assert not connection.is_stale()
     theirs.sendall(b"unasked")
     assert connection.is_stale()

@@ -1,6 +1,7 @@
 """Connections to an upstream: reused when whole, closed when not, never trusted after anything odd."""
 
 import json
+import select
 import socket
 import ssl
 import subprocess
@@ -197,10 +198,24 @@ def test_a_connection_closed_while_idle_is_replaced(http, upstream):
     read_whole(first)
     first.close()
     idle = http._idle[0]
-    idle.idle_since -= 1
     wait_for(idle.is_stale)
     upstream.play("m", json_answer("200 OK", b"{}"))
     assert read_whole(send(http)) == b"{}"
+    assert [request.connection for request in upstream.received] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "surplus", [json_answer("200 OK", b'{"of": "nobody"}'), b'"}\n'], ids=["another answer", "more than its length"]
+)
+def test_what_comes_after_an_answer_is_nobody_elses(http, upstream, surplus):
+    upstream.play("m", json_answer("200 OK", b'{"of": "me"}'), 0.01, surplus)
+    first = send(http)
+    assert read_whole(first) == b'{"of": "me"}'
+    first.close()
+    [idle] = http._idle
+    wait_for(lambda: select.select([idle._socket], [], [], 0)[0])  # a moment later, and no later than that
+    upstream.play("m", json_answer("200 OK", b'{"of": "somebody else"}'))
+    assert read_whole(send(http)) == b'{"of": "somebody else"}'
     assert [request.connection for request in upstream.received] == [1, 2]
 
 
