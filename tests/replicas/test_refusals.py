@@ -7,10 +7,10 @@ from tests.support.gateway import wait_for
 
 def test_a_read_only_database_is_said_once_and_calls_are_billed_when_it_takes_writes(start, stand_in, mariadb):
     url = mariadb.new_database()
-    mariadb.execute("CREATE OR REPLACE USER app@'127.0.0.1'")
-    mariadb.execute("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON *.* TO app@'127.0.0.1'")
+    mariadb.execute("CREATE OR REPLACE USER reader@'127.0.0.1'")
+    mariadb.execute("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON *.* TO reader@'127.0.0.1'")
     gateway = start(
-        DATABASE_URL=url.replace("root@", "app@"),
+        DATABASE_URL=url.replace("root@", "reader@"),
         OPENROUTER_API_URL=stand_in.address,
         OPENROUTER_API_KEYS=stand_in.new_key()["key"],
     )
