@@ -105,6 +105,14 @@ def test_an_errors_account_fields_never_pass_however_it_is_cut(size):
     assert events.refusal.status == 400
 
 
+def test_behind_a_byte_order_mark_an_error_is_one_too():
+    """Clients skip it, and read what comes after it."""
+    out, stream = pass_through(b"\xef\xbb\xbf" + ACCOUNT_ERROR)
+    assert stream.refusal
+    assert b"user_2abcdefghijk" not in out
+    assert b"the prompt" not in out
+
+
 def test_an_error_without_account_fields_passes_byte_for_byte():
     out, events = pass_through(CLEAN_ERROR)
     assert out == CLEAN_ERROR

@@ -1,6 +1,8 @@
 """Keys that are known are found wherever they stand and however they are cut; nothing else is touched or held back."""
 
 import itertools
+import json
+import re
 
 import pytest
 
@@ -36,6 +38,23 @@ def test_a_known_key_is_hidden_wherever_it_stands_and_lengths_stay(around, key):
 )
 def test_what_is_no_known_key_stays(text):
     assert hide_keys(text.encode()) == text.encode()
+
+
+@pytest.mark.parametrize("escaped", ["-", "s", "sk-or-v1", POOL_KEY], ids=len)
+def test_a_known_key_behind_escapes_is_hidden_and_lengths_stay(escaped):
+    for digits in ("04x", "04X"):
+        numbers = "".join(f"\\u{ord(character):{digits}}" for character in escaped)
+        text = f'{{"a": "you sent {POOL_KEY.replace(escaped, numbers)}, \\u00e9", "b": "caf\\u00e9 \\u002d"}}'.encode()
+        hidden = hide_keys(text)
+        assert len(hidden) == len(text)
+        told = json.loads(hidden)
+        assert told["b"] == "café -"
+        assert re.fullmatch(r"you sent \*+, é", told["a"])
+
+
+def test_a_backslash_is_no_escape():
+    for text in (rb'"\\u0073k-or-v1"', rb'"\u00e9 \u0041bc sk-or-"'):
+        assert hide_keys(text) == text
 
 
 def test_a_key_that_json_writes_otherwise_is_found_so():
