@@ -4,11 +4,12 @@
     forecast.py           what a call will probably cost, by what calls of its model did: so much is reserved
     meter.py              one call's accounting, from its reservation to its cost
     details.py            what its tokens and its cost consist of
-    records.py            what a fact is: its line, its checksum, what a row can hold
+    records.py            what a fact is: its states, its line, its checksum, what a row can hold
     journal.py            facts in append-only files, until the database has them
     drain.py              moves journals into the ledger, dead processes' too
     set_aside.py          facts that no row can hold, until they are mended
     ledger.py             a row for each try, settled once
+    effects.py            what its changes mean for quotas and sums
     cost_lookup.py        asks what calls cost that ended without saying so
     rollups.py            sums by hour and by day
     daily_check.py        our sums beside OpenRouter's, every night

@@ -13,7 +13,8 @@ from datetime import timedelta
 from typing import Any
 
 from billing.details import cost_of, count_of, details_of, is_plausible
-from billing.ledger import ASK_AFTER, Row, State, UsageLedger
+from billing.ledger import ASK_AFTER, Row, UsageLedger
+from billing.records import State
 from db import Database
 from foundation import json_text
 from foundation.clock import Clock

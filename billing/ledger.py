@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from billing import details, rollups
+from billing.effects import Effects
 from billing.quotas import moves as quota_moves
-from billing.quotas.moves import Move
-from billing.records import Unusable, fault_of
-from billing.rollups import UsageSums
+from billing.records import FINAL, OPEN, State, Unusable, fault_of
 from db import BadValue, Database, Duplicate, Transaction, insert_rows
 from foundation.clock import Clock
 from foundation.logs import event
@@ -43,28 +41,8 @@ MAX_CALL = timedelta(hours=2)
 # When GET /generation is asked, counted from the end of the call: OpenRouter's record comes late, and after a broken
 # stream much later.
 ASK_AFTER = [timedelta(seconds=s) for s in (2, 5, 15, 60, 300, 1800, 7200, 43_200, 86_400)]
-
-
-class State(StrEnum):
-    """Where a call's cost stands."""
-
-    DISPATCHED = "dispatched"
-    STREAMING = "streaming"
-    PENDING = "pending"
-    SETTLED = "settled"
-    ESTIMATED = "estimated"
-    VOID = "void"
-    UNKNOWN = "unknown"
-
-
-OPEN = frozenset({State.DISPATCHED, State.STREAMING, State.PENDING})
-COUNTED = frozenset({State.SETTLED, State.ESTIMATED})
-FINAL = COUNTED | {State.VOID}
-# How a request ended; `lost` is a process that died.
-NO_ERROR = frozenset({"complete", "client_gone"})
 MONEY_FACTS = frozenset({"state", "source", "cost_nano", "generation_id", "prompt_tokens", "completion_tokens"})
 MONEY_FACTS |= {"estimate_nano", "next_check_at", *details.NAMES}
-STATES = frozenset(State)
 # What the database says of a row that it can't hold. Whatever else fails is no fault of a record, and tried again.
 REFUSED = (Duplicate, BadValue)
 ENDING_FACTS = frozenset({"is_last", "outcome", "http_status", "first_byte_ms", "total_ms"})
@@ -99,7 +77,7 @@ class UsageLedger:
         calls: dict[RowKey, list[Row]] = {}
         unusable: list[Unusable] = []
         for record in records:
-            if reason := fault_of(record, STATES):
+            if reason := fault_of(record):
                 unusable.append(Unusable(record, reason))
                 continue
             calls.setdefault((record["request_id"], record["attempt"]), []).append(record)
@@ -218,7 +196,7 @@ class UsageLedger:
         changed = [key for key in sorted(after) if after[key] != before.get(key)]
         _refuse_known_generations(tx, before, after, changed)
         connected = _connected(tx, {after[key]["pool_key_id"] for key in changed})
-        effects = _Effects(origin is not None, connected, self._counts_byok)
+        effects = Effects(origin is not None, connected, self._counts_byok)
         for key in changed:
             effects.add(before.get(key), after[key])
         # A changed row is written anew as a whole: two statements for any number of rows, where updates need one each.
@@ -294,61 +272,6 @@ def _refuse_known_generations(
             after[key] = after[key] | cleared | {"state": State.UNKNOWN}
 
 
-class _Effects:
-    """What changed rows mean for quotas and roll-ups."""
-
-    def __init__(self, from_journal: bool, connected: Collection[int], counts_byok: bool) -> None:
-        self.moves: dict[tuple[str, int], Move] = {}
-        self.spent: list[tuple[str, datetime, int]] = []
-        self.sums: dict[rollups.Bucket, UsageSums] = {}
-        self._from_journal = from_journal
-        self._connected = connected
-        self._quota_costs = ("cost_nano", "byok_nano") if counts_byok else ("cost_nano",)
-
-    def add(self, before: Row | None, after: Row) -> None:
-        """Add one row's change."""
-        cost = _counted(after, "cost_nano") - _counted(before, "cost_nano")
-        if quota_ids := [quota for quota in (after["user_quota_id"], after["key_quota_id"]) if quota is not None]:
-            move = self._move(before, after)
-            for quota_id in quota_ids:
-                place = after["process_id"], quota_id
-                self.moves[place] = self.moves.get(place, Move()) + move
-        if spent := self._spent(after) - self._spent(before):
-            for subject in _subjects(after, user_pays=after["pool_key_id"] in self._connected):
-                self.spent.append((subject, after["created_at"], spent))
-        ended = after["is_last"] and not (before and before["is_last"])
-        sums = UsageSums(
-            requests=int(ended),
-            errors=int(ended and after["outcome"] not in NO_ERROR),
-            prompt_tokens=_counted(after, "prompt_tokens") - _counted(before, "prompt_tokens"),
-            completion_tokens=_counted(after, "completion_tokens") - _counted(before, "completion_tokens"),
-            cost_nano=cost,
-            unknown=_is_unknown(after) - _is_unknown(before),
-        )
-        whose = rollups.bucket_of(after)
-        self.sums[whose] = self.sums.get(whose, UsageSums()) + sums
-
-    def _spent(self, row: Row | None) -> int:
-        return sum(_counted(row, name) for name in self._quota_costs)
-
-    def _move(self, before: Row | None, after: Row) -> Move:
-        reserved, cost = after["reserved_nano"], sum(after[name] or 0 for name in self._quota_costs)
-        was_open, is_open = before is not None and before["state"] in OPEN, after["state"] in OPEN
-        if before is None:
-            return Move(opened=reserved) if is_open else Move(through=cost)
-        if not was_open or is_open:
-            return Move()
-        return Move(closed=reserved, back=reserved - cost if self._from_journal else 0)
-
-
-def _counted(row: Row | None, name: str) -> int:
-    return (row[name] or 0) if row and row["state"] in COUNTED else 0
-
-
-def _is_unknown(row: Row | None) -> int:
-    return int(row is not None and row["state"] == State.UNKNOWN)
-
-
 def _connected(tx: Transaction, pool_key_ids: Collection[int | None]) -> set[int]:
     """Those of these keys that belong to users' own accounts: nobody else pays for what they carry."""
     wanted = [row_id for row_id in pool_key_ids if row_id is not None]
@@ -356,11 +279,3 @@ def _connected(tx: Transaction, pool_key_ids: Collection[int | None]) -> set[int
         return set()
     is_connected = pool_keys.c.source == PoolKeySource.CONNECTED
     return set(tx.scalars(sa.select(pool_keys.c.id).where(pool_keys.c.id.in_(wanted), is_connected)))
-
-
-def _subjects(row: Row, user_pays: bool) -> Iterator[str]:
-    """Whose quotas a cost counts in. What a client key may spend, its user has limited: that counts, whoever pays."""
-    if not user_pays:
-        yield f"user/{row['user_id']}"
-    if row["client_key_id"] is not None:
-        yield f"key/{row['client_key_id']}"

@@ -21,9 +21,8 @@ from accounts.caller import Caller
 from billing.details import cost_of, count_of, details_of, is_plausible
 from billing.forecast import CostForecasts, Forecast
 from billing.journal import UsageJournal
-from billing.ledger import State
 from billing.quotas.slices import QuotaSlices, Reservation
-from billing.records import Record
+from billing.records import Record, State
 from foundation.errors import Busy
 from foundation.logs import event
 

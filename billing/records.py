@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import orjson
@@ -21,6 +22,26 @@ from billing.prices import MAX_CALL_NANO
 from tables import usage_ledger as table
 
 Record = dict[str, Any]
+
+
+class State(StrEnum):
+    """Where a call's cost stands."""
+
+    DISPATCHED = "dispatched"
+    STREAMING = "streaming"
+    PENDING = "pending"
+    SETTLED = "settled"
+    ESTIMATED = "estimated"
+    VOID = "void"
+    UNKNOWN = "unknown"
+
+
+STATES = frozenset(State)
+OPEN = frozenset({State.DISPATCHED, State.STREAMING, State.PENDING})
+COUNTED = frozenset({State.SETTLED, State.ESTIMATED})
+FINAL = COUNTED | {State.VOID}
+# How a request ended; `lost` is a process that died.
+NO_ERROR = frozenset({"complete", "client_gone"})
 
 # A request's id begins with the time at which it came, to the millisecond.
 REQUEST_ID = re.compile(r"[0-9a-f]{12,32}")
@@ -62,11 +83,8 @@ def record_of(line: bytes) -> Record:
     return record
 
 
-def fault_of(record: Record, states: Collection[str]) -> str | None:
-    """Why no row can hold these facts; None if one can. Names that this version does not know are not looked at.
-
-    states: those that a row can be in.
-    """
+def fault_of(record: Record) -> str | None:
+    """Why no row can hold these facts; None if one can. Names that this version does not know are not looked at."""
     for name in ("request_id", "attempt"):
         if name not in record:
             return f"{name} is missing"
@@ -76,7 +94,7 @@ def fault_of(record: Record, states: Collection[str]) -> str | None:
     request_id = record["request_id"]
     if not REQUEST_ID.fullmatch(request_id) or int(request_id[:12], 16) > LATEST_MS:
         return f"request_id can't be {request_id!r}"
-    if "state" in record and record["state"] not in states:
+    if "state" in record and record["state"] not in STATES:
         return f"state can't be {record['state']!r}"
     return None
 

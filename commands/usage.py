@@ -16,7 +16,7 @@ import click
 from rich.progress import Progress
 
 from billing import daily_check_rows, set_aside
-from billing.ledger import OPEN
+from billing.records import OPEN
 from billing.reports import export as usage_export
 from billing.reports.request_log import LogItem
 from billing.reports.retention import log_end

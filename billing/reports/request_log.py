@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from billing import details
-from billing.ledger import NO_ERROR, State
+from billing.records import NO_ERROR, State
 from billing.reports.statistics import POOL, UsageFilter, shown_upstream
 from billing.rollups import DAY, HOUR
 from db import Database, Transaction

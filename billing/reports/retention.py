@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from billing.ledger import OPEN
+from billing.records import OPEN
 from billing.reports.request_log import request_id_at
 from db import Database, Transaction
 from foundation.clock import Clock

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.ledger import ASK_AFTER, MAX_CALL, OPEN, State, UsageLedger, created_at
+from billing.ledger import ASK_AFTER, MAX_CALL, UsageLedger, created_at
+from billing.records import OPEN, State
 from config.settings import Config
 from db import Database, database_url
 from tables import quota_slices, quotas, usage_ledger, usage_rollups

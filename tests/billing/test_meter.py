@@ -22,11 +22,12 @@ from billing import journal
 from billing.details import cost_of, count_of
 from billing.forecast import CostForecasts, Forecast
 from billing.journal import UsageJournal
-from billing.ledger import OPEN, UsageLedger
+from billing.ledger import UsageLedger
 from billing.meter import AttemptResult, CallMeter, UsageMeter
 from billing.prices import ModelPrices
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
+from billing.records import OPEN
 from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes

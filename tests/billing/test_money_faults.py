@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from billing.ledger import State, UsageLedger
+from billing.ledger import UsageLedger
 from billing.quotas.rows import Quotas
+from billing.records import State
 from config.settings import Config
 from tables import quotas, usage_rollups
 from tests.billing.test_ledger import answered, dispatched, left, new_id, rows, settled

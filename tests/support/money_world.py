@@ -23,7 +23,8 @@ import psutil
 import sqlalchemy as sa
 
 from billing import journal
-from billing.ledger import OPEN, UsageLedger
+from billing.ledger import UsageLedger
+from billing.records import OPEN
 from config.settings import Config
 from db import Database, DatabaseError, database_url
 from foundation.clock import Clock

@@ -1,0 +1,77 @@
+"""What changed rows of the ledger mean for quotas and roll-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any
+
+from billing import rollups
+from billing.quotas.moves import Move
+from billing.records import COUNTED, NO_ERROR, OPEN, State
+from billing.rollups import UsageSums
+
+Row = dict[str, Any]
+
+
+class Effects:
+    """What changed rows mean for quotas and roll-ups."""
+
+    def __init__(self, from_journal: bool, connected: Collection[int], counts_byok: bool) -> None:
+        self.moves: dict[tuple[str, int], Move] = {}
+        self.spent: list[tuple[str, datetime, int]] = []
+        self.sums: dict[rollups.Bucket, UsageSums] = {}
+        self._from_journal = from_journal
+        self._connected = connected
+        self._quota_costs = ("cost_nano", "byok_nano") if counts_byok else ("cost_nano",)
+
+    def add(self, before: Row | None, after: Row) -> None:
+        """Add one row's change."""
+        cost = _counted(after, "cost_nano") - _counted(before, "cost_nano")
+        if quota_ids := [quota for quota in (after["user_quota_id"], after["key_quota_id"]) if quota is not None]:
+            move = self._move(before, after)
+            for quota_id in quota_ids:
+                place = after["process_id"], quota_id
+                self.moves[place] = self.moves.get(place, Move()) + move
+        if spent := self._spent(after) - self._spent(before):
+            for subject in _subjects(after, user_pays=after["pool_key_id"] in self._connected):
+                self.spent.append((subject, after["created_at"], spent))
+        ended = after["is_last"] and not (before and before["is_last"])
+        sums = UsageSums(
+            requests=int(ended),
+            errors=int(ended and after["outcome"] not in NO_ERROR),
+            prompt_tokens=_counted(after, "prompt_tokens") - _counted(before, "prompt_tokens"),
+            completion_tokens=_counted(after, "completion_tokens") - _counted(before, "completion_tokens"),
+            cost_nano=cost,
+            unknown=_is_unknown(after) - _is_unknown(before),
+        )
+        whose = rollups.bucket_of(after)
+        self.sums[whose] = self.sums.get(whose, UsageSums()) + sums
+
+    def _spent(self, row: Row | None) -> int:
+        return sum(_counted(row, name) for name in self._quota_costs)
+
+    def _move(self, before: Row | None, after: Row) -> Move:
+        reserved, cost = after["reserved_nano"], sum(after[name] or 0 for name in self._quota_costs)
+        was_open, is_open = before is not None and before["state"] in OPEN, after["state"] in OPEN
+        if before is None:
+            return Move(opened=reserved) if is_open else Move(through=cost)
+        if not was_open or is_open:
+            return Move()
+        return Move(closed=reserved, back=reserved - cost if self._from_journal else 0)
+
+
+def _counted(row: Row | None, name: str) -> int:
+    return (row[name] or 0) if row and row["state"] in COUNTED else 0
+
+
+def _is_unknown(row: Row | None) -> int:
+    return int(row is not None and row["state"] == State.UNKNOWN)
+
+
+def _subjects(row: Row, user_pays: bool) -> Iterator[str]:
+    """Whose quotas a cost counts in. What a client key may spend, its user has limited: that counts, whoever pays."""
+    if not user_pays:
+        yield f"user/{row['user_id']}"
+    if row["client_key_id"] is not None:
+        yield f"key/{row['client_key_id']}"
