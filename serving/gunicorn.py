@@ -104,12 +104,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._look_at_head(conn)
 
     def _read_head(self, conn: Any, sock: Any) -> None:
-        try:
-            data = sock.recv(HEAD_BYTES)
-        except BlockingIOError:
+        data = _received(sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._give_up(conn)
             return
@@ -178,12 +175,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._lingering[conn] = time.monotonic() + LINGER_SECONDS
 
     def _drain(self, conn: Any, sock: Any) -> None:
-        try:
-            data = sock.recv(HEAD_BYTES)
-        except BlockingIOError:
+        data = _received(sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             del self._lingering[conn]
             self._close(conn)
@@ -215,6 +209,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         If the signal comes while the pool is being given a request, that call waits for ever for a lock of its own.
         """
         super(ThreadWorker, self).handle_quit(sig, frame)
+
+
+def _received(sock: Any) -> bytes | None:
+    """What has come, b"" at the end; None if nothing has."""
+    try:
+        data: bytes = sock.recv(HEAD_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+    return data
 
 
 def _closing_when_told(application: Callable[[Any, Any], Iterable[bytes]]) -> Callable[[Any, Any], Iterable[bytes]]:

@@ -10,7 +10,7 @@ import requests
 
 from serving.client_watch import QUEUED_SECONDS
 from tests.support.gateway import body_of, new_derived_key, read_all, wait_for
-from tests.support.scripted_upstream import JSON_CHUNKED, SSE, ScriptedUpstream, chunked, json_answer
+from tests.support.scripted_upstream import JSON_CHUNKED, SSE, chunked, json_answer
 
 EVENT = 'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"é👋🏽"}}]}\n\n'.encode()
 DONE = b"data: [DONE]\n\n"
@@ -24,13 +24,6 @@ CHAT_PATHS = [
 ]
 FORMATS = ["completions", "embeddings", "responses", "messages"]
 PATHS = [*CHAT_PATHS, *(f"{base}/{name}" for name in FORMATS for base in ("/v1", "/api/v1"))]
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    scripted = ScriptedUpstream()
-    yield scripted
-    scripted.close()
 
 
 @pytest.fixture(scope="module", params=["granian", "gunicorn"])

@@ -9,7 +9,6 @@ import pytest
 from foundation.errors import AppError, BadRequest, NotSupported
 from serving.framing import check_framing
 from tests.support.gateway import read_all
-from tests.support.scripted_upstream import ScriptedUpstream, json_answer
 
 WHOLE = (
     b'{"id":"gen-1","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"}}],"usage":{"cost":0.000007}}'
@@ -66,14 +65,6 @@ def test_what_says_the_bodys_end_in_another_way_or_two_is_not(coding, length, er
         check_framing(head(**fields))
     assert type(raised.value) is error
     assert raised.value.headers["Connection"] == "close"
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    scripted = ScriptedUpstream()
-    scripted.play("m", json_answer("200 OK", WHOLE))
-    yield scripted
-    scripted.close()
 
 
 @pytest.fixture(scope="module", params=["granian", "gunicorn"])

@@ -11,7 +11,7 @@ import pytest
 from foundation.errors import AppError, BadRequest, PayloadTooLarge, TooManyRequests, UnsupportedMedia
 from serving.request_body import PIECE_BYTES, read_body
 from tests.support.gateway import body_of, read_all, wait_for
-from tests.support.scripted_upstream import JSON_CHUNKED, SSE, ScriptedUpstream, chunked, json_answer
+from tests.support.scripted_upstream import JSON_CHUNKED, SSE, chunked, json_answer
 
 MIB = 1024 * 1024
 EVENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
@@ -68,13 +68,6 @@ def test_what_finds_no_room_is_not_read():
 
 
 # ── over sockets
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    scripted = ScriptedUpstream()
-    yield scripted
-    scripted.close()
 
 
 @pytest.fixture(scope="module", params=["granian", "gunicorn"])

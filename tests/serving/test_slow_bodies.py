@@ -13,7 +13,7 @@ import pytest
 from foundation.errors import RequestTimeout
 from serving.slow_bodies import SlowBodies
 from tests.support.gateway import Gateway, new_derived_key, read_all, wait_for
-from tests.support.scripted_upstream import SSE, ScriptedUpstream, chunked, json_answer
+from tests.support.scripted_upstream import SSE, ScriptedUpstream, chunked
 
 WHOLE = (
     b'{"id":"gen-1","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"}}],"usage":{"cost":0.000007}}'
@@ -61,14 +61,6 @@ def test_one_that_is_late_is_ended_by_itself():
 
 
 # ── over sockets
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    scripted = ScriptedUpstream()
-    scripted.play("m", json_answer("200 OK", WHOLE))
-    yield scripted
-    scripted.close()
 
 
 def settings_with(upstream: ScriptedUpstream) -> dict[str, object]:

@@ -238,6 +238,17 @@ def test_of_a_thousand_calls_in_bursts_none_meets_a_connection_that_was_closed(h
     assert in_threads(40, burst) == [True] * 40
 
 
+def leave_idle(http, count):
+    """Use so many connections at once, and leave them."""
+    exchanges = [send(http) for _ in range(count)]
+    for exchange in exchanges:
+        exchange.wait_head(Deadline(60))
+    for exchange in exchanges:
+        read_whole(exchange)
+        exchange.close()
+    assert len(http._idle) == count
+
+
 def reused(http, upstream, *steps):
     """A request over a connection that has carried another before. steps: what the upstream does with it."""
     upstream.play_in_turn("m", [json_answer("200 OK", b"{}")], steps, [json_answer("200 OK", b'{"again":1}')])
@@ -258,13 +269,7 @@ def test_a_reused_connection_that_ends_without_an_answer_is_followed_by_a_new_on
 def test_it_is_followed_by_a_new_one_though_others_are_idle(http, upstream):
     """They were most likely closed with it."""
     upstream.play("m", json_answer("200 OK", b"{}"), 0.2)
-    exchanges = [send(http) for _ in range(3)]
-    for exchange in exchanges:
-        exchange.wait_head(Deadline(60))
-    for exchange in exchanges:
-        read_whole(exchange)
-        exchange.close()
-    assert len(http._idle) == 3
+    leave_idle(http, 3)
     upstream.play_in_turn("m", [RESET], [json_answer("200 OK", b"{}")])
     assert read_whole(send(http)) == b"{}"
     assert upstream.received[-1].connection == 4
@@ -339,13 +344,7 @@ def test_a_refusal_before_the_request_was_read_is_heard(client):
 
 def test_connections_idle_for_long_are_closed_though_younger_ones_are_enough(http, upstream, monkeypatch):
     upstream.play("m", json_answer("200 OK", b"{}"))
-    exchanges = [send(http) for _ in range(3)]
-    for exchange in exchanges:
-        exchange.wait_head(Deadline(60))
-    for exchange in exchanges:
-        read_whole(exchange)
-        exchange.close()
-    assert len(http._idle) == 3
+    leave_idle(http, 3)
     for connection in list(http._idle)[:2]:
         connection.idle_since -= 61
     again = send(http)
