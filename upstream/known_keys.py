@@ -20,9 +20,10 @@ PREFIX = b"sk-or-"
 MIN_LENGTH = 16
 MAX_LENGTH = 512
 _KEY_TEXT = re.compile(rb"[A-Za-z0-9_-]*\Z")
-# Characters of keys, of which JSON may write any by its number: `\\u002d` for a hyphen.
-_ESCAPE = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
-_MAYBE_ESCAPED = re.compile(rb"(?:[A-Za-z0-9_-]|(?<!\\)\\u00[2-7][0-9a-fA-F])+")
+# Characters of keys, of which JSON may write any by its number, as \u002d for a hyphen; and such texts from their first
+# character on, so that none is looked through twice.
+_CHARACTER = re.compile(rb"\\u00([2-7][0-9a-fA-F])|[A-Za-z0-9_-]")
+_ESCAPED = re.compile(rb"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]*+(?:(?<!\\)\\u00[2-7][0-9a-fA-F][A-Za-z0-9_-]*+)++")
 _BEGINNINGS = tuple(PREFIX[:length] for length in range(len(PREFIX) - 1, 0, -1))
 
 _known: set[bytes] = set()
@@ -51,7 +52,7 @@ def note_key(text: str) -> None:
 def hide_keys(data: bytes) -> bytes:
     """The bytes with stars in the place of every known key."""
     if b"\\u00" in data:
-        data = _MAYBE_ESCAPED.sub(_hide_escaped, data)
+        data = _ESCAPED.sub(_hide_escaped, data)
     if PREFIX in data:
         data = _hide_prefixed(data)
     for key in _others:
@@ -61,12 +62,13 @@ def hide_keys(data: bytes) -> bytes:
 
 
 def _hide_escaped(found: re.Match[bytes]) -> bytes:
-    """Stars for what is a key, or holds one, once its escapes are read; else what it was."""
-    written = found[0]
-    if b"\\u00" not in written:
-        return written
-    text = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), written)
-    return b"*" * len(written) if PREFIX in text and _hide_prefixed(text) != text else written
+    """The same text, with stars for all that a key is written with."""
+    characters = list(_CHARACTER.finditer(found[0]))
+    text = b"".join(bytes([int(one[1], 16)]) if one[1] else one[0] for one in characters)
+    if (hidden := _hide_prefixed(text)) == text:
+        return found[0]
+    pairs = zip(characters, text, hidden, strict=True)
+    return b"".join(one[0] if before == after else b"*" * len(one[0]) for one, before, after in pairs)
 
 
 def _hide_prefixed(data: bytes) -> bytes:

@@ -52,6 +52,11 @@ def test_a_known_key_behind_escapes_is_hidden_and_lengths_stay(escaped):
         assert re.fullmatch(r"you sent \*+, é", told["a"])
 
 
+def test_what_stands_beside_an_escaped_key_is_read_as_before():
+    written = f"\\u00e9{POOL_KEY}\\u00fcand-\\u002d".replace("-or", "\\u002dor")
+    assert json.loads(hide_keys(f'"{written}"'.encode())).replace("*", "") == "éüand--"
+
+
 def test_a_backslash_is_no_escape():
     for text in (rb'"\\u0073k-or-v1"', rb'"\u00e9 \u0041bc sk-or-"'):
         assert hide_keys(text) == text
