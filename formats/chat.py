@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 # A longer event is content: it goes on in pieces, unread, so that memory stays bounded.
 MAX_HELD_BYTES = 64 * 1024
-BOM = b"\xef\xbb\xbf"  # before a stream's first event it is none of it, to any client
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # before a stream's first event it is none of it, to any client
 
 # Client headers that go up. Not among them: the response cache's (X-OpenRouter-Cache*), because all users share our
 # account and would read each other's cached answers.
@@ -234,7 +234,7 @@ def _as_delta(choice: Json) -> Json:
 
 def data_of(event: bytes) -> bytes | None:
     """The data of an event; None for comments alone."""
-    lines = [line for line in event.removeprefix(BOM).splitlines() if line]
+    lines = [line for line in event.removeprefix(BYTE_ORDER_MARK).splitlines() if line]
     if all(line.startswith(b":") for line in lines):
         return None
     return b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))

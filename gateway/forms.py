@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+from formats.chat import BYTE_ORDER_MARK
 from upstream.http import Exchange
 
 EVENT_FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
 BLANK = b" \t\r\n"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Form(Enum):
