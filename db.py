@@ -6,16 +6,16 @@ The only file that knows which database it is.
 from __future__ import annotations
 
 import logging
+import random
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, TypeVar
 
 import mysql.connector.errors as connector_errors
-import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
@@ -23,16 +23,19 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from config.settings import ROOT, Config
 from foundation.clock import Clock
-from foundation.column_types import UtcDateTime
 from tables import metadata
 
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0010"  # the newest file in migrations/versions
-DEADLOCK, LOCK_WAIT = 1213, 1205
+SCHEMA_VERSION = "0011"  # the newest file in migrations/versions
+DEADLOCK, LOCK_WAIT, WRITE_CONFLICT = 1213, 1205, 9007  # the last one is TiDB's
+CONFLICTS = {DEADLOCK, LOCK_WAIT, WRITE_CONFLICT}
+SERIALIZATION_FAILURE = "40001"  # the SQLSTATE of all conflicts, where a server has numbers of its own for them
+TRIES = 6  # of a transaction that others were in the way of
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
-READER = {1290, 1792, 1836}  # a server that has become one: the next connection may find the writer
+# A server that has become one, or has left its cluster: the next connection may find the writer.
+READER = {1290, 1792, 1836, 1047}
 SQLITE_READER = 8
 NO_CONNECTION = range(2000, 3000)  # the errors of clients: nobody there, no such host, connection lost
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
@@ -46,8 +49,8 @@ DatabaseError = SQLAlchemyError
 Duplicate = IntegrityError
 BadValue = DataError
 
-
-JSON_NUMBERS = (sa.Integer, sa.Boolean)  # BigInteger and SmallInteger are Integers
+ROWS_AT_ONCE = 1000  # some 500 kB of statement, of the 16 MB or more that a server takes
+PLAIN_TEXT = re.compile(r"[A-Za-z0-9 ._:/@+-]*")
 
 
 class NotAnswering(DatabaseError):
@@ -174,19 +177,22 @@ class Database:
             yield connection
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in one transaction and return its result; again, up to three times, after a deadlock.
+        """Run `work` in one transaction and return its result; again, some times, after a conflict with another one.
 
-        work: must have no effect outside the database, because it may run more than once.
+        work: must have no effect outside the database, because it may run more than once. A conflict may show at the
+        commit only, where servers compare what two transactions wrote. A server that takes no writes (any more) loses
+        its connection, because the next one may be to another server.
         """
         self._check_open()
-        for tries_left in (2, 1, 0):
+        for tried in range(1, TRIES + 1):
             try:
                 with self._engine.begin() as tx:
                     return work(tx)
             except DBAPIError as error:
-                if not tries_left or _errno(error) not in {DEADLOCK, LOCK_WAIT}:
+                if tried == TRIES or not _may_pass_again(error):
                     raise
-                time.sleep(0.02 * (3 - tries_left))
+                # Two that were in each other's way must not meet again.
+                time.sleep(random.uniform(0.5, 1) * 0.02 * tried)  # noqa: S311 - no secret
         raise AssertionError("unreachable")
 
     def _check_open(self) -> None:
@@ -293,40 +299,58 @@ def delete_some(tx: Transaction, key: sa.Column[Any], wanted: sa.ColumnElement[b
 
 
 def insert_rows(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert many rows, each with a value for every column, in one statement.
+    """Insert many rows, each with a value for every column. Raises Duplicate."""
+    upsert_rows(tx, table, rows)
 
-    On MySQL all values travel as one JSON parameter: with a parameter for each, the pure Python driver takes ten times
-    as long to write the statement as the server takes to run it.
+
+def upsert_rows(
+    tx: Transaction,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    adding: Collection[str] = (),
+    setting: Collection[str] = (),
+) -> None:
+    """Insert many rows, each with a value for every column, in few statements.
+
+    adding, setting: columns that a row that is there already adds up, or takes over; with neither it raises Duplicate.
+    On MySQL the values are written into the statement: with a parameter for each, the pure Python driver takes ten
+    times as long as the server, and JSON_TABLE is not known to every server that speaks MySQL.
     """
     names = table.c.keys()
-    values = [list(map(row.__getitem__, names)) for row in rows]
-    for place, column in enumerate(table.c):
-        if isinstance(column.type, UtcDateTime | sa.Boolean):
-            for row_values in values:
-                row_values[place] = _plain(row_values[place])
+    into = f"INSERT INTO {table.name} ({', '.join(f'`{name}`' for name in names)}) VALUES "  # noqa: S608 - our names
     if tx.dialect.name == "sqlite":  # its driver takes them as they are, which is what SQLAlchemy would make of them
-        marks = ", ".join("?" * len(names))
-        insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 - our own names
-        tx.exec_driver_sql(insert, [*map(tuple, values)])
-    else:
-        tx.execute(_json_insert(table), {"rows": orjson.dumps(values).decode()})
-
-
-@cache
-def _json_insert(table: sa.Table) -> sa.TextClause:
-    fields = ", ".join(
-        f"`{column.name}` {'BIGINT' if isinstance(column.type, JSON_NUMBERS) else 'VARCHAR(255)'} PATH '$[{place}]'"
-        for place, column in enumerate(table.c)
-    )
-    names = ", ".join(f"`{column.name}`" for column in table.c)
-    source = f"SELECT {names} FROM JSON_TABLE(:rows, '$[*]' COLUMNS ({fields})) AS new_rows"  # noqa: S608 - our names
-    return sa.text(f"INSERT INTO {table.name} ({names}) {source}")
+        changes = [f"`{name}` = {table.name}.`{name}` + excluded.`{name}`" for name in adding]
+        changes += [f"`{name}` = excluded.`{name}`" for name in setting]
+        clash = f" ON CONFLICT DO UPDATE SET {', '.join(changes)}" if changes else ""
+        marks = f"({', '.join('?' * len(names))})"
+        if rows:
+            tx.exec_driver_sql(into + marks + clash, [tuple(_plain(row[name]) for name in names) for row in rows])
+        return
+    changes = [f"`{name}` = {table.name}.`{name}` + VALUES(`{name}`)" for name in adding]
+    changes += [f"`{name}` = VALUES(`{name}`)" for name in setting]
+    clash = f" ON DUPLICATE KEY UPDATE {', '.join(changes)}" if changes else ""
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[begin : begin + ROWS_AT_ONCE]
+        values = ", ".join(f"({', '.join([_literal(row[name]) for name in names])})" for row in some)
+        tx.exec_driver_sql(into + values + clash)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.replace(tzinfo=None).isoformat(" ", "microseconds")
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
     return int(value) if isinstance(value, bool) else value
+
+
+def _literal(value: Any) -> str:
+    """A value as MySQL reads it. Text that is not plain goes in hexadecimal, whatever sql_mode says of quotes."""
+    value = _plain(value)
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return f"'{value}'" if PLAIN_TEXT.fullmatch(value) else f"_utf8mb4 X'{value.encode().hex()}'"
+    if isinstance(value, int):
+        return str(value)
+    raise TypeError(f"no column holds a {type(value).__name__}")
 
 
 def inserted_id(result: sa.CursorResult[Any]) -> int:
@@ -344,3 +368,9 @@ def _number(original: BaseException | None) -> int | None:
     # Exception classes differ by driver for one and the same server error; numbers do not.
     number = getattr(original, "errno", None) or (original.args[0] if original and original.args else None)
     return number if isinstance(number, int) else None
+
+
+def _may_pass_again(error: DBAPIError) -> bool:
+    if getattr(error.orig, "sqlstate", None) == SERIALIZATION_FAILURE:
+        return True
+    return _errno(error) in CONFLICTS | READER

@@ -127,7 +127,9 @@ class Services:
         self.costs = CostLookup(db, self.ledger, self.records, clock)
         self.usage = UsageStats(db, clock)
         self.usage_log = UsageLog(db, clock)
-        self.retention = LogRetention(db, clock, config.log_retention_days)
+        self.retention = LogRetention(
+            db, clock, config.log_retention_days, config.hourly_sums_days, config.daily_sums_days
+        )
 
     def _make_accounts(self) -> None:
         config, db, clock = self.config, self.db, self.clock

@@ -33,8 +33,9 @@ class Effects:
             for quota_id in quota_ids:
                 place = after["process_id"], quota_id
                 self.moves[place] = self.moves.get(place, Move()) + move
+        user_pays = after["pool_key_id"] in self._connected
         if spent := self._spent(after) - self._spent(before):
-            for subject in _subjects(after, user_pays=after["pool_key_id"] in self._connected):
+            for subject in _subjects(after, user_pays):
                 self.spent.append((subject, after["created_at"], spent))
         ended = after["is_last"] and not (before and before["is_last"])
         sums = UsageSums(
@@ -45,7 +46,7 @@ class Effects:
             cost_nano=cost,
             unknown=_is_unknown(after) - _is_unknown(before),
         )
-        whose = rollups.bucket_of(after)
+        whose = rollups.bucket_of(after, user_pays)
         self.sums[whose] = self.sums.get(whose, UsageSums()) + sums
 
     def _spent(self, row: Row | None) -> int:

@@ -1,7 +1,8 @@
 """Sums of the ledger by hour and by day: what statistics and page numbers are computed from instead of its rows.
 
-Written in the transaction that changes the ledger, so that the sums are always those of its rows; they stay when old
-rows are deleted.
+Written in the transaction that changes the ledger, so that the sums are always those of its rows; they stay longer than
+those (billing/reports/retention.py). Which pool key carried a call is in everybody's sums alone: in each user's, keys
+that are renewed daily would make more rows than calls.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import orjson
 import sqlalchemy as sa
 
-from db import Transaction
+from db import Transaction, upsert_rows
 from tables import usage_rollups as table
 
 HOUR, DAY = "h", "d"
 EVERYBODY = 0  # the user_id of the rows that add up all users
 NONE = 0  # a client_key_id or pool_key_id of no key: a primary key holds no NULL
-ROWS_AT_ONCE = 5000  # some 600 kB of JSON, of the 16 MB or more that a server takes
+BATCH_ROWS = 1000  # that are deleted at once
+ANY_POOL_KEY = 2**62  # the pool_key_id of what pool keys carried, in the sums of one user
 
 
 class Bucket(NamedTuple):
     """What one change of a ledger row is counted under. created_at: the row's, aware.
 
     pool_key_id: who carried the call: a pool key; another upstream as its number below zero; None for nobody. So one
-    column tells them apart, and sums of pool keys need no second one to leave out the rest.
+    column tells them apart, and sums of pool keys need no second one to leave out the rest. user_pays: the key is one
+    of the user's own account, which their quota does not count.
     """
 
     user_id: int
@@ -35,13 +37,21 @@ class Bucket(NamedTuple):
     pool_key_id: int | None
     model: str
     created_at: datetime
+    user_pays: bool = False
+
+    @property
+    def carrier(self) -> int:
+        """The pool_key_id of the user's own sums: pool keys are renewed daily, and must not make rows of their own."""
+        if self.pool_key_id is None:
+            return NONE
+        return ANY_POOL_KEY if self.pool_key_id > 0 and not self.user_pays else self.pool_key_id
 
 
-def bucket_of(row: Mapping[str, Any]) -> Bucket:
+def bucket_of(row: Mapping[str, Any], user_pays: bool = False) -> Bucket:
     """What a row of the ledger is counted under."""
     upstream_id = row["upstream_id"]
     carrier = row["pool_key_id"] if upstream_id is None else -upstream_id
-    return Bucket(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"])
+    return Bucket(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"], user_pays)
 
 
 @dataclass(slots=True)
@@ -77,52 +87,44 @@ class UsageSums:
         )
 
 
+SUMS = [field.name for field in fields(UsageSums)]
+COLUMNS = table.c.keys()
+
+
 def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
     """Add these changes to the sums of their hours and days, each person's own and everybody's."""
-    summed: dict[tuple[str, int, str, int, int, str], UsageSums] = {}
-    for (user_id, client_key_id, pool_key_id, model, created_at), sums in changes.items():
-        pool_id, hour = pool_key_id or NONE, _hour(created_at)
-        for period, start in ((HOUR, hour), (DAY, hour[:11] + "00:00:00.000000")):
+    summed: dict[tuple[str, int, datetime, int, int, str], UsageSums] = {}
+    for bucket, sums in changes.items():
+        hour = bucket.created_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        for period, start in ((HOUR, hour), (DAY, hour.replace(hour=0))):
             for row in (
-                (period, user_id, start, client_key_id or NONE, pool_id, model),
-                (period, EVERYBODY, start, NONE, pool_id, model),
+                (period, bucket.user_id, start, bucket.client_key_id or NONE, bucket.carrier, bucket.model),
+                (period, EVERYBODY, start, NONE, bucket.pool_key_id or NONE, bucket.model),
             ):
                 before = summed.get(row)
                 summed[row] = sums if before is None else before + sums
     # In one order everywhere: two transactions that touch the same rows wait for each other, and don't deadlock.
-    rows = [(*row, *sums.amounts()) for row, sums in sorted(summed.items()) if any(sums.amounts())]
-    statement = _STATEMENTS[tx.dialect.name]
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        tx.execute(statement, {"rows": orjson.dumps(rows[begin : begin + ROWS_AT_ONCE]).decode()})
+    rows = [
+        dict(zip(COLUMNS, (*row, *sums.amounts()), strict=True))
+        for row, sums in sorted(summed.items())
+        if any(sums.amounts())
+    ]
+    upsert_rows(tx, table, rows, adding=SUMS)
 
 
-def _hour(time: datetime) -> str:
-    """The beginning of its hour, as SQLite stores times; MySQL reads it too."""
-    hour = time.astimezone(UTC).replace(minute=0, second=0, microsecond=0, tzinfo=None)
-    return hour.isoformat(" ", "microseconds")
+def delete_old(tx: Transaction, period: str, before: datetime, from_user: int) -> int | None:
+    """Delete some rows of a period that began before, in the order of users.
 
-
-# All rows travel as one parameter: with one for each value, the pure Python driver takes longer to write the statement
-# than the server takes to run it (50 ms instead of 15 for 2,000 rows).
-_COLUMNS = [column.name for column in table.columns]
-_SUMS = [field.name for field in fields(UsageSums)]
-_TEXTS = {"period", "start", "model"}
-_FIELDS = ", ".join(
-    f"{name} {'VARCHAR(255)' if name in _TEXTS else 'BIGINT'} PATH '$[{place}]'" for place, name in enumerate(_COLUMNS)
-)
-_INTO = ["INSERT INTO", table.name, "(", ", ".join(_COLUMNS), ") SELECT"]
-_UPSERTS = {
-    "mysql": [
-        *_INTO,
-        ", ".join(f"new.{name}" for name in _COLUMNS),
-        f"FROM JSON_TABLE(:rows, '$[*]' COLUMNS ({_FIELDS})) AS new ON DUPLICATE KEY UPDATE",
-        ", ".join(f"{name} = {table.name}.{name} + new.{name}" for name in _SUMS),
-    ],
-    "sqlite": [
-        *_INTO,
-        ", ".join(f"value->>{place}" for place in range(len(_COLUMNS))),
-        "FROM json_each(:rows) WHERE true ON CONFLICT DO UPDATE SET",
-        ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in _SUMS),
-    ],
-}
-_STATEMENTS = {kind: sa.text(" ".join(words)) for kind, words in _UPSERTS.items()}
+    Returns the user to go on with; None if nothing was left to delete.
+    """
+    is_old = sa.and_(table.c.period == period, table.c.start < before)
+    of_batch = sa.and_(is_old, table.c.user_id >= from_user)
+    order = table.c.user_id, table.c.start
+    found = tx.execute(sa.select(*order).where(of_batch).order_by(*order).limit(BATCH_ROWS)).all()
+    if not found:
+        return None
+    user_id, start = found[-1]
+    # All of the last one's hour, so that a batch never ends within one.
+    upto = sa.or_(table.c.user_id < user_id, sa.and_(table.c.user_id == user_id, table.c.start <= start))
+    tx.execute(table.delete().where(of_batch, table.c.user_id <= user_id, upto))
+    return int(user_id)

@@ -262,6 +262,15 @@ class Config(BaseModel):
     log_retention_days: int = Field(
         90, ge=0, le=36_500, description="how long the request log keeps a call; 0 for ever. Statistics stay"
     )
+    hourly_sums_days: int = Field(
+        90,
+        ge=32,
+        le=36_500,
+        description="how long sums by hour are kept; never for less time than LOG_RETENTION_DAYS",
+    )
+    daily_sums_days: int = Field(
+        1095, ge=0, le=36_500, description="how long sums by day are kept, which statistics are made of; 0 for ever"
+    )
     max_body_bytes: int = Field(48 * 1024 * 1024, ge=1024, description="largest request body")
     body_budget_bytes: int = Field(
         128 * 1024 * 1024,

@@ -70,10 +70,22 @@ def reports(db: Database, now: datetime) -> list[ProcessReport]:
     return [ProcessReport(row.id, row.beat_at, row.keys_revision, orjson.loads(row.report)) for row in rows]
 
 
-def beaten_at(tx: Transaction, process_id: str, lock: bool = False) -> datetime | None:
-    """When a process last reported; None if it never did, or has left. lock: it can't report meanwhile."""
-    asked = sa.select(table.c.beat_at).where(table.c.id == process_id)
-    return tx.scalar(asked.with_for_update() if lock else asked)
+def beaten_at(tx: Transaction, process_id: str) -> datetime | None:
+    """When a process last reported; None if it never did, or has left."""
+    return tx.scalar(sa.select(table.c.beat_at).where(table.c.id == process_id))
+
+
+def is_silent(tx: Transaction, process_id: str, since: datetime) -> bool:
+    """True if a process has not reported since then, and can't until this transaction ends.
+
+    Its row is written, not only locked: by that every server notices if the process reports at the same time.
+    """
+    beat_at = beaten_at(tx, process_id)
+    if beat_at is None:
+        return True
+    is_same = sa.and_(table.c.id == process_id, table.c.beat_at == beat_at)
+    earlier = table.update().where(is_same).values(beat_at=beat_at - timedelta(microseconds=1))
+    return beat_at < since and tx.execute(earlier).rowcount == 1
 
 
 def forget_dead(db: Database, now: datetime) -> None:

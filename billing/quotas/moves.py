@@ -6,7 +6,8 @@ At every moment, for every quota:
     spent_nano    = sum of the costs of the subject's settled and estimated calls of the current window,
                     of a user's without those that the user's own OpenRouter account has paid for
 
-Every change of the two locks the quota's row first, then its slices; several quotas in the order of their ids.
+Every change of the two locks the quota's row first, then its slices; several quotas in the order of their ids. What
+was read under a lock is written too: servers that keep locks to themselves find a conflict in what two have written.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from billing.quotas.rows import Quota, quota_of
-from db import Transaction
-from replicas.processes import beaten_at
-from tables import quota_slices, revisions
+from billing.quotas.rows import Quota, ensure_rows, quota_of
+from db import Transaction, upsert_rows
+from replicas.processes import is_silent
+from tables import quota_slices
 from tables import quotas as table
+
+AMOUNTS = "window_start", "spent_nano", "reserved_nano"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,70 @@ class Move:
         )
 
 
+class _Books:
+    """Some quotas, locked, with some processes' slices of them: read once, changed in memory, stored at the end."""
+
+    def __init__(self, tx: Transaction, quota_ids: Collection[int], process_ids: Collection[str]) -> None:
+        self._tx = tx
+        self._rows: dict[int, Any] = {}
+        self._slices: dict[tuple[str, int], int] = {}
+        self._changed: set[tuple[str, int]] = set()
+        if quota_ids:
+            locked = sa.select(table).where(table.c.id.in_(quota_ids)).order_by(table.c.id).with_for_update()
+            self._rows = {row.id: row for row in tx.execute(locked)}
+        if quota_ids and process_ids:
+            theirs = sa.and_(quota_slices.c.process_id.in_(process_ids), quota_slices.c.quota_id.in_(quota_ids))
+            rows = tx.execute(sa.select(quota_slices).where(theirs))
+            self._slices = {(row.process_id, row.quota_id): row.nano for row in rows if row.quota_id in self._rows}
+        self.quotas = {quota_id: quota_of(row) for quota_id, row in self._rows.items()}
+
+    def count(self, quota_id: int, created_at: datetime, cost_nano: int) -> None:
+        """Add what a call of that time cost."""
+        quota = self.quotas[quota_id]
+        window_start, spent_nano = quota.terms.counted(quota.window_start, quota.spent_nano, created_at, cost_nano)
+        self.quotas[quota_id] = replace(quota, window_start=window_start, spent_nano=spent_nano)
+
+    def reserve(self, quota_id: int, nano: int) -> None:
+        """Change what is reserved of a quota."""
+        quota = self.quotas[quota_id]
+        self.quotas[quota_id] = replace(quota, reserved_nano=quota.reserved_nano + nano)
+
+    def slices_of(self, process_id: str) -> dict[int, int]:
+        """What a process has of these quotas, by id."""
+        return {quota_id: nano for (owner, quota_id), nano in self._slices.items() if owner == process_id}
+
+    def change_slice(self, process_id: str, quota_id: int, wanted: int, is_new: bool = False) -> int:
+        """Change a slice, and what is reserved, by as much as can be: never below 0, and nothing if there is none.
+
+        is_new: it is made if there is none. Returns by how much.
+        """
+        place = process_id, quota_id
+        if place not in self._slices and not is_new:
+            return 0
+        amount = self._slices.get(place, 0)
+        actual = max(wanted, -amount)
+        if actual:
+            self._slices[place] = amount + actual
+            self._changed.add(place)
+            self.reserve(quota_id, actual)
+        return actual
+
+    def store(self) -> None:
+        """Write what has changed."""
+        slices = [
+            {"process_id": process, "quota_id": quota, "nano": self._slices[process, quota]}
+            for process, quota in sorted(self._changed)
+        ]
+        upsert_rows(self._tx, quota_slices, slices, setting=["nano"])
+        changed = []
+        for quota_id, row in self._rows.items():
+            quota = self.quotas[quota_id]
+            if quota != quota_of(row):
+                amounts = {name: getattr(quota, name) for name in AMOUNTS}
+                changed.append({**row._mapping, **amounts})
+        upsert_rows(self._tx, table, changed, setting=AMOUNTS)
+
+
 # ── for the ledger
 
 
@@ -56,26 +124,21 @@ def apply(tx: Transaction, moves: Mapping[tuple[str, int], Move], spent: Sequenc
     moves: by (process id, quota id). spent: (subject, created_at, nano) of each row that became settled or estimated.
     """
     ids = {quota_id for _, quota_id in moves}
+    by_subject: dict[str, int] = {}
     if spent:
-        tx.execute(sa.select(revisions.c.value).where(revisions.c.name == table.name).with_for_update(read=True))
         subjects = {subject for subject, _, _ in spent}
-        ids |= set(tx.scalars(sa.select(table.c.id).where(table.c.subject.in_(subjects))))
-    changed = _lock(tx, ids)
-    by_subject = {quota.subject: quota.id for quota in changed.values()}
+        ensure_rows(tx, subjects, max(created_at for _, created_at, _ in spent))
+        wanted = sa.select(table.c.subject, table.c.id).where(table.c.subject.in_(subjects))
+        by_subject = {row.subject: row.id for row in tx.execute(wanted)}
+        ids |= set(by_subject.values())
+    books = _Books(tx, ids, {process_id for process_id, _ in moves})
     for subject, created_at, cost_nano in sorted(spent, key=lambda row: row[1]):
-        if (quota_id := by_subject.get(subject)) is not None:
-            quota = changed[quota_id]
-            window_start, spent_nano = quota.terms.counted(quota.window_start, quota.spent_nano, created_at, cost_nano)
-            changed[quota_id] = replace(quota, window_start=window_start, spent_nano=spent_nano)
-    slices = _slices(tx, {process_id for process_id, _ in moves}, ids)
+        books.count(by_subject[subject], created_at, cost_nano)
     for (process_id, quota_id), move in moves.items():
-        if quota_id in changed:
-            wanted = move.back - move.opened - move.through
-            actual = _change_slice(tx, slices, process_id, quota_id, wanted)
-            quota = changed[quota_id]
-            reserved_nano = quota.reserved_nano + actual + move.opened - move.closed
-            changed[quota_id] = replace(quota, reserved_nano=reserved_nano)
-    _store(tx, changed.values())
+        if quota_id in books.quotas:
+            books.change_slice(process_id, quota_id, move.back - move.opened - move.through)
+            books.reserve(quota_id, move.opened - move.closed)
+    books.store()
 
 
 # ── for the processes' slices
@@ -88,17 +151,13 @@ def take(
 
     grant: says how much of what is left (possibly negative) is taken; 0 changes nothing.
     """
-    quota = _lock(tx, [quota_id])[quota_id].rolled(at)
+    books = _Books(tx, [quota_id], [process_id])
+    books.quotas[quota_id] = quota = books.quotas[quota_id].rolled(at)
     granted = grant(quota.left_nano)
     if granted:
-        quota = replace(quota, reserved_nano=quota.reserved_nano + granted)
-        slices = _slices(tx, [process_id], [quota_id])
-        if (process_id, quota_id) in slices:
-            _change_slice(tx, slices, process_id, quota_id, granted)
-        else:
-            tx.execute(quota_slices.insert().values(process_id=process_id, quota_id=quota_id, nano=granted))
-        _store(tx, [quota])
-    return granted, quota
+        books.change_slice(process_id, quota_id, granted, is_new=True)
+        books.store()
+    return granted, books.quotas[quota_id]
 
 
 def put_back(tx: Transaction, process_id: str, amounts: Mapping[int, int]) -> dict[int, int]:
@@ -107,38 +166,33 @@ def put_back(tx: Transaction, process_id: str, amounts: Mapping[int, int]) -> di
     The slices' rows stay, for what is still to come back. The result is less than asked for where the slice has less,
     and lacks slices that are no more.
     """
-    changed, slices = _lock(tx, amounts), _slices(tx, [process_id], amounts)
-    returned: dict[int, int] = {}
-    for _, quota_id in slices:
-        amount = amounts[quota_id]
-        returned[quota_id] = -_change_slice(tx, slices, process_id, quota_id, -amount)
-        quota = changed[quota_id]
-        changed[quota_id] = replace(quota, reserved_nano=quota.reserved_nano - returned[quota_id])
-    _store(tx, changed.values())
+    books = _Books(tx, amounts, [process_id])
+    returned = {
+        quota_id: -books.change_slice(process_id, quota_id, -amounts[quota_id])
+        for quota_id in books.slices_of(process_id)
+    }
+    books.store()
     return returned
 
 
 def remove_slices(tx: Transaction, process_id: str, quota_ids: Collection[int] | None = None) -> None:
     """Return all of a process's slices, or those of these quotas, with their rows."""
     if quota_ids is None:
-        wanted = quota_slices.c.process_id == process_id
-        quota_ids = list(tx.scalars(sa.select(quota_slices.c.quota_id).where(wanted)))
-    changed, slices = _lock(tx, quota_ids), _slices(tx, [process_id], quota_ids)
-    for (_, quota_id), amount in slices.items():
-        quota = changed[quota_id]
-        changed[quota_id] = replace(quota, reserved_nano=quota.reserved_nano - amount)
+        quota_ids = held_by(tx, process_id)
+    books = _Books(tx, quota_ids, [process_id])
+    for quota_id, amount in books.slices_of(process_id).items():
+        books.change_slice(process_id, quota_id, -amount)
+    books.store()
     of_process = sa.and_(quota_slices.c.process_id == process_id, quota_slices.c.quota_id.in_(quota_ids))
     tx.execute(quota_slices.delete().where(of_process))
-    _store(tx, changed.values())
 
 
 def remove_slices_if_silent(tx: Transaction, process_id: str, since: datetime) -> bool:
     """Return all slices of a process that has not reported since then; False if it has.
 
-    Its row is locked meanwhile: a process that comes back sees its slices gone as soon as its report is written.
+    A process that comes back sees its slices gone as soon as its report is written.
     """
-    beat_at = beaten_at(tx, process_id, lock=True)
-    if beat_at is not None and beat_at >= since:
+    if not is_silent(tx, process_id, since):
         return False
     remove_slices(tx, process_id)
     return True
@@ -152,38 +206,3 @@ def holders(tx: Transaction) -> set[str]:
 def held_by(tx: Transaction, process_id: str) -> set[int]:
     """The quotas of which a process has a slice, even an empty one."""
     return set(tx.scalars(sa.select(quota_slices.c.quota_id).where(quota_slices.c.process_id == process_id)))
-
-
-def _lock(tx: Transaction, quota_ids: Collection[int]) -> dict[int, Quota]:
-    if not quota_ids:
-        return {}
-    wanted = sa.select(table).where(table.c.id.in_(quota_ids)).order_by(table.c.id).with_for_update()
-    return {row.id: quota_of(row) for row in tx.execute(wanted)}
-
-
-def _slices(tx: Transaction, process_ids: Collection[str], quota_ids: Collection[int]) -> dict[tuple[str, int], int]:
-    """The slices' amounts by (process id, quota id); to be read when the quotas are locked."""
-    wanted = sa.and_(quota_slices.c.process_id.in_(process_ids), quota_slices.c.quota_id.in_(quota_ids))
-    rows = tx.execute(sa.select(quota_slices).where(wanted)).all() if process_ids and quota_ids else []
-    return {(row.process_id, row.quota_id): row.nano for row in rows}
-
-
-def _change_slice(
-    tx: Transaction, slices: Mapping[tuple[str, int], int], process_id: str, quota_id: int, wanted: int
-) -> int:
-    """Change a slice that is there by as much as can be, never below 0; returns how much that is."""
-    amount = slices.get((process_id, quota_id))
-    if amount is None:
-        return 0
-    actual = max(wanted, -amount)
-    if actual:
-        of_slice = sa.and_(quota_slices.c.process_id == process_id, quota_slices.c.quota_id == quota_id)
-        tx.execute(quota_slices.update().where(of_slice).values(nano=amount + actual))
-    return actual
-
-
-def _store(tx: Transaction, changed: Collection[Quota]) -> None:
-    for quota in changed:
-        values = {"window_start": quota.window_start, "spent_nano": quota.spent_nano}
-        values |= {"reserved_nano": quota.reserved_nano}
-        tx.execute(table.update().where(table.c.id == quota.id).values(values))

@@ -1,7 +1,9 @@
 """Quotas in the database: what each subject may spend, and what it has; set by operators, read by all.
 
-A new quota begins with what the roll-ups say was spent: whoever makes one holds the revision `quotas` against the
-ledger, which holds it shared while it adds costs (billing/quotas/moves.py), so that no cost falls between the two.
+Every subject with a cost has a row, even one without a quota. A new quota begins with what the roll-ups say was spent,
+and whoever sets one writes the row that the ledger writes with each cost (billing/quotas/moves.py): of two that write
+one row, every server lets one wait or begin again, also those that keep locks to themselves, such as Galera's nodes. So
+no cost falls between the two.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ import sqlalchemy as sa
 from billing.quotas.subjects import check_subject
 from billing.quotas.terms import QuotaTerms, check_terms
 from config.settings import Config
-from db import Database, Transaction, inserted_id, utc_now
+from db import Database, Transaction, upsert_rows, utc_now
 from foundation.clock import Clock
 from foundation.money import MAX_NANO, nano, usd
 from pool.keys import connected_key_of
 from replicas.revisions import bump
-from tables import client_keys, pool_keys, revisions, usage_rollups
+from tables import client_keys, pool_keys, usage_rollups
 from tables import quotas as table
 
 NO_TERMS = QuotaTerms(None, None, "none", "reset")
@@ -86,10 +88,18 @@ def quota_of(row: Any) -> Quota:
     return Quota(row.id, row.subject, terms, row.is_default, row.window_start, row.spent_nano, row.reserved_nano)
 
 
+def ensure_rows(tx: Transaction, subjects: Collection[str], at: datetime) -> None:
+    """Give these subjects rows, if they have none yet; whoever makes the same ones at the same time is waited for."""
+    known = set(tx.scalars(sa.select(table.c.subject).where(table.c.subject.in_(subjects))))
+    values = _values(NO_TERMS, True, NO_TERMS.window_of(at), 0, at) | {"id": None, "reserved_nano": 0}
+    rows = [values | {"subject": subject} for subject in sorted(set(subjects) - known)]
+    upsert_rows(tx, table, rows, setting=["subject"])
+
+
 def put(tx: Transaction, subject: str, terms: QuotaTerms | None) -> None:
     """Give a client key a quota of its own, or none, in the transaction that changes the key."""
     bump(tx, table.name)
-    if terms or tx.scalar(sa.select(table.c.id).where(table.c.subject == subject)):
+    if terms or tx.scalar(sa.select(table.c.id).where(table.c.subject == subject, sa.not_(table.c.is_default))):
         _set(tx, subject, terms or NO_TERMS, utc_now(tx), is_default=terms is None)
 
 
@@ -148,13 +158,15 @@ class Quotas:
 
         Users who have the default are among them from their first call on.
         """
-        wanted = sa.true() if self.default else sa.not_(table.c.is_default)
+        wanted = sa.not_(table.c.is_default)
+        if self.default:
+            wanted = sa.or_(wanted, table.c.subject.like("user/%"))
         at = self._clock.now()
         with self._db.reading() as tx:
             total = tx.scalar(sa.select(sa.func.count()).select_from(table).where(wanted)) or 0
             rows = sa.select(table).where(wanted).order_by(table.c.id.desc())
             found = [quota_of(row) for row in tx.execute(rows.limit(page_size).offset((page - 1) * page_size))]
-        return [quota.rolled(at) for quota in found], total
+        return [quota for row in found if (quota := self._as_of(at, row.subject, row))], total
 
     # ── for slices
 
@@ -177,11 +189,7 @@ class Quotas:
         terms, at = self.default, self._clock.now()
         assert terms is not None  # noqa: S101 - nobody asks for a quota that does not apply
 
-        def write(tx: Transaction) -> Quota:
-            tx.execute(sa.select(revisions.c.value).where(revisions.c.name == table.name).with_for_update())
-            return _set(tx, subject, terms, at, is_default=True, keep_own=True)
-
-        return self._db.transact(write)
+        return self._db.transact(lambda tx: _set(tx, subject, terms, at, is_default=True, keep_own=True))
 
     def default_of(self, subject: str) -> QuotaTerms | None:
         """The terms of a subject without a quota of its own; None if it has none then."""
@@ -204,23 +212,26 @@ class Quotas:
 def _set(
     tx: Transaction, subject: str, terms: QuotaTerms, at: datetime, is_default: bool, keep_own: bool = False
 ) -> Quota:
-    """Give a subject these terms. keep_own: unless somebody has just set others. The revision must be locked."""
-    row = tx.execute(sa.select(table).where(table.c.subject == subject).with_for_update()).first()
-    old = quota_of(row).rolled(at) if row else None
-    if old and keep_own and not old.is_default:
+    """Give a subject these terms. keep_own: unless somebody has just set others."""
+    ensure_rows(tx, [subject], at)
+    old = quota_of(tx.execute(sa.select(table).where(table.c.subject == subject).with_for_update()).one()).rolled(at)
+    if (keep_own and not old.is_default) or (old.is_default, old.terms) == (is_default, terms):
         return old
-    if old and (old.terms.period, old.terms.recovery) == (terms.period, terms.recovery):
-        window_start, spent_nano = old.window_start, old.spent_nano
-    else:
+    window_start, spent_nano = old.window_start, old.spent_nano
+    had_none = old.is_default and old.terms == NO_TERMS  # what was spent before there was a row, it does not know
+    if had_none or (old.terms.period, old.terms.recovery) != (terms.period, terms.recovery):
         window_start, spent_nano = _spent_before(tx, subject, terms, at)
+    values = _values(terms, is_default, window_start, spent_nano, at)
+    tx.execute(table.update().where(table.c.id == old.id).values(values))
+    return Quota(old.id, subject, terms, is_default, window_start, spent_nano, old.reserved_nano)
+
+
+def _values(
+    terms: QuotaTerms, is_default: bool, window_start: datetime, spent_nano: int, at: datetime
+) -> dict[str, object]:
     values: dict[str, object] = {"limit_nano": terms.limit_nano, "soft_limit_nano": terms.soft_limit_nano}
     values |= {"period": terms.period, "recovery": terms.recovery, "is_default": is_default}
-    values |= {"window_start": window_start, "spent_nano": spent_nano, "updated_at": at}
-    if old:
-        tx.execute(table.update().where(table.c.id == old.id).values(values))
-        return Quota(old.id, subject, terms, is_default, window_start, spent_nano, old.reserved_nano)
-    inserted = tx.execute(table.insert().values(subject=subject, reserved_nano=0, **values))
-    return Quota(inserted_id(inserted), subject, terms, is_default, window_start, spent_nano, 0)
+    return values | {"window_start": window_start, "spent_nano": spent_nano, "updated_at": at}
 
 
 def _spent_before(tx: Transaction, subject: str, terms: QuotaTerms, at: datetime) -> tuple[datetime, int]:
@@ -236,10 +247,12 @@ def _spent_before(tx: Transaction, subject: str, terms: QuotaTerms, at: datetime
             return terms.replayed([], at)
         theirs = sa.and_(sums.user_id == key.user_id, sums.client_key_id == key.id)
         since = max(since, key.created_at)
-    hour = since.replace(minute=0, second=0, microsecond=0)
+    # Hours matter to what recovers steadily alone; other windows begin with a day.
+    is_steady = terms.recovery == "steady"
+    start = since.replace(hour=since.hour if is_steady else 0, minute=0, second=0, microsecond=0)
     costs = (
         sa.select(usage_rollups.c.start, sa.func.sum(usage_rollups.c.cost_nano))
-        .where(usage_rollups.c.period == "h", usage_rollups.c.start >= hour, theirs)
+        .where(usage_rollups.c.period == ("h" if is_steady else "d"), usage_rollups.c.start >= start, theirs)
         .group_by(usage_rollups.c.start)
         .order_by(usage_rollups.c.start)
     )

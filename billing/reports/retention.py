@@ -1,7 +1,6 @@
-"""Deletes old rows of the request log: a little at a time, every night at two, in one process of all.
+"""Deletes old rows of the request log, and of its sums: a little at a time, every night at two, in one process of all.
 
-Roll-ups stay, and so do rows whose cost is still open. It may be killed at any moment: the next run begins at the
-oldest row that is left.
+Rows whose cost is still open stay. It may be killed at any moment: the next run begins at the oldest row that is left.
 """
 
 from __future__ import annotations
@@ -11,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 import sqlalchemy as sa
 
+from billing import rollups
 from billing.records import OPEN
 from billing.reports.request_log import request_id_at
 from db import Database, Transaction
@@ -42,11 +43,15 @@ class RunTakenOver(Exception):
 class LogRetention:
     """Runs in a thread of its own, in every process; a lease decides which of them works."""
 
-    def __init__(self, db: Database, clock: Clock, days: int) -> None:
-        """clock: one for all processes. days: how long rows are kept; 0 for ever."""
+    def __init__(self, db: Database, clock: Clock, days: int, hourly_days: int = 0, daily_days: int = 0) -> None:
+        """clock: one for all processes. days: how long rows are kept, and sums by hour and by day; 0 for ever.
+
+        Sums by hour are never kept for less time than rows: pages of the log are counted by them.
+        """
         self._db = db
         self._clock = clock
         self._days = days
+        self._sums = [(rollups.HOUR, max(hourly_days, days) if days else 0), (rollups.DAY, daily_days)]
         self._owner = new_id()
 
     def run(self, stopping: threading.Event) -> None:
@@ -55,11 +60,11 @@ class LogRetention:
 
     def run_once(self, stopping: threading.Event) -> bool:
         """Delete what is old, if a run is due and no other process is at it. True if it came to its end."""
-        if not self._days or not self._take():
+        if not (self._days or any(days for _, days in self._sums)) or not self._take():
             return False
         deleted = 0
         try:
-            for count in self.delete_before(self.cutoff(self._days), stopping.wait, guard=self._guard):
+            for count in self._delete_old(stopping):
                 deleted += count
                 if stopping.is_set():
                     break
@@ -73,6 +78,23 @@ class LogRetention:
     def cutoff(self, days: int) -> datetime:
         """Rows from before this time are older than so many days. A full hour, because the log is counted by hours."""
         return (self._clock.now() - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+
+    def _delete_old(self, stopping: threading.Event) -> Iterator[int]:
+        """Says after each batch how many rows of the log it deleted."""
+        if self._days:
+            yield from self.delete_before(self.cutoff(self._days), stopping.wait, guard=self._guard)
+        for period, days in self._sums:
+            user_id: int | None = 0 if days else None
+            before = self.cutoff(days).replace(hour=0)
+            while user_id is not None:
+                begun = time.monotonic()
+                user_id = self._db.transact(partial(self._delete_sums, period, before, user_id))
+                yield 0
+                stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
+
+    def _delete_sums(self, period: str, before: datetime, from_user: int, tx: Transaction) -> int | None:
+        self._guard(tx)
+        return rollups.delete_old(tx, period, before, from_user)
 
     def delete_before(
         self,

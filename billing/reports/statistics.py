@@ -42,6 +42,7 @@ class UsageFilter:
     def sums_of(self, period: str) -> sa.ColumnElement[bool]:
         """The roll-ups that these calls are counted in; the time is the caller's to add."""
         assert self.client_key_id is None or self.user_id is not None  # noqa: S101 - routes have refused it
+        assert self.pool_key_id is None or self.user_id is None  # noqa: S101 - a user's sums don't tell pool keys
         wanted = [table.c.period == period, table.c.user_id == (self.user_id or EVERYBODY)]
         if self.client_key_id is not None:
             wanted.append(table.c.client_key_id == self.client_key_id)
@@ -68,7 +69,8 @@ class UsageStats:
     def summary(self, asked: UsageFilter, for_operator: bool = False) -> dict[str, Any]:
         """Totals, by model, by day and, for one user, by client key; for operators by pool key too.
 
-        asked: of full days; without start or end the last 30 days. Days and models without calls are left out.
+        asked: of full days; without start or end the last 30 days. Days and models without calls are left out. The
+        sums of one user don't tell pool keys apart.
         """
         asked = self._with_days(asked)
         with self._db.reading() as tx:

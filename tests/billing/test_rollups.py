@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import rollups
-from billing.rollups import Bucket, UsageSums
-from db import DatabaseError
+from billing.rollups import ANY_POOL_KEY, Bucket, UsageSums
+from db import ROWS_AT_ONCE, DatabaseError
 from tables import usage_rollups as table
 
 NOON = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
@@ -35,8 +35,8 @@ def test_a_change_counts_for_its_hour_and_its_day_for_its_owner_and_for_everybod
     add(db, {Bucket(7, 3, 5, "openai/gpt-4o", NOON): UsageSums(1, 0, 10, 20, 30, 0)})
     add(db, {Bucket(8, None, None, "", NOON): UsageSums(requests=1, errors=1)})
     assert stored(db) == {
-        ("h", 7, HOUR, 3, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
-        ("d", 7, DAY, 3, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
+        ("h", 7, HOUR, 3, ANY_POOL_KEY, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
+        ("d", 7, DAY, 3, ANY_POOL_KEY, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
         ("h", 0, HOUR, 0, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
         ("d", 0, DAY, 0, 5, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
         ("h", 8, HOUR, 0, 0, ""): (1, 1, 0, 0, 0, 0),
@@ -85,10 +85,11 @@ def test_roll_ups_are_the_sums_of_all_that_was_added(db, calls):
     expected: dict[tuple, list[int]] = {}
     for changes in calls:
         add(db, changes)
-        for (user, client, pool, model, at), sums in changes.items():
+        for (user, client, pool, model, at, user_pays), sums in changes.items():
             for (period, cut), owner in product((("h", 13), ("d", 10)), ((user, client or 0), (0, 0))):
                 start = datetime.fromisoformat(at.isoformat()[:cut] + "T00:00:00"[cut - 10 :]).replace(tzinfo=UTC)
-                key = (period, owner[0], start, owner[1], pool or 0, model)
+                carrier = ANY_POOL_KEY if owner[0] and pool and not user_pays else pool or 0
+                key = (period, owner[0], start, owner[1], carrier, model)
                 before = expected.get(key, [0] * 6)
                 expected[key] = [a + b for a, b in zip(before, sums.amounts(), strict=True)]
     found = stored(db)
@@ -97,7 +98,7 @@ def test_roll_ups_are_the_sums_of_all_that_was_added(db, calls):
 
 def test_more_changes_than_one_statement_takes_are_all_added(db):
     changes = {Bucket(user, None, 1, "m", NOON): UsageSums(1, 0, 1, 1, 1, 0) for user in range(1, 3001)}
-    assert len(changes) * 2 > rollups.ROWS_AT_ONCE
+    assert len(changes) * 2 > ROWS_AT_ONCE
     add(db, changes)
     found = stored(db)
     assert len(found) == 3000 * 2 + 2
@@ -132,3 +133,26 @@ def test_a_change_that_does_not_commit_counts_nothing(db):
     with pytest.raises(KeyError):
         db.transact(work)
     assert stored(db) == {}
+
+
+def test_pool_keys_that_are_renewed_daily_make_no_rows_of_users(db):
+    """Three days of 40 users with 20 calls an hour through 10 keys, all new each day: rows for everybody alone tell them."""
+    for day in range(3):
+        at = NOON + timedelta(days=day)
+        for hour in range(24):
+            calls = {
+                Bucket(user, None, 1 + 10 * day + user % 10, "m", at + timedelta(hours=hour)): UsageSums(20)
+                for user in range(1, 41)
+            }
+            add(db, calls)
+    found = stored(db)
+    of_users = [row for row in found if row[1]]
+    assert len(of_users) == 40 * (72 + 4)
+    assert {row[4] for row in of_users} == {ANY_POOL_KEY}
+    assert {row[4] for row in found if not row[1]} == set(range(1, 31))
+    assert len(found) / (3 * 24 * 40 * 20) < 0.2
+
+
+def test_keys_of_users_own_accounts_are_told_apart(db):
+    add(db, {Bucket(7, None, 5, "m", NOON, user_pays=True): UsageSums(1), Bucket(7, None, -2, "m", NOON): UsageSums(1)})
+    assert {row[4] for row in stored(db)} == {5, -2}

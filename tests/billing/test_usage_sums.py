@@ -81,8 +81,8 @@ def check(db: Database, clock: Any) -> None:
     for key, sums in sums_of(rows).items():
         hour = key.created_at.replace(minute=0, second=0, microsecond=0)
         for period, start in (("h", hour), ("d", hour.replace(hour=0))):
-            for user_id, client_key_id in ((key.user_id, key.client_key_id or 0), (0, 0)):
-                expected[period, user_id, start, client_key_id, key.pool_key_id or 0, key.model] += sums
+            expected[period, key.user_id, start, key.client_key_id or 0, key.carrier, key.model] += sums
+            expected[period, 0, start, 0, key.pool_key_id or 0, key.model] += sums
     found = {tuple(row.values())[:6]: UsageSums(*tuple(row.values())[6:]) for row in stored(db, usage_rollups)}
     assert {k: v for k, v in found.items() if v != UsageSums()} == {
         k: v for k, v in expected.items() if v != UsageSums()

@@ -12,14 +12,16 @@ import sqlalchemy as sa
 
 from accounts.caller import Caller
 from accounts.client_keys import ClientKey
+from billing import rollups
 from billing.quotas.moves import Move, apply
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices, Reservation
+from billing.rollups import Bucket, UsageSums
 from config.settings import Config
 from db import Database, Transaction
 from foundation.clock import Clock
 from replicas.processes import GatewayProcess
-from tables import quota_slices, quotas, usage_ledger, usage_rollups
+from tables import quota_slices, quotas, usage_ledger
 
 NUMBERS = itertools.count(1)
 OPEN = ("dispatched", "streaming", "pending")
@@ -92,7 +94,8 @@ class World:
                 )
             if cost is not None:
                 spent += [(subject, call.created_at, cost) for subject in call.subjects()]
-                self._roll_up(tx, call, cost)
+                bucket = Bucket(call.caller.user_id, call.caller.client_key_id, None, "m", call.created_at)
+                rollups.add(tx, {bucket: UsageSums(cost_nano=cost)})
         apply(tx, moves, spent)
 
     def _write(self, tx: Transaction, call: Call, state: str, is_new: bool = True) -> None:
@@ -106,16 +109,6 @@ class World:
         row |= {"reserved_nano": call.reservation.nano, "estimate_nano": 0, "cost_nano": call.cost, "checks": 0}
         row |= {"is_stream": False, "is_last": False, "created_at": call.created_at}
         tx.execute(usage_ledger.insert().values(row))
-
-    def _roll_up(self, tx: Transaction, call: Call, cost: int) -> None:
-        start = call.created_at.replace(minute=0, second=0, microsecond=0)
-        key: dict[str, Any] = {"period": "h", "user_id": call.caller.user_id, "start": start, "model": "m"}
-        key |= {"client_key_id": call.caller.client_key_id or 0, "pool_key_id": 0}
-        this = sa.and_(*(usage_rollups.c[name] == value for name, value in key.items()))
-        added = {"cost_nano": usage_rollups.c.cost_nano + cost}
-        if not tx.execute(usage_rollups.update().where(this).values(added)).rowcount:
-            zeros = dict.fromkeys(("requests", "errors", "prompt_tokens", "completion_tokens", "unknown"), 0)
-            tx.execute(usage_rollups.insert().values(**key, **zeros, cost_nano=cost))
 
     # ── what must hold
 

@@ -7,11 +7,16 @@ import threading
 import pytest
 import sqlalchemy as sa
 
+from billing import rollups
 from billing.quotas.moves import Move, apply, take
-from db import Database
+from billing.quotas.rows import Quota
+from billing.rollups import Bucket, UsageSums
+from db import Database, Transaction
 from tables import quotas as table
 from tests.support.movable_clock import MovableClock
-from tests.support.quota_world import World, at, call_of
+from tests.support.quota_world import World, at, call_of, caller
+
+NOON = at("2026-11-21T12:00:00")
 
 
 @pytest.fixture
@@ -117,10 +122,41 @@ def test_a_row_that_something_else_than_the_journal_closes_gives_all_back_to_the
     world.check()
 
 
-def test_who_has_no_quota_costs_no_row(world):
+def test_who_has_no_quota_has_a_row_that_holds_nobody_back(db, clock):
+    """Where costs and a new quota meet: nobody else sees it."""
+    world = World(db, clock)
     world.settle([call_of(world, 5)])
+    world.settle([call_of(world, 6, key_id=3)])
     with world.db.reading() as tx:
-        assert tx.execute(sa.select(table)).all() == []
+        rows = {row.subject: row for row in tx.execute(sa.select(table))}
+    assert {subject: row.spent_nano for subject, row in rows.items()} == {"user/1": 11, "key/3": 6}
+    assert all(row.is_default and row.limit_nano is None for row in rows.values())
+    assert (world.quotas.find("user/1"), world.quotas.own(), world.quotas.page(1, 10)) == (None, {}, ([], 0))
+    world.process().begin(10**12, caller(1))  # nothing is reserved
+    world.check()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["with its first cost", "with a later one"])
+def test_a_quota_that_is_set_while_a_cost_is_written_counts_it(world, known):
+    """The ledger's transaction is open when somebody sets a quota, who waits for it."""
+    if known:
+        world.settle([call_of(world, 100, user_id=user_id) for user_id in (1, 2)])
+    done: list[Quota] = []
+    setter = threading.Thread(target=lambda: done.append(world.quotas.set("user/1", 10**9, None, "month", "reset")))
+
+    def write(tx: Transaction) -> None:
+        apply(tx, {}, [("user/1", NOON, 7)])
+        rollups.add(tx, {Bucket(1, None, None, "m", NOON): UsageSums(cost_nano=7)})
+        if setter.ident is None:
+            setter.start()
+        setter.join(0.2)  # it can't come to its end, however long one waits
+        assert not done
+
+    world.db.transact(write)
+    setter.join()
+    world.settle([call_of(world, 11), call_of(world, 1, user_id=2)])
+    assert world.row("user/1").spent_nano == 18 + 100 * known
+    assert world.row("user/2").spent_nano == 1 + 100 * known
 
 
 def test_transactions_of_many_processes_over_the_same_quotas_lose_nothing(world):

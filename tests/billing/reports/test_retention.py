@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from billing import rollups
 from billing.reports import retention as log_retention
 from billing.reports.retention import LogRetention, last_run_time
 from config.settings import Config
@@ -61,6 +62,26 @@ def test_exactly_what_is_old_and_not_open_is_deleted_and_roll_ups_stay(db, clock
     assert delete_all(retention, cutoff) == 0
     with db.reading() as tx:
         assert tx.execute(sa.select(usage_rollups)).all() == sums
+
+
+def sums(db) -> set[tuple[str, int, datetime]]:
+    query = sa.select(usage_rollups.c.period, usage_rollups.c.user_id, usage_rollups.c.start)
+    with db.reading() as tx:
+        return {tuple(one) for one in tx.execute(query)}
+
+
+@pytest.mark.parametrize(("days", "hourly", "daily"), [(30, 40, 60), (50, 40, 60), (0, 40, 60), (30, 40, 0)])
+def test_sums_by_hour_and_by_day_go_when_they_are_old_and_never_before_their_rows(
+    db, clock, monkeypatch, days, hourly, daily
+):
+    monkeypatch.setattr(rollups, "BATCH_ROWS", 7)
+    store(db, [row(number, NOON - number * DAY, user_id=1 + number % 5) for number in range(70)])
+    before = sums(db)
+    assert run(LogRetention(db, clock, days, hourly, daily))
+    kept = {"h": max(days, hourly) if days else 10_000, "d": daily or 10_000}
+    midnight = NOON.replace(hour=0)
+    assert sums(db) == {one for one in before if one[2] >= midnight - kept[one[0]] * DAY}
+    assert len(left(db)) == (min(70, days + 1) if days else 70)
 
 
 def test_an_open_row_goes_once_it_is_settled(db, clock):
