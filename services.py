@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from multiprocessing.util import Finalize
 
 from accounts.api_tokens import ApiTokens
@@ -36,6 +37,7 @@ from billing.prices import ModelPrices
 from billing.quotas.rate_limits import RateLimits
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
+from billing.rehearsal import rehearse
 from billing.reports.request_log import UsageLog
 from billing.reports.retention import LogRetention
 from billing.reports.statistics import UsageStats
@@ -84,7 +86,15 @@ class Services:
         self._upstream, self.upstreams = _upstreams(config, self.db, self._envelopes, self.clock)
         self._make_pool()
         self.first_steps = FirstSteps(
-            config, self.db, self._envelopes, self.clock, self.users, self.sessions, self.pool_keys, self.upstreams
+            config,
+            self.db,
+            self._envelopes,
+            self.clock,
+            self.users,
+            self.sessions,
+            self.pool_keys,
+            self.upstreams,
+            partial(rehearse, self.db, self.clock),
         )
         self.first_steps.begin()
         self._make_billing()

@@ -7,7 +7,7 @@ the environment alone (services.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +114,8 @@ class FirstSteps:
     sessions: UserSessions
     pool_keys: PoolKeys
     upstreams: Upstreams
+    rehearse: Callable[[], None]
+    """Tries what accounting asks of the database. Raises CannotStart, DatabaseError."""
     are_done: bool = False
 
     def begin(self) -> None:
@@ -129,6 +131,7 @@ class FirstSteps:
         if self.db.is_shut:
             self._open()
         set_clock(self.db, self.clock)
+        self.rehearse()
         self.users.know_username_key(self._key(sealed.USERNAME_KEY))
         self.sessions.know_refresh_key(self._key(sealed.REFRESH_KEY))
         import_keys(self.pool_keys, self.config)

@@ -12,6 +12,7 @@
     effects.py            what its changes mean for quotas and sums
     cost_lookup.py        asks what calls cost that ended without saying so
     rollups.py            sums by hour and by day
+    rehearsal.py          at a start: can this database keep accounts?
     daily_check.py        our sums beside OpenRouter's, every night
     daily_check_rows.py   what that check found
     quotas/               what may be spent, and how often one may call

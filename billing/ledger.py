@@ -49,7 +49,7 @@ ENDING_FACTS = frozenset({"is_last", "outcome", "http_status", "first_byte_ms", 
 EMPTY_ROW: Row = dict.fromkeys(table.c.keys()) | {"is_last": False, "checks": 0}
 
 
-class _Origin(NamedTuple):
+class JournalOrigin(NamedTuple):
     """A journal: whose it is, and the time before which no call in it can have begun."""
 
     process_id: str
@@ -73,7 +73,7 @@ class UsageLedger:
         Returns those that no row can hold, for what they say themselves: they are reported and left out, since what
         comes after them must not wait for ever.
         """
-        origin = _Origin(process_id, self._clock.now() - MAX_CALL - timedelta(seconds=waited_seconds))
+        origin = JournalOrigin(process_id, self._clock.now() - MAX_CALL - timedelta(seconds=waited_seconds))
         calls: dict[RowKey, list[Row]] = {}
         unusable: list[Unusable] = []
         for record in records:
@@ -89,7 +89,7 @@ class UsageLedger:
             event(log, "facts_unusable", logging.ERROR, request_id=each.request_id, reason=each.reason)
         return unusable
 
-    def _change_usable(self, calls: Mapping[RowKey, list[Row]], origin: _Origin) -> list[Unusable]:
+    def _change_usable(self, calls: Mapping[RowKey, list[Row]], origin: JournalOrigin) -> list[Unusable]:
         facts = {
             key: {name: value for record in records for name, value in record.items()} for key, records in calls.items()
         }
@@ -167,7 +167,7 @@ class UsageLedger:
 
     # ── one transaction
 
-    def _change(self, facts: Mapping[RowKey, Row], origin: _Origin | None) -> list[RowKey]:
+    def _change(self, facts: Mapping[RowKey, Row], origin: JournalOrigin | None) -> list[RowKey]:
         """origin: the journal that the facts are from; None if they are from elsewhere.
 
         Returns the keys of facts that are of no known call.
@@ -176,13 +176,14 @@ class UsageLedger:
             return []
         for tries_left in (2, 1, 0):
             try:
-                return self._db.transact(lambda tx: self._write(tx, facts, origin))
+                return self._db.transact(lambda tx: self.write(tx, facts, origin))
             except Duplicate:  # another process inserted the same row, or generation id, at the same moment
                 if not tries_left:
                     raise
         raise AssertionError("unreachable")
 
-    def _write(self, tx: Transaction, facts: Mapping[RowKey, Row], origin: _Origin | None) -> list[RowKey]:
+    def write(self, tx: Transaction, facts: Mapping[RowKey, Row], origin: JournalOrigin | None) -> list[RowKey]:
+        """As _change, in this transaction."""
         now = self._clock.now()
         ids = sorted({request_id for request_id, _ in facts})
         query = sa.select(table).where(table.c.request_id.in_(ids)).with_for_update()
@@ -218,7 +219,7 @@ def created_at(request_id: str) -> datetime:
     return datetime.fromtimestamp(milliseconds // 1000, UTC) + timedelta(milliseconds=milliseconds % 1000)
 
 
-def _merged(before: Row | None, facts: Row, origin: _Origin | None, now: datetime) -> Row | None:
+def _merged(before: Row | None, facts: Row, origin: JournalOrigin | None, now: datetime) -> Row | None:
     """The row with these facts; None if there is nothing to say them of."""
     if before is None:
         if "user_id" not in facts or origin is None:

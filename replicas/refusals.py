@@ -44,12 +44,19 @@ class Refusals:
             self.reason = None
 
     def _note(self, error: DatabaseError) -> None:
-        number = error_number(error)
-        if number is None:  # it is away, and the watcher of revisions says so
+        reason = reason_of(error)
+        if reason is None:  # it is away, and the watcher of revisions says so
             return
-        code = number & 0xFF if number > 0xFFFF or number < 1000 else number  # SQLite's are made more exact above that
-        reason = next((word for word, numbers in WORDS.items() if code in numbers), "refused")
         if reason != self.reason:
             words = str(error.orig)[:500] if isinstance(error, DBAPIError) else type(error).__name__
             event(log, "database_refuses", logging.ERROR, what=self._what, reason=reason, words=words)
         self.reason = reason
+
+
+def reason_of(error: DatabaseError) -> str | None:
+    """Why the database refuses something, in a word; None if it is away."""
+    number = error_number(error)
+    if number is None:
+        return None
+    code = number & 0xFF if number > 0xFFFF or number < 1000 else number  # SQLite's are made more exact above that
+    return next((word for word, numbers in WORDS.items() if code in numbers), "refused")

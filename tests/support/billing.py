@@ -157,8 +157,10 @@ class Billing:
             assert sums == costs | {0: self.bill()}
             assert counts[0] == requests
         for quota in kept:
-            user_id = int(quota.subject.removeprefix("user/"))
-            assert quota.spent_nano == costs[user_id], quota.subject
+            kind, _, number = quota.subject.partition("/")
+            column = {"user": "user_id", "key": "client_key_id"}[kind]
+            mine = [row for row in rows if row.state in COUNTED and getattr(row, column) == int(number)]
+            assert quota.spent_nano == sum(row.cost_nano for row in mine), quota.subject
             assert quota.reserved_nano == sum(each.nano for each in slices if each.quota_id == quota.id), quota.subject
         if nothing_reserved:
             assert slices == []
