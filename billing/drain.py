@@ -42,6 +42,8 @@ class UsageDrain:
         self._slices = slices
         self._lock = threading.Lock()
         self.refusals = Refusals("ledger")
+        self.set_aside = 0
+        """How many records no row can hold, as of the latest look at the journal's folder."""
         self._behind_since: float | None = None
         self._next_probe = 0.0
         self._next_slices = 0.0
@@ -74,6 +76,7 @@ class UsageDrain:
         if now >= self._next_adoption:
             self._next_adoption = now + ADOPT_SECONDS
             self.adopt()
+            self.set_aside = set_aside.count(self._journal.folder)
         if now >= self._next_reclaim:
             self._next_reclaim = now + RECLAIM_SECONDS
             self._slices.reclaim_expired()

@@ -1,4 +1,4 @@
-"""`flask --app app logs`: what is written, what is deleted, and that nothing is deleted that was not written."""
+"""`flask --app app logs` and `usage`: what is written, deleted and repaired, and nothing that should not be."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from config.settings import Config
 from pool.life import PoolKeySource
 from services import Services, build
 from tables import usage_ledger
+from tests.billing.test_ledger import dispatched, settled
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.usage_rows import row, store
 
@@ -186,3 +187,30 @@ def test_the_daily_checks_are_shown_newest_first(command, services):
     ]
     assert len(lines(command("usage", "checks").stdout)) == 3
     assert command("usage", "checks", "--count", "0").exit_code == 2
+
+
+def test_a_repair_applies_what_is_mended_and_shows_what_is_not(services, command):
+    """Of two calls of two people one record each can't be applied; the one that is mended counts, the other waits."""
+    mine, others = "01a1fb67180000000000000000000001", "01a1fb67180000000000000000000002"
+    for user_id, request_id in ((71, mine), (72, others)):
+        services.ledger.apply("p", [dispatched(request_id, user_id=user_id)])
+    file = services.journal.folder / "p.1.damaged"
+    broken = [settled(mine, 150) | {"cost_nano": "150"}, settled(others, 70) | {"cost_nano": []}]
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in broken))
+    first = command("usage", "repair")
+    assert first.exit_code == 1
+    counted, *left = lines(first.stdout)
+    assert counted == {"applied": 0, "left": 2}
+    assert [each["line"] for each in left] == [1, 2]
+    assert all("cost_nano" in each["reason"] for each in left)
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in [settled(mine, 150), broken[1]]))
+    second = command("usage", "repair")
+    assert (second.exit_code, lines(second.stdout)[0]) == (1, {"applied": 1, "left": 1})
+    costs = sa.select(usage_ledger.c.request_id, usage_ledger.c.cost_nano).where(usage_ledger.c.user_id > 70)
+    with services.db.reading() as tx:
+        assert {row.request_id: row.cost_nano for row in tx.execute(costs)} == {mine: 150, others: None}
+    file.write_text(f"{json.dumps(settled(others, 70))}\n")
+    third = command("usage", "repair")
+    assert (third.exit_code, lines(third.stdout)) == (0, [{"applied": 1, "left": 0}])
+    assert not file.exists()
+    assert command("usage", "repair").exit_code == 0

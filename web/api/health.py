@@ -33,12 +33,13 @@ class LedgerHealth(Shown):
     """Whether what was used is written down and reaches the database. behind_seconds: for how long it has not.
 
     status: `unwritable` if the journal can't be written, so that all calls are refused. reason: why, in the system's
-    words.
+    words. set_aside: records on this host that no row can hold; `flask --app app usage repair` shows them.
     """
 
     status: Literal["ok", "behind", "unwritable"]
     reason: str | None = Field(examples=[None])
     behind_seconds: float = Field(examples=[0])
+    set_aside: int = Field(examples=[0])
 
 
 class ClockHealth(Shown):
@@ -116,7 +117,12 @@ def health_shown() -> dict[str, Any]:
     parts: dict[str, dict[str, Any]] = {
         "database": {"status": _database_status(refusal), "reason": refusal, "kind": services().db.kind},
         "cache": {"status": services().rate_limits.cache_status},
-        "ledger": {"status": _ledger_status(fault, behind), "reason": fault, "behind_seconds": behind},
+        "ledger": {
+            "status": _ledger_status(fault, behind),
+            "reason": fault,
+            "behind_seconds": behind,
+            "set_aside": services().drain.set_aside,
+        },
         "clock": {
             "status": "ok" if services().clock_is_right else "wrong",
             "skew_seconds": round(services().clock.skew_seconds, 1) + 0.0,  # no minus before a zero

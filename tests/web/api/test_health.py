@@ -20,7 +20,7 @@ def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
     assert answer.json() == {
         "status": "ok",
         "database": {"status": "ok", "reason": None, "kind": "sqlite"},
-        "ledger": {"status": "ok", "reason": None, "behind_seconds": 0},
+        "ledger": {"status": "ok", "reason": None, "behind_seconds": 0, "set_aside": 0},
         "cache": {"status": "off"},
         "clock": {"status": "ok", "skew_seconds": 0.0},
         "pool": {"status": "ok", "usable": keys, "known": keys, "refused": 0},
@@ -43,7 +43,7 @@ def test_a_gateway_without_keys_is_unavailable_until_it_gets_one(start, stand_in
     assert answer.json() == {
         "status": "unavailable",
         "database": {"status": "ok", "reason": None, "kind": "sqlite"},
-        "ledger": {"status": "ok", "reason": None, "behind_seconds": 0},
+        "ledger": {"status": "ok", "reason": None, "behind_seconds": 0, "set_aside": 0},
         "cache": {"status": "off"},
         "clock": {"status": "ok", "skew_seconds": 0.0},
         "pool": {"status": "empty", "usable": 0, "known": 0, "refused": 0},
