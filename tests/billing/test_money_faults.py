@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from billing.ledger import UsageLedger
@@ -20,12 +21,13 @@ from config.settings import Config
 from tables import quotas, usage_rollups
 from tests.billing.test_ledger import answered, dispatched, left, new_id, rows, settled
 from tests.sandbox.conftest import Running
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, refusal_of, wait_for
 from tests.support.mariadb import DatabaseServer
 from tests.support.money_world import PLACES, PLAIN_PLACES, Expected, World, is_whole
 
 MakeWorld = Callable[..., World]
 PAUSE_MS = 2000
+CANT_WRITE = "The service can't keep accounts at this moment; try again shortly"
 
 # What is expected, by place and stream: the state and the source of each try's row, and how the request ended.
 BY_NAME, STREAM, BODY = "settled generation", "settled stream", "settled body"
@@ -144,6 +146,33 @@ def test_a_database_that_is_down_costs_no_call_and_no_row(make_world, own_server
     own_server.start()
     world.check(calls)
     assert any(row["settled_at"] > down_at for row in world.rows())
+
+
+@pytest.mark.parametrize("server", ["granian", "gunicorn"])
+def test_a_full_disk_costs_no_call_that_was_let_in_and_lets_no_other_in(make_world, server):
+    """What ends meanwhile is answered, waits in memory, and is paid when there is room."""
+    world = make_world("mariadb", SERVER=server)
+    calls = world.calls("pause", UNHARMED, break_ms=PAUSE_MS)
+    world.wait_for_breaks(calls)
+    limits = {worker: worker.rlimit(psutil.RLIMIT_FSIZE) for worker in world.workers()}
+    for worker, (_, most) in limits.items():
+        worker.rlimit(psutil.RLIMIT_FSIZE, (0, most))
+    assert all(map(is_whole, world.read(calls).values()))
+    wait_for(lambda: world.gateway.get("/api/health").json()["ledger"]["status"] == "unwritable")
+    assert world.gateway.get("/api/health").status_code == 503
+    sent = len(world.received())
+    for token in world.tokens.values():
+        answer = world.gateway.post(
+            "/v1/chat/completions",
+            {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]},
+            token,
+        )
+        assert (answer.status_code, refusal_of(answer)) == (503, CANT_WRITE)
+    assert len(world.received()) == sent
+    for worker, limit in limits.items():
+        worker.rlimit(psutil.RLIMIT_FSIZE, limit)
+    wait_for(lambda: world.gateway.get("/api/health").json()["status"] == "ok")
+    world.check(calls)
 
 
 def test_what_a_gateway_carried_and_what_it_could_not_store_is_settled_by_the_next_one(make_world, own_server):
