@@ -33,12 +33,14 @@ DEADLOCK, LOCK_WAIT, WRITE_CONFLICT = 1213, 1205, 9007  # the last one is TiDB's
 CONFLICTS = {DEADLOCK, LOCK_WAIT, WRITE_CONFLICT}
 SERIALIZATION_FAILURE = "40001"  # the SQLSTATE of all conflicts, where a server has numbers of its own for them
 TRIES = 6  # of a transaction that others were in the way of
+TRY_SECONDS = 3.0  # after which it is not tried again: somebody may be waiting for it
 GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdown, killed, killed, idle
 # A server that has become one, or has left its cluster: the next connection may find the writer.
 READER = {1290, 1792, 1836, 1047}
 SQLITE_READER = 8
 NO_CONNECTION = range(2000, 3000)  # the errors of clients: nobody there, no such host, connection lost
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
+LOCK_WAIT_SECONDS = 2  # for a lock that another connection has; longer than any of our transactions takes
 SQLITE_WAIT_SECONDS = 5  # for another process to finish writing
 MIGRATION_LOCK = "openrouter_proxy_migrations"
 MIGRATION_LOCK_SECONDS = 60
@@ -105,6 +107,10 @@ def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
     def _use_utc(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET time_zone='+00:00'")
+            if timeout_seconds:  # a locked server says so before it counts as gone; both are of a session
+                cursor.execute(
+                    f"SET lock_wait_timeout={LOCK_WAIT_SECONDS}, innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}"
+                )
 
     @event.listens_for(engine, "handle_error")
     def _recognise_disconnect(context: sa.engine.ExceptionContext) -> None:
@@ -184,12 +190,14 @@ class Database:
         its connection, because the next one may be to another server.
         """
         self._check_open()
+        begun = time.monotonic()
         for tried in range(1, TRIES + 1):
             try:
                 with self._engine.begin() as tx:
                     return work(tx)
             except DBAPIError as error:
-                if tried == TRIES or not _may_pass_again(error):
+                is_over = tried == TRIES or time.monotonic() - begun > TRY_SECONDS
+                if is_over or not _may_pass_again(error):
                     raise
                 # Two that were in each other's way must not meet again.
                 time.sleep(random.uniform(0.5, 1) * 0.02 * tried)  # noqa: S311 - no secret
