@@ -227,11 +227,14 @@ class Database:
                 name, seconds = MIGRATION_LOCK, MIGRATION_LOCK_SECONDS
                 if holder.scalar(sa.text("SELECT GET_LOCK(:n, :s)"), {"n": name, "s": seconds}) != 1:
                     raise TimeoutError(f"another process has been migrating the database for {seconds} s")
-                with engine.connect() as connection:
-                    self._migrate(connection)
-                    connection.commit()
+                try:
+                    with engine.connect() as connection:
+                        self._migrate(connection)
+                        connection.commit()
+                finally:  # not every server lets go of it with the connection
+                    holder.execute(sa.text("SELECT RELEASE_LOCK(:n)"), {"n": name})
         finally:
-            engine.dispose()  # which ends the connection that holds the lock
+            engine.dispose()
 
     def is_current(self) -> bool:
         """True if the schema is this version's: the cheap question that every start asks."""

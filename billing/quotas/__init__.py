@@ -7,6 +7,8 @@
     moves.py             what is spent, reserved and leased: how rows and slices change
     slices.py            admits calls from memory; a slice is leased, enlarged and given back here
     leased.py            one slice in memory
+    leases.py            this process's slices in the database, and those of the dead
+    outage_credit.py     what may be spent before quotas are known
     rate_limits.py       requests, tokens and parallel calls a minute
     window_counters.py   counters of those, in memory or in Redis
 

@@ -12,26 +12,19 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import partial
 
 from accounts.caller import Caller
-from billing.quotas import moves
 from billing.quotas.leased import CALLS, LeasedQuota, granted, target
+from billing.quotas.leases import Leases
+from billing.quotas.outage_credit import OutageCredit
 from billing.quotas.rows import Quota, Quotas
 from billing.quotas.terms import QuotaTerms, dollars
-from db import Database, DatabaseError, Transaction
+from db import Database, DatabaseError
 from foundation.clock import Clock
 from foundation.errors import AppError, Busy
-from foundation.logs import event
-from foundation.money import usd
-from replicas.processes import beaten_at
 
 log = logging.getLogger("quotas")
 
-# Others take back the slices of a process that has not reported for RECLAIM; by then it has stopped to use them.
-RECLAIM = timedelta(minutes=11)
-TRUST = timedelta(minutes=10)
 IDLE_SECONDS = 30
 FORGET_SECONDS = 11 * 60  # without use, after which nothing can still be on its way to a slice
 REFUSED_SECONDS = 0.5  # a refusal holds without asking again
@@ -72,12 +65,11 @@ class QuotaSlices:
 
     def __init__(self, db: Database, process_id: str, quotas: Quotas, clock: Clock, credit_nano: int = 0) -> None:
         """credit_nano: what each user may spend, once for all, before anything is known of quotas."""
-        self._credit_nano = credit_nano
-        self._credits: dict[int, int] = {}  # what is left of it, by user
+        self._credit = OutageCredit(credit_nano)
         self.is_informed = True
         """False as long as `reload` has not succeeded in this process; told by whoever calls it."""
         self._db = db
-        self._process_id = process_id
+        self._leases = Leases(db, process_id, clock)
         self._quotas = quotas
         self._clock = clock
         self._own: dict[str, Quota] = {}  # the quotas that were set; everybody else has the default
@@ -97,7 +89,7 @@ class QuotaSlices:
         Raises QuotaExceeded; Busy if the database has to be asked and does not answer.
         """
         if not self.is_informed:
-            self._change_credit(caller.user_id, -nano)
+            self._credit.change(caller.user_id, -nano)
             return Reservation(nano, None, None, caller.user_id)
         user, key = self._slices_of(caller)
         user_quota_id = self._admit(user, nano) if with_user and user and nano and user.is_limited else None
@@ -116,7 +108,7 @@ class QuotaSlices:
         nano: below 0 for what a call cost beyond its reservation. The slice pays that, or owes it.
         """
         if reservation.credit_of is not None:
-            self._change_credit(reservation.credit_of, nano)
+            self._credit.change(reservation.credit_of, nano)
         for quota_id in (reservation.user_quota_id, reservation.key_quota_id):
             # Of a slice without a row, as after it was forgotten, the ledger lets this part go back to the quota.
             if nano and quota_id is not None and (found := self._by_id.get(quota_id)) and found.has_row:
@@ -124,18 +116,6 @@ class QuotaSlices:
                     found.nano += nano
                     found.used -= nano
                     found.seen_at = self._clock.monotonic()
-
-    def _change_credit(self, user_id: int, nano: int) -> None:
-        """Raises Busy if that takes more than is left."""
-        with self._lock:
-            left = self._credits.get(user_id, self._credit_nano)
-            if -nano > left:
-                raise Busy(
-                    f"Quotas can't be looked up at present, and this call may cost more than the ${usd(left)} that "
-                    "you may spend meanwhile; try again shortly",
-                    retry_after_seconds=5,
-                )
-            self._credits[user_id] = left + nano
 
     def headers(self, caller: Caller) -> list[tuple[str, str]]:
         """What an answer says about the caller's quota: of user's and key's the one with less remaining."""
@@ -234,9 +214,8 @@ class QuotaSlices:
         """Lease what `grant` makes of what is left. Under `asking`. Raises DatabaseError: then nothing is counted."""
         if found.quota_id is None:
             self._know(found, self._quotas.open(found.subject))
-        quota_id, at = found.quota_id, self._clock.now()
-        assert quota_id is not None  # noqa: S101 - it was opened
-        amount, quota = self._db.transact(lambda tx: moves.take(tx, self._process_id, quota_id, at, grant))
+        assert found.quota_id is not None  # noqa: S101 - it was opened
+        amount, quota = self._leases.take(found.quota_id, grant)
         self._know(found, quota)
         found.has_row = found.has_row or amount > 0
         return amount
@@ -284,18 +263,16 @@ class QuotaSlices:
             found.asking.release()
 
     def _trust(self, now: float) -> None:
-        """Learn until when nobody takes our slices from us, by this process's own report."""
-        at = self._clock.now()
-        with self._db.reading() as tx:
-            beat_at = beaten_at(tx, self._process_id)
-            if beat_at is None or at - beat_at >= TRUST:
-                return
-            held = moves.held_by(tx, self._process_id) if now >= self._trusted_until else None
-        if held is not None:  # after a long silence: what was taken from us is not ours any more
+        """Learn until when nobody takes our slices from us."""
+        trusted_seconds = self._leases.trusted_seconds()
+        if trusted_seconds <= 0:
+            return
+        if now >= self._trusted_until:  # after a long silence: what was taken from us is not ours any more
+            held = self._leases.held()
             for found in list(self._slices.values()):
                 if found.quota_id not in held:
                     self._forget(found)
-        self._trusted_until = now + (TRUST - (at - beat_at)).total_seconds()
+        self._trusted_until = now + trusted_seconds
 
     def return_idle(self) -> None:
         """Return slices that nobody has used for a while, and forget them later."""
@@ -308,13 +285,10 @@ class QuotaSlices:
             try:
                 if not found.nano and not found.waiting:
                     if (quota_id := found.quota_id) is not None:
-                        self._remove_row(quota_id)
+                        self._leases.remove([quota_id])
                     self._forget(found)
             finally:
                 found.asking.release()
-
-    def _remove_row(self, quota_id: int) -> None:
-        self._db.transact(lambda tx: moves.remove_slices(tx, self._process_id, [quota_id]))
 
     def _forget(self, found: LeasedQuota) -> None:
         with self._lock:
@@ -327,25 +301,16 @@ class QuotaSlices:
         self._trusted_until = float("-inf")
         for found in list(self._slices.values()):
             self._forget(found)
-        self._db.transact(lambda tx: moves.remove_slices(tx, self._process_id))
+        self._leases.remove()
 
     def return_slices_of(self, process_ids: Collection[str]) -> None:
         """Return the slices of processes that are dead, whose journals were drained."""
         for process_id in process_ids:
-            self._db.transact(partial(moves.remove_slices, process_id=process_id))
+            self._leases.remove(process_id=process_id)
 
     def reclaim_expired(self) -> int:
-        """Return the slices of processes that have been silent for RECLAIM; how many processes that were."""
-        since = self._clock.now() - RECLAIM
-        with self._db.reading() as tx:
-            others = moves.holders(tx) - {self._process_id}
-        removed = 0
-        for process_id in sorted(others):
-            work = partial(moves.remove_slices_if_silent, process_id=process_id, since=since)
-            if self._db.transact(work):
-                event(log, "quota_slices_reclaimed", logging.WARNING, process=process_id[:8])
-                removed += 1
-        return removed
+        """Return the slices of processes that have been silent for too long; how many processes that were."""
+        return self._leases.reclaim_expired()
 
     def reload(self) -> None:
         """Take over the quotas that were set or reset; what is over a lowered limit goes back at once."""
@@ -368,24 +333,13 @@ class QuotaSlices:
 
     def _put_back(self, amounts: Mapping[LeasedQuota, int]) -> None:
         """Return what memory has let go of already."""
-        by_id = {found.quota_id: found for found, nano in amounts.items() if nano}
-        is_committing = False
+        by_id = {found.quota_id: found for found, nano in amounts.items() if nano and found.quota_id is not None}
 
-        def work(tx: Transaction) -> dict[int, int]:
-            nonlocal is_committing
-            is_committing = False
-            asked = {quota_id: amounts[found] for quota_id, found in by_id.items() if quota_id is not None}
-            returned = moves.put_back(tx, self._process_id, asked)
-            is_committing = True
-            return returned
+        def keep() -> None:
+            for found, nano in amounts.items():
+                found.add(nano)
 
-        try:
-            returned = self._db.transact(work) if by_id else {}
-        except DatabaseError:
-            if not is_committing:  # else it may have been returned
-                for found, nano in amounts.items():
-                    found.add(nano)
-            raise
+        returned = self._leases.put_back({quota_id: amounts[found] for quota_id, found in by_id.items()}, keep)
         for quota_id, nano in returned.items():
             # The database has less where the ledger still has to put back what memory has already. That stays here.
             found = by_id[quota_id]
