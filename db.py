@@ -28,9 +28,9 @@ from tables import metadata
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0011"  # the newest file in migrations/versions
-DEADLOCK, LOCK_WAIT, WRITE_CONFLICT = 1213, 1205, 9007  # the last one is TiDB's
-CONFLICTS = {DEADLOCK, LOCK_WAIT, WRITE_CONFLICT}
+SCHEMA_VERSION = "0016"  # the newest file in migrations/versions
+DEADLOCK, LOCK_WAIT = 1213, 1205
+CONFLICTS = {DEADLOCK, LOCK_WAIT, 9007, 1105}  # the last two are TiDB's, and Dolt's number for whatever it refuses
 SERIALIZATION_FAILURE = "40001"  # the SQLSTATE of all conflicts, where a server has numbers of its own for them
 TRIES = 6  # of a transaction that others were in the way of
 TRY_SECONDS = 3.0  # after which it is not tried again: somebody may be waiting for it

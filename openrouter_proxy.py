@@ -28,12 +28,13 @@ from foundation.deadline import Deadline, NothingYet, TimeIsUp
 from foundation.errors import AppError, ServerEnds, ServiceFault, UpstreamFailed, UpstreamTimeout
 from foundation.logs import event
 from foundation.money import usd
-from gateway.answer import EVENT_STREAM, JSON, STREAM_HEADERS, ProxyAnswer, headers_of
+from gateway.answer import EVENT_STREAM, JSON, STREAM_HEADERS, ClosingBody, ProxyAnswer, headers_of
 from gateway.attempt import Attempt, NoAnswer
 from gateway.attempts import Attempts, in_our_words, note_refusal
 from gateway.destinations import Destination, Destinations
 from gateway.forms import Form
 from gateway.latest_calls import LatestCalls
+from gateway.reasons import reason_of
 from gateway.relay import TICK_SECONDS, ClientGone, Relay, Silence
 from gateway.request import ProxyRequest, model_to_log
 from upstream.refusal import Refusal, retry_after
@@ -68,7 +69,8 @@ class OpenRouterProxy:
         try:
             return call.answer()
         except AppError as error:
-            call.finish("failed", error.status)
+            call.finish("failed", error.status, error)
+            error.is_noted = True
             raise
         except ClientGone:
             call.finish("client_gone", CLIENT_GONE_STATUS)
@@ -122,9 +124,9 @@ class _Call:
             # five. A plain answer's status can't be taken back: it begins only with white space that OpenRouter sent.
             if time.monotonic() >= late_at:
                 if self.body.stream:
-                    return ProxyAnswer(200, [*EVENT_STREAM, *STREAM_HEADERS], _Body(self, self._late()))
+                    return ProxyAnswer(200, [*EVENT_STREAM, *STREAM_HEADERS], ClosingBody(self.finish, self._late()))
                 if self.attempts.has_blank:
-                    return ProxyAnswer(200, list(JSON), _Body(self, self._late()))
+                    return ProxyAnswer(200, list(JSON), ClosingBody(self.finish, self._late()))
 
     def _check_client(self) -> None:
         if self.request.client_is_gone():
@@ -156,7 +158,7 @@ class _Call:
                     if not attempts.prepare_retry_after_refusal(attempt, attempt.refusal):
                         return attempt
                 self._check_client()
-                self.meter.end_attempt(self._result(attempt))
+                self.meter.end_attempt(self._result(attempt), **attempts.ending_of(attempt))
                 attempts.end()
         except TimeIsUp:
             if attempts.current:
@@ -191,14 +193,14 @@ class _Call:
         is_turned = known.form is Form.PLAIN and self.body.stream
         headers = headers_of(exchange, is_stream=is_turned or known.form is Form.STREAM)
         if is_turned:
-            return ProxyAnswer(exchange.status, headers, _Body(self, self._turned(known)))
+            return ProxyAnswer(exchange.status, headers, ClosingBody(self.finish, self._turned(known)))
         if known.is_whole:
             self._finish_whole(known)
             return ProxyAnswer(exchange.status, [*headers, ("Content-Length", str(len(known.held)))], (known.held,))
         if known.form is Form.PLAIN and "content-length" in exchange.headers:
             # It is long, and so unchanged; a cut is seen by its length.
             headers.append(("Content-Length", exchange.headers["content-length"]))
-        return ProxyAnswer(exchange.status, headers, _Body(self, self._pieces(known)))
+        return ProxyAnswer(exchange.status, headers, ClosingBody(self.finish, self._pieces(known)))
 
     def _pass_refusal(self, refusal: Refusal) -> ProxyAnswer:
         row = classify(refusal)
@@ -208,7 +210,7 @@ class _Call:
         headers = [*JSON, ("Content-Length", str(len(body)))]
         if wait := retry_after(refusal):
             headers.append(("Retry-After", wait))
-        self.finish("refused", refusal.status)
+        self.finish("refused", refusal.status, refusal)
         return ProxyAnswer(refusal.status, headers, (body,))
 
     def _pieces(self, known: Attempt) -> Iterator[bytes]:
@@ -290,27 +292,31 @@ class _Call:
             yield from in_one_event(self._pieces(known))
 
     def _finish_whole(self, known: Attempt) -> None:
-        self.finish("error" if known.refusal or known.error else "complete", known.exchange.status)
+        error = known.refusal or known.error
+        self.finish("error" if error else "complete", known.exchange.status, error)
 
     def _late_refusal(self, refusal: Refusal) -> Iterable[bytes]:
         row = classify(refusal)
         if row.answer:
             return self._late_error(row.answer(refusal), "refused")
-        self.finish("refused", refusal.status)
+        self.finish("refused", refusal.status, refusal)
         if self.body.stream:
             return (self.api.refusal_event(refusal, self.body.model),)
         return (self.api.refusal_body(refusal, self.request.request_id),)
 
     def _late_error(self, error: AppError, outcome: str) -> Iterable[bytes]:
-        self.finish(outcome, error.status)
+        self.finish(outcome, error.status, error)
         if self.body.stream:
             return (self.api.error_event(error, None, self.body.model, 0),)
         return (self.api.error_body(error, self.request.request_id),)
 
     # ── finished
 
-    def finish(self, outcome: str, status: int) -> None:
-        """End the exchange, at once if it was not whole; keep accounts, and log. Only the first call counts."""
+    def finish(self, outcome: str, status: int, error: AppError | Refusal | None = None) -> None:
+        """End the exchange, at once if it was not whole; keep accounts, and log. Only the first call counts.
+
+        error: what the client is told; None if all went well, or a stream tells it.
+        """
         if self.finished:
             return
         self.finished = True
@@ -319,9 +325,9 @@ class _Call:
         self.attempts.close()
         self.request.body.let_go()
         self.proxy.latest_calls.note(outcome, self.attempts.log)
-        error = self.relay.refusal if self.relay else last and last.error
-        if error and last and not last.refusal:  # after content: the key has done its work
-            note_refusal(self.request.request_id, last.key, error)
+        late = self.relay.refusal if self.relay else last and last.error
+        if late and last and not last.refusal:  # after content: the key has done its work
+            note_refusal(self.request.request_id, last.key, late)
         known = last.known if last else None
         first_byte_ms = None if known is None else (known - self.begun) * 1000
         total_ms = (time.monotonic() - self.begun) * 1000
@@ -331,6 +337,7 @@ class _Call:
             outcome=outcome,
             first_byte_ms=None if first_byte_ms is None else round(first_byte_ms),
             total_ms=round(total_ms),
+            **reason_of(error or late or None),
         )
         usage = (result and result.usage) or {}
         events = last.events.count if last and last.events else 0
@@ -377,20 +384,3 @@ class _Call:
             sent=attempt.kind != "unreachable",
             estimate=estimate,
         )
-
-
-class _Body:
-    """A body whose closing ends the call, even if no byte of it was ever asked for (a generator's would not)."""
-
-    __slots__ = ("_call", "_pieces")
-
-    def __init__(self, call: _Call, pieces: Iterator[bytes]) -> None:
-        self._call = call
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        self._pieces.close()  # type: ignore[attr-defined]
-        self._call.finish("client_gone", 200)

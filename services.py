@@ -37,6 +37,7 @@ from billing.prices import ModelPrices
 from billing.quotas.rate_limits import RateLimits
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
+from billing.refused_calls import RefusedCalls
 from billing.rehearsal import rehearse
 from billing.reports.request_log import UsageLog
 from billing.reports.retention import LogRetention
@@ -130,6 +131,7 @@ class Services:
         self.rate_limits = RateLimits(config, clock)
         self._counts_byok = config.quota_counts_byok == "on"
         self.ledger = UsageLedger(db, clock, self._counts_byok)
+        self.refused_calls = RefusedCalls(db, self.journal, clock)
         self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
         self.prices = ModelPrices(self._upstream, config.data_dir)
         self.forecasts = CostForecasts(db, self.prices)
@@ -208,6 +210,7 @@ class Services:
         turns = itertools.count(1)
 
         def freshen() -> None:
+            self.refused_calls.write_rows()
             self._look()
             if next(turns) % REPORT_EVERY == 0 or self.db.refusal:
                 try:
@@ -256,6 +259,7 @@ class Services:
         self.client_keys.live.write_uses()
         self.api_tokens.live.write_uses()
         self.auth.refused.write()
+        self.refused_calls.write_sums()
 
     def stop(self) -> None:
         """Write what is still in memory. Called at exit, when no call is running any more; once is enough."""
@@ -270,6 +274,7 @@ class Services:
             self._write_counts()
         except DatabaseError as error:
             event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
+        self.refused_calls.write_rows()
         try:
             if self.started:
                 self.drain.finish()

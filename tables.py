@@ -306,6 +306,8 @@ usage_ledger = _table(
     sa.Column("is_last", sa.Boolean(name="usage_ledger_is_last"), nullable=False),
     sa.Column("http_status", sa.SmallInteger),
     sa.Column("outcome", ascii_text(16)),
+    sa.Column("error_type", ascii_text(32)),
+    sa.Column("error_message", sa.String(300)),
     sa.Column("first_byte_ms", sa.Integer),
     sa.Column("total_ms", sa.Integer),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -357,6 +359,16 @@ usage_rollups = _table(
     sa.Column("completion_tokens", sa.BigInteger, nullable=False),
     sa.Column("cost_nano", sa.BigInteger, nullable=False),
     sa.Column("unknown", sa.BigInteger, nullable=False),
+)
+
+# Refusals of model calls that have no row in the ledger, by hour: of strangers (`address/1.2.3.4`), and of callers who
+# are refused too often for a row each (`user/7`).
+refusal_sums = _table(
+    "refusal_sums",
+    sa.Column("start", UtcDateTime, primary_key=True),
+    sa.Column("caller", ascii_text(64), primary_key=True),
+    sa.Column("error_type", ascii_text(32), primary_key=True),
+    sa.Column("refusals", sa.BigInteger, nullable=False),
 )
 
 usage_checks = _table(

@@ -11,6 +11,7 @@
     ledger.py             a row for each try, settled once
     effects.py            what its changes mean for quotas and sums
     cost_lookup.py        asks what calls cost that ended without saying so
+    refused_calls.py      calls that were refused at the door: rows, and sums of floods
     rollups.py            sums by hour and by day
     rehearsal.py          at a start: can this database keep accounts?
     daily_check.py        our sums beside OpenRouter's, every night

@@ -45,7 +45,9 @@ MONEY_FACTS = frozenset({"state", "source", "cost_nano", "generation_id", "promp
 MONEY_FACTS |= {"estimate_nano", "next_check_at", *details.NAMES}
 # What the database says of a row that it can't hold. Whatever else fails is no fault of a record, and tried again.
 REFUSED = (Duplicate, BadValue)
-ENDING_FACTS = frozenset({"is_last", "outcome", "http_status", "first_byte_ms", "total_ms"})
+ENDING_FACTS = frozenset(
+    {"is_last", "outcome", "http_status", "first_byte_ms", "total_ms", "error_type", "error_message"}
+)
 EMPTY_ROW: Row = dict.fromkeys(table.c.keys()) | {"is_last": False, "checks": 0}
 
 

@@ -140,15 +140,15 @@ class CallMeter:
             self._generation_id = usable
             self._append({"state": State.STREAMING, "generation_id": usable})
 
-    def end_attempt(self, result: AttemptResult) -> None:
-        """A try has ended, and another follows."""
+    def end_attempt(self, result: AttemptResult, **ending: Any) -> None:
+        """A try has ended, and another follows. ending: error_type, error_message, http_status, total_ms."""
         if self._is_open:
-            self._settle_attempt(result, {})
+            self._settle_attempt(result, ending)
 
     def finish(self, result: AttemptResult | None, **ending: Any) -> int | None:
         """The request is over. Returns what its last try cost, in nano-dollars; None if that is not known by now.
 
-        ending: http_status, outcome, first_byte_ms, total_ms.
+        ending: http_status, outcome, first_byte_ms, total_ms, error_type, error_message.
         """
         ending["is_last"] = True
         if self._is_open:

@@ -99,6 +99,9 @@ def fault_of(record: Record) -> str | None:
     return None
 
 
+TEXTS = {"error_message"}  # of any alphabet
+
+
 def _fits(column: sa.Column[Any]) -> Callable[[object], bool]:
     """Whether a value may stand in this column."""
     kind, may_be_empty = column.type, bool(column.nullable)
@@ -108,9 +111,11 @@ def _fits(column: sa.Column[Any]) -> Callable[[object], bool]:
         bits = 15 if isinstance(kind, sa.SmallInteger) else 63 if isinstance(kind, sa.BigInteger) else 31
         most = MAX_CALL_NANO if column.name in {"cost_nano", "byok_nano"} else 2**bits - 1
         return lambda value: may_be_empty if value is None else type(value) is int and 0 <= value <= most
-    length = getattr(kind, "length", None) or 0
+    length, may_be_any = getattr(kind, "length", None) or 0, column.name in TEXTS
     return lambda value: (
-        may_be_empty if value is None else isinstance(value, str) and len(value) <= length and value.isascii()
+        may_be_empty
+        if value is None
+        else isinstance(value, str) and len(value) <= length and (may_be_any or value.isascii())
     )
 
 

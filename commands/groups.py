@@ -12,7 +12,7 @@ from commands.pool import pool_commands
 from commands.printing import Commands, services, show
 from commands.quotas import quota_commands
 from commands.upstreams import upstream_commands
-from commands.usage import logs_commands, usage_commands
+from commands.usage import logs_commands, request_commands, usage_commands
 from commands.users import user_commands
 from commands.watched_keys import watched_key_commands
 
@@ -27,6 +27,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(watched_key_commands)
     app.cli.add_command(pool_commands)
     app.cli.add_command(logs_commands)
+    app.cli.add_command(request_commands)
     app.cli.add_command(quota_commands)
     app.cli.add_command(usage_commands)
     app.cli.add_command(upstream_commands)

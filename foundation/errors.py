@@ -47,6 +47,8 @@ class AppError(Exception):
 
     status = 500
     type = "server_error"
+    is_noted = False
+    """True once a row of the ledger says why."""
 
     def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)

@@ -9,6 +9,7 @@
     forms.py          what kind of answer has come: a stream, JSON, a refusal
     answer.py         what goes back to the client: status, headers, body
     relay.py          the body on its way down, from the first content to its end
+    reasons.py        why it was refused or failed, for the log of requests
     latest_calls.py   how many calls of the last minute failed, and why
 
 request.py -> destinations.py -> attempts.py -> attempt.py -> upstream/http.py, and back through relay.py.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from upstream.http import Exchange
@@ -24,6 +24,23 @@ class ProxyAnswer:
     status: int
     headers: Headers
     body: Iterable[bytes]
+
+
+class ClosingBody:
+    """A body whose closing ends the call, even if no byte of it was ever asked for (a generator's would not)."""
+
+    __slots__ = ("_finish", "_pieces")
+
+    def __init__(self, finish: Callable[[str, int], None], pieces: Iterator[bytes]) -> None:
+        self._finish = finish
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._pieces.close()  # type: ignore[attr-defined]
+        self._finish("client_gone", 200)
 
 
 def headers_of(exchange: Exchange, *, is_stream: bool) -> Headers:

@@ -20,6 +20,7 @@ from foundation.logs import event
 from gateway.attempt import Attempt, NoAnswer
 from gateway.destinations import Destination
 from gateway.forms import Form
+from gateway.reasons import reason_of
 from pool.choice import PoolKey
 from pool.dedicated import account_refusal, own_key_is_spent
 from upstream.http import Exchange
@@ -148,6 +149,11 @@ class Attempts:
         elif self._free or row.hits is not Hits.FREE_MODELS:
             self._keys.note_refusal(key, refusal, row)
 
+    def ending_of(self, attempt: Attempt) -> dict[str, Any]:
+        """How an attempt went that another one follows, for the log of requests."""
+        facts = {"error_type": attempt.kind, "http_status": attempt.status, "total_ms": round(_ms_of(attempt))}
+        return reason_of(attempt.refusal) | facts
+
     def end(self) -> None:
         """The attempt is over: close its exchange, at once if it was not whole, and give the key back."""
         current, self.current = self.current, None
@@ -157,7 +163,7 @@ class Attempts:
         if current.kind == "timeout" and current.status is None:
             self._to.reach.note_failure()
         self._keys.release(current.key)
-        ms = round(((current.known or time.monotonic()) - current.begun) * 1000, 1)
+        ms = round(_ms_of(current), 1)
         self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, "ms": ms})
 
     def close(self) -> None:
@@ -212,6 +218,10 @@ def note_refusal(request_id: str, key: PoolKey, refusal: Refusal) -> Row:
     fields = {"key": key.name, "kind": row.name, "status": refusal.status, "rest_seconds": row.rest_seconds}
     event(log, "upstream_refused", logging.WARNING, request_id=request_id, **fields)
     return row
+
+
+def _ms_of(attempt: Attempt) -> float:
+    return ((attempt.known or time.monotonic()) - attempt.begun) * 1000
 
 
 def _pause_seconds(tries: int) -> float:

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
+from accounts.caller import Caller
 from auth import FOR_CALLS
 from config.settings import LANE_THREADS
 from formats.chat import ModelApi
@@ -28,6 +29,7 @@ from foundation.errors import (
 from foundation.logs import request_id as current_request_id
 from gateway.answer import Headers, ProxyAnswer
 from gateway.bodies import BodyBudget
+from gateway.reasons import reason_of
 from gateway.request import ProxyRequest, forwarded_headers
 from services import Services
 from serving import ending
@@ -140,11 +142,32 @@ class ProxyDoor:
         """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
-        entered = time.monotonic()
         # Who calls comes first: a stranger's body is not even read.
-        address = self._services.addresses.of(environ)
-        credential = authorization(environ, api.takes_api_key_header)
-        caller = self._services.auth.authenticate(credential, FOR_CALLS, address=address)
+        address, refused = self._services.addresses.of(environ), self._services.refused_calls
+        try:
+            credential = authorization(environ, api.takes_api_key_header)
+            caller = self._services.auth.authenticate(credential, FOR_CALLS, address=address)
+        except AppError as error:
+            refused.note_stranger(address, reason_of(error))
+            raise
+        try:
+            return self._carry(api, environ, request_id, caller, address, more_headers, place)
+        except AppError as error:
+            if not error.is_noted:
+                refused.note(request_id, caller, error.status, reason_of(error))
+            raise
+
+    def _carry(
+        self,
+        api: ModelApi,
+        environ: Environ,
+        request_id: str,
+        caller: Caller,
+        address: str,
+        more_headers: Headers,
+        place: Place,
+    ) -> ProxyAnswer:
+        entered = time.monotonic()
         admission = self._services.rate_limits.admit(caller, address)
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)

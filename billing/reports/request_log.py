@@ -43,7 +43,8 @@ class LogItem:
 
     What they consist of (billing/details.py) is None where it is 0 or nobody has told.
 
-    upstream: where it went, `openrouter` for the pool; None if it never went up.
+    upstream: where it went, `openrouter` for the pool; None if it never went up. error_type, error_message: why it was
+    refused or failed, as the client was told; None if it was not, or nobody was there to be told.
     """
 
     request_id: str
@@ -55,6 +56,8 @@ class LogItem:
     pool_key: str | None
     status: int | None
     outcome: str | None
+    error_type: str | None
+    error_message: str | None
     stream: bool
     state: str
     source: str | None
@@ -123,7 +126,7 @@ class UsageLog:
             queries = [_select_ids(asked, one) for one in ranges]
             found = queries[0] if len(queries) == 1 else sa.union_all(*queries)
             newest_first = found.order_by(sa.desc("request_id")).limit(page_size).offset(skip)
-            return LogPage(_items(tx, list(tx.scalars(newest_first))), total)
+            return LogPage(items_of(tx, list(tx.scalars(newest_first))), total)
 
     def count(self, asked: UsageFilter) -> int:
         """How many requests there are."""
@@ -145,7 +148,7 @@ class UsageLog:
                 found = _select_ids(asked, (start, until)).where(ledger.c.request_id > after)
                 with self._db.reading() as tx:
                     ids = list(tx.scalars(found.order_by(ledger.c.request_id).limit(WALK_ROWS)))
-                    items = _items(tx, ids)
+                    items = items_of(tx, ids)
                 if items:
                     yield items
                 if len(ids) < WALK_ROWS:
@@ -313,7 +316,7 @@ def _select_ids(asked: UsageFilter, within: Range) -> sa.Select[Any]:
     return query.with_hint(ledger, f"FORCE INDEX ({_index(asked)})", "mysql")
 
 
-def _items(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
+def items_of(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
     """These requests with all their tries, in this order."""
     joined = ledger.outerjoin(pool_keys, pool_keys.c.id == ledger.c.pool_key_id)
     joined = joined.outerjoin(upstreams, upstreams.c.id == ledger.c.upstream_id)
@@ -339,6 +342,8 @@ def _item(tries: list[sa.Row[Any]]) -> LogItem:
         pool_key=last.pool_key,
         status=last.http_status,
         outcome=last.outcome,
+        error_type=last.error_type,
+        error_message=last.error_message,
         stream=last.is_stream,
         state=min((row.state for row in tries), key=STATES.index),
         source=priced[-1].source if priced else None,

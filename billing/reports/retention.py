@@ -14,7 +14,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from billing import rollups
+from billing import refused_calls, rollups
 from billing.records import OPEN
 from billing.reports.request_log import request_id_at
 from db import Database, Transaction
@@ -83,6 +83,7 @@ class LogRetention:
         """Says after each batch how many rows of the log it deleted."""
         if self._days:
             yield from self.delete_before(self.cutoff(self._days), stopping.wait, guard=self._guard)
+            refused_calls.delete_old(self._db, self.cutoff(self._days))
         for period, days in self._sums:
             user_id: int | None = 0 if days else None
             before = self.cutoff(days).replace(hour=0)

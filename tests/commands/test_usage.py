@@ -189,6 +189,23 @@ def test_the_daily_checks_are_shown_newest_first(command, services):
     assert command("usage", "checks", "--count", "0").exit_code == 2
 
 
+def test_a_request_is_shown_with_its_tries_and_one_that_is_not_there_is_named(services, command):
+    [newest, *_] = UsageLog(services.db, services.clock).page(UsageFilter(), 1, 1).items
+    shown = command("requests", "show", newest.request_id)
+    [found] = lines(shown.stdout)
+    assert (found["request_id"], len(found["attempts"])) == (newest.request_id, 1)
+    missing = command("requests", "show", "nobodys")
+    assert missing.exit_code == 1
+    assert "There is no request nobodys here" in missing.stderr
+
+
+def test_refusals_without_a_row_are_shown_by_caller(services, command):
+    services.refused_calls.note_stranger("203.0.113.7", {"error_type": "authentication_error"})
+    services.refused_calls.write_sums()
+    [found] = lines(command("requests", "refused").stdout)
+    assert (found["caller"], found["refusals"]) == ("address/203.0.113.7", 1)
+
+
 def test_a_repair_applies_what_is_mended_and_shows_what_is_not(services, command):
     """Of two calls of two people one record each can't be applied; the one that is mended counts, the other waits."""
     mine, others = "01a1fb67180000000000000000000001", "01a1fb67180000000000000000000002"

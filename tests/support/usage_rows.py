@@ -53,6 +53,8 @@ def row(number: int, at: datetime, **values: Any) -> Row:
         "is_last": True,
         "http_status": 200,
         "outcome": "complete",
+        "error_type": None,
+        "error_message": None,
         "first_byte_ms": 300,
         "total_ms": 900,
         "created_at": datetime.fromtimestamp(milliseconds / 1000, UTC),

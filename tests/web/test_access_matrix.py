@@ -21,7 +21,7 @@ import tables
 from tables import identities
 from tests.sandbox.conftest import Running
 from tests.support.api_world import CANARY, KINDS, World, all_routes
-from tests.support.gateway import Gateway, new_derived_key
+from tests.support.gateway import Gateway, new_derived_key, wait_for
 from tests.support.usage_rows import NOON, row, store
 from web.pages.table import register_pages
 
@@ -34,6 +34,7 @@ CALLERS = "    401   200   200   200      200   401      403       200"
 CALLS = "      401   200   200   403      200   401      403       200"
 THE_OWNER = "  401   200   404   200      404   401      403       403"
 THEIR_OWN = "  401   200   403   200      403   401      403       403"
+THEIR_LOG = "  401   200   404   404      404   401      200       403"
 THEIR_CALLS = "401   200   404   404      404   401      403       200"
 OPERATORS = "  401   403   403   403      200   200      403       403"
 NOT_HERE = "   404   404   404   404      404   404      404       404"
@@ -151,6 +152,14 @@ def own_key(body: Any = None) -> Ask:
         return Asked(body, {"key_id": made["id"]})
 
     return ask
+
+
+def own_request(world: World, _kind: str) -> Asked:
+    """A call of the owner's, once it is over."""
+    answer = world.ask("owner", "POST", "/v1/chat/completions", {"model": CANARY}, bearer=world.owner.token)
+    request_id = answer.headers["X-Request-Id"]
+    wait_for(lambda: world.ask("operator", "GET", f"/admin/logs/{request_id}").ok)
+    return Asked(parts={"request_id": request_id})
 
 
 def own_token(world: World, kind: str) -> Asked:
@@ -361,6 +370,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /api/usage/stats": (READERS, PLAIN),
     "GET /api/usage/logs": (READERS, PLAIN),
     "GET /api/usage/logs/export": (READERS, FILE),
+    "GET /api/usage/logs/{request_id}": (THEIR_LOG, own_request),
     "GET /api/v1/stats": (READERS, PLAIN),
     "GET /api/v1/usage": (READERS, PLAIN),
     "GET /api/v1/keys": (READERS, PLAIN),
@@ -379,6 +389,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /admin/stats": (OPERATORS, PLAIN),
     "GET /admin/logs": (OPERATORS, PLAIN),
     "GET /admin/logs/export": (OPERATORS, FILE),
+    "GET /admin/logs/{request_id}": (OPERATORS, own_request),
+    "GET /admin/refusals": (OPERATORS, PLAIN),
     "GET /admin/usage-checks": (OPERATORS, PLAIN),
     "GET /admin/audit": (OPERATORS, PLAIN),
     "GET /admin/pool": (OPERATORS, PLAIN),
@@ -460,7 +472,7 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
         numbers = dict.fromkeys(("key_id", "token_id", "user_id", "number"), 1)
-        names = dict.fromkeys(("name", "upstream", "session_id", "provider"), "x")
+        names = dict.fromkeys(("name", "upstream", "session_id", "provider", "request_id"), "x")
         asked = path.format(**numbers, **names, kind="user")
         # What stands in the place of another path's part, too.
         here = {found for found, other in taken if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", other), asked)}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, Response
 from pydantic import Field
 
+from billing import refused_calls
 from billing.reports import export as usage_export
+from billing.reports.one_request import get_request
 from billing.reports.statistics import UsageFilter
-from web.api.usage import ClientKeySums, DaysShown, DaySums, LogEntry, ModelSums, Sums
+from web.api.usage import ClientKeySums, DaysShown, DaySums, LogEntry, ModelSums, Sums, TryShown
 from web.http import answer, services
-from web.operation import Page, Query, RowId, Who, operation
+from web.operation import Number, Page, Query, RowId, Shown, Who, operation
 from web.usage_query import Days, LogFile, LogFilter, LogPageQuery, find_pool_key_id
+
+MOST_REFUSALS = 200
 
 routes = Blueprint("admin_usage_api", __name__, url_prefix="/admin")
 
@@ -62,6 +67,44 @@ class EverybodysLogEntry(LogEntry):
     pool_key: str | None = Field(examples=["env/0a1b2c3d4e5f"])
 
 
+class OperatorsTry(TryShown):
+    """One try, with which key it went where, and what came back. ms: to its end."""
+
+    pool_key: str | None = Field(examples=["env/0a1b2c3d4e5f"])
+    upstream: str | None = Field(description="Another upstream's name", examples=[None])
+    status: int | None = Field(examples=[429])
+    error_type: str | None = Field(description="Of a try that another one followed, the kind", examples=["key-limited"])
+    error_message: str | None = Field(examples=["Rate limit exceeded"])
+    ms: int | None = Field(examples=[120])
+
+
+class EverybodysRequest(EverybodysLogEntry):
+    """One call, whole."""
+
+    attempts: list[OperatorsTry]
+
+
+class RefusalsQuery(Query):
+    """For how long back."""
+
+    hours: Number = Field(24, ge=1, le=24 * 366, description="In so many hours up to now")
+
+
+class RefusalSum(Shown):
+    """Refusals of one kind. caller: `address/…`, `user/…`, or `others` where there were too many to tell apart."""
+
+    caller: str = Field(examples=["address/203.0.113.7"])
+    error_type: str = Field(examples=["authentication_error"])
+    refusals: int = Field(examples=[1200])
+    latest: datetime = Field(description="The hour of the last one")
+
+
+class RefusalSums(Shown):
+    """Refusals that are in no log, summed up."""
+
+    items: list[RefusalSum]
+
+
 @routes.get("/stats")
 @operation("Usage, summed up", Who.OPERATOR, query=UsersDays, answers={200: Statistics})
 def stats(query: UsersDays) -> Response:
@@ -74,6 +117,25 @@ def stats(query: UsersDays) -> Response:
 def logs(query: EverybodysLogPage) -> Response:
     """The request log, newest first. It holds no prompt and no answer."""
     return answer(log_shown(query))
+
+
+@routes.get("/logs/<request_id>")
+@operation("One call", Who.OPERATOR, answers={200: EverybodysRequest}, refusals=(404,))
+def one_request(request_id: str) -> Response:
+    """All that is known of it: each of its tries, with which key, and why it failed."""
+    return answer(get_request(services().db, request_id))
+
+
+@routes.get("/refusals")
+@operation("Refusals without a row", Who.OPERATOR, query=RefusalsQuery, answers={200: RefusalSums})
+def refusals(query: RefusalsQuery) -> Response:
+    """Model calls that were refused at the door and are not in the log, the most refused first.
+
+    Strangers' calls, by address, and those of callers who were refused more than 60 times in a minute.
+    """
+    since = services().clock.now() - timedelta(hours=query.hours)
+    found = refused_calls.latest(services().db, since, MOST_REFUSALS)
+    return answer({"items": [row | {"latest": row["latest"].isoformat()} for row in found]})
 
 
 @routes.get("/logs/export")

@@ -12,6 +12,7 @@ from pydantic import Field
 from accounts.caller import Caller
 from accounts.client_keys import ClientKeyRow
 from billing.reports import export as usage_export
+from billing.reports.one_request import get_request
 from billing.reports.statistics import no_usage
 from web.api.watched_keys import cost
 from web.http import MAX_PAGE, MAX_PAGE_SIZE, answer, services
@@ -127,6 +128,8 @@ class LogEntry(Shown):
     upstream: str | None = Field(description="Where it went; null if nowhere", examples=["openrouter"])
     status: int | None = Field(description="The HTTP status of the answer", examples=[200])
     outcome: str | None = Field(description="`complete`, `client_gone`, or what went wrong", examples=["complete"])
+    error_type: str | None = Field(description="Why it was refused or failed, in a word", examples=[None])
+    error_message: str | None = Field(description="And in a sentence, as the client was told", examples=[None])
     stream: bool
     state: Literal["dispatched", "streaming", "pending", "unknown", "estimated", "settled", "void"] = Field(
         description="How much is known of the cost"
@@ -146,6 +149,23 @@ class LogEntry(Shown):
     tries: int = Field(description="Calls upstream", examples=[1])
     first_byte_ms: int | None = Field(examples=[420])
     total_ms: int | None = Field(examples=[1900])
+
+
+class TryShown(Shown):
+    """One try of a call. source: where its cost is known from."""
+
+    attempt: int = Field(examples=[1])
+    state: str = Field(description="How much is known of its cost", examples=["settled"])
+    source: str | None = Field(examples=["stream"])
+    cost_nano: int | None = Field(examples=[5_000_000])
+    cost_usd: float | None = Field(examples=[0.005])
+    generation_id: str | None = Field(description="OpenRouter's name for the answer", examples=["gen-1234"])
+
+
+class RequestShown(LogEntry):
+    """One call, whole."""
+
+    attempts: list[TryShown]
 
 
 class UsagePage(Days):
@@ -172,6 +192,13 @@ def logs(caller: Caller, query: LogPageQuery) -> Response:
     found = services().usage_log.page(query.usage_of(caller.user_id), query.page, query.page_size)
     items = [item.to_dict() for item in found.items]
     return answer({"items": items, "total": found.total, "page": query.page, "page_size": query.page_size})
+
+
+@routes.get("/usage/logs/<request_id>")
+@operation("One of your calls", Who.READER, answers={200: RequestShown}, refusals=(404,))
+def one_request(caller: Caller, request_id: str) -> Response:
+    """All that is known of it, with each of its tries. Its id is the X-Request-Id of its answer."""
+    return answer(get_request(services().db, request_id, caller.user_id))
 
 
 @routes.get("/usage/logs/export")

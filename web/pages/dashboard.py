@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
 from billing.reports import export
+from billing.reports.one_request import get_request
 from web.http import services
 from web.operation import asked
 from web.pages.views import Visitor, for_users, page_blueprint, show
@@ -38,6 +39,14 @@ def dashboard(visitor: Visitor) -> Response:
         first=first,
         last=last,
     )
+
+
+@routes.get("/dashboard/request")
+@for_users
+def one_request(visitor: Visitor) -> Response:
+    """One of the visitor's own requests. The address names it as `id`."""
+    request_id = request.args.get("id", "").strip()
+    return show("request.html", item=get_request(services().db, request_id, visitor.user.id))
 
 
 @routes.get("/dashboard/requests.csv")

@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 
 from flask import Response, request
 
+from billing import refused_calls
+from billing.reports.one_request import get_request
 from billing.reports.statistics import UsageFilter
 from foundation.money import usd
 from upstream.registry import OPENROUTER
@@ -100,7 +102,9 @@ def _compared(today: list[dict[str, Any]], month: list[dict[str, Any]], name: st
 def logs() -> Response:
     """Everybody's requests, newest first."""
     names = [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())]
-    return show("operator_logs.html", upstreams=names, given=request.args, here=here, **log_values())
+    since = services().clock.now() - timedelta(hours=24)
+    refused = refused_calls.latest(services().db, since, MOST_ROWS)
+    return show("operator_logs.html", upstreams=names, refused=refused, given=request.args, here=here, **log_values())
 
 
 def log_values() -> dict[str, Any]:
@@ -113,6 +117,14 @@ def log_values() -> dict[str, Any]:
 def csv() -> Response:
     """The requests that a filter finds, as a file."""
     return log_file(query_of(EverybodysLogFile, format="csv"))
+
+
+@routes.get("/request")
+@for_operators
+def one_request() -> Response:
+    """Why a call failed, and whatever else is known of it; `id` names it, and without it is looked for."""
+    request_id = request.args.get("id", "").strip()
+    return show("operator_request.html", item=get_request(services().db, request_id) if request_id else None)
 
 
 @routes.get("/audit")

@@ -63,6 +63,18 @@ def test_the_figures_are_those_of_the_ledger_and_ones_own(page, site, person):
     assert tile(page, "Quota left") == "$2.00"  # to the cent
 
 
+def test_one_of_the_latest_requests_is_shown_whole_and_nobody_elses(page, site, person):
+    call(site, person)
+    page.goto("/dashboard")
+    page.get_by_role("region", name="Latest requests").get_by_role("link").first.click()
+    expect(page.locator(".facts")).to_contain_text("openai/gpt-4o-mini")
+    expect(page.locator("table tbody tr")).to_have_count(1)
+    where = page.url
+    other = site.new_person()
+    site.enter(page.context, other)
+    assert page.goto(where).status == 404
+
+
 def test_days_can_be_chosen_and_downloaded(page, site, person):
     call(site, person)
     page.goto("/dashboard")

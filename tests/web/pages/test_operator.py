@@ -147,6 +147,22 @@ def test_the_log_is_filtered_paged_and_taken_along_as_a_file(admins_page, databa
     assert "client_key_id needs the user_id" in admin.ask("GET", "/operator/logs?client_key_id=3").text
 
 
+def test_why_a_call_failed_is_one_click_away_from_the_log(admins_page, database, admin):
+    page = admins_page
+    why = {"error_type": "rate_limit_exceeded", "error_message": "Slow down, please", "outcome": "refused"}
+    add_requests(database, 1, 9000, model="why/model", user_id=admin.id, http_status=429, **why)
+    page.goto("/operator/logs?model=why/model")
+    expect(page.locator("#logs tbody tr")).to_contain_text("rate_limit_exceeded")
+    page.locator("#logs tbody tr a").first.click()
+    facts = page.locator(".facts")
+    expect(facts).to_contain_text("Slow down, please")
+    expect(facts).to_contain_text("429")
+    expect(page.locator("table tbody tr")).to_have_count(1)  # its one try
+    request_id = page.get_by_label("Request id").input_value()
+    assert admin.ask("GET", f"/operator/request?id={request_id}").status_code == 200
+    assert admin.ask("GET", "/operator/request?id=nobodys").status_code == 404
+
+
 def test_tables_are_sorted_by_the_column_that_is_pressed(admins_page, database, admin):
     page = admins_page
     for number, cost_nano in enumerate((20_000_000, 3_000_000_000, 100)):

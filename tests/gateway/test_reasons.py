@@ -1,0 +1,44 @@
+"""Why a call failed, as the log keeps it: what the client was told, short, and with nothing of our account in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from foundation.errors import BadRequest, QuotaExceeded
+from gateway.reasons import MOST_SENTENCE, MOST_WORD, reason_of
+from upstream.refusal import Refusal
+
+
+def refusal(status: int, message: str, **error: object) -> Refusal:
+    return Refusal(status, {"error": {"code": status, "message": message, **error}})
+
+
+@pytest.mark.parametrize(
+    ("error", "word", "sentence"),
+    [
+        (QuotaExceeded("Your quota is spent"), "quota_exceeded", "Your quota is spent"),
+        (BadRequest("model must\nbe text"), "invalid_request", "model must be text"),
+        (refusal(400, "No such model", metadata={"error_type": "not_found"}), "not_found", "No such model"),
+        (refusal(429, "Slow down", metadata={"provider_name": "X"}), "rate_limit_exceeded", "Slow down"),
+        (refusal(400, f"Key sk-or-v1-{'a' * 64} of user_2abcdefghijk"), "invalid_request", "Key *** of ***"),
+        (Refusal(400, None, reason="a page"), "upstream_refused", "a page"),
+        (refusal(400, "é\ud800"), "invalid_request", "é?"),
+    ],
+)
+def test_a_word_and_a_sentence(error, word, sentence):
+    assert reason_of(error) == {"error_type": word, "error_message": sentence}
+
+
+def test_what_is_about_our_account_is_told_in_our_words():
+    assert "secret" not in reason_of(refusal(402, "Insufficient credits of secret account"))["error_message"]
+
+
+def test_both_fit_their_columns():
+    reason = reason_of(refusal(400, "m" * 1000, metadata={"error_type": "é" * 100}))
+    assert len(reason["error_type"]) == MOST_WORD
+    assert reason["error_type"].isascii()
+    assert len(reason["error_message"]) == MOST_SENTENCE
+
+
+def test_nothing_is_said_of_what_went_well():
+    assert reason_of(None) == {}
