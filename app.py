@@ -6,12 +6,14 @@ made when it is first asked for: importing this file does no work.
 
 from __future__ import annotations
 
+import gc
+
 from foundation.signals import Listener
 
 if __name__ == "__main__":  # before all else is loaded, which takes its time
     listener = Listener()
+    gc.disable()  # until exec: what is loaded stays, and to look through it takes a fifth of the time
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -25,11 +27,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from config import sources
 from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, ROOT, SPARE_THREADS, Config
 from foundation import logs
-from services import Services, build
-from start_up import CannotStart
 
 if TYPE_CHECKING:
     from flask import Flask, Response
+
+    from services import Services
 
 log = logging.getLogger("app")
 
@@ -44,20 +46,24 @@ MEMORY_SETTINGS = {
 # pause with hundreds of open streams makes so many wake that they take all of the core, and the pause lasts for
 # seconds. Our threads give the interpreter up by themselves: they wait for sockets more than they compute.
 SWITCH_INTERVAL_SECONDS = 0.1
+CHECKED = "OPENROUTER_PROXY_CHECKED"
+"""In the environment of the server that `python app.py` becomes: its process id, as this program's was."""
+FLASKS_OWN = {"routes", "run", "shell"}
+"""Commands of Flask's command line that work with the routes."""
 
 
 def create_app(services: Services) -> Flask:
     """The WSGI application over these services."""
-    # Loaded by who serves: `python app.py`, which checks and becomes the server, begins in two thirds of the time.
     from flask import Flask
 
-    from commands import groups
     from serving.door import ProxyDoor
     from web.api.table import register_api
     from web.openapi import readers
     from web.pages.table import register_pages
+    from web.rules import Rule
 
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
+    app.url_rule_class = Rule
     app.url_map.merge_slashes = False  # one path, one meaning: no redirects to where a client may have wanted to go
     if names := services.config.trusted_hosts:
         app.config["TRUSTED_HOSTS"] = [*names, "127.0.0.1", "localhost"]  # health checks ask from within
@@ -67,7 +73,6 @@ def create_app(services: Services) -> Flask:
     register_api(app)
     register_pages(app)
     readers.register(app)
-    groups.register(app)
     # Flask documents replacing `wsgi_app` as the place for middleware.
     app.wsgi_app = ProxyDoor(app.wsgi_app, services)  # type: ignore[method-assign]
     return app
@@ -78,14 +83,51 @@ def _over_https_alone(response: Response) -> Response:
     return response
 
 
-def start() -> Services:
-    """Configuration, logging, services. Prints what is wrong and exits with 1 if they can't be had."""
+def create_command_line(services: Services) -> Flask:
+    """The application that operator commands run in: without routes, which take longer to load than most commands."""
+    from flask import Flask
+
+    from commands import groups
+
+    app = Flask(__name__, static_folder=None)
+    app.extensions["services"] = services
+    groups.register(app)
+    return app
+
+
+def configure() -> Config:
+    """The configuration, with which logging is set up. Prints what is wrong with it and exits with 1."""
     try:
         settings = sources.load()
-        logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
-        return build(settings)
     except sources.ConfigError as error:
         refuse(str(error))
+    logs.set_up(settings.effective_log_level, settings.production, settings.secret_values())
+    return settings
+
+
+def start() -> Services:
+    """Configuration, logging, services. Prints what is wrong and exits with 1 if they can't be had."""
+    settings = configure()
+    # Loaded by who works with them: a process that only checks begins in half of the time.
+    from services import build
+    from start_up import CannotStart
+
+    try:
+        return build(settings)
+    except CannotStart as error:
+        refuse(f"Cannot start: {error}")
+
+
+def check(settings: Config) -> None:
+    """Check and prepare what services need, without making them. Prints what is wrong and exits with 1."""
+    from billing.journal import make_folder
+    from billing.rehearsal import rehearse
+    from start_up import CannotStart, prepare, told_in_one_line
+
+    try:
+        prepare(settings, rehearse)
+        with told_in_one_line():
+            make_folder(settings.data_dir / "journal")
     except CannotStart as error:
         refuse(f"Cannot start: {error}")
 
@@ -101,7 +143,8 @@ def serve(listener: Listener) -> None:
 
     exec, and not a call: the server's parent process then holds none of our modules, which saves 50 MB.
     """
-    settings = start().config
+    settings = configure()
+    check(settings)
     _check_port(settings.listen_host, settings.port)
     url = f"http://{settings.listen_host}:{settings.port}"
     logs.event(log, "serving", url=url, server=settings.server, environment=settings.app_env)
@@ -114,7 +157,8 @@ def server_process(settings: Config, environ: Mapping[str, str]) -> tuple[list[s
     """The server's command and its environment, made of ours."""
     command = gunicorn_command() if settings.server == "gunicorn" else granian_command(settings)
     search_path = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
-    return [sys.executable, "-m", *command], {**MEMORY_SETTINGS, **environ, "PYTHONPATH": search_path}
+    checked = {CHECKED: str(os.getpid())}  # exec keeps it
+    return [sys.executable, "-m", *command], {**MEMORY_SETTINGS, **environ, **checked, "PYTHONPATH": search_path}
 
 
 def _check_port(host: str, port: int) -> None:
@@ -155,7 +199,6 @@ def granian_command(settings: Config) -> list[str]:
 def _suit_interpreter_to_many_threads() -> None:
     """Short pauses for the collector, and none that grows: see SWITCH_INTERVAL_SECONDS."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    gc.collect()
     gc.freeze()  # what exists by now stays: to look through it again and again would stop all streams for some 70 ms
 
 
@@ -179,10 +222,24 @@ def _end_with_the_server() -> None:
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
-    _end_with_the_server()
-    globals()["app"] = create_app(start())
-    _suit_interpreter_to_many_threads()
+    gc.disable()
+    try:
+        globals()["app"] = create_command_line(start()) if _is_for_a_command() else _make_server_app()
+    finally:
+        gc.enable()
     return globals()["app"]
+
+
+def _is_for_a_command() -> bool:
+    """True if Flask's command line asks, for a command of ours; it sets this variable for its programs to look at."""
+    return os.environ.get("FLASK_RUN_FROM_CLI") == "true" and not FLASKS_OWN & set(sys.argv)
+
+
+def _make_server_app() -> Flask:
+    _end_with_the_server()
+    made = create_app(start())
+    _suit_interpreter_to_many_threads()
+    return made
 
 
 if __name__ == "__main__":

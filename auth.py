@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
-import jwt
-
 from accounts import api_tokens, client_keys
 from accounts.api_tokens import ApiToken
 from accounts.caller import Caller, Credential
@@ -70,6 +68,8 @@ class SigningKeys:
 
     def of(self, token: str) -> str | None:
         """The key that a token says it was signed with; None if there is no such key, or it does not say."""
+        import jwt  # with all of its cryptography, which commands need not load
+
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
         except (jwt.InvalidTokenError, ValueError, RecursionError):
@@ -249,6 +249,8 @@ class Auth:
         now = int(self._clock.timestamp())
         claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": str(user_id), "sid": session_id}
         claims |= {"jti": new_id(), "iat": now, "exp": now + int(life.total_seconds()), "token_use": use}
+        import jwt
+
         keys = self._signing_keys
         return jwt.encode(claims, keys.newest, "HS256", {"kid": keys.newest_id})
 
@@ -256,6 +258,8 @@ class Auth:
         key = self._signing_keys.of(token) if COMPACT.fullmatch(token) else None
         if key is None:
             _refuse_token()
+        import jwt
+
         try:
             claims = jwt.decode(
                 token,

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import mysql.connector.errors as connector_errors
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
@@ -85,9 +84,13 @@ def database_url(config: Config) -> sa.URL:
 
 def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
     options: dict[str, Any] = {"read_timeout": timeout_seconds, "write_timeout": timeout_seconds}
+    timeouts: tuple[type[Exception], ...] = ()
     if url.drivername == "mysql+mysqlconnector":
         # The C extension loads or not depending on the OpenSSL beside it: one driver everywhere is worth more.
         options |= {"use_pure": True, "connection_timeout": 5}
+        import mysql.connector.errors as connector_errors  # loaded only where MySQL is
+
+        timeouts = (connector_errors.ReadTimeoutError, connector_errors.WriteTimeoutError)
     else:
         options |= {"connect_timeout": 5}
     engine = sa.create_engine(
@@ -115,7 +118,6 @@ def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
     @event.listens_for(engine, "handle_error")
     def _recognise_disconnect(context: sa.engine.ExceptionContext) -> None:
         # A timed-out read leaves the pure connector with an unread answer, which would fail the next user of the pool.
-        timeouts = (connector_errors.ReadTimeoutError, connector_errors.WriteTimeoutError)
         cause = context.original_exception
         if isinstance(cause, timeouts) or _number(cause) in GONE | READER:
             context.is_disconnect = True

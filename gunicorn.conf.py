@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -35,19 +36,22 @@ logging.getLogger("gunicorn.error").addFilter(_without_content)
 def on_starting(server: object) -> None:
     """Refuse a bad database or key before anything listens; migrate once, not in each worker.
 
-    In a process of its own: this one lives as long as the service, and need not hold all of our modules.
+    In a process of its own: this one lives as long as the service, and need not hold all of our modules. If this one
+    was `python app.py`, that has been done.
     """
-    start = multiprocessing.get_context("fork").Process(target=_start)
-    start.start()
-    start.join()
-    if start.exitcode:
+    if os.environ.get("OPENROUTER_PROXY_CHECKED") == str(os.getpid()):
+        return
+    check = multiprocessing.get_context("fork").Process(target=_check)
+    check.start()
+    check.join()
+    if check.exitcode:
         sys.exit(1)
 
 
-def _start() -> None:
+def _check() -> None:
     import app
 
-    app.start()
+    app.check(_settings)
 
 
 listeners.allow_open_files()

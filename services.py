@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from multiprocessing.util import Finalize
 
 from accounts.api_tokens import ApiTokens
@@ -95,7 +94,7 @@ class Services:
             self.sessions,
             self.pool_keys,
             self.upstreams,
-            partial(rehearse, self.db, self.clock),
+            rehearse,
         )
         self.first_steps.begin()
         self._make_billing()

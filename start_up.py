@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from accounts.sessions import UserSessions
@@ -23,12 +24,16 @@ from foundation.errors import BadRequest, Conflict
 from foundation.logs import event, redact
 from pool.keys import KeyAlreadyKnown, PoolKeys
 from pool.life import PoolKeySource
+from upstream.dial import GuardedDial
 from upstream.registry import Upstream, Upstreams, UpstreamTerms, check_key
 from vault import sealed
 
 log = logging.getLogger("services")
 
 TOO_MUCH_SKEW_SECONDS = 3600.0
+
+Rehearsal = Callable[[Database, Clock], None]
+"""Tries what accounting asks of the database. Raises CannotStart, DatabaseError."""
 
 
 class CannotStart(Exception):
@@ -114,8 +119,7 @@ class FirstSteps:
     sessions: UserSessions
     pool_keys: PoolKeys
     upstreams: Upstreams
-    rehearse: Callable[[], None]
-    """Tries what accounting asks of the database. Raises CannotStart, DatabaseError."""
+    rehearse: Rehearsal
     are_done: bool = False
 
     def begin(self) -> None:
@@ -131,7 +135,7 @@ class FirstSteps:
         if self.db.is_shut:
             self._open()
         set_clock(self.db, self.clock)
-        self.rehearse()
+        self.rehearse(self.db, self.clock)
         self.users.know_username_key(self._key(sealed.USERNAME_KEY))
         self.sessions.know_refresh_key(self._key(sealed.REFRESH_KEY))
         import_keys(self.pool_keys, self.config)
@@ -148,6 +152,19 @@ class FirstSteps:
         finally:
             other.close()
         self.db.is_shut = False
+
+
+def prepare(config: Config, rehearse: Rehearsal) -> None:
+    """Do what a start does to the database, if it is there, and leave it. Raises CannotStart."""
+    db, envelopes = open_if_there(config)
+    clock = Clock()
+    life = timedelta(hours=config.jwt_expiration_hours), timedelta(days=config.refresh_token_days)
+    users, sessions, pool_keys = Users(db, None, clock), UserSessions(db, clock, *life), PoolKeys(db, envelopes, clock)
+    upstreams = Upstreams(db, envelopes, clock, GuardedDial(config.allow_private_upstreams))
+    try:
+        FirstSteps(config, db, envelopes, clock, users, sessions, pool_keys, upstreams, rehearse).begin()
+    finally:
+        db.close()
 
 
 def import_keys(pool_keys: PoolKeys, config: Config) -> None:

@@ -40,6 +40,13 @@ WAITING_BYTES = 16 * 1024 * 1024  # in memory, which is some ten thousand calls
 PROBE = bytes(64 * 1024)
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of journals. Raises OSError if nothing can be written there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 class UsageJournal:
     """This process's own files: `<process id>.<number>.jsonl`."""
 
@@ -60,9 +67,7 @@ class UsageJournal:
 
     def check(self) -> None:
         """Make the folder. Raises OSError if nothing can be written there."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+        make_folder(self.folder)
 
     def open(self) -> None:
         """Begin to write, in the process that serves; on a full disk, as soon as it takes something (`retry`).

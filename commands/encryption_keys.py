@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 
 import click
-from rich.progress import Progress
 
 from commands.printing import Commands, audit, is_for_people, services, show
 from db import DatabaseError
@@ -47,6 +46,8 @@ def reencrypt_values() -> None:
 def _watched(batches: Iterator[tuple[int, int]], total: int) -> Iterator[int]:
     """How many values each batch sealed anew; the progress shows as a bar on a terminal, as JSON lines otherwise."""
     if is_for_people():
+        from rich.progress import Progress
+
         with Progress() as progress:
             task = progress.add_task("Sealing", total=total)
             for looked_at, resealed in batches:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from rich.progress import Progress
 
 from billing import daily_check_rows, refused_calls, set_aside
 from billing.records import OPEN
@@ -86,6 +85,8 @@ def _export(file: BinaryIO, asked: UsageFilter, name: str, still_open: set[str] 
     log = services().usage_log
 
     def walk() -> Iterator[list[LogItem]]:
+        from rich.progress import Progress
+
         with Progress(disable=not is_for_people()) as progress:
             task = progress.add_task("Exporting", total=log.count(asked))
             for items in log.walk(asked):
@@ -121,6 +122,8 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
 
 def _watched(counts: Iterable[int], total: int, title: str) -> Iterator[int]:
     """The counts as they come, shown as a bar on a terminal."""
+    from rich.progress import Progress
+
     with Progress(disable=not is_for_people()) as progress:
         task = progress.add_task(title, total=total)
         for count in counts:

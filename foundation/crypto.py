@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import argon2
 import orjson
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from argon2.low_level import Type, hash_secret_raw
+from argon2.low_level import ARGON2_VERSION, Type, hash_secret_raw
 from cryptography.fernet import Fernet, InvalidToken
 
 from foundation.errors import Busy
@@ -87,7 +87,7 @@ class DerivedKeyHasher:
         self._waiting = threading.BoundedSemaphore(permits + queue)
         self._wait_seconds = wait_seconds
         # What an unknown user's key is compared with, so that "no such user" takes as long as "wrong key".
-        self._nobody = self._hasher.hash(new_token())
+        self._nobody = _hash_of_nothing()
 
     @contextmanager
     def _permit(self) -> Iterator[None]:
@@ -128,6 +128,13 @@ class DerivedKeyHasher:
     def is_outdated(self, stored: str) -> bool:
         """True if the hash was made with other parameters than today's."""
         return self._hasher.check_needs_rehash(stored)
+
+
+def _hash_of_nothing() -> str:
+    """A hash with today's parameters that no text is known to have: random bytes, for which nothing is hashed."""
+    salt, digest = (base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (16, 32))
+    parameters = f"m={ARGON2_MEMORY_KIB},t={ARGON2_TIME_COST},p={ARGON2_PARALLELISM}"
+    return f"$argon2id$v={ARGON2_VERSION}${parameters}${salt}${digest}"
 
 
 class Envelopes:

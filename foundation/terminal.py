@@ -6,9 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping
 
 import orjson
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 
 def show(
@@ -20,6 +17,10 @@ def show(
         for row in rows:
             sys.stdout.write(orjson.dumps(row, default=str).decode() + "\n")
         return
+    from rich.console import Console  # for people: it takes longer to load than a command to run
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(*(rows[0] if rows else [empty]), title=title)
     for row in rows:
         # Text, because rich would take brackets in a name for its markup.

@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from flask import Flask
 
-from commands import groups
+from app import create_command_line
 from config.settings import Config
 from db import Database, database_url
 from foundation.crypto import Envelopes
@@ -274,10 +273,7 @@ def services(migrated_database_url: str) -> Iterator[Services]:
 @pytest.fixture
 def command(services: Services) -> Callable[..., Result]:
     """Run a command within this process: what it prints goes to a pipe, so to speak."""
-    app = Flask("app")  # without the routes, which take as long to make as most commands to run
-    app.extensions["services"] = services
-    groups.register(app)
-    runner = app.test_cli_runner()
+    runner = create_command_line(services).test_cli_runner()
     return lambda *words, stdin=None: runner.invoke(args=[*map(str, words)], input=stdin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -49,6 +50,33 @@ def test_importing_the_program_does_no_work(tmp_path):
 def test_there_is_no_other_attribute():
     with pytest.raises(AttributeError):
         _ = module.application
+
+
+LOADED = """
+import sys, app
+app.check(app.configure())
+print(*{"services", "flask", "rich"} & set(sys.modules))
+found = app.app
+print(*{"web", "gateway", "serving", "rich", "jwt", "limits", "mysql"} - set(sys.modules))
+"""
+
+
+def test_what_checks_and_what_runs_a_command_load_no_more_than_they_need(tmp_path):
+    """A start and a command would take twice as long."""
+    shown = run("-c", LOADED, DATA_DIR=tmp_path, FLASK_RUN_FROM_CLI="true")
+    checked, missing = shown.stdout.splitlines()
+    assert checked == "", shown.stderr
+    assert set(missing.split()) == {"web", "serving", "rich", "jwt", "limits", "mysql"}
+
+
+def test_routes_are_there_for_commands_of_flasks_own(tmp_path):
+    shown = run("-m", "flask", "--app", "app", "routes", DATA_DIR=tmp_path)
+    assert "/api/health" in shown.stdout
+
+
+def test_the_process_that_has_checked_is_known_to_the_server_that_it_becomes():
+    _, environ = module.server_process(Config(), {})
+    assert environ[module.CHECKED] == str(os.getpid())
 
 
 COMMANDS = {

@@ -5,6 +5,7 @@
     bad_input.py      what is wrong with an input, in our words
     usage_query.py    what a query may ask for: days, times, filters
     next_path.py      where a browser may be sent after a log-in
+    rules.py          paths that requests are matched with
     cookies.py        cookies, of pages and of log-ins elsewhere
     words.py          the pages' words in other languages
     api/              the JSON API

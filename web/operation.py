@@ -80,7 +80,7 @@ class Query(BaseModel):
 class Shown(BaseModel):
     """A JSON object that we answer with; for the document and its tests, answers are not built from it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)  # until somebody asks for the document
 
 
 DIGITS_TEXT = re.compile(r"([0-9]{1,19})(?:\.0{1,19})?")

@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from typing import Literal, NamedTuple
-
-from limits.errors import StorageError
-from limits.storage import RedisStorage
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from foundation.clock import Clock
 from foundation.logs import event
+
+if TYPE_CHECKING:
+    from limits.errors import StorageError
+    from limits.storage import RedisStorage
 
 log = logging.getLogger("rate_limits")
 
@@ -72,7 +73,10 @@ class WindowCounters:
     def __init__(self, redis_url: str | None, clock: Clock) -> None:
         self._clock = clock
         self._memory = _MemoryCounters()
-        self._redis = _connect(redis_url) if redis_url else None
+        self._redis: RedisStorage | None = None
+        self._losses: tuple[type[StorageError], ...] = ()
+        if redis_url:
+            self._redis, self._losses = _connect(redis_url)
         self._redis_is_up = False  # until it has answered: nobody's request waits for a Redis that is down
         self._warned_at = -math.inf
         self._state_lock = threading.Lock()
@@ -92,7 +96,7 @@ class WindowCounters:
         if self._redis and self._redis_is_up:
             try:
                 return self._redis.incr(_in_redis(window, name), 2 * window.seconds, amount)
-            except StorageError as error:
+            except self._losses as error:
                 self._note_loss(error)
         return self._memory.add(window, name, amount)
 
@@ -101,7 +105,7 @@ class WindowCounters:
         if self._redis and self._redis_is_up:
             try:
                 return self._redis.get(_in_redis(window, name))
-            except StorageError as error:
+            except self._losses as error:
                 self._note_loss(error)
         return self._memory.get(window, name)
 
@@ -121,7 +125,7 @@ class WindowCounters:
             return
         try:
             self._redis.get("check")
-        except StorageError as error:
+        except self._losses as error:
             self._note_loss(error)
             return
         with self._state_lock:
@@ -144,12 +148,14 @@ def _in_redis(window: Window, name: str) -> str:
     return f"{window.seconds}/{window.number}/{name}"
 
 
-def _connect(redis_url: str) -> RedisStorage:
-    """A storage that has not connected yet."""
+def _connect(redis_url: str) -> tuple[RedisStorage, tuple[type[StorageError], ...]]:
+    """A storage that has not connected yet, and what it raises. Loaded only where Redis is."""
+    from limits.errors import StorageError
+    from limits.storage import RedisStorage
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    return RedisStorage(
+    storage = RedisStorage(
         redis_url,
         key_prefix=KEY_PREFIX,
         wrap_exceptions=True,
@@ -158,3 +164,4 @@ def _connect(redis_url: str) -> RedisStorage:
         # By itself the client tries four times, up to ten seconds apart, while a call waits.
         retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]
     )
+    return storage, (StorageError,)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app import create_app
+from app import create_command_line
 from config.settings import Config
 from pool.life import PoolKeySource
 from services import build
@@ -100,7 +100,7 @@ def test_a_configuration_that_is_refused_is_told_with_exit_code_1(settings, tmp_
 
 def test_an_empty_pool_an_old_schema_and_a_sealed_key_are_faults(empty_database_url):
     services = build(Config(database_url=empty_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
-    command = create_app(services).test_cli_runner()
+    command = create_command_line(services).test_cli_runner()
 
     def faults() -> set[str]:
         ended = command.invoke(args=["check"])

@@ -7,7 +7,7 @@ import re
 
 from cryptography.fernet import Fernet
 
-from app import create_app
+from app import create_command_line
 from config.settings import Config
 from foundation.crypto import sha256_hex
 from services import build
@@ -34,7 +34,7 @@ def test_values_are_sealed_anew_and_the_old_key_is_called_removable(empty_databa
     old.pool_keys.add(KEY, "mine", "operator")
     old.db.close()
     both = build(config_with(empty_database_url, f"{NEW_ENCRYPTION_KEY} {ENCRYPTION_KEY}"))
-    runner = create_app(both).test_cli_runner()
+    runner = create_command_line(both).test_cli_runner()
     new_use, old_use = lines(runner.invoke(args=["encryption-keys", "status"]))
     assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (0, False, 3, False)
     *progress, new_use, old_use = lines(runner.invoke(args=["encryption-keys", "reencrypt"]))

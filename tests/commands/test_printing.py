@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from app import create_app
+from app import create_command_line
 from commands.printing import Commands
 from tests.support.gateway import new_derived_key
 from tests.support.operator_commands import KEY, lines, refusal
@@ -21,7 +21,7 @@ def test_a_person_sees_a_table_and_json_lines_with_json(command, on_screen):
 
 
 def test_every_command_takes_json(services):
-    groups = [group for group in create_app(services).cli.commands.values() if isinstance(group, Commands)]
+    groups = [group for group in create_command_line(services).cli.commands.values() if isinstance(group, Commands)]
     assert len(groups) > 5
     found = [one for group in groups for one in group.commands.values()]
     assert [one.name for one in found if "--json" not in [text for part in one.params for text in part.opts]] == []

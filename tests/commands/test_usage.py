@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from app import create_app
+from app import create_command_line
 from billing import daily_check_rows
 from billing.daily_check_rows import Check
 from billing.reports.request_log import LogItem, UsageLog
@@ -152,7 +152,7 @@ def test_nothing_is_old_without_a_limit(empty_database_url):
         )
     )
     store(found.db, [row(1, NOW - 3000 * DAY)])
-    refused = create_app(found).test_cli_runner().invoke(args=["logs", "cleanup"])
+    refused = create_command_line(found).test_cli_runner().invoke(args=["logs", "cleanup"])
     assert (refused.exit_code, "give --days N" in refused.stderr, count(found)) == (1, True, 1)
     found.db.close()
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import argon2
 import pytest
+from argon2 import extract_parameters
 from cryptography.fernet import Fernet
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -106,6 +107,13 @@ def test_nobodys_hash_verifies_with_no_key(hasher):
     for stored in (None, ""):
         with pytest.raises(WrongDerivedKey):
             hasher.verify(stored, KEY)
+
+
+def test_nobodys_hash_has_the_form_and_the_parameters_of_everybodys(hasher, stored):
+    nobodys = hasher._nobody
+    assert len(nobodys) == len(stored)
+    assert extract_parameters(nobodys) == extract_parameters(stored)
+    assert nobodys != DerivedKeyHasher()._nobody
 
 
 def test_an_unknown_user_costs_the_same_hash_as_a_wrong_key(hasher, stored):

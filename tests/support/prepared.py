@@ -91,9 +91,15 @@ def prepare() -> None:
     import granian.cli  # noqa: F401
     import gunicorn.app.wsgiapp
     import gunicorn.workers.gthread  # noqa: F401
+    import jwt  # noqa: F401
+    import mysql.connector  # noqa: F401
     import pymysql  # noqa: F401
+    import sqlalchemy.dialects.mysql.mysqlconnector  # noqa: F401
 
     import app  # noqa: F401
+    import commands.groups  # noqa: F401
+    import services  # noqa: F401
+    import serving.door  # noqa: F401
     import web.api.table
     import web.openapi.readers
     import web.pages.table  # noqa: F401
