@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
+from tests.support.rows import each_row
 
 ROOT = Path(__file__).parents[1]
 ROOMS = sorted(
@@ -26,7 +26,7 @@ def name_of(path):
 
 
 def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=map(name_of, paths))
+    return each_row("path", paths, ids=name_of)
 
 
 @each(ROOMS)

@@ -35,6 +35,7 @@ from tables import user_sessions as session_table
 from tables import users as user_table
 from tests.support.gateway import new_derived_key
 from tests.support.movable_clock import MovableClock
+from tests.support.rows import each_row
 
 SECRET_KEY = "a secret key of tests, more than 32 bytes"
 KEY_ID = SigningKeys([SECRET_KEY]).newest_id
@@ -646,8 +647,8 @@ ODD_VALUES = [None, "", [], {}, True, False, 0, -1, 1.5, "x", ["x"], {"x": 1}, 1
 ODD_VALUES += [float("inf"), float("-inf"), float("nan"), "0", "9" * 40, "\ud800", "\0"]
 
 
-@pytest.mark.parametrize("name", CLAIMS)
-@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: ascii(value)[:12])
+@each_row("name", CLAIMS)
+@each_row("value", ODD_VALUES)
 def test_claims_of_other_types_and_values_are_refused(door, claims, refuses, name, value):
     if name in {"sid", "jti"} and isinstance(value, str):
         return  # any text will do

@@ -11,9 +11,10 @@ from pydantic import SecretStr
 from config.settings import SECRET_NAMES, Config
 from config.sources import GENERATED
 from tests.support.gateway import ROOT
+from tests.support.rows import each_row
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+DOCUMENT = each_row("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 SETTINGS = {name.upper(): field for name, field in Config.model_fields.items()}
 COMPOSE_ONLY = {"MYSQL_ROOT_PASSWORD"}
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.client_address import CACHED_ADDRESSES, ClientAddresses
+from tests.support.rows import each_row
 
 PROXIES = ("10.0.0.0/8", "fd00::/8")
 PROXY = "10.1.2.3"
@@ -19,7 +19,7 @@ def found(remote: str, forwarded: str | None = None, trusted: tuple[str, ...] = 
     return ClientAddresses(trusted).of(environ)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("remote", "forwarded", "address"),
     [
         ("192.0.2.7", None, "192.0.2.7"),
@@ -65,8 +65,8 @@ def test_the_nearest_address_that_is_no_proxy_counts(remote, forwarded, address)
     assert found(remote, forwarded) == address
 
 
-@pytest.mark.parametrize("forwarded", [None, "198.51.100.1", "127.0.0.1", "unix"])
-@pytest.mark.parametrize("remote", ["192.0.2.7", "127.0.0.1", PROXY])
+@each_row("forwarded", [None, "198.51.100.1", "127.0.0.1", "unix"])
+@each_row("remote", ["192.0.2.7", "127.0.0.1", PROXY])
 def test_by_default_nobody_is_believed(remote, forwarded):
     assert found(remote, forwarded, ()) == remote
 

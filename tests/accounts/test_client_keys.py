@@ -26,6 +26,7 @@ from tables import client_keys as table
 from tables import quotas as quota_table
 from tables import users as user_table
 from tests.support.movable_clock import MovableClock
+from tests.support.rows import each_row
 
 BUDGET = QuotaTerms(5 * NANO, None, "month", "reset")
 NO_BUDGET = partial(put, terms=None)
@@ -80,7 +81,7 @@ def test_a_key_reaches_its_upstreams_only():
         key.check_upstream("openrouter")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("names", "is_allowed"),
     [
         (["openai/gpt-4o-mini"], True),

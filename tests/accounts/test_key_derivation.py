@@ -14,6 +14,7 @@ from auth import DERIVED_KEY
 from clients.python.openrouter_proxy_client import KdfParameters, derive_key
 from foundation.crypto import DerivedKeyHasher
 from foundation.errors import Busy
+from tests.support.rows import each_row
 
 VECTORS = json.loads((Path(__file__).parents[1] / "clients/kdf_vectors.json").read_text("utf-8"))["vectors"]
 DOMAIN = "openrouter-proxy-access-key-v1"
@@ -21,7 +22,7 @@ HASHER = DerivedKeyHasher(permits=2)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector['domain']}-{vector['email']}")
+@each_row("vector", VECTORS, ids=lambda vector: f"{vector['domain']}-{vector['email']}")
 def test_known_keys_are_derived(vector):
     derivation = KeyDeriver(HASHER, vector["domain"])
     assert derivation.derive(vector["email"], vector["password"]) == vector["derived_key"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from accounts.user_agents import browser_of
+from tests.support.rows import each_row
 
 KIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("user_agent", "found"),
     [
         (f"Mozilla/5.0 (X11; Linux x86_64) {KIT} Chrome/126.0.0.0 Safari/537.36", ("Chrome", "Linux")),

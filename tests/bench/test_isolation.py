@@ -25,6 +25,7 @@ from bench.isolation import Row, show
 from bench.odd_stand_in import SCRIPTS
 from sandbox.openrouter_faults import ROWS
 from tests.support.gateway import ROOT
+from tests.support.rows import each_row
 
 
 def test_a_small_one_says_in_a_pipe_what_good_callers_saw():
@@ -110,7 +111,7 @@ class Whole:
         self.is_whole = True
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each_row("name", SCRIPTS)
 def test_each_odd_answer_is_whole(name):
     """Odd by what it says, not by how it is sent."""
     whole = Whole()

@@ -13,6 +13,7 @@ from billing.daily_check_rows import Check, CountedSums, Verdict
 from pool.keys import PoolKeys
 from pool.life import PoolKeySource
 from tables import usage_rollups
+from tests.support.rows import each_row
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 CENT = 10_000_000
@@ -22,7 +23,7 @@ def check(ours=0, theirs=0, *, total=0, usage=None, source=PoolKeySource.MINTED,
     return Check(day, key, f"key {key}", source, ours, theirs, total, usage, DAY + timedelta(days=1, hours=1))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ours", "theirs", "expected"),
     [
         (0, 0, Verdict.EQUAL),

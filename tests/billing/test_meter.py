@@ -37,6 +37,7 @@ from replicas.processes import GatewayProcess
 from tables import quota_slices, quotas, usage_ledger
 from tests.conftest import ENCRYPTION_KEY, MovableClock
 from tests.support.data_plane import WHOLE, request, whole
+from tests.support.rows import each_row
 from tests.support.scripted_upstream import json_answer
 from upstream.http import UpstreamHttp
 
@@ -525,7 +526,7 @@ def test_what_goes_up_is_in_the_journal_already(make_proxy, upstream):
 # ── odd usage blocks
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("cost", "nano"),
     [
         (0, 0), (0.0, 0), (Decimal(0), 0), (Decimal("-0.0"), 0), (1, 10**9), (0.00000015, 150),
@@ -541,7 +542,7 @@ def test_a_cost_is_a_number_from_zero_on_to_the_last_digit_or_none(cost, nano):
     assert cost_of(cost) == nano
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("count", "tokens"),
     [
         (0, 0),

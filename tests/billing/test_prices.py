@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from billing.prices import DEFAULT_COMPLETION_TOKENS, FILE_NAME, MAX_CALL_NANO, ModelPrice, ModelPrices, read_prices
 from formats.body import CallBody
 from tests.support.gateway import wait_for
+from tests.support.rows import each_row
 from tests.support.scripted_upstream import CLOSE, RESET, ScriptedUpstream, json_answer
 from upstream.http import UpstreamHttp
 
@@ -249,12 +250,12 @@ ODD_ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("entry", ODD_ENTRIES, ids=repr)
+@each_row("entry", ODD_ENTRIES, ids=repr)
 def test_an_odd_entry_is_left_out(entry):
     assert set(read_prices(listed(entry, model("good")))) == {"good", "good-2026"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         b"",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from billing.records import fault_of, line_of, record_of
+from tests.support.rows import each_row
 
 RECORD = {"request_id": "0" * 32, "attempt": 1, "state": "settled", "cost_nano": 150, "model": "a/b"}
 
@@ -16,7 +17,7 @@ def test_a_line_is_the_record_again_and_json_for_everybody():
     assert record_of(line) == record_of(line.rstrip()) == RECORD
 
 
-@pytest.mark.parametrize("place", range(8, len(line_of(RECORD)) - 1))
+@each_row("place", range(8, len(line_of(RECORD)) - 1))
 def test_no_flipped_bit_and_no_torn_end_passes(place):
     line = line_of(RECORD)
     flipped = line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]

@@ -7,8 +7,9 @@ import random
 import subprocess
 from pathlib import Path
 
-import pytest
 from openrouter_proxy_client import derive_key
+
+from tests.support.rows import each_row
 
 STATIC = Path(__file__).parents[2] / "web/static"
 VENDORED = json.loads((STATIC / "vendor" / "vendor.json").read_text("utf-8"))
@@ -125,7 +126,7 @@ def test_fetch_parameters(published):
     assert "503" in failed["error"]
 
 
-@pytest.mark.parametrize("entry", VENDORED, ids=lambda entry: entry["file"])
+@each_row("entry", VENDORED, ids=lambda entry: entry["file"])
 def test_vendored_file_is_unchanged(entry):
     content = (STATIC / "vendor" / entry["file"]).read_bytes()
     assert hashlib.sha384(content).hexdigest() == entry["sha384"]

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from config import checks
 from config.checks import DATABASE_SCHEMES, RESERVED_PROVIDERS
+from tests.support.rows import each_row
 from tests.support.settings import (
     FERNET,
     OPENROUTER_KEY,
@@ -25,7 +26,7 @@ def test_a_plain_url_passes(text):
     assert checks.url(text) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["", "host", "https://", "https://u@host", "https://h/?q", "https://h/#f", "https://h:x", "https://h/\u00e9"],
 )
@@ -87,7 +88,7 @@ def test_what_travels_in_a_header_is_printable_ascii():
 # ── secrets, as an operator meets them
 
 
-@pytest.mark.parametrize(
+@each_row(
     "weak",
     [
         "dev_secret_key",
@@ -105,7 +106,7 @@ def test_what_travels_in_a_header_is_printable_ascii():
         "short",
     ],
 )
-@pytest.mark.parametrize("name", ["SECRET_KEY", "ADMIN_TOKEN", "ACCEPTED_SECRET_KEYS"])
+@each_row("name", ["SECRET_KEY", "ADMIN_TOKEN", "ACCEPTED_SECRET_KEYS"])
 def test_known_weak_short_and_repeated_secrets_are_refused(name, weak):
     assert "known or weak" in fault(**(PRODUCTION | {name: weak}))
     assert "known or weak" in fault(**{name: weak})  # in development too: it would be carried over
@@ -118,7 +119,7 @@ def test_no_random_secret_is_taken_for_a_weak_one(make):
     assert [line for _ in range(300) for line in faults(SECRET_KEY=make(32))] == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         STRONG,  # strong, but not a key
@@ -171,6 +172,6 @@ def test_every_scheme_that_the_refusal_names_is_accepted(scheme):
     assert faults(DATABASE_URL=f"{scheme}:///path/x") == []
 
 
-@pytest.mark.parametrize("name", [*sorted(RESERVED_PROVIDERS), "Upper", "a/b", "", "x" * 25])
+@each_row("name", [*sorted(RESERVED_PROVIDERS), "Upper", "a/b", "", "x" * 25])
 def test_a_provider_has_a_name_that_means_nothing_else(name):
     assert bool(faults(OIDC_NAME=name)) == bool(name)  # an empty one is the default

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from config import sources
+from tests.support.rows import each_row
 from tests.support.settings import PRODUCTION, SIGN_ON, fault, faults
 
 
@@ -33,7 +34,7 @@ def test_production_refuses_debug_and_takes_off_for_an_answer():
     assert faults(FLASK_DEBUG="1") == []
 
 
-@pytest.mark.parametrize("weak", ["", "secret", "password1", "root", "mysql", "12345678901", "changeme-now", "a-b-c-d"])
+@each_row("weak", ["", "secret", "password1", "root", "mysql", "12345678901", "changeme-now", "a-b-c-d"])
 def test_production_refuses_a_weak_database_password(weak):
     line = fault(**PRODUCTION, DB_HOST="db", DB_PASSWORD=weak)
     assert line.startswith("DB_PASSWORD: is missing or weak")

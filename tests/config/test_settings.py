@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from config import sources
 from config.settings import SECRET_NAMES, Config
+from tests.support.rows import each_row
 from tests.support.settings import (
     CLIENT_SECRETS,
     FERNET,
@@ -292,10 +293,10 @@ NOT_PLAIN = (
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url", [*NOT_PLAIN.split(), "https://a:b", "https://a b", "https://a/\nX-Evil:1", "https://a/\tb", "https://a/\x7f"]
 )
-@pytest.mark.parametrize("name", ["APP_HOSTNAME", "OPENROUTER_API_URL"])
+@each_row("name", ["APP_HOSTNAME", "OPENROUTER_API_URL"])
 def test_what_is_not_a_plain_url_is_refused(name, url):
     assert fault(**{name: url}).startswith(f"{name}: must be a URL")
 
@@ -316,8 +317,8 @@ def test_a_quota_may_be_none(tmp_path, name, text, value):
     assert getattr(sources.load({name: text, "DATA_DIR": str(tmp_path)}), name.lower()) == value
 
 
-@pytest.mark.parametrize("name", ["QUOTA_USD", "QUOTA_SOFT_USD"])
-@pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e10", "ten"])
+@each_row("name", ["QUOTA_USD", "QUOTA_SOFT_USD"])
+@each_row("text", ["-1", "nan", "inf", "1e10", "ten"])
 def test_a_quota_that_is_no_amount_is_refused(name, text):
     assert fault(**{name: text}).startswith(f"{name}: ")
 
@@ -349,10 +350,8 @@ def test_users_own_keys_have_a_limit_and_a_life(name, good, bad):
     assert fault(**{name: bad}).startswith(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["JWT_EXPIRATION_HOURS", "REFRESH_TOKEN_DAYS", "KEEPALIVE_SECONDS", "POOL_SIZE", "PORT"]
-)
-@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e30", "", "seven", "0x10"])
+@each_row("name", ["JWT_EXPIRATION_HOURS", "REFRESH_TOKEN_DAYS", "KEEPALIVE_SECONDS", "POOL_SIZE", "PORT"])
+@each_row("value", ["-1", "nan", "inf", "1e30", "", "seven", "0x10"])
 def test_numbers_out_of_range_are_refused(name, value):
     assert [line.split(":")[0] for line in faults(**{name: value})] == ([name] if value else [])
 
@@ -374,7 +373,7 @@ def test_trusted_proxies_are_networks_addresses_and_the_unix_socket():
     assert Config().trusted_proxies == ()
 
 
-@pytest.mark.parametrize("name", [name.upper() for name in Config.model_fields if "rate_limit" in name])
+@each_row("name", [name.upper() for name in Config.model_fields if "rate_limit" in name])
 def test_a_limit_is_a_whole_number_and_never_negative(name):
     for value in ("-1", "1.5", "many", "1000000001"):
         assert name in fault(**{name: value})
@@ -387,7 +386,7 @@ def test_the_port_of_redis_is_a_number_and_the_complaint_does_not_quote_the_pass
     assert "pw9" not in complaint
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "https://proxy:3128",

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from formats.body import CallBody, read_chat, read_completion, read_embeddings, read_message, read_response
 from foundation.errors import AppError, BadRequest
+from tests.support.rows import each_row
 
 HELLO = b'"messages":[{"role":"user","content":"hi"}]'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         (b'{"model":"a/b",%s}' % HELLO, CallBody("a/b", False)),
@@ -41,7 +42,7 @@ def test_usable_bodies_tell_what_the_gateway_must_know(body, expected):
     assert read_chat(body) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "word"),
     [
         (b"", "JSON"),
@@ -99,8 +100,8 @@ ODD_NUMBERS = [
 ACCEPTED = {"max_tokens": "1 to 10000000", "max_completion_tokens": "1 to 10000000", "n": "1 to 128"}
 
 
-@pytest.mark.parametrize("number", [*ODD_NUMBERS, "9" * 5000, "NaN", "-Infinity"])
-@pytest.mark.parametrize("name", sorted(ACCEPTED))
+@each_row("number", [*ODD_NUMBERS, "9" * 5000, "NaN", "-Infinity"])
+@each_row("name", sorted(ACCEPTED))
 def test_odd_numbers_are_refused_with_what_is_accepted(name, number):
     # Digits without end, and words, are no JSON.
     expected = f"`{name}` must be a whole number from {ACCEPTED[name]}" if number in ODD_NUMBERS else "JSON"
@@ -126,7 +127,7 @@ def test_what_nobody_reads_may_be_as_large_as_it_likes():
     )
 
 
-@pytest.mark.parametrize("models", ['"a/b"', "7", "{}", "[7]", '["a",null]', '[["a"]]', "true", str(["a"] * 33)])
+@each_row("models", ['"a/b"', "7", "{}", "[7]", '["a",null]', '[["a"]]', "true", str(["a"] * 33)])
 def test_odd_lists_of_models_are_refused_with_what_is_accepted(models):
     with pytest.raises(BadRequest, match="`models` must be a list of at most 32 strings"):
         read_chat(b'{"models":%s,%s}' % (models.replace("'", '"').encode(), HELLO))
@@ -147,7 +148,7 @@ def test_any_bytes_are_read_or_refused(body):
 # ── the other formats
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("read", "body", "expected"),
     [
         (read_completion, b'{"model":"a/b","prompt":"hi"}', CallBody("a/b", False)),
@@ -173,7 +174,7 @@ def test_each_format_says_the_same_in_its_own_words(read, body, expected):
     assert read(body) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("read", "body", "word"),
     [
         *((read, b"[1]", "object") for read in (read_completion, read_embeddings, read_response, read_message)),

@@ -7,6 +7,7 @@ import pytest
 from formats.chat import Kind
 from formats.registry import CHAT
 from foundation.errors import UpstreamFailed
+from tests.support.rows import each_row
 from upstream.refusal import Refusal
 
 COMMENT = b": OPENROUTER PROCESSING\n\n"
@@ -54,7 +55,7 @@ def chunk(delta, **choice):
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "event",
     [
         *(
@@ -85,7 +86,7 @@ def chunk(delta, **choice):
         b"data: \n\n",
     ],
 )
-@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@each_row("line_end", [b"\n", b"\r\n"])
 def test_what_says_anything_or_what_nobody_knows_is_content(event, line_end):
     assert CHAT.kind_of(event.replace(b"\n", line_end)) is Kind.CONTENT
 

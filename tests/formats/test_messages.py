@@ -11,6 +11,7 @@ from formats.chat import Kind
 from formats.event_stream import EventStream
 from formats.registry import MESSAGES
 from foundation.errors import AppError, Busy, Forbidden, PayloadTooLarge, QuotaExceeded, TooManyRequests, Unauthorized
+from tests.support.rows import each_row
 from upstream.refusal import Refusal
 
 
@@ -65,7 +66,7 @@ def test_odd_counts_are_survived(odd):
     assert usage["prompt_tokens"] is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "kind"),
     [
         (b": a comment\n\n", Kind.COMMENT),
@@ -101,7 +102,7 @@ def test_events_are_told_apart(one, kind):
 # ── errors
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "status"),
     [
         ({"type": "invalid_request_error"}, 400),

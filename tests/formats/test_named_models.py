@@ -1,11 +1,10 @@
 """Every way by which a body can reach another model than the one it asks is known by name."""
 
-import pytest
-
 from formats.named_models import named_models
+from tests.support.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         {},
@@ -27,7 +26,7 @@ def test_most_bodies_name_none(body):
     assert named_models(body) == ()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "names"),
     [
         ({"plugins": [{"id": "fusion"}]}, {"openrouter:fusion"}),

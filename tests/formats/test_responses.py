@@ -12,6 +12,7 @@ from formats.event_stream import EventStream
 from formats.registry import RESPONSES
 from formats.responses import MAX_HELD_RESPONSE_BYTES
 from foundation.errors import TooManyRequests, UpstreamFailed
+from tests.support.rows import each_row
 from upstream.refusal import Refusal
 
 
@@ -88,7 +89,7 @@ def test_an_end_too_long_to_be_read_passes_unread():
     assert events.is_unread
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "kind"),
     [
         (b": a comment\n\n", Kind.COMMENT),
@@ -127,7 +128,7 @@ def test_events_are_told_apart(one, kind):
 # ── errors
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "status"),
     [
         (event("error", code="rate_limit_exceeded", message="x"), 429),

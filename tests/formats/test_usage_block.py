@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formats import usage_block
+from tests.support.rows import each_row
 
 COSTS = ["0", "0.0", "1", "0.1", "1e-9", "0.00000015", "0.1234567890123456789", "123456.7890123456789012345", "1.5E-7"]
 
@@ -25,7 +26,7 @@ def exact(text: bytes) -> dict[str, Any]:
     return usage_block.exact(text, orjson.loads(text)["usage"])
 
 
-@pytest.mark.parametrize("cost", COSTS)
+@each_row("cost", COSTS)
 def test_a_cost_keeps_every_digit(cost):
     text = answer(f'{{"prompt_tokens":3,"cost":{cost},"details":{{"cached":1}}}}')
     for usage in (exact(text), usage_block.in_tail(text)):
@@ -39,7 +40,7 @@ def test_any_cost_does(cost):
     assert exact(text)["cost"] == usage_block.in_tail(text)["cost"] == cost
 
 
-@pytest.mark.parametrize(
+@each_row(
     "content",
     [
         '"usage":{"cost":9}', '{"usage": {"cost": 9}}', '"usage"', "usage", '\\"usage\\":{"cost":9}', '"usage":{', '"usage":{"a":',

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openrouter import components
@@ -13,6 +12,7 @@ import web.api.table  # which brings every kind of error along
 from accounts.sessions import TokenReused
 from foundation import errors
 from foundation.errors import AppError
+from tests.support.rows import each_row
 
 # Section 5.1 of OpenRouter's contract: the words that `metadata.error_type` may be, with their statuses.
 OPENROUTER_TYPES = {
@@ -54,7 +54,7 @@ def an_error(kind: type[AppError]) -> AppError:
     return kind("What was wrong", 7) if kind is errors.TooManyRequests else kind("What was wrong")
 
 
-each_class = pytest.mark.parametrize("kind", every_class(), ids=lambda kind: kind.__name__)
+each_class = each_row("kind", every_class(), ids=lambda kind: kind.__name__)
 
 
 def test_the_list_has_openrouters_27_words():
@@ -88,7 +88,7 @@ def test_every_error_has_a_word_of_openrouters_list_that_fits_its_status(kind):
     assert error.error_type in OPENROUTER_TYPES.get(error.status, ALL_TYPES)
 
 
-@pytest.mark.parametrize("status", range(400, 600))
+@each_row("status", range(400, 600))
 def test_any_status_has_a_word_of_openrouters_list(status):
     error = AppError("What was wrong")
     error.status = status
@@ -103,7 +103,7 @@ def test_types_are_snake_case_and_tell_the_statuses_apart():
     assert all(word.replace("_", "").islower() for word in types)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "status", "headers"),
     [
         (errors.BadRequest("x"), 400, {}),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from foundation import json_members
 from foundation.json_members import LARGE, MOST_MARKS, NotAnObject, check, first, items, members, replaced
 from foundation.json_text import BadJson
+from tests.support.rows import each_row
 
 values = st.recursive(
     st.none()
@@ -63,7 +64,7 @@ def test_what_passes_is_json(tail):
     assert found.keys() == expected.keys()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         b"NaN",

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from foundation import logs
 from foundation.logs import REDACTED, event, redact
+from tests.support.rows import each_row
 
 Lines = Callable[[], list[str]]
 
@@ -198,8 +199,8 @@ SECRETS = {
 }
 
 
-@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-@pytest.mark.parametrize("around", ["{}", "a {} b", 'key="{}"', "[{}]", "\n{}\n", '{{"k":"{}"}}', "{} {}"])
+@each_row("secret", SECRETS.values(), ids=SECRETS)
+@each_row("around", ["{}", "a {} b", 'key="{}"', "[{}]", "\n{}\n", '{{"k":"{}"}}', "{} {}"])
 def test_each_kind_of_secret_is_redacted_wherever_it_stands(secret, around):
     assert redact(around.format(secret, secret)) == around.format(REDACTED, REDACTED)
 
@@ -219,7 +220,7 @@ def test_harmless_text_stays_as_it_is(text):
     assert redact(text) == text
 
 
-@pytest.mark.parametrize("pattern", logs.SECRET_PATTERNS)
+@each_row("pattern", logs.SECRET_PATTERNS)
 def test_whatever_matches_a_pattern_is_found_by_the_quick_look(pattern):
     # A look-behind has no text of its own: give it what it looks for.
     written_out = re.sub(r"\(\?<=([^)]*)\)", r"\1", pattern)

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation.money import MAX_NANO, NANO, nano, usd
+from tests.support.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("dollars", "amount"),
     [
         (None, None),
@@ -28,9 +29,7 @@ def test_dollars_become_nano_dollars_exactly(dollars, amount):
     assert nano(dollars) == amount
 
 
-@pytest.mark.parametrize(
-    "dollars", [True, "x", "", [], {}, "NaN", "Infinity", "-Infinity", 1e30, float(MAX_NANO), "1e999990"]
-)
+@each_row("dollars", [True, "x", "", [], {}, "NaN", "Infinity", "-Infinity", 1e30, float(MAX_NANO), "1e999990"])
 def test_what_is_no_amount_of_money_is_refused(dollars):
     with pytest.raises((ValueError, ArithmeticError)):
         nano(dollars)

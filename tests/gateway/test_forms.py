@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.forms import EVENT_FIELDS, Form, form_of_body, form_of_head
+from tests.support.rows import each_row
 
 
 def head(status=200, **headers):
@@ -27,8 +28,8 @@ def test_what_a_head_says(exchange, form):
     assert form_of_head(exchange) is form
 
 
-@pytest.mark.parametrize("told", [Form.PLAIN, Form.STREAM, Form.PAGE])
-@pytest.mark.parametrize("before", [b"", b"\n         \n", b"\xef\xbb\xbf"])
+@each_row("told", [Form.PLAIN, Form.STREAM, Form.PAGE])
+@each_row("before", [b"", b"\n         \n", b"\xef\xbb\xbf"])
 def test_a_body_shows_what_it_is_as_soon_as_it_can_be_nothing_else(told, before):
     assert form_of_body(before, told) is None
     assert form_of_body(before + b"{", told) is form_of_body(before + b"[", told) is Form.PLAIN

@@ -7,6 +7,7 @@ from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from foundation.errors import BadRequest
 from gateway.request import forwarded_headers, model_to_log
 from tests.support.data_plane import request
+from tests.support.rows import each_row
 
 
 def test_only_listed_headers_go_up():
@@ -31,8 +32,8 @@ def test_only_listed_headers_go_up():
     assert forwarded_headers(MESSAGES, environ) == shared + of_anthropic
 
 
-@pytest.mark.parametrize("value", ["a\r\nAuthorization: Bearer x", "a\nb", "\x00", "é", "x" * 1025, "a\x7f"])
-@pytest.mark.parametrize("variable", sorted(MESSAGES.forwarded))
+@each_row("value", ["a\r\nAuthorization: Bearer x", "a\nb", "\x00", "é", "x" * 1025, "a\x7f"])
+@each_row("variable", sorted(MESSAGES.forwarded))
 def test_a_value_that_is_no_header_is_refused(variable, value):
     with pytest.raises(BadRequest, match=MESSAGES.forwarded[variable]):
         forwarded_headers(MESSAGES, {variable: value})
@@ -64,7 +65,7 @@ def test_what_keeps_calls_together_is_always_the_callers_own(rule, headers, sess
     assert call.sticky_text(rule, CallBody("m", False, session)) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "of_openrouter", "of_others"),
     [
         ("openai/gpt-4o-mini:free", True, True),

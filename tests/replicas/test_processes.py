@@ -19,6 +19,7 @@ from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.sandbox.conftest import Running
 from tests.support.gateway import Gateway, wait_for
 from tests.support.movable_clock import MovableClock
+from tests.support.rows import each_row
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def report(keys_revision: int = 7, **keys: dict[str, object]) -> ProcessReport:
     return ProcessReport("x", datetime.now(UTC), keys_revision, {name.strip("_"): told for name, told in keys.items()})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("told", "may_use"),
     [
         (report(6), True),  # it may not know of the switch

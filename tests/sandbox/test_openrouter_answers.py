@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sandbox import openrouter_answers as answers
+from tests.support.rows import each_row
 
 STEPS = {
     "type": "object",
@@ -61,7 +62,7 @@ def test_structured_output_has_what_the_schema_requires():
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     "schema",
     [
         None,

@@ -8,6 +8,7 @@ import pytest
 
 from sandbox.openrouter_faults import ROWS
 from sandbox.openrouter_scenarios import PRESETS, Plan, UnknownScenario, parse_scenario
+from tests.support.rows import each_row
 
 COMMENT = b": OPENROUTER PROCESSING\n\n"
 WHITESPACE = b"\n         \n"
@@ -268,12 +269,12 @@ def test_rows_take_knobs_too(stream):
     assert body.startswith(b"<!DOCTYPE html>")
 
 
-@pytest.mark.parametrize("name", sorted(itertools.chain(PRESETS, ROWS)))
+@each_row("name", sorted(itertools.chain(PRESETS, ROWS)))
 def test_every_scenario_is_understood(name):
     assert parse_scenario(name, Plan()).row == (name if name in ROWS else "")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["", "no-such", "stream?no_such=1", "stream?chunks=x", "stream?chunks=-2", "stream?chunks=99999999999",
      "stream?ending=never", "stream?break_at=nowhere", "stream?break_at=body&break_how=", "stream?break_ms=-2",

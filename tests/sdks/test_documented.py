@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateway import ROOT
+from tests.support.rows import each_row
 
 DOCUMENT = (ROOT / "docs/clients.md").read_text()
 ROWS = re.findall(r"^\| `([^`]+)` \((Python|Node)\) \| ([\d.]+) \|.*\| `(tests/[^`]+)` \|$", DOCUMENT, re.MULTILINE)
@@ -26,7 +27,7 @@ def node_versions() -> dict[str, str]:
     return {path.removeprefix("node_modules/"): found["version"] for path, found in packages.items() if path}
 
 
-@pytest.mark.parametrize(("client", "language", "version", "test_file"), ROWS)
+@each_row(("client", "language", "version", "test_file"), ROWS)
 def test_each_client_is_tested_in_the_version_that_is_told(client, language, version, test_file):
     versions = python_versions() if language == "Python" else node_versions()
     assert versions[client] == version

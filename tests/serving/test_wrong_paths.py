@@ -8,11 +8,12 @@ import pytest
 
 from serving.wrong_paths import nothing_at
 from tests.support.gateway import body_of, read_all
+from tests.support.rows import each_row
 
 OPENAI, ANTHROPIC = "OpenRouter's clients ends in /v1", "Anthropic's clients, which add /v1 themselves, has no path"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "meant"),
     [
         ("//v1/chat/completions", "/v1/chat/completions"),
@@ -60,7 +61,7 @@ def test_a_base_url_alone_is_told_to_be_one(path):
     assert "it is a base URL" in nothing_at(path).message
 
 
-@pytest.mark.parametrize(
+@each_row(
     "path", ["", "/", "/x", "/v1/keys", "/v1/files", "/v1/messages/batches", "/auth/key", "/v1/embeddings/models", "/é"]
 )
 def test_of_another_path_nothing_is_guessed(path):

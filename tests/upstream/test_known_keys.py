@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.support.rows import each_row
 from upstream import known_keys
 from upstream.known_keys import Screen, hide_keys, note_key
 
@@ -24,8 +25,8 @@ def _only_these(monkeypatch):
         note_key(key)
 
 
-@pytest.mark.parametrize("around", ['"{}"', "{}{}", "sk-or-{}", "x{}f-0", "Bearer {}\r\n", "{} and {}"])
-@pytest.mark.parametrize("key", [POOL_KEY, LONGER, OTHER])
+@each_row("around", ['"{}"', "{}{}", "sk-or-{}", "x{}f-0", "Bearer {}\r\n", "{} and {}"])
+@each_row("key", [POOL_KEY, LONGER, OTHER])
 def test_a_known_key_is_hidden_wherever_it_stands_and_lengths_stay(around, key):
     text = around.replace("{}", key)
     hidden = hide_keys(text.encode())

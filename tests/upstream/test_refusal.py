@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from foundation.errors import ERROR_TYPES
+from tests.support.rows import each_row
 from upstream.refusal import STATUS_OF_WORD, Refusal, refusal_in, retry_after, seconds_to_wait, status_of_word
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)  # a Saturday
@@ -43,7 +44,7 @@ def test_how_long_a_client_is_asked_to_wait(header, in_body, expected):
     assert retry_after(Refusal(429, payload, header)) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "seconds"),
     [
         ("90", "90"),
@@ -70,7 +71,7 @@ def test_the_metadata_of_an_answer_is_the_clients_own_and_says_nothing_of_a_refu
     assert Refusal(402, answer).metadata == {}
 
 
-@pytest.mark.parametrize("word", [None, 7, [], {}, "", "server_error", "api_error", "something_new"])
+@each_row("word", [None, 7, [], {}, "", "server_error", "api_error", "something_new"])
 def test_words_that_say_nothing_have_no_status(word):
     assert status_of_word(word) is None
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.support.rows import each_row
 from upstream.refusal_body import MAX_REASON, object_in, reason_in
 
 ERROR = {"error": {"code": 400, "message": "Unknown name seed"}}
@@ -33,7 +34,7 @@ def test_an_error_that_stands_elsewhere_is_put_where_clients_look(sent, message)
     assert body == b""
 
 
-@pytest.mark.parametrize("body", [b"", b"no", b"<html>", b'"no"', b"1", b"[]", b"[1]", b'{"error":'])
+@each_row("body", [b"", b"no", b"<html>", b'"no"', b"1", b"[]", b"[1]", b'{"error":'])
 def test_what_has_no_object_has_none(body):
     assert object_in(400, body) == (None, body)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from formats.registry import MESSAGES, RESPONSES
 from sandbox.openrouter_faults import ROWS as FAULTS
 from tests.support.gateway import ROOT
+from tests.support.rows import each_row
 from upstream.refusal import Refusal, refusal_in
 from upstream.refusals import ROWS, Hits, Lasts, Other, classify, rest_seconds
 
@@ -206,7 +207,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("given_refusal", "row", "hits", "seconds", "other", "status"), CASES)
+@each_row(("given_refusal", "row", "hits", "seconds", "other", "status"), CASES)
 def test_a_refusal_is_its_row(given_refusal, row, hits, seconds, other, status):
     found = classify(given_refusal)
     answer = found.answer(given_refusal) if found.answer else None
@@ -235,7 +236,7 @@ SAME_AS = {
 }
 
 
-@pytest.mark.parametrize("label", FAULTS)
+@each_row("label", FAULTS)
 def test_what_the_stand_in_answers_is_the_row_of_that_name(label):
     reply = FAULTS[label].reply({})
     payload = json.loads(reply.body) if reply.body.startswith(b"{") else None
@@ -286,15 +287,13 @@ def test_what_comes_after_a_200_never_counts_against_anything_and_says_nothing_o
     assert row.answer is None or row.answer(found).status == 502
 
 
-@pytest.mark.parametrize(
-    "read", [refusal_in, MESSAGES.refusal_in, RESPONSES.refusal_in], ids=["chat", "messages", "responses"]
-)
-@pytest.mark.parametrize("error", [{"code": 429}, {"type": "rate_limit_error"}, {"code": "rate_limit_exceeded"}])
+@each_row("read", [refusal_in, MESSAGES.refusal_in, RESPONSES.refusal_in], ids=["chat", "messages", "responses"])
+@each_row("error", [{"code": 429}, {"type": "rate_limit_error"}, {"code": "rate_limit_exceeded"}])
 def test_each_format_reads_what_an_answer_holds_as_late(read, error):
     assert read({"error": {"message": "x", **error}}).is_late
 
 
-@pytest.mark.parametrize("status", range(200, 600))
+@each_row("status", range(200, 600))
 def test_what_is_no_json_never_counts_against_a_key(status):
     assert classify(edge(status)).hits is NOTHING
 
@@ -380,7 +379,7 @@ def anthropic(status, message="", error_type="api_error", **beside):
     return Refusal(status, {"type": "error", "error": error, "request_id": None, **beside})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("found", "row"),
     [
         (anthropic(401, "User not found.", "authentication_error"), "401b"),

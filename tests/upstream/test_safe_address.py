@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.rows import each_row
 from upstream.safe_address import UnsafeAddress, check_address, check_url, is_public
 
 GOOD = {
@@ -101,12 +102,12 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("url", GOOD)
+@each_row("url", GOOD)
 def test_public_https_urls_pass_in_their_plain_form(url):
     assert check_url(url, allow_private=False) == GOOD[url]
 
 
-@pytest.mark.parametrize("url", BAD)
+@each_row("url", BAD)
 def test_every_other_url_is_refused_with_what_is_accepted(url):
     with pytest.raises(UnsafeAddress, match=r"^it must|^its "):
         check_url(url, allow_private=False)
@@ -119,7 +120,7 @@ def test_the_environment_can_let_private_and_http_upstreams_in(url):
         check_url(url, allow_private=False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "http://169.254.169.254/v1",

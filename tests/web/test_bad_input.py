@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AfterValidator, Field, ValidationError
 
+from tests.support.rows import each_row
 from web.bad_input import told
 from web.operation import Body
 
@@ -33,7 +34,7 @@ class Whole(Body):
     either: Literal["all"] | list[int] = "all"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "message"),
     [
         ({}, "name must be a text of 1 to 9 characters"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.rows import each_row
 from web.next_path import is_on_this_host
 
 ELSEWHERE = [
@@ -32,7 +33,7 @@ ELSEWHERE = [
 ]
 
 
-@pytest.mark.parametrize("path", ELSEWHERE)
+@each_row("path", ELSEWHERE)
 def test_what_may_lead_elsewhere_is_no_path_on_this_host(path):
     assert not is_on_this_host(path)
 

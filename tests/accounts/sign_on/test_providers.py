@@ -24,6 +24,7 @@ from config import sources
 from foundation.clock import Clock
 from foundation.crypto import new_token
 from tests.support.movable_clock import MovableClock
+from tests.support.rows import each_row
 from tests.support.sign_on import PROVIDERS, agree, query_of, sign_on_settings, started_provider
 
 CALLBACK = "http://127.0.0.1:9/api/auth/sso/x/callback"
@@ -271,7 +272,7 @@ def test_a_display_name_is_100_printable_characters_at_most(told, name):
     assert github_profile({"id": 7, "login": "ann", "name": told}).display_name == name
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "http://a.test/x",

@@ -12,6 +12,7 @@ from billing.quotas.leased import AHEAD_SECONDS, CALLS, LeasedQuota, granted
 from billing.quotas.rows import Quota
 from billing.quotas.terms import QuotaTerms
 from tests.support.quota_world import at
+from tests.support.rows import each_row
 
 TERMS = QuotaTerms(1000, 500, "day", "reset")
 amounts = st.integers(-1000, 10**6)
@@ -26,7 +27,7 @@ def quota(spent: int = 0, reserved: int = 0, terms: QuotaTerms = TERMS) -> Quota
     return Quota(1, "user/1", terms, False, at("2026-11-21"), spent, reserved)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("left", "held", "need", "want", "unit", "lease"),
     [
         (1000, 0, 100, 100, 100, 100),

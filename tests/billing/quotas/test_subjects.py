@@ -9,11 +9,10 @@ from billing.quotas.subjects import check_subject, known_subject, user_of
 from db import Database
 from foundation.errors import BadRequest, NotFound
 from tests.support.movable_clock import MovableClock
+from tests.support.rows import each_row
 
 
-@pytest.mark.parametrize(
-    "subject", ["", "user", "user/", "user/0", "user/01", "user/-1", "group/1", "user/1 ", "USER/1", "user/1\n"]
-)
+@each_row("subject", ["", "user", "user/", "user/0", "user/01", "user/-1", "group/1", "user/1 ", "USER/1", "user/1\n"])
 def test_what_is_no_subject_is_refused(subject):
     with pytest.raises(BadRequest, match="user/<id>"):
         check_subject(subject)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from billing.quotas.terms import BEGINNING, STEADY, QuotaTerms, check_amount, dollars
 from foundation.errors import BadRequest
 from tests.support.quota_world import at
+from tests.support.rows import each_row
 
 moments = st.integers(0, 2**31).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 periods = st.sampled_from(["day", "week", "month"])
@@ -20,7 +21,7 @@ def terms(period: str = "month", recovery: str = "reset", limit: int = 1000) -> 
     return QuotaTerms(limit, None, period, recovery)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("period", "moment", "start", "end"),
     [
         ("day", "2026-11-21T00:00:00", "2026-11-21", "2026-11-22"),
@@ -132,9 +133,7 @@ def test_people_are_told_the_limit_with_its_period():
     assert str(QuotaTerms(None, 5, "month", "reset")) == "no limit per month"
 
 
-@pytest.mark.parametrize(
-    "dollars", [-1, -1e-9, "NaN", float("nan"), 1e30, "1e999999999", "x", "", True, [], {}, 1e9 + 1]
-)
+@each_row("dollars", [-1, -1e-9, "NaN", float("nan"), 1e30, "1e999999999", "x", "", True, [], {}, 1e9 + 1])
 def test_what_is_no_amount_is_refused(dollars):
     with pytest.raises(BadRequest, match="limit_usd must be an amount"):
         check_amount("limit_usd", dollars)

@@ -16,6 +16,7 @@ from foundation.crypto import sha256_hex
 from tests.sandbox.conftest import Running
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.gateway import ROOT, environment
+from tests.support.rows import each_row
 from upstream.openrouter.management_api import PAGES_AT_ONCE, ManagementApi, ManagementError
 
 TEXT = "sk-or-v1-" + "a" * 64
@@ -228,7 +229,7 @@ class Odd(ManagementApi):
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [
         {},
@@ -279,7 +280,7 @@ def test_an_answer_without_a_list_is_not_an_empty_one(answer):
         Odd(answer).list_keys()
 
 
-@pytest.mark.parametrize("odd", ODD_KEYS, ids=str)
+@each_row("odd", ODD_KEYS, ids=str)
 def test_a_list_with_something_else_than_a_key_is_refused_whole(odd):
     with pytest.raises(ManagementError, match="no list of keys"):
         Odd({"data": [listed(), odd]}, {"data": []}).list_keys()
@@ -337,7 +338,7 @@ ODD_ROWS = [7, None, {}, [], *[ROW | {"usage": odd} for odd in (None, "much", Tr
 ODD_ROWS += [ROW | {"date": odd} for odd in ("2031-03-08", None, 20310309)]
 
 
-@pytest.mark.parametrize("data", [None, {}, "2031-03-09", 7, True, *([ROW, odd] for odd in ODD_ROWS)], ids=str)
+@each_row("data", [None, {}, "2031-03-09", 7, True, *([ROW, odd] for odd in ODD_ROWS)], ids=str)
 def test_what_is_no_activity_of_the_day_is_refused(data):
     with pytest.raises(ManagementError, match="no activity of that day"):
         Odd({"data": data}).activity_nano(date(2031, 3, 9), "0" * 64)
@@ -349,7 +350,7 @@ def test_all_rows_of_the_day_are_added_up():
     assert Odd({"data": []}).activity_nano(date(2031, 3, 9), "0" * 64) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', b"{", b"\xff", b"null", b'{"data": 1e999}'])
+@each_row("body", [b"", b"<html>", b"[]", b'"x"', b"{", b"\xff", b"null", b'{"data": 1e999}'])
 def test_a_success_that_is_no_json_object_is_refused(body):
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
     with pytest.raises(ManagementError, match="no JSON object"):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.support.rows import each_row
 from web.openapi.sample import sample
 
 COMPONENTS = {"Size": {"type": "integer", "minimum": 3}}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schema", "value"),
     [
         ({"type": "string"}, "text"),
