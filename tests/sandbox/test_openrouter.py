@@ -9,13 +9,15 @@ import sys
 from urllib.parse import urlsplit
 
 import hypothesis
-import openai
 import openrouter
 import pytest
 import requests
 from hypothesis import strategies
 
 from sandbox.openrouter_control import MODEL_CALLS
+from tests.support.lazily import lazily
+
+openai = lazily("openai")
 
 JSON_VALUES = strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(),

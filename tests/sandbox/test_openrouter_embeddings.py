@@ -3,8 +3,11 @@
 import base64
 import struct
 
-import openai
 import pytest
+
+from tests.support.lazily import lazily
+
+openai = lazily("openai")
 
 MODEL = "openai/text-embedding-3-small"
 

@@ -2,8 +2,11 @@
 
 import json
 
-import anthropic
 import pytest
+
+from tests.support.lazily import lazily
+
+anthropic = lazily("anthropic")
 
 MODEL = "anthropic/claude-sonnet-4.6"
 HELLO = [{"role": "user", "content": "Hello there"}]

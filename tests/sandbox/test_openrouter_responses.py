@@ -2,9 +2,12 @@
 
 import json
 
-import openai
 import pydantic
 import pytest
+
+from tests.support.lazily import lazily
+
+openai = lazily("openai")
 
 MODEL = "openai/gpt-4o-mini"
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

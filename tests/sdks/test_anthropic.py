@@ -2,9 +2,12 @@
 
 import time
 
-import anthropic
 import pydantic
 import pytest
+
+from tests.support.lazily import lazily
+
+anthropic = lazily("anthropic")
 
 MODEL = "anthropic/claude-sonnet-4.6"
 TOOL = "sandbox/tools"

@@ -4,12 +4,15 @@ import json
 import time
 
 import llm
-import openai
 import pydantic
 import pytest
 import yaml
 from click.testing import CliRunner
 from llm.cli import cli
+
+from tests.support.lazily import lazily
+
+openai = lazily("openai")
 
 QUESTION = "Say something with an emoji"
 MODEL = "openrouter/openai/gpt-4o-mini"

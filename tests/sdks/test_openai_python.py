@@ -3,11 +3,13 @@
 import json
 import time
 
-import openai
 import pydantic
 import pytest
 
 from tests.sdks.conftest import new_client_key
+from tests.support.lazily import lazily
+
+openai = lazily("openai")
 
 QUESTION = [{"role": "user", "content": "Say something with an emoji"}]
 MODEL = "openai/gpt-4o-mini"

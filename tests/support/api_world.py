@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import requests
@@ -29,6 +30,7 @@ CANARY = "kestrel-of-the-owner"  # in the names of what is the owner's
 KINDS = ("nobody", "owner", "other", "silenced", "admin", "operator", "api token", "client key")
 
 
+@cache
 def flask_app() -> Flask:
     """All routes of the program, without its services."""
     app = Flask(__name__, static_folder=None)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import requests
 from openrouter import OpenRouter
@@ -18,6 +17,9 @@ from foundation.money import NANO
 from tests.sandbox.conftest import Running
 from tests.support.billing import Billing, user_of
 from tests.support.gateway import Gateway, refusal_of, wait_for
+from tests.support.lazily import lazily
+
+openai = lazily("openai")
 
 ALIASES = ["/v1", "/api/v1"]
 MODEL = "openai/gpt-4o-mini"
