@@ -46,7 +46,7 @@ $(LANGCHAIN)/.venv/installed: $(LANGCHAIN)/requirements.txt
 run: $(VENV)/runtime ## Start everything: database, server, background service (and a stand-in for OpenRouter if no key is set)
 	@$(PYTHON) -m sandbox.launch
 
-test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB
+test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB, and what depends on the engine on MySQL
 	@tests/install-servers
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

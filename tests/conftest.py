@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import shutil
 import sys
@@ -29,6 +30,7 @@ from tests.support.data_plane import make_proxy, upstream  # noqa: F401 - fixtur
 from tests.support.gateway import Gateway, on_terminal, start_gateway
 from tests.support.mariadb import DatabaseServer
 from tests.support.movable_clock import MovableClock
+from tests.support.mysql import UNPACKED, MySqlServer
 from tests.support.redis_server import RedisServer
 from tests.support.rotor import account, new_rotor, one, rotor  # noqa: F401 - fixtures of several files
 from tests.support.sign_on import started_provider
@@ -94,6 +96,14 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Once for each kind of database, of which there is one more for what is marked `mysql`."""
+    kinds = ["sqlite", "mariadb", *(["mysql"] if metafunc.definition.get_closest_marker("mysql") else [])]
+    for name in ("empty_database_url", "modules_database_url"):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, kinds, indirect=True)
+
+
 @pytest.fixture
 def clock() -> MovableClock:
     return MovableClock()
@@ -113,16 +123,33 @@ def envelopes() -> Envelopes:
     return Envelopes([ENCRYPTION_KEY])
 
 
-@pytest.fixture(scope="session")
-def mariadb() -> Iterator[DatabaseServer]:
-    """One database server for each test process, in memory if there is room."""
+@contextmanager
+def started_server(kind: type[DatabaseServer]) -> Iterator[DatabaseServer]:
+    """A database server whose data are in memory if there is room."""
     memory = Path("/dev/shm")
     has_room = memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30
-    with tempfile.TemporaryDirectory(prefix="mariadb-", dir=memory if has_room else None) as folder:
-        server = DatabaseServer(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="database-", dir=memory if has_room else None) as folder:
+        server = kind(Path(folder))
         yield server
         if server.process.poll() is None:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[DatabaseServer]:
+    """One MariaDB server for each test process."""
+    with started_server(DatabaseServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[DatabaseServer]:
+    """One MySQL server for each test process that has a test for it."""
+    if not UNPACKED.exists():
+        assert not os.environ.get("CI"), "tests/install-servers has not unpacked a MySQL server"
+        pytest.skip("there is no MySQL server: tests/install-servers unpacks one")
+    with started_server(MySqlServer) as server:
+        yield server
 
 
 @pytest.fixture
@@ -143,21 +170,28 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The DATABASE_URL of an empty database, once of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
-    server: DatabaseServer = request.getfixturevalue("mariadb")
+    server: DatabaseServer = request.getfixturevalue(request.param)
     return server.empty_database()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture
+def database_server(request: pytest.FixtureRequest, empty_database_url: str) -> DatabaseServer | None:
+    """The server that the empty database is at; None for SQLite."""
+    kind = request.node.callspec.params["empty_database_url"]
+    return None if kind == "sqlite" else request.getfixturevalue(kind)
+
+
+@pytest.fixture(scope="module")
 def modules_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The DATABASE_URL of a database once of each kind, for gateways that a module's tests share."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('module')}/x.db"
-    server: DatabaseServer = request.getfixturevalue("mariadb")
+    server: DatabaseServer = request.getfixturevalue(request.param)
     return server.new_database()
 
 
@@ -172,12 +206,12 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def migrated_database_url(request: pytest.FixtureRequest, empty_database_url: str, migrated_file: Path) -> str:
+def migrated_database_url(empty_database_url: str, database_server: DatabaseServer | None, migrated_file: Path) -> str:
     """The empty database, filled as migrations would, which take longer than most tests."""
-    if empty_database_url.startswith("sqlite"):
+    if database_server is None:
         shutil.copy(migrated_file, empty_database_url.removeprefix("sqlite:///"))
     else:
-        request.getfixturevalue("mariadb").fill(empty_database_url)
+        database_server.fill(empty_database_url)
     return empty_database_url
 
 

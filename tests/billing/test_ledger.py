@@ -79,6 +79,7 @@ def totals(db: Database, user_id: int = 0, period: str = "d") -> tuple[int, ...]
     return tuple(sum(r[name] for r in found) for name in names)
 
 
+@pytest.mark.mysql
 def test_a_call_goes_from_dispatched_to_settled_and_is_added_up_once(db, ledger):
     request_id = new_id()
     ledger.apply("me", [dispatched(request_id)])
@@ -118,6 +119,7 @@ def test_facts_that_come_again_change_nothing(db, ledger):
     assert totals(db) == (3, 0, 3, 4, 150, 1)
 
 
+@pytest.mark.mysql
 def test_a_cost_that_is_settled_twice_counts_once_and_the_first_stays(db, ledger):
     request_id = new_id()
     ledger.apply("me", [dispatched(request_id), answered(request_id, "gen-1"), settled(request_id, 150)])
@@ -154,6 +156,7 @@ def test_a_request_that_never_went_up_is_a_row_without_cost_and_an_error(db, led
     assert totals(db) == (1, 1, 0, 0, 0, 0)
 
 
+@pytest.mark.mysql
 @pytest.mark.parametrize("in_one_batch", [True, False])
 def test_a_generation_id_that_came_twice_is_paid_for_by_nobody_but_the_first(db, ledger, caplog, in_one_batch):
     mine, other = new_id(), new_id()
@@ -176,6 +179,7 @@ def test_facts_of_no_known_call_are_reported_and_change_nothing(db, ledger, capl
     assert "facts_without_call" in [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.mysql
 @pytest.mark.parametrize(
     "damage",
     [
@@ -203,6 +207,7 @@ def test_facts_that_no_row_can_hold_do_not_keep_the_others_waiting(db, ledger, c
     assert "facts_unusable" in [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.mysql
 def test_a_dead_processs_calls_are_asked_about_or_unknown_and_another_processs_are_left_alone(db, ledger, clock):
     named, nameless, over, other = (new_id() for _ in range(4))
     records = [dispatched(named), answered(named, "gen-1"), dispatched(nameless), dispatched(over), settled(over, 5)]
@@ -237,6 +242,7 @@ def test_a_request_whose_process_died_between_two_tries_is_over_and_counted_once
         assert totals(db) == (2, 2, 0, 0, 0, 1)
 
 
+@pytest.mark.mysql
 def test_a_row_that_is_due_is_claimed_by_one_and_by_the_next_when_that_one_has_died(db, ledger, clock):
     request_id = new_id()
     ledger.apply("me", [dispatched(request_id), answered(request_id, "gen-1"), left(request_id)])
@@ -313,6 +319,7 @@ for _ in range(3):
 """
 
 
+@pytest.mark.mysql
 def test_processes_that_apply_the_same_journal_at_once_count_it_once(db, empty_database_url, tmp_path):
     calls = [new_id() for _ in range(300)]
     records = [fact for n, call in enumerate(calls) for fact in (dispatched(call, user_id=n % 5 + 1), settled(call, n))]

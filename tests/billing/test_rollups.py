@@ -17,6 +17,8 @@ from billing.rollups import ANY_POOL_KEY, Bucket, UsageSums
 from db import ROWS_AT_ONCE, DatabaseError
 from tables import usage_rollups as table
 
+pytestmark = pytest.mark.mysql
+
 NOON = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
 HOUR, DAY = datetime(2026, 11, 21, 12, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC)
 

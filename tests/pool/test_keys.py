@@ -21,6 +21,8 @@ from tables import pool_keys, revisions
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.movable_clock import MovableClock
 
+pytestmark = pytest.mark.mysql
+
 STATES = list(PoolKeyState)
 
 

@@ -21,6 +21,8 @@ from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import ROOT, environment, in_processes
 from tests.support.movable_clock import MovableClock
 
+pytestmark = pytest.mark.mysql
+
 TEXT = "sk-or-v1-" + "a" * 64
 
 

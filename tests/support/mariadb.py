@@ -1,4 +1,4 @@
-"""A private MariaDB (or MySQL) server on a free port, started and stopped by the suite."""
+"""A private MariaDB server on a free port, started and stopped by the suite."""
 
 from __future__ import annotations
 
@@ -18,25 +18,21 @@ from tests.support.gateway import free_port, wait_for
 class DatabaseServer:
     """One server process with its data in a folder. more_options: what to start it with besides."""
 
+    account = "root"  # and password, as in a URL: how gateways log in
+    # Tests make tables by the thousand.
+    own_options = ("--innodb-log-file-size=16M", "--innodb-file-per-table=0", "--loose-sync-frm=0")
+
     def __init__(self, folder: Path, *more_options: str) -> None:
         self.folder = folder
         self.port = free_port()
         self._made = 0
         self._schema = ""
-        program = shutil.which("mariadbd") or shutil.which("mysqld") or "/usr/sbin/mariadbd"
-        installer = shutil.which("mariadb-install-db")
         data, temporary = folder / "data", folder / "tmp"
         # Of its own: a server that starts deletes what others have in a shared one.
         temporary.mkdir(parents=True, exist_ok=True)
         options = ["--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}", "--user=root"]
-        if installer:
-            install = [installer, *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
-        else:
-            install = [program, *options, "--initialize-insecure"]
-        installed = subprocess.run(install, check=False, capture_output=True, text=True)
-        assert installed.returncode == 0, installed.stdout + installed.stderr
         self._command = [
-            program,
+            self._install(options),
             *options,
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
@@ -44,19 +40,24 @@ class DatabaseServer:
             f"--pid-file={folder}/pid",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-buffer-pool-size=64M",
-            "--innodb-log-file-size=16M",
             "--performance-schema=OFF",
-            # Tests make tables by the thousand. A server that is killed loses nothing by this, a machine would.
-            "--innodb-file-per-table=0",
+            # A server that is killed loses nothing by this, a machine would.
             "--innodb-flush-method=nosync",
-            "--loose-sync-frm=0",
             "--skip-log-bin",
             # The defaults that installations in the wild still have: what we store must not depend on them.
             "--character-set-server=latin1",
             "--collation-server=latin1_swedish_ci",
+            *self.own_options,
             *more_options,
         ]
         self.start()
+
+    def _install(self, options: list[str]) -> str:
+        """Make the data folder; returns the server's program."""
+        install = ["mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        installed = subprocess.run(install, check=False, capture_output=True, text=True)
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+        return shutil.which("mariadbd") or "/usr/sbin/mariadbd"
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -102,7 +103,7 @@ class DatabaseServer:
         """Make an empty database and return its URL."""
         self._made += 1
         self.execute(f"CREATE DATABASE test_{self._made}")
-        return f"mysql://root@127.0.0.1:{self.port}/test_{self._made}"
+        return f"mysql://{self.account}@127.0.0.1:{self.port}/test_{self._made}"
 
     def fill(self, url: str) -> None:
         """Give an empty database what migrations would make of it, in a part of their time."""

@@ -18,6 +18,8 @@ from tests.support.quota_world import World, at, call_of, caller
 
 NOON = at("2026-11-21T12:00:00")
 
+pytestmark = pytest.mark.mysql
+
 
 @pytest.fixture
 def world(db: Database, clock: MovableClock) -> World:

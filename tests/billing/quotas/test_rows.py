@@ -17,6 +17,8 @@ from tests.support.database_plans import plans
 from tests.support.movable_clock import MovableClock
 from tests.support.quota_world import World, at, call_of, caller
 
+pytestmark = pytest.mark.mysql
+
 
 @pytest.fixture
 def world(db: Database, clock: MovableClock) -> World:

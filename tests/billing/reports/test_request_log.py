@@ -99,6 +99,7 @@ def test_pages_are_slices_of_a_plain_sorted_list(db, log, seed, skip_at_most, mo
         assert log.count(asked) == len(expected)
 
 
+@pytest.mark.mysql
 def test_a_walk_finds_everything_once_oldest_first(db, log, monkeypatch):
     monkeypatch.setattr(request_log, "WALK_ROWS", 5)
     rows, dice = random_rows(7, 150, 10), random.Random(3)
@@ -210,6 +211,7 @@ def test_users_are_not_shown_pool_keys(db, log):
 # ── no query reads the table
 
 
+@pytest.mark.mysql
 def test_no_page_and_no_walk_scans_a_table(db, log):
     store(db, random_rows(5, 1500, 30))
     if db.kind == "mysql":
@@ -240,6 +242,7 @@ def check_step(db, asked: UsageFilter, statement: str, step: Any) -> None:
             assert (step["key"], step["type"]) == (request_log._index(asked), "range"), (statement, step)
 
 
+@pytest.mark.mysql
 def test_of_rows_that_an_index_does_not_tell_apart_only_the_hours_with_matching_ones_are_read(db, log):
     """One call in three hundred is looked for, in a month of a user's calls."""
     hours = [NOON - timedelta(hours=number) for number in range(600)]

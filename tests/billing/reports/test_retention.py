@@ -20,6 +20,8 @@ from tables import usage_ledger, usage_rollups
 from tests.support.gateway import run as run_program
 from tests.support.usage_rows import NOON, random_rows, row, store
 
+pytestmark = pytest.mark.mysql
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
