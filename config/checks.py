@@ -22,6 +22,11 @@ KNOWN_WEAK = re.compile(
 )
 # Parts of paths beside providers, methods of log-ins, and owners of other states of log-ins.
 RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "session", "key", "password", "openrouter"}
+# As browsers write them in `Origin`, where they are compared letter by letter. Apps have schemes of their own.
+ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9]\d{0,4}))?"
+)
+USUAL_PORTS = {("http", "80"), ("https", "443")}  # browsers leave these out
 OPENROUTER_KEY = re.compile(r"sk-or-[A-Za-z0-9_\-]{16,200}")  # of pages' forms, too: for browsers the last - is escaped
 Secrets = TypeVar("Secrets", SecretStr | None, tuple[SecretStr, ...])
 
@@ -167,4 +172,16 @@ def networks(value: tuple[str, ...]) -> tuple[str, ...]:
             _ = text == "unix" or ipaddress.ip_network(text)
         except ValueError:
             raise ValueError("must hold networks like 10.0.0.0/8, addresses, or `unix`") from None
+    return value
+
+
+def origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers write them, or `*`."""
+    for text in value:
+        found = ORIGIN.fullmatch(text)
+        if text != "*" and (not found or found.group("scheme", "port") in USUAL_PORTS):
+            raise ValueError(
+                "must hold origins as browsers write them, like https://app.example or http://localhost:3000: in small "
+                "letters, without path, `/` at the end or the usual port; or `*`"
+            )
     return value

@@ -200,6 +200,11 @@ class Config(BaseModel):
     trusted_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
         (), description="names that pages and API answer to, .example.com for all below it; none for any"
     )
+    cors_allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(checks.origins)] = Field(
+        (),
+        description="origins whose pages may call the API, as https://app.example; `*` for any that has a token: then "
+        "log-in and sign-up still need theirs to be named",
+    )
     api_token_rate_limit_per_hour: Limit = Field(100, description="requests an hour of one API token; 0 for any number")
     max_client_keys_per_user: int = Field(50, ge=1, le=10_000, description="client keys that a user may have at once")
     max_api_keys_per_user: int = Field(

@@ -2,6 +2,7 @@
 
     door.py           takes model calls before Flask sees them: caller, limits, body, the answer's bytes
     framing.py        what a request's head must be like, so that all read the same from it
+    cross_origin.py   which pages of other origins may call and read: CORS
     lanes.py          who may hold a thread: model calls, log-ins, everything else
     slow_bodies.py    bodies on their way in, and how their senders are let go
     listeners.py      how long an answer may be left unread; how many files may be open

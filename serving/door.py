@@ -34,6 +34,7 @@ from gateway.request import ProxyRequest, forwarded_headers
 from services import Services
 from serving import ending
 from serving.client_watch import ClientWatch
+from serving.cross_origin import CrossOrigin
 from serving.framing import check_framing
 from serving.lanes import Lane, Place
 from serving.listeners import limit_unread
@@ -43,6 +44,7 @@ from serving.wrong_paths import nothing_at
 
 log = logging.getLogger("proxy")
 
+METHODS = "OPTIONS, POST"
 # The paths of model calls, letter by letter; each takes POST only. What goes up is built from the format's own path.
 PATHS: dict[str, ModelApi] = {f"{base}{api.path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS}
 PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHAT}
@@ -78,26 +80,28 @@ class ProxyDoor:
         self._calls = Lane(services.config.server_threads, services.config.server_threads)
         self._log_ins = Lane(LANE_THREADS, LANE_THREADS // 2)
         self._others = Lane(LANE_THREADS, LANE_THREADS // 2)
+        self._origins = CrossOrigin(services.config.cors_allowed_origins)
         self._server_ends = partial(ending.is_here, services.config.drain_seconds)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request_id = environ[REQUEST_ID] = new_request_id(self._clock.timestamp())
         current_request_id.set(request_id)
         api = PATHS.get(environ["PATH_INFO"])
-        headers: Headers = [(name, request_id) for name in (api or CHAT).request_id_headers] + COMMON_HEADERS
+        for_origin = self._origins.headers(environ)
+        headers: Headers = [(name, request_id) for name in (api or CHAT).request_id_headers]
+        headers += COMMON_HEADERS + for_origin
         try:
             check_framing(environ)
             if not self._services.started:
                 self._start()
-            if api is None:
-                return self._ask_flask(environ, start_response)
-            place = self._calls.enter("")
-            try:
-                answer = self._answer(api, environ, request_id, headers, place)
-            except BaseException:
-                place.leave()
-                raise
-            answer = ProxyAnswer(answer.status, answer.headers, place.held(answer.body))
+            if allowed := self._origins.preflight(environ):
+                answer = allowed
+            elif api is None:
+                return self._ask_flask(environ, _with_headers(start_response, for_origin))
+            elif environ["REQUEST_METHOD"] == "OPTIONS":
+                answer = ProxyAnswer(200, [("Allow", METHODS), ("Content-Length", "0")], ())
+            else:
+                answer = self._call(api, environ, request_id, headers)
         except AppError as error:
             answer = _error_answer(error, api or CHAT, request_id)
         except Exception:
@@ -136,12 +140,22 @@ class ProxyDoor:
             place.leave()
             raise
 
+    def _call(self, api: ModelApi, environ: Environ, request_id: str, headers: Headers) -> ProxyAnswer:
+        """A model call, in its lane."""
+        place = self._calls.enter("")
+        try:
+            answer = self._answer(api, environ, request_id, headers, place)
+        except BaseException:
+            place.leave()
+            raise
+        return ProxyAnswer(answer.status, answer.headers, place.held(answer.body))
+
     def _answer(
         self, api: ModelApi, environ: Environ, request_id: str, more_headers: Headers, place: Place
     ) -> ProxyAnswer:
         """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
         if environ["REQUEST_METHOD"] != "POST":
-            raise MethodNotAllowed("This path takes POST only", {"Allow": "POST"})
+            raise MethodNotAllowed("This path takes POST only", {"Allow": METHODS})
         # Who calls comes first: a stranger's body is not even read.
         address, refused = self._services.addresses.of(environ), self._services.refused_calls
         try:
@@ -197,6 +211,12 @@ class ProxyDoor:
             body.let_go()
             admission.release(None)
             raise
+
+
+def _with_headers(start_response: StartResponse, more: Headers) -> StartResponse:
+    if not more:
+        return start_response
+    return lambda status, headers: start_response(status, [*headers, *more])
 
 
 def _set_body(environ: Environ, body: bytes | bytearray) -> None:

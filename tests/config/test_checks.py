@@ -65,6 +65,25 @@ def test_networks_are_addresses_with_a_mask_or_the_word_unix():
         checks.networks(("10.0.0.1/8",))
 
 
+@pytest.mark.parametrize(
+    "text", ["*", "https://app.example", "http://localhost:3000", "http://[::1]:8080", "capacitor://localhost"]
+)
+def test_origins_are_as_browsers_write_them(text):
+    assert checks.origins((text,)) == (text,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("app.example", "https://app.example/", "https://App.example", "https://app.example:443", "http://a:80"),
+        *("https://*.example", "null", "https://", "https://a/b", "https://u@a", "https://a:0", "https://a:123456"),
+    ],
+)
+def test_what_no_browser_would_send_is_no_origin(text):
+    with pytest.raises(ValueError, match="as browsers write them"):
+        checks.origins(("https://app.example", text))
+
+
 @pytest.mark.parametrize("text", ["https://x.example", "http://127.0.0.1:5000/", "https://[::1]:8443"])
 def test_an_address_of_ones_own_loses_its_slash(text):
     assert checks.own_address(text) == text.rstrip("/")

@@ -1,11 +1,12 @@
-// The client on a page: what comes of each case stands in globalThis.told.
+// The client on a page: what comes of each case stands in globalThis.told. The gateway is the page's own origin, or what
+// stands behind # in its address.
 import { DEFAULT_PARAMETERS, ProxyClient, deriveKey } from "openrouter-proxy-client";
 
 const PASSWORD = "🔑🗝️👩‍👩‍👧 correct horse";
 const question = (model) => ({ model, messages: [{ role: "user", content: "Hello" }] });
 const QUESTION = question("openai/gpt-4o-mini");
 const username = `${crypto.randomUUID()}@example.com`;
-const client = new ProxyClient(location.origin, {
+const client = new ProxyClient(location.hash.slice(1) || location.origin, {
   tokens: JSON.parse(sessionStorage.getItem("tokens")),
   onTokens: (tokens) => sessionStorage.setItem("tokens", JSON.stringify(tokens)),
 });
