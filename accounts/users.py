@@ -78,6 +78,19 @@ class User:
         """What its owner gets to see of it: names and pictures of people are theirs alone."""
         return self.to_dict() | {"display_name": self.display_name, "avatar_url": self.avatar_url}
 
+    def account(self) -> dict[str, Any]:
+        """What clients are told of who has logged in. username: None, since it is stored as a hash only."""
+        return {
+            "id": self.id,
+            "username": None,
+            "display_name": self.display_name,
+            "avatar_url": self.avatar_url,
+            "trust_level": self.trust_level,
+            "is_active": self.state is not UserState.DISABLED,
+            "is_silenced": self.state is UserState.SILENCED,
+            "role": self.role.value,
+        }
+
     def changed_from(self, before: User) -> dict[str, Any]:
         """What an operator has changed, for the audit log: each new value, and the old one as `old_<name>`."""
         names = [name for name in ("state", "role", "trust_level") if getattr(self, name) != getattr(before, name)]

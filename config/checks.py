@@ -21,7 +21,8 @@ KNOWN_WEAK = re.compile(
     r"(secret|password|passw0rd|admin|root|test|default|mysql|openrouter)[-_]?\d*|\d+", re.IGNORECASE
 )
 # Parts of paths beside providers, methods of log-ins, and owners of other states of log-ins.
-RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "session", "key", "password", "openrouter"}
+RESERVED_PROVIDERS = {"github", "linuxdo", "links", "token", "initiate", "callback"}
+RESERVED_PROVIDERS |= {"session", "key", "password", "openrouter"}
 # As browsers write them in `Origin`, where they are compared letter by letter. Apps have schemes of their own.
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9]\d{0,4}))?"

@@ -52,6 +52,7 @@ MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and 
 MAX_JSON_SECONDS = 10.0
 HEALTH = "/api/health"  # answered from memory, by the threads that no lane has
 LOG_INS = {"/login", "/register"} | {f"/api/auth/{name}" for name in ("login", "register", "refresh", "sso/token")}
+LOG_INS |= {"/api/auth/github/callback"}
 REQUEST_ID = "openrouter_proxy.request_id"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 COMMON_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]

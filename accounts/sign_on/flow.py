@@ -22,7 +22,7 @@ from accounts.sign_on.provider import IdentityProvider, ProviderProfile, SignOnA
 from accounts.sign_on.states import OAuthState, OAuthStates
 from accounts.users import Users
 from foundation.crypto import new_token
-from foundation.errors import Forbidden, NotFound, Unauthorized
+from foundation.errors import BadRequest, Forbidden, NotFound, Unauthorized
 
 CODE_LIFE = timedelta(minutes=1)
 SESSION = "session"  # in the place of a provider: of a code that opens a session
@@ -71,6 +71,16 @@ class SingleSignOn:
             known = ", ".join(self.providers) or "none: its operator has configured no provider"
             raise NotFound(f"Logging in through that is not possible here; providers: {known}")
         return found
+
+    def provider_name(self, wanted: str) -> str:
+        """The provider that is meant: the only one, if none is named. Raises BadRequest."""
+        if not wanted and len(self.providers) > 1:
+            raise BadRequest(f"provider must be one of {', '.join(self.providers)}")
+        return wanted or next(iter(self.providers), "")
+
+    def provider_of(self, state: str) -> str:
+        """The name of the provider that somebody comes back from with this state. Raises BadRequest."""
+        return self._states.provider_of(state)
 
     def begin(self, name: str, next_path: str) -> BegunSignOn:
         """Begin a log-in. next_path: where the browser ends up. Raises NotFound, ProviderFailed."""

@@ -61,6 +61,14 @@ class OAuthStates:
         self._db.transact(insert)
         return state
 
+    def provider_of(self, state: str) -> str:
+        """The provider that a state was noted for; it is not used up. Raises BadRequest."""
+        with self._db.reading() as tx:
+            found = tx.scalar(sa.select(table.c.provider).where(table.c.state_hash == sha256_hex(state)))
+        if found is None:
+            raise _refused()
+        return str(found)
+
     def consume(self, provider: str, browser: str, state: str) -> OAuthState:
         """What was noted, once. Raises BadRequest, whatever is wrong; what was shown is used up in any case."""
         if not isinstance(state, str) or not 1 <= len(state) <= MAX_TEXT:

@@ -53,6 +53,7 @@ CHANGES: dict[str, set[str]] = {
     "POST /api/auth/change-password": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
     "PUT /api/auth/profile": {"users.display_name", "users.updated_at"},
     "DELETE /api/auth/sessions/{session_id}": {"revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/github/callback": set(),
     "POST /api/auth/sso/token": set(),  # what is sent is no code
     "POST /api/auth/sso/{provider}/link": ALL_OF["oauth_states"],
     "DELETE /api/auth/sso/{provider}": ALL_OF["identities"],

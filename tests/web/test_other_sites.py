@@ -31,6 +31,8 @@ KINDS_OF_FORMS = ["application/x-www-form-urlencoded", "multipart/form-data; bou
 # just said of somebody's account there.
 NOTED_BY_READING = {
     "GET /api/auth/sso/{provider}": ALL_OF["oauth_states"],
+    "GET /api/auth/sso/initiate": ALL_OF["oauth_states"],
+    "GET /api/auth/github/login": ALL_OF["oauth_states"],
     "GET /api/v1/openrouter/user-info": ALL_OF["openrouter_accounts"],
 }
 

@@ -2,7 +2,8 @@
 
     table.py                                   all of it, in order
     auth.py  password.py                       signing up and logging in, with a derived key or a password
-    sessions.py  profile.py  sign_on.py        sessions, what one is called, log-ins elsewhere
+    sessions.py  profile.py                    sessions, what one is called
+    sign_on.py  sign_on_names.py               log-ins elsewhere; other names of their paths
     client_keys.py  tokens.py                  client keys, API tokens
     watched_keys.py                            watched keys
     connect.py  upstreams.py                   one's OpenRouter account; which pool keys carry one's calls

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from accounts.caller import Caller
 from accounts.sessions import Origin, TokenReused, UserSession
+from accounts.users import UserRole
 from auth import check_derived_key, check_login_key, check_username
 from web.http import answer, audit, services
 from web.operation import Body, Shown, Who, operation
@@ -67,10 +68,17 @@ class LoggedOut(Shown):
     message: Literal["Logged out"]
 
 
-class UserId(Shown):
-    """A user."""
+class LoggedInUser(Shown):
+    """Who has logged in."""
 
     id: int = Field(examples=[1])
+    username: None = Field(description="Stored as a hash only, so it can't be told")
+    display_name: str | None = Field(examples=["Ann"])
+    avatar_url: str | None = Field(description="A picture, from the provider that one has logged in with")
+    trust_level: int = Field(description="0 to 4, as Linux.do or the operator says", examples=[0])
+    is_active: bool
+    is_silenced: bool = Field(description="May look, and not call")
+    role: UserRole
 
 
 class Tokens(Shown):
@@ -80,7 +88,7 @@ class Tokens(Shown):
     refresh_token: str = Field(description="Works once", examples=["b3BhcXVlLXJlZnJlc2gtdG9rZW4"])
     token_type: Literal["Bearer"]
     expires_in: int = Field(description="Seconds for which access_token holds", examples=[86400])
-    user: UserId
+    user: LoggedInUser
 
 
 class LoggedIn(Tokens):
@@ -190,11 +198,11 @@ def _printable(text: str) -> str:
 
 
 def tokens(session: UserSession, token: str) -> dict[str, object]:
-    """A session's tokens, as clients get them."""
+    """A session's tokens, as clients get them. Raises NotFound if the account has gone meanwhile."""
     return {
         "access_token": token,
         "refresh_token": session.refresh_token,
         "token_type": "Bearer",
         "expires_in": int(services().auth.access_life.total_seconds()),
-        "user": {"id": session.user_id},
+        "user": services().users.get(session.user_id).account(),
     }

@@ -137,8 +137,7 @@ def links(caller: Caller) -> Response:
 )
 def begin(provider: str, query: Where) -> Response:
     """For a browser: sends it to the provider, with a cookie that the way back is bound to."""
-    begun = services().sign_on.begin(provider, query.next)
-    return give_cookie(_redirect(begun.url), begun)
+    return send_there(provider, query.next)
 
 
 @routes.get("/<provider>/callback")
@@ -157,6 +156,17 @@ def callback(provider: str, query: ReturnedFromProvider) -> Response:
     `inactive_at_provider`, `conflict`, `upstream_failed`, `authentication_error`. A state that was not noted for this
     provider and this browser, has been used or is older than ten minutes is refused here.
     """
+    return come_back(provider, query)
+
+
+def send_there(provider: str, next_path: str) -> Response:
+    """The answer that sends a browser to a provider. Raises NotFound, ProviderFailed."""
+    begun = services().sign_on.begin(provider, next_path)
+    return give_cookie(_redirect(begun.url), begun)
+
+
+def come_back(provider: str, query: ReturnedFromProvider) -> Response:
+    """The answer to a browser that comes back from a provider. Raises NotFound, BadRequest."""
     browser = BROWSER.read()
     noted = services().sign_on.consume(provider, browser, query.state)
     try:
@@ -195,7 +205,12 @@ def _arrive(provider: str, noted: OAuthState, query: ReturnedFromProvider, brows
 )
 def token(body: OneTimeCode) -> Response:
     """Exchange the code that the browser came back with: once, within a minute, and from the same browser."""
-    user_id, provider = services().sign_on.redeem(BROWSER.read(), body.code)
+    return redeem(body.code)
+
+
+def redeem(code: str) -> Response:
+    """The answer with the tokens of a log-in. Raises BadRequest, Forbidden, Unauthorized."""
+    user_id, provider = services().sign_on.redeem(BROWSER.read(), code)
     session, access_token = services().auth.let_in(services().users.get(user_id), origin(provider))
     audit(f"user/{user_id}", "logged_in", f"session/{session.id}", user_id, method=provider)
     told = answer({"message": "Login successful", "token": access_token} | tokens(session, access_token))

@@ -26,6 +26,7 @@ from web.api import (
     quotas,
     sessions,
     sign_on,
+    sign_on_names,
     tokens,
     upstreams,
     usage,
@@ -41,6 +42,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(sessions.routes)
     app.register_blueprint(profile.routes)
     app.register_blueprint(sign_on.routes)
+    app.register_blueprint(sign_on_names.routes)
     app.register_blueprint(health.routes)
     app.register_blueprint(quotas.routes)
     app.register_blueprint(admin_pool.routes)

@@ -14,7 +14,17 @@ export interface LoggedIn extends Tokens {
   token_type: "Bearer";
   /** Seconds for which access_token holds. */
   expires_in: number;
-  user: { id: number };
+  user: {
+    id: number;
+    /** Stored as a hash only, so it can't be told. */
+    username: null;
+    display_name: string | null;
+    avatar_url: string | null;
+    trust_level: number;
+    is_active: boolean;
+    is_silenced: boolean;
+    role: "user" | "admin" | "service";
+  };
 }
 
 export interface Registered {

@@ -242,3 +242,13 @@ def test_a_provider_that_is_not_configured_is_named_with_those_that_are(sso):
             sso.begin(name, "/")
         with pytest.raises(NotFound):
             sso.consume(name, "b", "s")
+
+
+def test_a_provider_has_to_be_named_only_where_there_is_a_choice(sso, providers):
+    assert sso.provider_name("linuxdo") == "linuxdo"
+    with pytest.raises(BadRequest, match="one of github, linuxdo"):
+        sso.provider_name("")
+    del providers["linuxdo"]
+    assert sso.provider_name("") == "github"
+    del providers["github"]
+    assert sso.provider_name("") == ""

@@ -55,6 +55,14 @@ def test_another_provider_browser_or_state_is_refused(states, provider, browser,
         states.consume(provider, browser, state or begun)
 
 
+def test_a_state_tells_its_provider_without_being_used_up(states):
+    state = states.begin("github", BROWSER, NOTED)
+    assert states.provider_of(state) == "github"
+    assert states.consume("github", BROWSER, state) == NOTED
+    with pytest.raises(BadRequest, match="not begun here"):
+        states.provider_of(state)
+
+
 def test_whoever_shows_a_state_in_another_browser_uses_it_up(states):
     state = states.begin("github", BROWSER, NOTED)
     with pytest.raises(BadRequest):

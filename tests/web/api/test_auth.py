@@ -86,7 +86,16 @@ def test_a_login_has_the_agreed_fields_and_no_other(gateway, account):
     assert (body["message"], body["token_type"], body["expires_in"]) == ("Login successful", "Bearer", 86_400)
     assert body["token"] == body["access_token"]
     claims = jwt.decode(body["token"], options={"verify_signature": False})
-    assert body["user"] == {"id": int(claims["sub"])}
+    assert body["user"] == {
+        "id": int(claims["sub"]),
+        "username": None,
+        "display_name": None,
+        "avatar_url": None,
+        "trust_level": 0,
+        "is_active": True,
+        "is_silenced": False,
+        "role": "user",
+    }
     assert claims["exp"] - claims["iat"] == body["expires_in"]
     assert refusal(gateway, body["token"]) is None
 
