@@ -1,6 +1,6 @@
 """The formats in which models are called; everything that differs between them stands here.
 
-    registry.py       the five, by the names of scopes; text completions and embeddings, which differ little from chat
+    registry.py       all of them, by the names of scopes; those that differ little from chat
     body.py           what the gateway reads of a call's body
     named_models.py   models that a body calls by plugins, tools and presets
     chat.py           the base of all formats: kinds of events, ends, usage, and how a stream's error event is made

@@ -16,6 +16,7 @@ MAX_TOKENS, MAX_CHOICES, MAX_MODELS = 10_000_000, 128, 32
 # Of one value that is read whole. Texts and tools are not: they may be as large as the body.
 MAX_VALUE_BYTES = 64 * 1024
 MAX_TOOLS = 4096
+MAX_COUNT = 1_000_000
 DIGIT = "-0123456789"
 
 
@@ -73,6 +74,20 @@ def read_embeddings(body: Text) -> CallBody:
     if stream:
         raise BadRequest("Embeddings are not streamed; leave `stream` out")
     _check_filled(request, "input")
+    return CallBody(model, False, _session(request), 0, 1, _models(request), request.others())
+
+
+def read_rerank(body: Text) -> CallBody:
+    """A body that asks which documents fit a question best: never streamed, and nothing is written."""
+    request, model, stream = _read(body, needed := "`model`, `query` and `documents`")
+    _check_model(model, needed)
+    if stream:
+        raise BadRequest("Reranked documents are not streamed; leave `stream` out")
+    if request.kind("query") != '"' or not request.is_filled("query"):
+        raise BadRequest("`query` must be a text")
+    if request.kind("documents") != "[" or not request.is_filled("documents"):
+        raise BadRequest("`documents` must be a non-empty list of texts, or of objects with `text` or `image`")
+    _whole(request, "top_n", MAX_COUNT)
     return CallBody(model, False, _session(request), 0, 1, _models(request), request.others())
 
 
@@ -174,6 +189,12 @@ def _read(body: Text, needed: str) -> tuple[_Members, str, bool]:
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("`stream` must be true or false")
     return request, model or "", stream or False
+
+
+def _check_model(model: str, needed: str) -> None:
+    """Refuse a call that leaves the choice to OpenRouter where it makes none."""
+    if not model:
+        raise BadRequest(f"The body must be a JSON object with {needed}; `model` is missing")
 
 
 def _check_messages(request: _Members) -> None:

@@ -1,4 +1,4 @@
-"""The five formats in which models are called, by the names that scopes of client keys have."""
+"""The formats in which models are called, by the names that scopes of client keys have."""
 
 from __future__ import annotations
 
@@ -49,9 +49,25 @@ class EmbeddingsApi(ModelApi):
         return {"completion_tokens": 0, **usage}
 
 
+class RerankApi(ModelApi):
+    """Documents in the order in which they fit a question: never streamed, and nothing is written."""
+
+    name = "rerank"
+    path = "/rerank"
+    read = staticmethod(body.read_rerank)
+    reads_tail = False  # the request's own documents are in the body, and may be made to look like usage
+
+    def _has_said(self, payload: Json) -> bool:
+        return bool(payload.get("results"))
+
+    def with_usage(self, _known: Json | None, usage: Json) -> Json:
+        return {"prompt_tokens": usage.get("total_tokens"), "completion_tokens": 0, **usage}
+
+
 CHAT = ModelApi()
 COMPLETIONS = CompletionsApi()
 EMBEDDINGS = EmbeddingsApi()
 RESPONSES = ResponsesApi()
 MESSAGES = MessagesApi()
-MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
+RERANK = RerankApi()
+MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK)

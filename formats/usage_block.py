@@ -9,7 +9,7 @@ from typing import Any
 
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_CANDIDATES = 8
-TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+COUNTS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens", "search_units")
 _decoder = json.JSONDecoder(parse_float=Decimal)
 
 
@@ -30,11 +30,11 @@ def in_tail(tail: bytes) -> dict[str, Any] | None:
 
 
 def is_billed(usage: dict[str, Any]) -> bool:
-    """True if an answer cost something, or counts tokens and does not say what they cost."""
+    """True if an answer cost something, or counts what it used and does not say what that cost."""
     cost = usage.get("cost")
     if isinstance(cost, int | float | Decimal):
         return cost > 0
-    counts = [usage.get(name) for name in TOKENS]
+    counts = [usage.get(name) for name in COUNTS]
     return any(isinstance(count, int) and count > 0 for count in counts)
 
 

@@ -43,10 +43,9 @@ UTC day, for limits that are reset then and for GET /activity, which shows days 
 GET /auth?callback_url=...&code_challenge=...&code_challenge_method=S256 is OpenRouter's log-in: a page on which one
 picks an account and approves, or not, and POST /api/v1/auth/keys exchanges the code for a key.
 
-Models are called through POST /chat/completions, /completions, /responses, /messages and /embeddings; the scenarios are
-the same for all, as far as they make sense. Ids of the bodies of responses and messages are not those of generations:
-GET /generation takes what X-Generation-Id says. A tool that must be called is called, with arguments that fit its
-schema, and structured output fits its schema too.
+Models are called by POST at the paths of APIS; the scenarios are the same for all, as far as they make sense. Ids of
+bodies are not always those of generations: GET /generation takes what X-Generation-Id says. A tool that must be called
+is called, with arguments that fit its schema, and structured output fits its schema too.
 """
 
 import argparse
@@ -72,6 +71,7 @@ from sandbox.openrouter_endpoint import Call, Endpoint, Settings
 from sandbox.openrouter_faults import ROWS, Refused, values_of
 from sandbox.openrouter_logins import Logins
 from sandbox.openrouter_messages import Messages
+from sandbox.openrouter_rerank import Rerank
 from sandbox.openrouter_responses import Responses
 from sandbox.openrouter_scenarios import Plan, Scenario, on_the_wire, whole_body
 
@@ -111,6 +111,7 @@ APIS: dict[str, Api] = {
     "/embeddings": Embeddings(),
     "/responses": Responses(),
     "/messages": Messages(),
+    "/rerank": Rerank(),
 }
 DUPLICATE_ID = "gen-1790000000-" + "0" * 20
 

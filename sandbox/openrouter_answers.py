@@ -39,6 +39,9 @@ class Words:
         return "".join(self.pieces)
 
 
+NOTHING = Words(())  # where no tokens are written
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool that must be called, and the JSON schema of its arguments."""

@@ -1,6 +1,6 @@
 """Calls of models in the stand-in: reserves money, answers whole or streamed as the scenario says, and bills.
 
-What differs between the formats of the API (chat, completions, responses, messages, embeddings) is in their modules.
+What differs between the formats of the API (chat, images and so on) is in their modules.
 """
 
 import time
@@ -30,6 +30,8 @@ from sandbox.openrouter_scenarios import (
     whole_body,
 )
 
+# What the record of a generation calls a format; OpenRouter has one word for everything that answers with text.
+API_TYPES = {"embeddings": "embeddings", "rerank": "rerank"}
 TYPE_NAMES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 STREAM_HEADERS = b"cache-control: no-cache\r\n"
 MALFORMED = b'data: {"id":"gen-broken","choices":[{"delta":{"content":"half an ev\n\n'
@@ -42,6 +44,7 @@ class Asked:
 
     wanted_tool: the name of the tool that must be called, "" for any of them, None if none must. tool_has_answered: the
     last message is a tool's result. text_format: `text.format` or `response_format`, or nothing.
+    words: the answer, if the request alone says it.
     """
 
     model: str
@@ -54,6 +57,7 @@ class Asked:
     wanted_tool: str | None = None
     tool_has_answered: bool = False
     text_format: Mapping[str, Any] = field(default_factory=lambda: NO_TEXT)
+    words: Words | None = None
 
 
 @dataclass(slots=True)
@@ -87,7 +91,8 @@ class Call:
         """Return what the prompt and so many tokens cost, in nano-dollars; a failed answer is free."""
         if self.failed:
             return 0, 0
-        return self.asked.prompt_tokens * self.model.prompt_nano, tokens * self.model.completion_nano
+        model = self.model
+        return model.request_nano + self.asked.prompt_tokens * model.prompt_nano, tokens * model.completion_nano
 
     def cost_nano(self) -> int:
         """Return what is billed: nothing for an answer that failed or that has not begun."""
@@ -169,14 +174,14 @@ class ModelCalls:
         if model is None:
             row = "404a" if is_known_without_variant(name) else "400-model"
             raise Refused(row, MODEL=name, ACCOUNT=key.account_id)
-        words = chosen_words(asked, plan) if api != "embeddings" else Words(())
+        words = chosen_words(asked, plan) if asked.words is None else asked.words
         ceiling = asked.ceiling
         if ceiling is not None and ceiling < 1:
             raise bad_request("max_tokens: Too small: expected number to be >=1")
         if ceiling is not None and ceiling < words.tokens:
             words = answers.shortened(words, ceiling)
         most_tokens = max(ceiling or model.max_completion_tokens, words.tokens)
-        worst = asked.prompt_tokens * model.prompt_nano + most_tokens * model.completion_nano
+        worst = model.request_nano + asked.prompt_tokens * model.prompt_nano + most_tokens * model.completion_nano
         if model.is_free:
             self._books.count_free_request(self._books.accounts[key.account_id])
         self._books.reserve(key, worst, most_tokens)
@@ -229,8 +234,7 @@ class ModelCalls:
             completion_tokens=call.tokens_made(),
             cost_nano=call.cost_nano(),
             elapsed_ms=call.exchange.elapsed_ms(),
-            # OpenRouter's record knows one type for everything that answers with text.
-            api_type="embeddings" if api == "embeddings" else "completions",
+            api_type=API_TYPES.get(api, "completions"),
         )
         self._books.add_generation(call.key, call.model.id, generation)
 
@@ -252,6 +256,13 @@ def check_types(document: Mapping[str, Any], types_of_fields: Mapping[str, tuple
         value = document.get(name)
         if value is not None and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
             raise bad_request(f"{name}: Invalid input: expected {TYPE_NAMES[types[0]]}, received {type_name(value)}")
+
+
+def check_required(document: Mapping[str, Any], *names: str) -> None:
+    """Refuse a request that lacks one of these fields."""
+    for name in names:
+        if document.get(name) is None:
+            raise bad_request(f"{name}: Invalid input: expected a value, received undefined")
 
 
 def checked_list(name: str, messages: object) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ class Embeddings:
         if document.get("encoding_format") not in (None, "float", "base64"):
             raise bad_request('encoding_format: Invalid option: expected one of "float"|"base64"')
         name = model_of(document, DEFAULT_EMBEDDING_MODEL)
-        return Asked(name, False, texts[0], count_tokens(texts), document)
+        return Asked(name, False, texts[0], count_tokens(texts), document, words=answers.NOTHING)
 
     def whole(self, call: Call) -> bytes:
         document, cost = call.asked.document, dollars(call.cost_nano())

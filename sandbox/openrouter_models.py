@@ -14,6 +14,8 @@ from sandbox.openrouter_scenarios import MODEL_PREFIX
 VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
 DEFAULT_MODEL = "openai/gpt-4o-mini"
 DEFAULT_EMBEDDING_MODEL = "openai/text-embedding-3-small"
+# What a format's models answer with; those of all others write text.
+OUTPUTS = {"embeddings": "embeddings", "rerank": "rerank"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Model:
     context_length: int
     max_completion_tokens: int
     tokenizer: str
-    output: str = "text"  # or embeddings
+    output: str = "text"  # or one of OUTPUTS
+    request_nano: int = 0  # of each call, beside its tokens
 
     @property
     def is_free(self) -> bool:
@@ -55,7 +58,7 @@ class Model:
             "pricing": {
                 "prompt": dollar_text(self.prompt_nano).decode(),
                 "completion": dollar_text(self.completion_nano).decode(),
-                "request": "0",
+                "request": dollar_text(self.request_nano).decode(),
                 "image": "0",
             },
             "top_provider": {
@@ -161,6 +164,19 @@ MODELS = {
             "GPT",
             "embeddings",
         ),
+        Model(
+            "cohere/rerank-v3.5",
+            "cohere/rerank-v3.5",
+            "Cohere: Rerank v3.5",
+            "Cohere",
+            0,
+            0,
+            4096,
+            0,
+            "Cohere",
+            "rerank",
+            1_000_000,
+        ),
         Model("sandbox/stream", "sandbox/stream", "Stand-in: scenarios", "Sandbox", 1000, 2000, 128_000, 4096, "Other"),
     )
 }
@@ -172,7 +188,7 @@ def find_model(name: str, api: str = "chat") -> Model | None:
         return MODELS["sandbox/stream"]
     author_and_slug, _, variant = name.partition(":")
     found = MODELS.get(author_and_slug if variant in VARIANTS else name)
-    return found if found and (found.output == "embeddings") == (api == "embeddings") else None
+    return found if found and found.output == OUTPUTS.get(api, "text") else None
 
 
 def is_known_without_variant(name: str) -> bool:
@@ -181,7 +197,7 @@ def is_known_without_variant(name: str) -> bool:
 
 
 def listed_models(output: str, offset: int, limit: int | None) -> dict[str, Any]:
-    """Return the answer to `GET /models`, or one page of it. output: `text`, `embeddings`, or `all`."""
+    """Return the answer to `GET /models`, or one page of it. output: `text`, one of OUTPUTS, or `all`."""
     models = [model.listed() for model in MODELS.values() if output in ("all", model.output)]
     end = len(models) if limit is None else offset + limit
     following = f"/api/v1/models?offset={end}&limit={limit}" if end < len(models) else None

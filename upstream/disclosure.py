@@ -32,8 +32,8 @@ OUTER_FIELDS = (
 )
 # The answer itself, as far as it came, and what it repeats of the request: these are the client's own.
 ANSWER_FIELDS = (
-    "choices data usage output output_text content role stop_reason stop_sequence stop_details container background"
-    " frequency_penalty instructions max_output_tokens max_tool_calls parallel_tool_calls presence_penalty"
+    "choices data results usage output output_text content role stop_reason stop_sequence stop_details container"
+    " background frequency_penalty instructions max_output_tokens max_tool_calls parallel_tool_calls presence_penalty"
     " previous_response_id prompt prompt_cache_key prompt_cache_options reasoning safety_identifier store temperature"
     " text tool_choice tools top_logprobs top_p truncation user"
 )

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.body import CallBody, read_chat, read_completion, read_embeddings, read_message, read_response
+from formats.body import (
+    CallBody,
+    read_chat,
+    read_completion,
+    read_embeddings,
+    read_message,
+    read_rerank,
+    read_response,
+)
 from foundation.errors import AppError, BadRequest
 from tests.support.rows import each_row
 
@@ -168,6 +176,12 @@ def test_any_bytes_are_read_or_refused(body):
         (read_message, b'{"stream":true,"max_completion_tokens":"odd",%s}' % HELLO, CallBody("", True)),
         (read_message, b'{"model":"a","fallbacks":[{"model":"b"}],%s}' % HELLO, CallBody("a", False, models=("b",))),
         (read_message, b'{"fallbacks":null,"models":["b"],%s}' % HELLO, CallBody("", False, models=("b",))),
+        (read_rerank, b'{"model":"a","query":"hi","documents":["b"]}', CallBody("a", False, None, 0)),
+        (
+            read_rerank,
+            b'{"model":"a","query":"hi","documents":[{"text":"b"}],"top_n":1}',
+            CallBody("a", False, None, 0),
+        ),
     ],
 )
 def test_each_format_says_the_same_in_its_own_words(read, body, expected):
@@ -201,6 +215,11 @@ def test_each_format_says_the_same_in_its_own_words(read, body, expected):
         (read_message, b'{"fallbacks":["b"],%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":{"model":"b"},%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":[{"model":7}],%s}' % HELLO, "fallbacks"),
+        (read_rerank, b'{"query":"hi","documents":["b"]}', "`model` is missing"),
+        (read_rerank, b'{"model":"a","documents":["b"]}', "query"),
+        (read_rerank, b'{"model":"a","query":["hi"],"documents":["b"]}', "query"),
+        (read_rerank, b'{"model":"a","query":"hi","documents":[]}', "documents"),
+        (read_rerank, b'{"model":"a","query":"hi","documents":["b"],"top_n":0}', "top_n"),
     ],
 )
 def test_each_format_refuses_in_its_own_words(read, body, word):
@@ -226,7 +245,7 @@ FIELDS = ["model", "stream", "messages", "prompt", "input", "max_tokens", "n", "
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "session_id", "max_output_tokens", "background"]), json_values))
 def test_any_object_is_read_or_refused_by_every_format(fields):
-    for read in (read_chat, read_completion, read_embeddings, read_response, read_message):
+    for read in (read_chat, read_completion, read_embeddings, read_response, read_message, read_rerank):
         try:
             call = read(json.dumps(fields).encode())
         except BadRequest:

@@ -1,11 +1,11 @@
-"""The five formats side by side: their names, their paths, and what completions and embeddings have of their own."""
+"""The formats side by side: their names, their paths, and what those have of their own that differ little from chat."""
 
 import json
 
 import pytest
 
 from formats.chat import Kind
-from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, MODEL_APIS, RESPONSES
+from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, MODEL_APIS, RERANK, RESPONSES
 from foundation.errors import UpstreamFailed
 from upstream.refusal import Refusal
 
@@ -17,12 +17,13 @@ def test_each_format_has_its_name_and_path():
         "embeddings": "/embeddings",
         "responses": "/responses",
         "messages": "/messages",
+        "rerank": "/rerank",
     }
     assert [api for api in MODEL_APIS if api.takes_api_key_header] == [MESSAGES]
     assert [api for api in MODEL_APIS if not api.has_reasons] == [RESPONSES, MESSAGES]
 
 
-@pytest.mark.parametrize("api", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES])
+@pytest.mark.parametrize("api", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, RERANK])
 def test_our_own_errors_have_the_one_shape(api):
     error = UpstreamFailed("x")
     assert api.error_body(error, "r-1") == error.to_json()
@@ -57,3 +58,9 @@ def test_embeddings_write_nothing():
         "cost": 1,
         "completion_tokens": 0,
     }
+
+
+def test_reranking_counts_all_of_its_tokens_as_the_prompts():
+    usage = {"search_units": 1, "total_tokens": 150, "cost": 0.001}
+    assert RERANK.with_usage(None, usage) == usage | {"prompt_tokens": 150, "completion_tokens": 0}
+    assert RERANK.with_usage(None, {"search_units": 1})["prompt_tokens"] is None

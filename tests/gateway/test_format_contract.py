@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from formats.chat import ModelApi, data_of, is_done
-from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RERANK, RESPONSES
 from foundation.errors import BadRequest, UpstreamFailed, UpstreamTimeout
 from gateway import relay
 from tests.support.data_plane import KEEPALIVE, finished, request, whole
@@ -113,9 +113,19 @@ FORMS = {
         {"object": "list", "data": [{"embedding": [0.1]}], "usage": {"prompt_tokens": 3, "cost": 0.1234567891}},
         tokens=(3, 0),
     ),
+    "rerank": Form(
+        RERANK,
+        {"query": "hi", "documents": ["hi"]},
+        {
+            "results": [{"index": 0, "document": {"text": "Paris"}}],
+            "usage": {"search_units": 1, "total_tokens": 3, "cost": 0.1234567891},
+        },
+        tokens=(3, 0),
+    ),
 }
 EVERY = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-STREAMED = pytest.mark.parametrize("form", [form for form in FORMS.values() if form.stream], ids=list(FORMS)[:4])
+STREAMS = {name: form for name, form in FORMS.items() if form.stream}
+STREAMED = pytest.mark.parametrize("form", STREAMS.values(), ids=STREAMS)
 NAMED_FORMS = ["responses", "messages"]
 
 
@@ -261,7 +271,7 @@ def test_long_embeddings_are_settled_wherever_their_usage_stands(proxy, upstream
     assert settled(proxy) == ("settled", COST_NANO, 3, 0)
 
 
-@pytest.mark.parametrize("name", NAMED_FORMS)
+@pytest.mark.parametrize("name", [*NAMED_FORMS, "rerank"])
 def test_a_long_answer_whose_end_might_be_made_up_is_asked_about(proxy, upstream, name):
     form = FORMS[name]
     made_up = {"usage": NEWER | {"cost": 0}}

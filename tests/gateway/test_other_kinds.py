@@ -15,12 +15,11 @@ import pytest
 from formats.registry import MESSAGES, RESPONSES
 from foundation.errors import AppError
 from openrouter_proxy import OpenRouterProxy
-from tests.gateway.test_format_contract import FORMS, NEWER, OLDER, ask, data, named
+from tests.gateway.test_format_contract import FORMS, NEWER, OLDER, STREAMED, ask, data, named
 from tests.support.data_plane import DONE, EVENT, finished, last_event, request, whole
 from tests.support.scripted_upstream import CLOSE, JSON_CHUNKED, SSE, chunked, json_answer
 
 EVERY = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-STREAMED = pytest.mark.parametrize("form", [form for form in FORMS.values() if form.stream], ids=list(FORMS)[:4])
 QUICK_AND_LATE = pytest.mark.parametrize("late", [False, True], ids=["quick", "late"])
 ERROR = {"code": 429, "message": "Provider returned error"}
 STOP = data(id="gen-1", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
@@ -52,6 +51,7 @@ PARTIAL = {
     "responses": FAILED,
     "messages": FORMS["messages"].body | {"error": ERROR},
     "embeddings": FORMS["embeddings"].body | {"error": ERROR},
+    "rerank": FORMS["rerank"].body | {"error": ERROR},
 }
 
 
@@ -65,6 +65,7 @@ def test_a_plain_answer_with_an_error_beside_text_or_a_bill_is_asked_for_once(pr
             "output": [],
             "content": [],
             "data": [],
+            "results": [],
         }
         partial |= {name: value for name, value in bare.items() if name in partial}
     else:
@@ -74,7 +75,7 @@ def test_a_plain_answer_with_an_error_beside_text_or_a_bill_is_asked_for_once(pr
     told = json.loads(whole(answer))
     assert answer.status == 200
     assert "Provider returned error" in json.dumps(told)
-    assert has_text is any(text in json.dumps(told) for text in ("so far", '"hi"', "0.1]"))
+    assert has_text is any(text in json.dumps(told) for text in ("so far", '"hi"', "0.1]", "Paris"))
     assert len(upstream.received) == 1
     line = finished(caplog)
     assert (line["outcome"], [one["kind"] for one in line["tries"]]) == ("error", ["answered"])

@@ -5,6 +5,8 @@ import json
 import pytest
 import requests
 
+from sandbox.openrouter_calls import API_TYPES
+
 MESSAGES = [{"role": "user", "content": "Hello"}]
 BODIES = {
     "/chat/completions": {"messages": MESSAGES},
@@ -12,9 +14,11 @@ BODIES = {
     "/embeddings": {"input": "Hello"},
     "/responses": {"input": "Hello"},
     "/messages": {"messages": MESSAGES},
+    "/rerank": {"query": "Hello", "documents": [""]},
 }
-STREAMED = [path for path in BODIES if path != "/embeddings"]
-LIMITS = {"/responses": "max_output_tokens", "/embeddings": None}
+WORDLESS = ("/embeddings", "/rerank")
+STREAMED = [path for path in BODIES if path not in WORDLESS]
+LIMITS = {"/responses": "max_output_tokens", "/embeddings": None, "/rerank": None}
 PROMPT_NANO = 5 * 1000
 
 
@@ -43,13 +47,14 @@ def message_of(answer, path):
 def test_every_format_is_billed_on_account_and_key(stand_in, key, call, path):
     answer = call(path)
     assert answer.status_code == 200
-    cost = PROMPT_NANO + (0 if path == "/embeddings" else 6 * 2000)
+    prompt_nano = 9 * 1000 if path == "/rerank" else PROMPT_NANO  # question and document
+    cost = prompt_nano + (0 if path in WORDLESS else 6 * 2000)
     assert round(answer.json()["usage"]["cost"] * 1e9) == stand_in.spent(key["hash"]) == cost
     assert stand_in.control("GET", "bill")["accounts"][key["account"]]["nano"] == cost
     made = answer.headers["x-generation-id"]
     record = stand_in.call("GET", "/generation", key["key"], params={"id": made}).json()["data"]
     assert (record["id"], round(record["total_cost"] * 1e9)) == (made, cost)
-    assert record["api_type"] == ("embeddings" if path == "/embeddings" else "completions")
+    assert record["api_type"] == API_TYPES.get(path.strip("/"), "completions")
 
 
 @pytest.mark.parametrize("path", STREAMED)

@@ -72,6 +72,12 @@ def test_gets_structured_output(client):
     assert json.loads(answer.choices[0].message.content)["stand_in"] is True
 
 
+def test_reranks(client):
+    answer = client.rerank.rerank(model="cohere/rerank-v3.5", query="Where is Paris", documents=["Rome", "Paris"])
+    assert [one.index for one in answer.results] == [1, 0]
+    assert answer.usage.cost > 0
+
+
 def test_embeds(client):
     answer = client.embeddings.generate(model="openai/text-embedding-3-small", input=["one", "two"])
     assert [len(each.embedding) > 0 for each in answer.data] == [True, True]

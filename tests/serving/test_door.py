@@ -22,7 +22,7 @@ CHAT_PATHS = [
     "/v1/chat/completions",
     "/api/v1/chat/completions",
 ]
-FORMATS = ["completions", "embeddings", "responses", "messages"]
+FORMATS = ["completions", "embeddings", "responses", "messages", "rerank"]
 PATHS = [*CHAT_PATHS, *(f"{base}/{name}" for name in FORMATS for base in ("/v1", "/api/v1"))]
 
 
@@ -390,7 +390,6 @@ OTHER_PATHS = [
     "/v1/images",
     "/v1/files",
     "/v1/batches",
-    "/v1/rerank",
     "/v1/audio/speech",
     "/v1/chat",
     "/v1",
@@ -477,6 +476,7 @@ BODIES = {
     "embeddings": {"input": "hi"},
     "responses": {"input": "hi"},
     "messages": {**HELLO, "max_tokens": 9},
+    "rerank": {"query": "hi", "documents": ["hi"]},
 }
 STREAM_ENDS = {
     "completions": [DONE],

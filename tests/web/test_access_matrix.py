@@ -68,6 +68,7 @@ UPSTREAM = {"base_url": "https://1.1.1.1/v1", "is_active": False}  # an address 
 CHAT = sent({"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})
 TEXT = sent({"model": "openai/gpt-4o-mini", "prompt": "Hi", "max_tokens": 5})
 VECTORS = sent({"model": "openai/text-embedding-3-small", "input": "Hi"})
+FITTING = sent({"model": "cohere/rerank-v3.5", "query": "Hi", "documents": ["Hi"]})
 RESPONSE = sent({"model": "openai/gpt-4o-mini", "input": "Hi", "max_output_tokens": 20})
 MODEL = sent(name="openai/gpt-4o-mini")
 FILE = sent(query="?format=jsonl")
@@ -293,6 +294,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/v1/completions": (CALLS, TEXT),
     "POST /v1/embeddings": (CALLS, VECTORS),
     "POST /api/v1/embeddings": (CALLS, VECTORS),
+    "POST /v1/rerank": (CALLS, FITTING),
+    "POST /api/v1/rerank": (CALLS, FITTING),
     "POST /v1/responses": (CALLS, RESPONSE),
     "POST /api/v1/responses": (CALLS, RESPONSE),
     "POST /v1/messages": (CALLS, CHAT),

@@ -97,6 +97,24 @@ FORMATS = {
             "usage": {"prompt_tokens": 2, "total_tokens": 2, "cost": 4e-8},
         },
     ),
+    "rerank": _Format(
+        "Rerank",
+        "Documents in the order in which they fit a question; never streamed.",
+        {
+            "model": MODEL,
+            "query": {"type": "string", "minLength": 1},
+            "documents": {"type": "array", "minItems": 1, "items": {"type": ["string", "object"]}},
+            "top_n": {"type": "integer", "minimum": 1},
+        },
+        ("model", "query", "documents"),
+        {"model": "cohere/rerank-v3.5", "query": "Where is Paris?", "documents": ["Paris is in France.", "Hello"]},
+        {
+            "id": "gen-rerank-1",
+            "model": "cohere/rerank-v3.5",
+            "results": [{"index": 0, "relevance_score": 0.98, "document": {"text": "Paris is in France."}}],
+            "usage": {"search_units": 1, "total_tokens": 150, "cost": 0.001},
+        },
+    ),
     "responses": _Format(
         "Responses",
         "OpenAI's Responses API, without its store: each request holds the whole conversation.",

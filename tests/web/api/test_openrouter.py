@@ -111,7 +111,7 @@ def test_what_openrouter_documents_is_taken_and_the_rest_is_no_fault(served):
     embeddings = data_of(served, "/v1/models?output_modalities=embeddings", token)
     assert [model["id"] for model in embeddings] == ["openai/text-embedding-3-small"]
     every = data_of(served, "/v1/models?output_modalities=all&category=programming&zdr=true&sort=newest", token)
-    assert len(every) == len(data_of(served, "/v1/models", token)) + 1
+    assert len(every) > len(data_of(served, "/v1/models", token)) + 1
     page = served.get("/v1/models?offset=1&limit=2", token).json()
     assert [model["id"] for model in page["data"]] == [model["id"] for model in every[1:3]]
     assert page["links"]["next"] == "/api/v1/models?offset=3&limit=2"
