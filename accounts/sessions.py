@@ -24,6 +24,7 @@ from foundation.column_types import UtcDateTime
 from foundation.crypto import keyed_token, new_id, same
 from foundation.errors import NotFound, Unauthorized
 from replicas.revisions import bump
+from tables import oauth_states
 from tables import user_sessions as table
 
 # RFC 9700 4.14.2 asks for an end at reuse; parallel tabs and lost answers would end sessions of honest people.
@@ -253,6 +254,9 @@ def end_all_of(tx: Transaction, user_id: int, now: datetime, by: EndedBy, spared
     theirs = sa.and_(table.c.user_id == user_id, table.c.id != spared if spared else sa.true())
     count = end_of(tx, sa.and_(theirs, table.c.expires_at > now), now, by)
     end_of(tx, theirs, now, by)  # an access token can outlast its session's time
+    # A code that was about to open another one. What was begun in a session is refused with it.
+    opening = sa.and_(oauth_states.c.user_id == user_id, oauth_states.c.session_id.is_(None))
+    tx.execute(oauth_states.delete().where(opening))
     return count
 
 
@@ -263,6 +267,21 @@ def end_of(tx: Transaction, wanted: sa.ColumnElement[bool], now: datetime, by: E
     if ended:
         bump(tx, "user_sessions")
     return ended
+
+
+def is_alive(tx: Transaction, session_id: str, user_id: int) -> bool:
+    """True unless this session of a user's has ended, however long ago."""
+    return tx.scalar(_alive(session_id, user_id)) is not None
+
+
+def hold(tx: Transaction, session_id: str, user_id: int) -> None:
+    """Keep a user's session from ending before this transaction does. Raises Unauthorized if it has ended."""
+    if tx.scalar(_alive(session_id, user_id).with_for_update()) is None:
+        raise Unauthorized("The session has ended; log in again")
+
+
+def _alive(session_id: str, user_id: int) -> sa.Select[tuple[str]]:
+    return sa.select(table.c.id).where(table.c.id == session_id, table.c.user_id == user_id, table.c.ended_at.is_(None))
 
 
 def _is_open(now: datetime) -> sa.ColumnElement[bool]:

@@ -6,6 +6,7 @@ What is here is for showing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -75,14 +76,23 @@ class ConnectedAccounts:
         text = self._keys.texts([account.pool_key_id]).get(account.pool_key_id)
         return None if text is None or isinstance(text, SealBroken) else text
 
-    def connect(self, user_id: int, text: str, method: Method, told: KeyAccount | None) -> ConnectedAccount:
+    def connect(
+        self,
+        user_id: int,
+        text: str,
+        method: Method,
+        told: KeyAccount | None,
+        first: Callable[[Transaction], None] = lambda _: None,
+    ) -> ConnectedAccount:
         """Store a key, in the place of the one before. told: what OpenRouter says of it, if it was asked.
 
-        Raises Conflict for a key that somebody else has connected, or the service itself uses.
+        first: done in the same transaction, before: if it raises, nothing is connected. Raises Conflict for a key that
+        somebody else has connected, or the service itself uses.
         """
         values: dict[str, Any] = {"user_id": user_id, "method": method, "connected_at": self._clock.now()}
 
         def replace(tx: Transaction) -> None:
+            first(tx)
             bump(tx, pool_keys.name)  # first: of a user's parallel connections each sees the one before
             self._drop(tx, user_id)
             key_id = self._keys.add_connected(tx, user_id, text, told.account_id if told else None)

@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from accounts.sessions import UserSessions
+from accounts.sessions import UserSessions, hold
 from accounts.sign_on.identities import Entered, ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider, ProviderProfile, SignOnAttempt
 from accounts.sign_on.states import OAuthState, OAuthStates
 from accounts.users import Users
 from foundation.crypto import new_token
-from foundation.errors import BadRequest, Forbidden, NotFound, Unauthorized
+from foundation.errors import BadRequest, Forbidden, NotFound
 
 CODE_LIFE = timedelta(minutes=1)
 SESSION = "session"  # in the place of a provider: of a code that opens a session
@@ -125,10 +125,12 @@ class SingleSignOn:
 
         Raises ProviderFailed, InactiveThere, Conflict; Unauthorized if the session has ended meanwhile.
         """
-        if noted.user_id is None or noted.session_id in self._sessions.ended:
-            raise Unauthorized("The session has ended; log in again")
-        self.identities.link(noted.user_id, name, self._profile(name, noted, provider_code))
-        return noted.user_id
+        user_id, session_id = noted.user_id, noted.session_id
+        assert user_id is not None  # noqa: S101 - as begin_link has noted it
+        assert session_id is not None  # noqa: S101
+        profile = self._profile(name, noted, provider_code)
+        self.identities.link(user_id, name, profile, lambda tx: hold(tx, session_id, user_id))
+        return user_id
 
     def redeem(self, browser: str, code: str) -> tuple[int, str]:
         """Whose session our code opens, and the name of the provider. Raises BadRequest."""

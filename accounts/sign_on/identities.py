@@ -6,6 +6,7 @@ that nobody knows gets an account of its own, and joins another one only from wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -94,11 +95,25 @@ class ProviderIdentities:
         tx.execute(table.insert().values(_row(user_id, provider, profile, now) | told))
         return user_id
 
-    def link(self, user_id: int, provider: str, profile: ProviderProfile) -> None:
-        """Let somebody log in to this account from now on. Raises Conflict if theirs or this one is linked already."""
+    def link(
+        self,
+        user_id: int,
+        provider: str,
+        profile: ProviderProfile,
+        first: Callable[[Transaction], None] = lambda _: None,
+    ) -> None:
+        """Let somebody log in to this account from now on. Raises Conflict if theirs or this one is linked already.
+
+        first: done in the same transaction, before: if it raises, nothing is linked.
+        """
         row = _row(user_id, provider, profile, self._clock.now())
+
+        def insert(tx: Transaction) -> None:
+            first(tx)
+            tx.execute(table.insert().values(row))
+
         try:
-            self._db.transact(lambda tx: tx.execute(table.insert().values(row)))
+            self._db.transact(insert)
         except Duplicate:
             raise Conflict(
                 "Either this account has such a log-in already, or that log-in has an account; unlink it there first"

@@ -1,7 +1,8 @@
 """Log-ins that are under way at a provider: one row each, from the redirect there until the browser comes back.
 
 The state is 256 random bits, stored as a hash, and good for one return of the browser that began, within ten minutes.
-The row holds what that return needs and no browser may see: the verifier of PKCE.
+The row holds what that return needs and no browser may see: the verifier of PKCE. What was begun in a session is over
+with it: the database is asked, because memory forgets ended sessions once their access tokens have run out.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from accounts.sessions import is_alive
 from db import Database, Transaction, delete_some
 from foundation import json_text
 from foundation.clock import Clock
 from foundation.crypto import Envelopes, SealBroken, new_token, same, sha256_hex
-from foundation.errors import BadRequest
+from foundation.errors import BadRequest, Unauthorized
 from tables import oauth_states as table
 
 LIFE = timedelta(minutes=10)  # as long as OpenRouter's codes hold
@@ -32,6 +34,14 @@ class OAuthState:
     user_id: int | None
     session_id: str | None
     next_path: str | None
+
+
+class SessionOver(Unauthorized):
+    """What was begun in a session came back after its end. next_path: as it was noted."""
+
+    def __init__(self, next_path: str | None) -> None:
+        super().__init__("The session has ended; log in again")
+        self.next_path = next_path
 
 
 class OAuthStates:
@@ -70,7 +80,10 @@ class OAuthStates:
         return str(found)
 
     def consume(self, provider: str, browser: str, state: str) -> OAuthState:
-        """What was noted, once. Raises BadRequest, whatever is wrong; what was shown is used up in any case."""
+        """What was noted, once. Raises BadRequest, whatever is wrong; what was shown is used up in any case.
+
+        SessionOver if it was begun in a session that has ended since.
+        """
         if not isinstance(state, str) or not 1 <= len(state) <= MAX_TEXT:
             raise _refused()
         wanted = table.c.state_hash == sha256_hex(state)
@@ -89,7 +102,13 @@ class OAuthStates:
             plain = self._envelopes.open(table.name, "secrets_encrypted", row.state_hash, row.secrets_encrypted)
         except SealBroken:  # by a key that was taken from ENCRYPTION_KEY within these ten minutes
             raise _refused() from None
+        if row.session_id is not None and not self._is_alive(row.session_id, row.user_id):
+            raise SessionOver(row.next_path)
         return OAuthState(json_text.parse(plain.encode()), row.user_id, row.session_id, row.next_path)
+
+    def _is_alive(self, session_id: str, user_id: int) -> bool:
+        with self._db.reading() as tx:
+            return is_alive(tx, session_id, user_id)
 
 
 def _refused() -> BadRequest:

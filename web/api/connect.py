@@ -20,7 +20,8 @@ from flask import Blueprint, Response
 from pydantic import ConfigDict, Field
 
 from accounts.caller import Caller
-from accounts.sign_on.states import LIFE, OAuthState
+from accounts.sessions import hold
+from accounts.sign_on.states import LIFE, OAuthState, SessionOver
 from accounts.users import UserState
 from config.checks import OPENROUTER_KEY
 from foundation.crypto import new_token, same, sha256_hex
@@ -131,11 +132,14 @@ class Callback(NamedTuple):
 )
 def validate_key(caller: Caller, body: NewAccountKey) -> Response:
     """OpenRouter is asked about the key, which is then stored encrypted, in the place of another connection."""
-    return answer(shown(connect_with_key(caller.user_id, body)))
+    return answer(shown(connect_with_key(caller, body)))
 
 
-def connect_with_key(user_id: int, body: NewAccountKey) -> ConnectedAccount:
-    """Connect with a key. Raises BadRequest, Conflict, UpstreamFailed, UpstreamTimeout, Busy."""
+def connect_with_key(caller: Caller, body: NewAccountKey) -> ConnectedAccount:
+    """Connect with a key. Raises BadRequest, Conflict, UpstreamFailed, UpstreamTimeout, Busy.
+
+    Unauthorized if the session has ended meanwhile.
+    """
     if not OPENROUTER_KEY.fullmatch(body.api_key):
         raise BadRequest(f"api_key must be an OpenRouter key, sk-or-v1-...; make one at {KEYS_PAGE}")
     told = services().accounts.api.describe(body.api_key)
@@ -143,7 +147,7 @@ def connect_with_key(user_id: int, body: NewAccountKey) -> ConnectedAccount:
         raise BadRequest(f"OpenRouter does not accept this key: it may be deleted or disabled; see {KEYS_PAGE}")
     if told.is_management:
         raise BadRequest(f"This is a management key, which can't call models; make a plain one at {KEYS_PAGE}")
-    return _connect(user_id, body.api_key, Method.KEY, told)
+    return _connect(caller.user_id, caller.session_id, body.api_key, Method.KEY, told)
 
 
 # ── by OAuth
@@ -184,7 +188,7 @@ def begin(caller: Caller, body: Begin) -> Response:
 def callback(caller: Caller, body: ReturnedCode) -> Response:
     """By the session that began. A state and a code work once: after any refusal, begin again."""
     noted = _consume(caller.session_id, body.state)
-    return answer(shown(_redeem(caller.user_id, noted, body.code)))
+    return answer(shown(_redeem(caller.user_id, caller.session_id, noted, body.code)))
 
 
 @routes.get("/oauth/callback")
@@ -192,7 +196,7 @@ def callback(caller: Caller, body: ReturnedCode) -> Response:
     "Come back from OpenRouter's log-in",
     Who.ANYBODY,
     query=ReturnedBrowser,
-    answers=dict.fromkeys((200, 403, 409, 502, 504), ("text/html",)),
+    answers=dict.fromkeys((200, 401, 403, 409, 502, 504), ("text/html",)),
     door="connections",
 )
 def callback_of_browser(query: ReturnedBrowser) -> Response:
@@ -205,11 +209,11 @@ def callback_of_browser(query: ReturnedBrowser) -> Response:
         if not same(noted.secrets["cookie_hash"], sha256_hex(cookie)):
             raise _not_yours()
         user = services().users.find_by_id(noted.user_id) if noted.user_id else None
-        if user is None or user.state is UserState.DISABLED or session_id in services().sessions.ended:
+        if user is None or user.state is UserState.DISABLED:
             raise _not_yours()
-        _redeem(user.id, noted, query.code)
+        _redeem(user.id, session_id, noted, query.code)
     except AppError as error:
-        if error.status not in {403, 409, 502, 504}:
+        if error.status not in {401, 403, 409, 502, 504}:
             raise
         return _page(error.status, "Not connected", error.message)
     page = _page(200, "Connected", "Your OpenRouter account is connected. You can close this window.")
@@ -242,7 +246,7 @@ def _consume(session_id: str, state: str) -> OAuthState:
     """What was noted when this session began. Raises Forbidden, whatever is wrong."""
     try:
         return services().oauth_states.consume(PROVIDER, session_id, state)
-    except BadRequest:
+    except (BadRequest, SessionOver):
         raise _not_yours() from None
 
 
@@ -253,15 +257,18 @@ def _not_yours() -> Forbidden:
     )
 
 
-def _redeem(user_id: int, noted: OAuthState, code: str) -> ConnectedAccount:
-    """Connect the account of a code. Raises Forbidden, Conflict, UpstreamFailed, UpstreamTimeout, Busy."""
+def _redeem(user_id: int, session_id: str, noted: OAuthState, code: str) -> ConnectedAccount:
+    """Connect the account of a code. Raises Forbidden, Conflict, UpstreamFailed, UpstreamTimeout, Busy.
+
+    Unauthorized if the session has ended meanwhile.
+    """
     api = services().accounts.api
     text = api.exchange(code, noted.secrets["verifier"])
     try:
         told = api.describe(text)
     except AppError:  # the code is used up: without what the key tells, it is still the user's
         told = None
-    return _connect(user_id, text, Method.OAUTH, told)
+    return _connect(user_id, session_id, text, Method.OAUTH, told)
 
 
 # ── whichever way
@@ -312,8 +319,8 @@ def disconnect(user_id: int) -> None:
         audit(f"user/{user_id}", "openrouter_disconnected", f"openrouter-account/{user_id}", user_id)
 
 
-def _connect(user_id: int, text: str, method: Method, told: KeyAccount | None) -> ConnectedAccount:
-    account = services().accounts.connect(user_id, text, method, told)
+def _connect(user_id: int, session_id: str, text: str, method: Method, told: KeyAccount | None) -> ConnectedAccount:
+    account = services().accounts.connect(user_id, text, method, told, lambda tx: hold(tx, session_id, user_id))
     audit(f"user/{user_id}", "openrouter_connected", f"openrouter-account/{user_id}", user_id, method=method.value)
     return account
 

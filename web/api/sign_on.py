@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from accounts.caller import Caller
 from accounts.sign_on.flow import BegunSignOn
-from accounts.sign_on.states import LIFE, OAuthState
+from accounts.sign_on.states import LIFE, OAuthState, SessionOver
 from accounts.users import UserState
 from foundation.errors import AppError, BadRequest, Forbidden
 from foundation.logs import event
@@ -168,13 +168,20 @@ def send_there(provider: str, next_path: str) -> Response:
 def come_back(provider: str, query: ReturnedFromProvider) -> Response:
     """The answer to a browser that comes back from a provider. Raises NotFound, BadRequest."""
     browser = BROWSER.read()
-    noted = services().sign_on.consume(provider, browser, query.state)
+    try:
+        noted = services().sign_on.consume(provider, browser, query.state)
+    except SessionOver as over:
+        return _back(provider, over.next_path, over)
     try:
         fragment = _arrive(provider, noted, query, browser)
     except AppError as error:
-        event(log, "sign_on_refused", provider=provider, reason=error.type)
-        fragment = {"sso_error": error.type}
+        return _back(provider, noted.next_path, error)
     return _redirect(f"{services().config.public_url}{noted.next_path}#{urlencode(fragment)}")
+
+
+def _back(provider: str, next_path: str | None, error: AppError) -> Response:
+    event(log, "sign_on_refused", provider=provider, reason=error.type)
+    return _redirect(f"{services().config.public_url}{next_path}#{urlencode({'sso_error': error.type})}")
 
 
 def _arrive(provider: str, noted: OAuthState, query: ReturnedFromProvider, browser: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ def status(visitor: Visitor) -> Response:
 def connect_with_key(visitor: Visitor) -> Response:
     """Connect with a key."""
     count_request("connections")
-    connect_api.connect_with_key(visitor.user.id, form_of(NewAccountKey))
+    connect_api.connect_with_key(visitor.caller, form_of(NewAccountKey))
     return _show("connect_status.html", visitor, is_new=True)
 
 

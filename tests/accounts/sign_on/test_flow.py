@@ -10,7 +10,7 @@ from accounts.sessions import UserSessions
 from accounts.sign_on.flow import InactiveThere, SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import ProviderFailed, ProviderProfile, SignOnAttempt
-from accounts.sign_on.states import OAuthStates
+from accounts.sign_on.states import OAuthStates, SessionOver
 from accounts.users import Users, UserState
 from db import Database
 from foundation.crypto import Envelopes
@@ -57,7 +57,7 @@ def users(db: Database, clock: MovableClock) -> Users:
 
 @pytest.fixture
 def sessions(db: Database, clock: MovableClock) -> UserSessions:
-    return UserSessions(db, clock, timedelta(hours=24), timedelta(days=7), b"r" * 32)
+    return UserSessions(db, clock, timedelta(minutes=5), timedelta(days=7), b"r" * 32)
 
 
 @pytest.fixture
@@ -225,15 +225,42 @@ def test_linking_takes_a_session_that_is_new_open_and_ones_own(sso, users, sessi
         sso.begin_link("github", user_id, new.id, "/")
 
 
-def test_nothing_is_linked_once_the_session_has_ended(sso, providers, sessions, owner):
+@pytest.mark.parametrize("told", ["at once", "not yet", "forgotten"])
+def test_nothing_is_linked_once_the_session_has_ended(sso, providers, users, sessions, owner, clock, told):
+    """Neither where this process does not know of the end yet, nor where it has forgotten it with the access tokens."""
+    one, teammate = sso.begin_link("github", *owner, "/"), users.create("teammate@example.com", "x")
+    theirs = sso.begin_link("github", teammate, sessions.start(teammate).id, "/")
+    sessions.end(owner[1])
+    if told == "forgotten":
+        clock.advance(minutes=6)
+    if told != "not yet":
+        sessions.reload()
+    assert (owner[1] in sessions.ended) == (told == "at once")
+    with pytest.raises(SessionOver) as over:
+        sso.consume("github", one.browser, query_of(one.url)["state"])
+    assert over.value.next_path == "/"
+    state = query_of(theirs.url)["state"]
+    sso.link("github", sso.consume("github", theirs.browser, state), providers["github"].agree(state))
+    assert [len(sso.identities.of(user_id)) for user_id in (owner[0], teammate)] == [0, 1]
+
+
+def test_nothing_is_linked_if_the_session_ends_while_the_provider_is_asked(sso, providers, sessions, owner):
     one = sso.begin_link("github", *owner, "/")
     state = query_of(one.url)["state"]
-    sessions.end(owner[1])
-    sessions.reload()
     noted = sso.consume("github", one.browser, state)
+    sessions.end(owner[1])
     with pytest.raises(Unauthorized):
         sso.link("github", noted, providers["github"].agree(state))
     assert sso.identities.of(owner[0]) == []
+
+
+def test_a_code_that_opens_a_session_ends_with_all_sessions(sso, providers, sessions):
+    browser, code, user_id = code_of(sso, providers)
+    others = code_of(sso, providers, profile=ProviderProfile("2", "Bob"))
+    sessions.end_all(user_id)
+    with pytest.raises(BadRequest):
+        sso.redeem(browser, code)
+    assert sso.redeem(*others[:2])[0] == others[2]
 
 
 def test_a_provider_that_is_not_configured_is_named_with_those_that_are(sso):

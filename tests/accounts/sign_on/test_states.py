@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from accounts.sign_on.states import OAuthState, OAuthStates
+from accounts.sign_on.states import OAuthState, OAuthStates, SessionOver
 from db import Database
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
 from foundation.errors import BadRequest
 from tables import oauth_states as table
+from tables import user_sessions, users
 from tests.support.movable_clock import MovableClock
+from tests.support.usage_rows import NOON
 
 NOTED = OAuthState({"verifier": "v" * 43, "nonce": "n"}, 7, "s" * 32, "/keys?page=2")
 BROWSER = "the cookie of this browser"
@@ -22,6 +24,12 @@ BROWSER = "the cookie of this browser"
 
 @pytest.fixture
 def states(db: Database, envelopes: Envelopes, clock: MovableClock) -> OAuthStates:
+    """The states, and the session in which NOTED was begun."""
+    user = {"id": 7, "username_hash": "u", "key_hash": "k", "state": "active"}
+    session = {"id": NOTED.session_id, "user_id": 7, "refreshed_at": clock.now(), "expires_at": clock.now()}
+    made = {"created_at": clock.now()}
+    db.transact(lambda tx: tx.execute(users.insert(), user | made | {"updated_at": clock.now()}))
+    db.transact(lambda tx: tx.execute(user_sessions.insert(), session | made))
     return OAuthStates(db, envelopes, clock)
 
 
@@ -78,9 +86,9 @@ def test_what_can_not_be_a_state_is_refused(states, state):
 
 
 def test_after_ten_minutes_it_is_over_and_the_next_one_clears_it_away(db, states, clock):
-    early, late = (states.begin("github", BROWSER, replace(NOTED, user_id=number)) for number in (1, 2))
+    early, late = (states.begin("github", BROWSER, replace(NOTED, next_path=path)) for path in ("/1", "/2"))
     clock.advance(minutes=10, microseconds=-1)
-    assert states.consume("github", BROWSER, early).user_id == 1
+    assert states.consume("github", BROWSER, early).next_path == "/1"
     clock.advance(microseconds=1)
     with pytest.raises(BadRequest):
         states.consume("github", BROWSER, late)
@@ -90,7 +98,22 @@ def test_after_ten_minutes_it_is_over_and_the_next_one_clears_it_away(db, states
     assert len(rows(db)) == 1
 
 
-def test_of_parallel_returns_one_gets_it(db, envelopes):
+@pytest.mark.parametrize("change", [{"ended_at": NOON}, {"user_id": 8}])
+def test_what_was_begun_in_a_session_is_over_with_it(states, db, change):
+    """However long ago that ended; and it was the user's own."""
+    theirs = user_sessions.update().where(user_sessions.c.id == NOTED.session_id).values(change)
+    other = {"id": 8, "username_hash": "other", "key_hash": "k", "state": "active"}
+    other |= {"created_at": NOON, "updated_at": NOON}
+    begun, without = states.begin("github", BROWSER, NOTED), replace(NOTED, user_id=None, session_id=None)
+    db.transact(lambda tx: (tx.execute(users.insert(), other), tx.execute(theirs)))
+    with pytest.raises(SessionOver) as over:
+        states.consume("github", BROWSER, begun)
+    assert over.value.next_path == NOTED.next_path
+    assert rows(db) == []
+    assert states.consume("github", BROWSER, states.begin("github", BROWSER, without)) == without
+
+
+def test_of_parallel_returns_one_gets_it(states, db, envelopes):
     states = OAuthStates(db, envelopes, Clock())
     for _ in range(10):
         state = states.begin("github", BROWSER, NOTED)
