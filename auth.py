@@ -19,6 +19,7 @@ from accounts import api_tokens, client_keys
 from accounts.api_tokens import ApiToken
 from accounts.caller import Caller, Credential
 from accounts.client_keys import ClientKey
+from accounts.everything import revoke_all_of
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import User, Users, UserState
@@ -157,11 +158,18 @@ class Auth:
         return session, self._access_token(session)
 
     def change_derived_key(
-        self, caller: Caller, key: str, new_derived_key: str, origin: Origin, username: str | None = None
+        self,
+        caller: Caller,
+        key: str,
+        new_derived_key: str,
+        origin: Origin,
+        username: str | None = None,
+        revokes_all: bool = False,
     ) -> tuple[UserSession, str]:
         """Put a new derived key in the place of a user's, which ends all sessions; returns a new one with its token.
 
-        username: what the new key was derived with, if that is known. Raises Unauthorized if it is not the caller's,
+        username: what the new key was derived with, if that is known. revokes_all: client keys and API tokens end too.
+        Raises Unauthorized if it is not the caller's,
         in the same words and time as if `derived_key` is wrong; BadRequest if the new key is weak; Busy.
         """
         if len(set(new_derived_key)) < MIN_DIFFERENT_CHARACTERS:
@@ -174,8 +182,12 @@ class Auth:
             event(log, "key_change_refused", user_id=caller.user_id)
             raise Unauthorized("Invalid credentials") from None
         assert user is not None  # noqa: S101 - nobody's hash never verifies
-        changed = self._users.set_derived_key(user, self._hasher.hash(new_derived_key))
-        self._sessions.reload()  # here at once
+        new_hash, now = self._hasher.hash(new_derived_key), self._clock.now()
+        changed = self._users.set_derived_key(
+            user, new_hash, lambda tx: revoke_all_of(tx, user.id, now) if revokes_all else None
+        )
+        for copy in (self._sessions, *((self._client_keys, self._api_tokens) if revokes_all else ())):
+            copy.reload()  # here at once
         event(log, "key_changed", user_id=user.id)
         return self.let_in(changed, origin)
 

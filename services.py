@@ -15,6 +15,7 @@ from accounts.api_tokens import ApiTokens
 from accounts.audit_log import AuditLog
 from accounts.client_address import ClientAddresses
 from accounts.client_keys import ClientKeys
+from accounts.everything import Everything
 from accounts.favourite_models import FavouriteModels
 from accounts.key_derivation import KeyDeriver
 from accounts.refused_log_ins import RefusedLogIns
@@ -148,6 +149,7 @@ class Services:
         self.audit = AuditLog(db, clock)
         self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload)
         self.api_tokens = ApiTokens(db, clock)
+        self.everything = Everything(db, clock, self.sessions, self.client_keys, self.api_tokens)
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
         self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused)
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
@@ -48,8 +49,17 @@ class ApiTokens:
         self._clock = clock
         self.live = HashedSecrets(db, clock, table, table.c.token_hash, _live)
 
-    def create(self, user_id: int, name: str, expires_at: datetime | None) -> tuple[ApiTokenRow, str]:
-        """Make a token; returns it with its text, which nobody can ever ask for again. Raises BadRequest, Conflict."""
+    def create(
+        self,
+        user_id: int,
+        name: str,
+        expires_at: datetime | None,
+        first: Callable[[Transaction], None] = lambda _: None,
+    ) -> tuple[ApiTokenRow, str]:
+        """Make a token; returns it with its text, which nobody can ever ask for again. Raises BadRequest, Conflict.
+
+        first: done in the same transaction, before: if it raises, no token is made.
+        """
         name, now = check_name(name), self._clock.now()
         check_expiry(expires_at, now)
         text, token_hash, token_hint = new_secret(PREFIX)
@@ -57,6 +67,7 @@ class ApiTokens:
         values |= {"expires_at": expires_at, "created_at": now}
 
         def insert(tx: Transaction, revision: int) -> ApiTokenRow:
+            first(tx)
             if _count(tx, user_id) >= MAX_PER_USER:
                 raise Conflict(f"You have {MAX_PER_USER} API tokens; revoke one that is not needed any more")
             token_id = inserted_id(tx.execute(table.insert().values(values | {"revision": revision})))

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from accounts.api_tokens import ApiToken
 from accounts.client_keys import ClientKey
+from accounts.sessions import hold
+from db import Transaction
 
 
 class Credential(StrEnum):
@@ -38,6 +40,10 @@ class Caller:
     def client_key_id(self) -> int | None:
         """The id of the client key, if one was used."""
         return self.client_key.id if self.client_key else None
+
+    def hold(self, tx: Transaction) -> None:
+        """For what is written by a session and outlives it. Raises Unauthorized if it has ended."""
+        hold(tx, self.session_id, self.user_id)
 
     @property
     def credential(self) -> Credential:

@@ -138,13 +138,17 @@ class ClientKeys:
         self.live = HashedSecrets(db, clock, table, table.c.key_hash, _live, know_budgets)
 
     def create(
-        self, user_id: int | None, fields: Mapping[str, Any], also: Also | None = None
+        self,
+        user_id: int | None,
+        fields: Mapping[str, Any],
+        also: Also | None = None,
+        first: Callable[[Transaction], None] = lambda _: None,
     ) -> tuple[ClientKeyRow, str]:
         """Make a key; returns it with its text, which nobody can ever ask for again.
 
         user_id: the owner; None for a new account of the key's own. fields: name, and what else is not as usual among
-        description, scopes, models, upstreams, rpm, expires_at. also: done in the same transaction. Raises BadRequest,
-        Conflict.
+        description, scopes, models, upstreams, rpm, expires_at. also: done in the same transaction. first: likewise,
+        before; if it raises, no key is made. Raises BadRequest, Conflict.
         """
         usual: dict[str, Any] = {"description": ""} | dict.fromkeys([*LISTS, "rpm", "expires_at"])
         values, now = self._checked(usual | dict(fields)), self._clock.now()
@@ -152,6 +156,7 @@ class ClientKeys:
         values |= {"key_hash": key_hash, "key_hint": key_hint, "created_at": now, "updated_at": now}
 
         def insert(tx: Transaction, revision: int) -> ClientKeyRow:
+            first(tx)
             owner = add_service_account(tx, now) if user_id is None else self._check_owner(tx, user_id)
             key_id = inserted_id(tx.execute(table.insert().values({**values, "user_id": owner, "revision": revision})))
             row = _get(tx, key_id)

@@ -45,6 +45,7 @@ class EndedBy(StrEnum):
     NEW_KEY = "new-key"
     DISABLED = "disabled"
     OPERATOR = "operator"
+    EVERYTHING = "everything"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -216,14 +216,18 @@ class Users:
 
         return self._db.transact(update)
 
-    def set_derived_key(self, user: User, key_hash: str) -> User:
+    def set_derived_key(
+        self, user: User, key_hash: str, first: Callable[[Transaction], object] = lambda _: None
+    ) -> User:
         """Store the hash of a user's new key and end all sessions, in every process within two seconds.
 
-        user: as it was when its key was proved. Raises Unauthorized if it has meanwhile got another one.
+        user: as it was when its key was proved. first: done in the same transaction, before. Raises Unauthorized if it
+        has meanwhile got another one.
         """
         now = self._clock.now()
 
         def update(tx: Transaction) -> None:
+            first(tx)
             if tx.execute(_unchanged(user).values(key_hash=key_hash, updated_at=now)).rowcount != 1:
                 raise _changed_meanwhile()
             end_all_of(tx, user.id, now, EndedBy.NEW_KEY)

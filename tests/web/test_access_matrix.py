@@ -327,6 +327,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/auth/refresh": (ANYBODY, own_refresh_token),
     "POST /api/auth/logout": (USERS, a_session_more),
     "POST /api/auth/logout-all": (USERS, of_somebody_new),
+    "POST /api/auth/end-everything": (USERS, of_somebody_new),
     "POST /api/auth/change-key": (USERS, of_somebody_new_with_a_new_key),
     "POST /api/auth/change-password": (USERS, of_somebody_new_with_a_new_password),
     "GET /api/auth/sessions": (USERS, PLAIN),
@@ -422,6 +423,10 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /admin/users/find": (OPERATORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
     "GET /admin/users/{user_id}": (OPERATORS, the_owner()),
     "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
+    "POST /admin/users/{user_id}/end-everything": (
+        OPERATORS,
+        lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),
+    ),
     "POST /admin/users/{user_id}/end-sessions": (
         OPERATORS,
         lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),

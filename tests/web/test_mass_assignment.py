@@ -49,6 +49,7 @@ CHANGES: dict[str, set[str]] = {
     "POST /api/auth/refresh": OF_SESSIONS,
     "POST /api/auth/logout": {"user_sessions.ended_at", "revisions.value"} | OF_SESSIONS,
     "POST /api/auth/logout-all": {"revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/end-everything": ALL_OF["client_keys"] | ALL_OF["api_tokens"] | {"revisions.value"} | OF_SESSIONS,
     "POST /api/auth/change-key": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
     "POST /api/auth/change-password": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
     "PUT /api/auth/profile": {"users.display_name", "users.updated_at"},
@@ -90,6 +91,9 @@ CHANGES: dict[str, set[str]] = {
     "POST /admin/users/find": set(),
     "PATCH /admin/users/{user_id}": {f"users.{name}" for name in ("state", "role", "trust_level", "updated_at")}
     | {"user_sessions.ended_at", "user_sessions.ended_by", "revisions.value"},
+    "POST /admin/users/{user_id}/end-everything": {"revisions.value"}
+    | {f"{table}.{name}" for table in ("client_keys", "api_tokens") for name in ("revoked_at", "revision")}
+    | {"user_sessions.ended_at", "user_sessions.ended_by"},
     "POST /admin/users/{user_id}/end-sessions": {"user_sessions.ended_at", "user_sessions.ended_by", "revisions.value"},
 }
 WRITES = [route for route in all_routes() if not route.startswith("GET ") and route.partition(" ")[2] not in PATHS]

@@ -13,6 +13,7 @@ from auth import check_username
 from billing.quotas.rows import Quota
 from foundation.errors import Conflict, NotFound
 from web.api.quotas import QuotaShown
+from web.api.sessions import AllEnded, end_all
 from web.http import answer, audit, services
 from web.operation import DIGITS, Body, Page, Paging, Shown, Who, operation
 
@@ -102,6 +103,13 @@ def patch(operator: str, user_id: int, body: UserChange) -> Response:
 def end_sessions(operator: str, user_id: int) -> Response:
     """Log a user out everywhere within two seconds. Client keys and API tokens stay."""
     return end_users_sessions(operator, user_id)
+
+
+@routes.post(f"{ONE}/end-everything")
+@operation("End a user's sessions and keys", Who.OPERATOR, answers={200: AllEnded}, refusals=(404,))
+def end_everything(operator: str, user_id: int) -> Response:
+    """After a theft: sessions, client keys and API tokens are refused everywhere within two seconds."""
+    return answer({"message": "Everything is ended"} | end_all(operator, _get(user_id).id))
 
 
 # ── for the pages too

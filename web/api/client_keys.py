@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from accounts.caller import Caller
 from accounts.client_keys import MAX_MODELS, MAX_RPM, MAX_UPSTREAMS, SCOPES, Also, ClientKeyRow
 from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
 from billing.quotas.terms import QuotaTerms, check_amount
+from db import Transaction
 from vault.hashed import MAX_NAME_CHARACTERS
 from web.api.quotas import QuotaShown
 from web.http import answer, audit, services
@@ -108,7 +109,7 @@ def page(caller: Caller, query: Paging) -> Response:
 @operation("Make a client key", Who.USER, body=NewClientKey, answers={201: ClientKeyMade}, refusals=(409,))
 def create(caller: Caller, body: NewClientKey) -> Response:
     """Its text is shown in this answer and never again. 409 for more keys than a user may have."""
-    return make_key(_actor(caller), caller.user_id, body)
+    return make_key(_actor(caller), caller.user_id, body, caller.hold)
 
 
 @routes.get("/<int:key_id>")
@@ -139,10 +140,12 @@ def _actor(caller: Caller) -> str:
 # ── for the operator's routes too
 
 
-def make_key(actor: str, user_id: int | None, body: NewClientKey) -> Response:
-    """Make a key for a user, or with an account of its own."""
+def make_key(
+    actor: str, user_id: int | None, body: NewClientKey, first: Callable[[Transaction], None] = lambda _: None
+) -> Response:
+    """Make a key for a user, or with an account of its own. first: as for ClientKeys.create."""
     fields = body.model_dump(exclude={"budget", "user_id"})
-    row, text = services().client_keys.create(user_id, fields, _budget(body))
+    row, text = services().client_keys.create(user_id, fields, _budget(body), first)
     audit(actor, "client_key_made", _subject(row), row.user_id, fields=_told(body))
     return answer({**shown([row])[0], "key": text}, 201)
 

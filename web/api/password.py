@@ -16,7 +16,8 @@ from accounts.password_policy import check_new_password
 from auth import check_username
 from foundation.errors import BadRequest
 from web.api.auth import LoggedIn, Registered, Tokens, count_log_in, log_in, origin, sign_up, tokens
-from web.http import answer, audit, services
+from web.api.sessions import RevokesAll, note_new_key
+from web.http import answer, services
 from web.operation import Body, Query, Shown, Who, operation
 
 routes = Blueprint("password_api", __name__, url_prefix="/api/auth")
@@ -69,6 +70,7 @@ class NewPassword(PasswordCredentials):
 
     new_password: Password = Field(description="As at the sign-up", examples=[EXAMPLE[::-1]])
     new_password_confirm: Password = Field(examples=[EXAMPLE[::-1]])
+    revoke_all: RevokesAll = False
 
 
 class NameQuery(Query):
@@ -115,15 +117,17 @@ def login(body: PasswordCredentials) -> Response:
 @routes.post("/change-password")
 @operation("Change your password", Who.USER, body=NewPassword, answers={200: Tokens}, refusals=(401,), door="log-ins")
 def change_password(caller: Caller, body: NewPassword) -> Response:
-    """All sessions end; the answer has the tokens of a new one.
+    """All sessions end; the answer has the tokens of a new one. With `revoke_all` client keys and API tokens end too.
 
     401 is the same for a wrong password and for an address that is not this account's.
     """
     count_log_in(body.email)
     new = _confirmed(body.email, body.new_password, body.new_password_confirm, "new_password")
     key, new_key = _derived(body.email, body.password), services().key_derivation.derive(body.email, new)
-    session, token = services().auth.change_derived_key(caller, key, new_key, origin("password"), body.email)
-    audit(f"user/{caller.user_id}", "password_changed", f"user/{caller.user_id}", caller.user_id)
+    session, token = services().auth.change_derived_key(
+        caller, key, new_key, origin("password"), body.email, body.revoke_all
+    )
+    note_new_key("password_changed", caller.user_id, body.revoke_all)
     return answer(tokens(session, token))
 
 

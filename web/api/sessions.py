@@ -1,4 +1,4 @@
-"""A user's sessions and what has happened to the account: who is logged in, from where; ending sessions; a new key."""
+"""A user's sessions and what has happened to the account: who is logged in, from where; ending them; a new key."""
 
 from __future__ import annotations
 
@@ -51,6 +51,19 @@ class AllLoggedOut(Shown):
     sessions: int = Field(description="How many there were", examples=[3])
 
 
+class AllEnded(Shown):
+    """How many there were."""
+
+    message: Literal["Everything is ended"]
+    sessions: int = Field(examples=[3])
+    client_keys: int = Field(examples=[2])
+    api_tokens: int = Field(examples=[1])
+
+
+# Of a change of the password, in either form.
+RevokesAll = Annotated[bool, Field(description="Revoke all client keys and API tokens too, as after a theft")]
+
+
 class NewDerivedKey(Body):
     """A change of the key that the password is derived to."""
 
@@ -60,6 +73,7 @@ class NewDerivedKey(Body):
     new_derived_key: Annotated[str, BeforeValidator(check_derived_key)] = Field(
         pattern="^[A-Za-z0-9_-]{64}$", examples=[EXAMPLE_KEY[::-1]]
     )
+    revoke_all: RevokesAll = False
 
 
 @routes.get("/sessions")
@@ -86,12 +100,24 @@ def logout_all(caller: Caller, query: WhichSessions) -> Response:
     return answer({"message": message, "sessions": end_sessions(caller, but_this)})
 
 
+@routes.post("/end-everything")
+@operation("End all sessions, client keys and API tokens", Who.USER, answers={200: AllEnded})
+def end_everything(caller: Caller) -> Response:
+    """After a theft: all that was given out for your account is refused everywhere within two seconds, and what was
+    begun with it comes to nothing. Your password and the log-ins that are linked stay: change and unlink them yourself.
+    """
+    return answer({"message": "Everything is ended"} | end_all(f"user/{caller.user_id}", caller.user_id))
+
+
 @routes.post("/change-key")
 @operation(
     "Change your derived key", Who.USER, body=NewDerivedKey, answers={200: Tokens}, refusals=(401,), door="log-ins"
 )
 def change_key(caller: Caller, body: NewDerivedKey) -> Response:
-    """After a change of password. All sessions end; the answer has the tokens of a new one."""
+    """After a change of password. All sessions end; the answer has the tokens of a new one.
+
+    With `revoke_all` client keys and API tokens end too.
+    """
     return answer(tokens(*change_derived_key(caller, body)))
 
 
@@ -134,9 +160,24 @@ def change_derived_key(caller: Caller, body: NewDerivedKey) -> tuple[UserSession
     # Whoever has stolen an access token tries as few keys as at the log-in. Not in one count with that: the name that
     # is counted there is not known here.
     services().rate_limits.check_account(f"user/{caller.user_id}")
-    session, token = services().auth.change_derived_key(caller, body.derived_key, body.new_derived_key, origin("key"))
-    audit(f"user/{caller.user_id}", "key_changed", f"user/{caller.user_id}", caller.user_id)
+    session, token = services().auth.change_derived_key(
+        caller, body.derived_key, body.new_derived_key, origin("key"), revokes_all=body.revoke_all
+    )
+    note_new_key("key_changed", caller.user_id, body.revoke_all)
     return session, token
+
+
+def note_new_key(action: str, user_id: int, revokes_all: bool) -> None:
+    """Write down a change of the key. revokes_all: that client keys and API tokens have ended too."""
+    audit(f"user/{user_id}", action, f"user/{user_id}", user_id, **({"revoked_all": True} if revokes_all else {}))
+
+
+def end_all(actor: str, user_id: int) -> dict[str, int]:
+    """End all of a user's sessions, client keys and API tokens; returns how many of each there were."""
+    is_own = actor == f"user/{user_id}"
+    ended = services().everything.end(user_id, EndedBy.EVERYTHING if is_own else EndedBy.OPERATOR).to_dict()
+    audit(actor, "everything_ended", f"user/{user_id}", user_id, **ended)
+    return ended
 
 
 def events_shown(user_id: int, query: Paging) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def page(caller: Caller, query: Paging) -> Response:
 @operation("Make an API token", Who.USER, body=NewToken, answers={201: TokenMade}, refusals=(409,))
 def create(caller: Caller, body: NewToken) -> Response:
     """Its text is shown in this answer and never again. 409 for more tokens than a user may have."""
-    return answer(make_token(caller.user_id, body), 201)
+    return answer(make_token(caller, body), 201)
 
 
 @routes.delete("/<int:token_id>")
@@ -80,9 +80,10 @@ def shown(user_id: int, query: Paging) -> dict[str, Any]:
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
 
 
-def make_token(user_id: int, body: NewToken) -> dict[str, Any]:
-    """Make a token; returns it with its text. Raises BadRequest, Conflict."""
-    row, text = services().api_tokens.create(user_id, body.name, body.expires_at)
+def make_token(caller: Caller, body: NewToken) -> dict[str, Any]:
+    """Make a token; returns it with its text. Raises BadRequest, Conflict, Unauthorized."""
+    user_id = caller.user_id
+    row, text = services().api_tokens.create(user_id, body.name, body.expires_at, caller.hold)
     fields = body.model_dump(mode="json", exclude_unset=True)
     audit(f"user/{user_id}", "api_token_made", f"api-token/{row.id}", user_id, fields=fields)
     return {**asdict(row), "token": text}

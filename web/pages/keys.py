@@ -51,7 +51,7 @@ def make_client_key(visitor: Visitor) -> Response:
     budget = {"limit_usd": limit, "period": request.form.get("period") or None} if limit else None
     made_up = {"budget": budget, "limit_usd": None, "period": None, "last_day": None, "expires_at": _last_moment()}
     body = form_of(NewClientKey, lists=("scopes", "models"), **made_up)
-    key = make_key(f"user/{visitor.user.id}", visitor.user.id, body).get_json()
+    key = make_key(f"user/{visitor.user.id}", visitor.user.id, body, visitor.caller.hold).get_json()
     return show("keys_client.html", made=key, **_client_keys(visitor))
 
 
@@ -152,7 +152,7 @@ def tokens(visitor: Visitor) -> Response:
 def make_token(visitor: Visitor) -> Response:
     """Make a token; its text is shown in this answer and never again."""
     body = form_of(NewToken, last_day=None, expires_at=_last_moment())
-    token = token_api.make_token(visitor.user.id, body)
+    token = token_api.make_token(visitor.caller, body)
     return show("keys_tokens.html", made_token=token, **_tokens(visitor, FIRST_PAGE))
 
 

@@ -18,6 +18,7 @@ from web.api.admin_users import (
     user_shown,
     users_shown,
 )
+from web.api.sessions import end_all
 from web.pages.forms import form_of, query_of
 from web.pages.operator import for_operators, here
 from web.pages.views import SESSION, go_to, page_blueprint, show
@@ -78,11 +79,23 @@ def reset_quota(operator: str, user_id: int) -> Response:
 def end_sessions(operator: str, user_id: int) -> Response:
     """Log a user out everywhere; an operator who ends their own has to log in again."""
     end_users_sessions(operator, user_id)
+    return _ended(operator, user_id, "sessions ended")
+
+
+@routes.delete(f"{ONE}/everything")
+@for_operators
+def end_everything(operator: str, user_id: int) -> Response:
+    """End a user's sessions, client keys and API tokens."""
+    end_all(operator, user_shown(user_id)["id"])
+    return _ended(operator, user_id, "everything ended")
+
+
+def _ended(operator: str, user_id: int, done: str) -> Response:
     if operator == f"user/{user_id}":
         response = go_to("/login")
         SESSION.take(response)  # or this process would know the visitor for another second
         return response
-    return show("operator_user_part.html", done="sessions ended", **_values(user_id))
+    return show("operator_user_part.html", done=done, **_values(user_id))
 
 
 def _values(user_id: int) -> dict[str, Any]:

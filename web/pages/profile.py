@@ -29,6 +29,7 @@ EVENTS = {
     "refresh_token_reused": "A refresh token was used twice: its session has ended",
     "session_ended": "A session was ended",
     "sessions_ended": "Sessions were ended",
+    "everything_ended": "All sessions, client keys and API tokens were ended",
     "key_changed": "Password changed",
     "password_changed": "Password changed",
     "key_change_refused": "Change of password with a wrong password",
@@ -128,6 +129,14 @@ def end_others(visitor: Visitor) -> Response:
 def end_all(visitor: Visitor) -> Response:
     """End all sessions, this one too."""
     session_api.end_sessions(visitor.caller)
+    return _logged_out()
+
+
+@routes.post("/end-everything")
+@for_users
+def end_everything(visitor: Visitor) -> Response:
+    """End all sessions, client keys and API tokens."""
+    session_api.end_all(f"user/{visitor.user.id}", visitor.user.id)
     return _logged_out()
 
 

@@ -4,7 +4,7 @@ import { Refused, keyOf, ready, showStrength, strength, submit } from './log-in.
 
 const form = document.getElementById('change-password');
 
-async function changePassword({ username, password, new_password: newPassword, again }) {
+async function changePassword({ username, password, new_password: newPassword, again, revoke_all = '' }) {
   if (newPassword !== again) throw new Refused(form.dataset.differ);
   if (strength(newPassword) < 2) throw new Refused(form.dataset.weak);
   const { derived_key } = await keyOf({ username, password });
@@ -12,7 +12,7 @@ async function changePassword({ username, password, new_password: newPassword, a
   const answer = await fetch('/profile/password', {
     method: 'POST',
     headers: { 'X-CSRF-Token': document.querySelector('meta[name="csrf-token"]').content },
-    body: new URLSearchParams({ derived_key, new_derived_key }),
+    body: new URLSearchParams({ derived_key, new_derived_key, revoke_all }),
     redirect: 'manual',
   });
   // To the log-in, because the session has ended meanwhile: followed, it would look like a success.

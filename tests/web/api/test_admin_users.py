@@ -147,6 +147,17 @@ def test_sessions_are_ended_and_others_stay(administered):
     assert entries(administered, user_id) == [("admin-token", "sessions_ended", {"ended": 2})]
 
 
+def test_an_operator_ends_everything_of_a_user_and_of_nobody_else(administered, people):
+    owner, teammate = administered.new_user(), administered.new_user()
+    keys = [administered.post("/api/api-keys", {"name": "k"}, token).json()["key"] for token in (owner, teammate)]
+    counts = {"sessions": 1, "client_keys": 1, "api_tokens": 0}
+    told = shown(administered, "POST", f"{PATH}/{user_id_of(owner)}/end-everything")
+    assert told == {"message": "Everything is ended"} | counts
+    assert [administered.get("/v1/models", key).status_code for key in keys] == [401, 200]
+    assert [administered.get("/api/quota", token).status_code for token in (owner, teammate)] == [401, 200]
+    assert ("admin-token", "everything_ended", counts) in entries(administered, user_id_of(owner))
+
+
 @pytest.mark.parametrize("body", [{"role": "user"}, {"state": "disabled"}, {"state": "silenced", "role": "admin"}])
 def test_admins_cannot_lock_themselves_out(administered, people, body):
     path = f"{PATH}/{people.admin_id}"
@@ -190,5 +201,5 @@ def test_a_filter_that_is_not_understood_is_a_400(administered, query):
 
 
 def test_who_does_not_exist_is_a_404(administered):
-    for method, path in (("GET", ""), ("PATCH", ""), ("POST", "/end-sessions")):
+    for method, path in (("GET", ""), ("PATCH", ""), ("POST", "/end-sessions"), ("POST", "/end-everything")):
         refused(administered, 404, method, f"{PATH}/999999{path}", {})

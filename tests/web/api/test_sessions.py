@@ -117,6 +117,44 @@ def test_nothing_that_a_browser_brings_along_becomes_its_session(gateway, owner,
     assert refused.status_code == 401
 
 
+def given_out(gateway: Gateway, owner: Person) -> dict[str, str]:
+    """One of each that opens an account, by a path that it opens."""
+    token = owner.log_in()["access_token"]
+    key = gateway.post("/api/api-keys", {"name": "k"}, token).json()["key"]
+    return {
+        "/api/auth/sessions": token,
+        "/v1/models": key,
+        "/api/v1/stats": gateway.post("/api/tokens", {"name": "t"}, token).json()["token"],
+    }
+
+
+def opens(gateway: Gateway, given: dict[str, str]) -> list[bool]:
+    return [gateway.get(path, credential).status_code == 200 for path, credential in given.items()]
+
+
+def test_everything_that_was_given_out_ends_at_once_and_nobody_elses(gateway, owner, teammate):
+    mine, old, theirs = (given_out(gateway, one) for one in (owner, owner, teammate))
+    assert opens(gateway, mine) == opens(gateway, theirs) == [True] * 3
+    answer = gateway.post("/api/auth/end-everything", token=mine["/api/auth/sessions"])
+    counts = {"sessions": 2, "client_keys": 2, "api_tokens": 2}
+    assert (answer.status_code, answer.json()) == (200, {"message": "Everything is ended"} | counts)
+    assert opens(gateway, mine) == opens(gateway, old) == [False] * 3
+    assert opens(gateway, theirs) == [True] * 3
+    events = gateway.get("/api/auth/events", owner.log_in()["token"]).json()["items"]
+    assert [event["details"] for event in events if event["action"] == "everything_ended"] == [counts]
+
+
+@pytest.mark.parametrize("revoke_all", [True, False])
+def test_a_new_key_ends_client_keys_and_api_tokens_if_that_is_wanted(gateway, owner, teammate, revoke_all):
+    mine, theirs, new_key = given_out(gateway, owner), given_out(gateway, teammate), new_derived_key()
+    body = {"derived_key": owner.account["derived_key"], "new_derived_key": new_key, "revoke_all": revoke_all}
+    answer = gateway.post("/api/auth/change-key", body, mine["/api/auth/sessions"])
+    assert answer.status_code == 200, answer.text
+    assert opens(gateway, mine) == [False, not revoke_all, not revoke_all]
+    assert opens(gateway, theirs) == [True] * 3
+    assert works(gateway, answer.json())
+
+
 def test_a_new_key_ends_all_sessions_and_gives_a_new_one(gateway, owner):
     mine, old, new_key = owner.log_in(), owner.log_in(), new_derived_key()
     body = {"derived_key": owner.account["derived_key"], "new_derived_key": new_key}

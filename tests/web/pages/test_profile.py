@@ -188,6 +188,18 @@ def test_who_ends_this_session_has_to_log_in_again(page, site, person, button):
     assert page.context.cookies() == []
 
 
+def test_everything_ends_from_the_profile_or_with_a_new_password(site):
+    owner, teammate = site.new_person(), site.new_person()
+    keys = [site.gateway.post("/api/api-keys", {"name": "k"}, one["token"]).json()["key"] for one in (owner, teammate)]
+    ended = site.signed_in(owner).post(f"{site.url}/profile/end-everything", timeout=30, allow_redirects=False)
+    assert (ended.status_code, ended.headers["Location"]) == (303, "/login")
+    assert [works(site, one) for one in (owner, teammate)] == [False, True]
+    assert [site.gateway.get("/v1/models", key).status_code for key in keys] == [401, 200]
+    form = {"derived_key": teammate["derived_key"], "new_derived_key": new_derived_key(), "revoke_all": "true"}
+    assert site.signed_in(teammate).post(f"{site.url}/profile/password", form, timeout=30).status_code == 204
+    assert site.gateway.get("/v1/models", keys[1]).status_code == 401
+
+
 def test_nobody_elses_account_is_shown_or_changed(site):
     owner, teammate = site.new_person(), site.new_person()
     [session] = site.gateway.get("/api/auth/sessions", owner["token"]).json()["items"]
