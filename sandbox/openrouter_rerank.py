@@ -33,7 +33,7 @@ class Rerank:
     def whole(self, call: Call) -> bytes:
         asked = call.asked.document
         documents = [shown_document(at, given) for at, given in enumerate(asked["documents"])]
-        results = [
+        results: list[dict[str, Any]] = [
             {"index": at, "relevance_score": relevance(asked["query"], one), "document": one}
             for at, one in enumerate(documents)
         ]
