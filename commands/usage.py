@@ -17,6 +17,7 @@ import click
 from billing import daily_check_rows, refused_calls, set_aside
 from billing.records import OPEN
 from billing.reports import export as usage_export
+from billing.reports.lost_tries import lost_tries
 from billing.reports.one_request import get_request
 from billing.reports.request_log import LogItem
 from billing.reports.retention import log_end
@@ -158,6 +159,15 @@ def show_usage_checks(count: int) -> None:
     """Show the daily checks of our sums against OpenRouter's, newest first. docs/usage-check.md explains them."""
     checks, _ = daily_check_rows.page(services().db, 1, count)
     show([check.to_dict() for check in checks], "Our sums and OpenRouter's")
+
+
+@usage_commands.command("lost")
+@click.option("--days", default=30, type=click.IntRange(1, 3660), help="So many days up to today; by default 30.")
+def show_lost_tries(days: int) -> None:
+    """Show tries that brought nobody an answer, day by day, and what OpenRouter may have billed for them."""
+    today = services().clock.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    since = today - timedelta(days=days - 1)
+    show(lost_tries(services().db, since, today + timedelta(days=1)), "Tries without an answer")
 
 
 @usage_commands.command("repair")

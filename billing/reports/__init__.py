@@ -2,6 +2,7 @@
 
     statistics.py    sums by model, day and key; the fields of a filter
     request_log.py   calls, newest first: filtered and paged here
+    lost_tries.py    tries that brought nobody an answer, and may have been billed
     one_request.py   one call with each of its tries
     export.py        the log as a file: CSV or JSON lines
     retention.py     deletes old rows, at night
