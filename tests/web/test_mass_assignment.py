@@ -25,6 +25,7 @@ MORE = ["is_admin", "admin", "permissions", "quota", "limit", "owner", "__proto_
 HOSTILE = [1, True, "admin", 10**15, "active", None, -1, ["*"], {"id": 1}, "2999-01-01T00:00:00Z"]
 # What goes on by itself, whatever is asked for.
 BACKGROUND = {f"gateway_processes.{name}" for name in ("id", "beat_at", "keys_revision", "report")}
+BACKGROUND |= {f"refusal_sums.{name}" for name in ("start", "caller", "error_type", "refusals")}
 BACKGROUND |= {f"quota_slices.{name}" for name in ("process_id", "quota_id", "nano")}
 BACKGROUND |= {f"api_keys.{name}" for name in ("last_used", "use_count", "limit_nano", "remaining_nano", "usage_nano")}
 BACKGROUND |= {f"log_retention.{name}" for name in ("name", "owner", "lease_until", "finished_at", "deleted_before")}
