@@ -157,7 +157,8 @@ def own_key(body: Any = None) -> Ask:
 
 def own_request(world: World, _kind: str) -> Asked:
     """A call of the owner's, once it is over."""
-    answer = world.ask("owner", "POST", "/v1/chat/completions", {"model": CANARY}, bearer=world.owner.token)
+    answer = world.gateway.chat(world.owner.token)
+    assert answer.status_code == 200, answer.text
     request_id = answer.headers["X-Request-Id"]
     wait_for(lambda: world.ask("operator", "GET", f"/admin/logs/{request_id}").ok)
     return Asked(parts={"request_id": request_id})
