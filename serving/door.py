@@ -50,7 +50,7 @@ PATHS: dict[str, ModelApi] = {f"{base}{api.path}": api for base in ("/v1", "/api
 PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHAT}
 MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
 MAX_JSON_SECONDS = 10.0
-HEALTH = "/api/health"  # answered from memory, by the threads that no lane has
+HEALTH = {"/api/health", "/livez", "/readyz"}  # answered from memory, by the threads that no lane has
 LOG_INS = {"/login", "/register"} | {f"/api/auth/{name}" for name in ("login", "register", "refresh", "sso/token")}
 LOG_INS |= {"/api/auth/github/callback"}
 REQUEST_ID = "openrouter_proxy.request_id"
@@ -126,7 +126,7 @@ class ProxyDoor:
         path = environ["PATH_INFO"]
         if path.startswith("//"):  # Werkzeug would take them for one
             raise nothing_at(path)
-        if path == HEALTH:
+        if path in HEALTH:
             _set_body(environ, b"")
             return self._flask_wsgi(environ, start_response)
         lane = self._log_ins if path in LOG_INS else self._others

@@ -434,6 +434,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     ),
     # ── health and documents
     "GET /api/health": (ANYBODY, PLAIN),
+    "GET /livez": (ANYBODY, PLAIN),
+    "GET /readyz": (ANYBODY, PLAIN),
     "GET /api/openapi.json": (ANYBODY, PLAIN),
     "GET /api/docs": (ANYBODY, PLAIN),
     "GET /api/redoc": (ANYBODY, PLAIN),

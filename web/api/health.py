@@ -7,6 +7,7 @@ from typing import Any, Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
+from serving import ending
 from web.http import answer, services
 from web.operation import Shown, Who, operation
 
@@ -93,6 +94,38 @@ class Health(Shown):
     pool: PoolHealth
     openrouter: OpenRouterHealth
     calls: CallsHealth
+
+
+class Liveness(Shown):
+    """The process works."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Shown):
+    """Whether calls should be sent here."""
+
+    status: Literal["ready", "not_ready"]
+    reason: str | None = Field(description="Why not, in a word", examples=[None])
+
+
+@routes.get("/livez")
+@operation("Liveness", Who.ANYBODY, answers={200: Liveness})
+def live() -> Response:
+    """200 as long as the process answers at all: who restarts processes asks this, and nothing more."""
+    return answer({"status": "ok"})
+
+
+@routes.get("/readyz")
+@operation("Readiness", Who.ANYBODY, answers={200: Readiness, 503: Readiness})
+def ready() -> Response:
+    """200 while calls should be sent here, 503 while they should not, for whoever shares them out among replicas.
+
+    `ending`: it was told to end, and finishes what it has. `unavailable`: as GET /api/health says, which knows why. A
+    database that went away later is no reason: calls go on from memory, here as everywhere.
+    """
+    reason = "ending" if ending.is_near() else "unavailable" if health_shown()["status"] == "unavailable" else None
+    return answer({"status": "not_ready" if reason else "ready", "reason": reason}, 503 if reason else 200)
 
 
 @routes.get("/api/health")

@@ -102,3 +102,14 @@ def test_without_its_database_a_gateway_is_degraded_and_goes_on_from_memory(star
     db.close()
     assert gateway.log().count("database_unreachable") == gateway.log().count("database_reachable_again") >= 1
     assert "Traceback" not in gateway.log()
+
+
+def test_live_is_who_answers_and_ready_is_who_can_carry_calls(gateway, start, stand_in):
+    for path, body in (("/livez", {"status": "ok"}), ("/readyz", {"status": "ready", "reason": None})):
+        answer = gateway.get(path)
+        assert (answer.status_code, answer.json()) == (200, body)
+        check_headers(answer)
+    keyless = start(OPENROUTER_API_URL=stand_in.address)
+    assert keyless.get("/livez").status_code == 200
+    answer = keyless.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "not_ready", "reason": "unavailable"})
