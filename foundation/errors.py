@@ -48,7 +48,7 @@ class AppError(Exception):
     status = 500
     type = "server_error"
     is_noted = False
-    """True once a row of the ledger says why."""
+    """True once it is written down why, for the log of requests."""
 
     def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)

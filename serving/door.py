@@ -104,6 +104,8 @@ class ProxyDoor:
             else:
                 answer = self._call(api, environ, request_id, headers)
         except AppError as error:
+            if api and not error.is_noted:
+                self._services.refused_calls.note_stranger(self._services.addresses.of(environ), reason_of(error))
             answer = _error_answer(error, api or CHAT, request_id)
         except Exception:
             log.exception("unexpected_error")
@@ -158,18 +160,15 @@ class ProxyDoor:
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": METHODS})
         # Who calls comes first: a stranger's body is not even read.
-        address, refused = self._services.addresses.of(environ), self._services.refused_calls
-        try:
-            credential = authorization(environ, api.takes_api_key_header)
-            caller = self._services.auth.authenticate(credential, FOR_CALLS, address=address)
-        except AppError as error:
-            refused.note_stranger(address, reason_of(error))
-            raise
+        address = self._services.addresses.of(environ)
+        credential = authorization(environ, api.takes_api_key_header)
+        caller = self._services.auth.authenticate(credential, FOR_CALLS, address=address)
         try:
             return self._carry(api, environ, request_id, caller, address, more_headers, place)
         except AppError as error:
             if not error.is_noted:
-                refused.note(request_id, caller, error.status, reason_of(error))
+                self._services.refused_calls.note(request_id, caller, error.status, reason_of(error))
+                error.is_noted = True
             raise
 
     def _carry(
