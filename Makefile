@@ -50,10 +50,11 @@ test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB, 
 	@tests/install-servers
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-torture: $(VENV)/dev ## Try many examples, kill the key rotation at every point, databases for long, and be one bad caller (takes hours)
+torture: $(VENV)/dev ## Try many examples, kill the key rotation at every point, databases for long, soak the ledger on every engine, and be one bad caller (takes hours)
 	@tests/install-servers
 	@EXAMPLES=many $(PYTHON) -m pytest -m "torture or hypothesis"
 	@$(PYTHON) -m tests.rotation_torture
+	@$(PYTHON) -m tests.money_soak
 	@$(PYTHON) -m bench.isolation
 
 lint: $(VENV)/dev ## Check format, lint, types, and what imports what

@@ -32,7 +32,7 @@ class DatabaseServer:
         temporary.mkdir(parents=True, exist_ok=True)
         options = ["--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}", "--user=root"]
         self._command = [
-            self._install(options),
+            *self._install(options),
             *options,
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
@@ -52,12 +52,12 @@ class DatabaseServer:
         ]
         self.start()
 
-    def _install(self, options: list[str]) -> str:
-        """Make the data folder; returns the server's program."""
+    def _install(self, options: list[str]) -> list[str]:
+        """Make the data folder; returns the words with which the server is started."""
         install = ["mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
         installed = subprocess.run(install, check=False, capture_output=True, text=True)
         assert installed.returncode == 0, installed.stdout + installed.stderr
-        return shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        return [shutil.which("mariadbd") or "/usr/sbin/mariadbd"]
 
     def start(self) -> None:
         """Start the server and wait until it answers."""

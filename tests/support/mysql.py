@@ -20,9 +20,9 @@ class MySqlServer(DatabaseServer):
     account = f"gateway:{PASSWORD}"
     own_options = ("--innodb-redo-log-capacity=32M", "--mysqlx=OFF", "--explain-format=TRADITIONAL")
 
-    def _install(self, options: list[str]) -> str:
+    def _install(self, options: list[str]) -> list[str]:
         shutil.copytree(UNPACKED / "data", self.folder / "data")
-        return str(UNPACKED / "mysqld")
+        return [str(UNPACKED / "mysqld")]
 
     def start(self) -> None:
         super().start()
