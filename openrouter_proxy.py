@@ -95,7 +95,8 @@ class _Call:
         self.relay: Relay | None = None
         self.finished = False
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
-        forecast = proxy.usage.forecasts.of(to.upstream_id, body, request.body.size, to.prices)
+        self.prompt_bytes = request.body.size if body.prompt_bytes is None else body.prompt_bytes
+        self.forecast = forecast = proxy.usage.forecasts.of(to.upstream_id, body, self.prompt_bytes, to.prices)
         self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, forecast)
         self.attempts = Attempts(
             to,
@@ -373,7 +374,9 @@ class _Call:
         estimate: Callable[[], int | None] = int  # a refusal is free
         may_be_billed = attempt.refusal is not None and attempt.refusal.may_be_billed
         if attempt.refusal is None or may_be_billed:
-            estimate = partial(prices.estimate_nano, model, self.request.body.size, events)
+            estimate = partial(prices.estimate_nano, model, self.prompt_bytes, events)
+            if not self.api.is_text:  # of pictures and sound, how much came says nothing
+                estimate = partial(int, self.forecast.reserved_nano)
         return AttemptResult(
             generation_id=self._generation_id(attempt),
             usage=usage,

@@ -43,8 +43,9 @@ MAX_PRICE_TEXT = 64
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """prompt, completion: nano-dollars per million tokens. request: nano-dollars. context, ceiling: tokens of a call
-    and of an answer. steps: (more than so many prompt tokens, prompt, completion): what long prompts cost instead.
+    """prompt, completion: nano-dollars per million tokens. request, image: nano-dollars, of a call and of each picture
+    made. context, ceiling: tokens of a call and of an answer. steps: (more than so many prompt tokens, prompt,
+    completion): what long prompts cost instead.
     """
 
     prompt: int
@@ -53,8 +54,9 @@ class ModelPrice:
     context: int = MAX_LIST_TOKENS
     ceiling: int = MAX_LIST_TOKENS
     steps: tuple[tuple[int, int, int], ...] = ()
+    image: int = 0
 
-    def nano(self, prompt_tokens: int, completion_tokens: int, n: int) -> int:
+    def nano(self, prompt_tokens: int, completion_tokens: int, n: int, images: int = 0) -> int:
         """Nano-dollars of a call with n answers, rounded up; no more than the model can take and write."""
         prompt_tokens = min(prompt_tokens, self.context)
         completion_tokens = min(completion_tokens, self.ceiling, self.context)
@@ -63,7 +65,7 @@ class ModelPrice:
             if prompt_tokens > above:
                 prompt, completion = max(prompt, step_prompt), max(completion, step_completion)
         total = prompt * prompt_tokens + completion * completion_tokens * n
-        return -(-total // PER_MILLION) + self.request
+        return -(-total // PER_MILLION) + self.request + self.image * images
 
 
 FREE = ModelPrice(0, 0, 0)
@@ -101,10 +103,11 @@ class ModelPrices:
         """
         prompt_tokens = (body_bytes + 1) // 2
         completion_tokens = DEFAULT_COMPLETION_TOKENS if call.max_tokens is None else call.max_tokens
+        answers = completion_tokens, call.n, call.images
         if not call.models:
-            most = self._price(call.model).nano(prompt_tokens, completion_tokens, call.n)
+            most = self._price(call.model).nano(prompt_tokens, *answers)
         else:  # any of them may answer, so the dearest counts
-            most = max(self._price(name).nano(prompt_tokens, completion_tokens, call.n) for name in call.names)
+            most = max(self._price(name).nano(prompt_tokens, *answers) for name in call.names)
         return min(most, MAX_CALL_NANO)
 
     def estimate_nano(self, model: str, prompt_bytes: int, events: int) -> int:
@@ -219,8 +222,9 @@ def read_prices(text: bytes) -> dict[str, ModelPrice]:
 def _model_price(entry: dict[str, Any]) -> ModelPrice:
     pricing, provider = entry["pricing"], entry.get("top_provider") or {}
     prompt, completion = _per_million(pricing["prompt"]), _per_million(pricing["completion"])
-    # Tokens of thinking count as completion tokens; a few models price them apart.
-    completion = max(completion, _per_million(pricing.get("internal_reasoning") or "0"))
+    # Tokens of thinking and of pictures count as completion tokens; a few models price them apart.
+    apart = (_per_million(pricing.get(name) or "0") for name in ("internal_reasoning", "image_token"))
+    completion = max(completion, *apart)
     steps = [
         (
             int(override.get("min_prompt_tokens") or 0),
@@ -236,6 +240,7 @@ def _model_price(entry: dict[str, Any]) -> ModelPrice:
         context=_tokens(entry.get("context_length")),
         ceiling=_tokens(provider.get("max_completion_tokens")),
         steps=tuple(steps),
+        image=_scaled(pricing.get("image_output") or "0", MAX_REQUEST_USD, NANO),
     )
 
 

@@ -6,6 +6,7 @@
     chat.py           the base of all formats: kinds of events, ends, usage, and how a stream's error event is made
     messages.py       Anthropic's, where it differs from chat.py
     responses.py      OpenAI's Responses, likewise
+    images.py         pictures, likewise
     event_stream.py   events as they pass: usage, errors, end
     usage_block.py    what an answer cost, digit by digit
 

@@ -16,7 +16,8 @@ MAX_TOKENS, MAX_CHOICES, MAX_MODELS = 10_000_000, 128, 32
 # Of one value that is read whole. Texts and tools are not: they may be as large as the body.
 MAX_VALUE_BYTES = 64 * 1024
 MAX_TOOLS = 4096
-MAX_COUNT = 1_000_000
+MAX_COUNT, MAX_IMAGES = 1_000_000, 10
+PICTURE_BYTES = 8 * 1024  # of text that cost as much as a picture beside it
 DIGIT = "-0123456789"
 
 
@@ -26,7 +27,8 @@ class CallBody:
 
     max_tokens: at most so many tokens an answer; None if the client sets no bound, 0 where nothing is written. n:
     answers asked for. models: to fall back to, in this order. others: what else it can make OpenRouter use
-    (formats/named_models.py).
+    (formats/named_models.py). prompt_bytes: of its text, where the body holds pictures or sound; None for all of it.
+    images: pictures asked for.
     """
 
     model: str
@@ -36,6 +38,8 @@ class CallBody:
     n: int = 1
     models: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    prompt_bytes: int | None = None
+    images: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,12 +87,22 @@ def read_rerank(body: Text) -> CallBody:
     _check_model(model, needed)
     if stream:
         raise BadRequest("Reranked documents are not streamed; leave `stream` out")
-    if request.kind("query") != '"' or not request.is_filled("query"):
-        raise BadRequest("`query` must be a text")
+    _check_text(request, "query")
     if request.kind("documents") != "[" or not request.is_filled("documents"):
         raise BadRequest("`documents` must be a non-empty list of texts, or of objects with `text` or `image`")
     _whole(request, "top_n", MAX_COUNT)
     return CallBody(model, False, _session(request), 0, 1, _models(request), request.others())
+
+
+def read_images(body: Text) -> CallBody:
+    """A body that asks for pictures. Those that it holds cost as pictures do, and not by their length."""
+    request, model, stream = _read(body, needed := "`model` and `prompt`")
+    _check_model(model, needed)
+    _check_text(request, "prompt")
+    n = _whole(request, "n", MAX_IMAGES) or 1
+    size = request.size("prompt") + PICTURE_BYTES * len(request.items("input_references"))
+    names = _models(request), request.others()
+    return CallBody(model, stream, _session(request), None, n, *names, prompt_bytes=size, images=n)
 
 
 def read_response(body: Text) -> CallBody:
@@ -129,6 +143,10 @@ class _Members:
     def is_filled(self, name: str) -> bool:
         """True for a text or a list that has something in it."""
         return self.kind(name, within=True) != ""
+
+    def size(self, name: str) -> int:
+        """How many bytes a member's value has."""
+        return len(memoryview(self._members.get(name, b"")))
 
     def get(self, name: str) -> Any:
         """A member's value, None if there is none."""
@@ -205,6 +223,11 @@ def _check_messages(request: _Members) -> None:
 def _check_filled(request: _Members, name: str) -> None:
     if not request.is_filled(name):
         raise BadRequest(f"`{name}` must be a text or a non-empty list")
+
+
+def _check_text(request: _Members, name: str) -> None:
+    if request.kind(name) != '"' or not request.is_filled(name):
+        raise BadRequest(f"`{name}` must be a text")
 
 
 def _session(request: _Members) -> str | None:

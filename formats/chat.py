@@ -56,22 +56,26 @@ class Kind(Enum):
 class ModelApi:
     """Chat completions, and what other formats have in common with them.
 
-    name: in scopes of client keys. path: below the base URL, OpenRouter's and ours. forwarded: client headers that go
-    up, by their WSGI names. end_mark: bytes without which no event is a stream's end. has_reasons: choices end with a
-    finish_reason, after which the end may be missing if HTTP says that all is whole. reads_tail: the last usage block
-    of a long body is the answer's own, because nothing of the request is repeated.
+    name: in scopes of client keys. path: below the base URL, OpenRouter's and ours. aliases: ours beside it. forwarded:
+    client headers that go up, by their WSGI names. end_mark: bytes without which no event is a stream's end.
+    has_reasons: an event with `reason_mark` may say why the answer ended, after which the end may be missing if HTTP
+    says that all is whole. reads_tail: the last usage block of a long body is the answer's own, because nothing of the
+    request is repeated. is_text: what an answer costs that broke off can be told from how much of it came.
     """
 
     name = "chat"
     path = "/chat/completions"
+    aliases: tuple[str, ...] = ()
     forwarded: Mapping[str, str] = by_variable(*SHARED_HEADERS)
     takes_api_key_header = False
     request_id_headers: tuple[str, ...] = ("X-Request-Id",)
     read: Callable[[Text], CallBody] = staticmethod(body.read_chat)
     end_mark = b"[DONE]"
     has_reasons = True
+    reason_mark = b'"finish_reason"'
     max_held_bytes = MAX_HELD_BYTES
     reads_tail = True
+    is_text = True
 
     # ── events
 

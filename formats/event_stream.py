@@ -23,7 +23,7 @@ LINE_ENDS = re.compile(rb"[\r\n]{1,3}\Z")
 KEEPALIVE = b": keep-alive\n\n"
 # A longer event than is held else may be an error all the same, if this is in it: it is held up to this size and read.
 MAX_LOOKED_AT = 1024 * 1024
-REASON, NO_REASONS = b'"finish_reason"', (b'"finish_reason":null', b'"finish_reason": null')
+NO_REASONS = (b'"finish_reason":null', b'"finish_reason": null')
 
 
 def events_in(data: bytes) -> list[bytes]:
@@ -110,7 +110,7 @@ class EventStream:
         """True if these have to be read. What they hold is decided by that alone, not by the words looked for here."""
         if b'"usage"' in events or b'"error"' in events or self._end_mark in events:
             return True
-        reasons = events.count(REASON) if self._api.has_reasons else 0
+        reasons = events.count(self._api.reason_mark) if self._api.has_reasons else 0
         return reasons > 0 and reasons != sum(map(events.count, NO_REASONS))
 
     def _look_at_one(self, event: bytes) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from formats import body
 from formats.chat import ModelApi
+from formats.images import ImagesApi
 from formats.messages import MessagesApi
 from formats.responses import ResponsesApi
 
@@ -70,4 +71,5 @@ EMBEDDINGS = EmbeddingsApi()
 RESPONSES = ResponsesApi()
 MESSAGES = MessagesApi()
 RERANK = RerankApi()
-MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK)
+IMAGES = ImagesApi()
+MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, IMAGES)

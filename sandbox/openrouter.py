@@ -69,6 +69,7 @@ from sandbox.openrouter_control import Control, FaultRule, RequestLog
 from sandbox.openrouter_embeddings import Embeddings
 from sandbox.openrouter_endpoint import Call, Endpoint, Settings
 from sandbox.openrouter_faults import ROWS, Refused, values_of
+from sandbox.openrouter_images import Images
 from sandbox.openrouter_logins import Logins
 from sandbox.openrouter_messages import Messages
 from sandbox.openrouter_rerank import Rerank
@@ -112,6 +113,7 @@ APIS: dict[str, Api] = {
     "/responses": Responses(),
     "/messages": Messages(),
     "/rerank": Rerank(),
+    "/images": Images(),
 }
 DUPLICATE_ID = "gen-1790000000-" + "0" * 20
 

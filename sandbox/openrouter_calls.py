@@ -31,7 +31,7 @@ from sandbox.openrouter_scenarios import (
 )
 
 # What the record of a generation calls a format; OpenRouter has one word for everything that answers with text.
-API_TYPES = {"embeddings": "embeddings", "rerank": "rerank"}
+API_TYPES = {"embeddings": "embeddings", "rerank": "rerank", "images": "image"}
 TYPE_NAMES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 STREAM_HEADERS = b"cache-control: no-cache\r\n"
 MALFORMED = b'data: {"id":"gen-broken","choices":[{"delta":{"content":"half an ev\n\n'

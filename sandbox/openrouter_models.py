@@ -15,7 +15,7 @@ VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
 DEFAULT_MODEL = "openai/gpt-4o-mini"
 DEFAULT_EMBEDDING_MODEL = "openai/text-embedding-3-small"
 # What a format's models answer with; those of all others write text.
-OUTPUTS = {"embeddings": "embeddings", "rerank": "rerank"}
+OUTPUTS = {"embeddings": "embeddings", "rerank": "rerank", "images": "image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,30 @@ MODELS = {
             "Cohere",
             "rerank",
             1_000_000,
+        ),
+        Model(
+            "bytedance-seed/seedream-4.5",
+            "bytedance-seed/seedream-4.5",
+            "ByteDance Seed: Seedream 4.5",
+            "Seed",
+            0,
+            3_000_000,
+            4096,
+            0,
+            "Other",
+            "image",
+        ),
+        Model(
+            "openai/gpt-image-1",
+            "openai/gpt-image-1",
+            "OpenAI: GPT Image 1",
+            "OpenAI",
+            5000,
+            40_000,
+            400_000,
+            4096,
+            "GPT",
+            "image",
         ),
         Model("sandbox/stream", "sandbox/stream", "Stand-in: scenarios", "Sandbox", 1000, 2000, 128_000, 4096, "Other"),
     )

@@ -46,7 +46,9 @@ log = logging.getLogger("proxy")
 
 METHODS = "OPTIONS, POST"
 # The paths of model calls, letter by letter; each takes POST only. What goes up is built from the format's own path.
-PATHS: dict[str, ModelApi] = {f"{base}{api.path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS}
+PATHS: dict[str, ModelApi] = {
+    f"{base}{path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS for path in (api.path, *api.aliases)
+}
 PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHAT}
 MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
 MAX_JSON_SECONDS = 10.0

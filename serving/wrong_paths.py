@@ -29,7 +29,8 @@ def nothing_at(path: str) -> NotFound:
 def _meant(segments: list[str]) -> str | None:
     """The path below /v1 with which these end. Of what is only read, the rest has to be a base URL too."""
     ending = "/" + "/".join(segments)
-    if found := next((api.path for api in MODEL_APIS if ending.endswith(api.path)), None):
-        return found
+    for api in MODEL_APIS:
+        if found := next((path for path in (*api.aliases, api.path) if ending.endswith(path)), None):
+            return found
     is_below_base = set(segments[:-1]) <= {"v1", "api"}
     return next((path for path in READ if is_below_base and segments and path == f"/{segments[-1]}"), None)

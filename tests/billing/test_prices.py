@@ -175,6 +175,15 @@ def test_a_broken_off_answer_is_estimated_by_its_bytes_and_events(prices):
     assert known.estimate_nano("new", 4000, 30) == 1000 * 5000 + 30 * 25_000
 
 
+def test_pictures_are_priced_apart_where_the_list_does(prices):
+    known = prices(model("a/b", "0", "0", pricing={"image_output": "0.04"}), model("a/c", "0", "0.000001"))
+    assert most(known, max_tokens=10, n=2, images=2) == 2 * DOLLAR // 25
+    assert most(known, max_tokens=10) == 0
+    assert most(known, "a/c", max_tokens=10, n=2, images=2) == 20_000
+    dear = prices(model("a/b", "0", "0.000001", pricing={"image_token": "0.00003"}))
+    assert most(dear, max_tokens=10) == 300_000
+
+
 @given(
     prompt=st.decimals(0, 1, places=14),
     completion=st.decimals(0, 1, places=14),

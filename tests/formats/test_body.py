@@ -11,6 +11,7 @@ from formats.body import (
     read_chat,
     read_completion,
     read_embeddings,
+    read_images,
     read_message,
     read_rerank,
     read_response,
@@ -215,6 +216,9 @@ def test_each_format_says_the_same_in_its_own_words(read, body, expected):
         (read_message, b'{"fallbacks":["b"],%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":{"model":"b"},%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":[{"model":7}],%s}' % HELLO, "fallbacks"),
+        (read_images, b'{"prompt":"hi"}', "`model` is missing"),
+        (read_images, b'{"model":"a","prompt":["hi"]}', "prompt"),
+        (read_images, b'{"model":"a","prompt":"hi","n":11}', "from 1 to 10"),
         (read_rerank, b'{"query":"hi","documents":["b"]}', "`model` is missing"),
         (read_rerank, b'{"model":"a","documents":["b"]}', "query"),
         (read_rerank, b'{"model":"a","query":["hi"],"documents":["b"]}', "query"),
@@ -245,10 +249,18 @@ FIELDS = ["model", "stream", "messages", "prompt", "input", "max_tokens", "n", "
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "session_id", "max_output_tokens", "background"]), json_values))
 def test_any_object_is_read_or_refused_by_every_format(fields):
-    for read in (read_chat, read_completion, read_embeddings, read_response, read_message, read_rerank):
+    for read in (read_chat, read_completion, read_embeddings, read_response, read_message, read_rerank, read_images):
         try:
             call = read(json.dumps(fields).encode())
         except BadRequest:
             continue
         assert call.n >= 1
         assert all(isinstance(name, str) for name in call.names)
+
+
+def test_pictures_in_a_body_count_as_pictures_and_not_by_their_length():
+    picture = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,%s"}}' % (b"A" * 1_000_000)
+    plain = read_images(b'{"model":"a","prompt":"hi","n":3}')
+    with_two = read_images(b'{"model":"a","prompt":"hi","input_references":[%s,%s]}' % (picture, picture))
+    assert (plain.n, plain.images, plain.prompt_bytes) == (3, 3, 4)
+    assert (with_two.images, with_two.prompt_bytes) == (1, 4 + 2 * 8192)

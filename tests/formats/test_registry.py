@@ -5,7 +5,7 @@ import json
 import pytest
 
 from formats.chat import Kind
-from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, MODEL_APIS, RERANK, RESPONSES
+from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, MESSAGES, MODEL_APIS, RERANK, RESPONSES
 from foundation.errors import UpstreamFailed
 from upstream.refusal import Refusal
 
@@ -18,12 +18,13 @@ def test_each_format_has_its_name_and_path():
         "responses": "/responses",
         "messages": "/messages",
         "rerank": "/rerank",
+        "images": "/images",
     }
     assert [api for api in MODEL_APIS if api.takes_api_key_header] == [MESSAGES]
     assert [api for api in MODEL_APIS if not api.has_reasons] == [RESPONSES, MESSAGES]
 
 
-@pytest.mark.parametrize("api", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, RERANK])
+@pytest.mark.parametrize("api", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, RERANK, IMAGES])
 def test_our_own_errors_have_the_one_shape(api):
     error = UpstreamFailed("x")
     assert api.error_body(error, "r-1") == error.to_json()
@@ -34,7 +35,7 @@ def test_every_formats_error_event_can_be_told_by_its_own_reader(api):
     event = api.error_event(UpstreamFailed("x"), "gen-1", "m", 3)
     assert api.kind_of(event) is Kind.ERROR
     assert (b"event:" in event) is (api in {RESPONSES, MESSAGES})
-    assert b"gen-1" in event or api in {RESPONSES, MESSAGES}
+    assert b"gen-1" in event or api in {RESPONSES, MESSAGES, IMAGES}
 
 
 def test_an_error_in_a_completions_stream_has_the_shape_of_its_chunks():

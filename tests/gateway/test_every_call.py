@@ -30,6 +30,19 @@ class Kind:
 
 
 KINDS = {
+    "images": Kind(
+        "openai/gpt-image-1",
+        {"prompt": "a red panda", "n": 2},
+        (
+            ({"model": None}, "model"),
+            ({"prompt": None}, "prompt"),
+            ({"prompt": ""}, "prompt"),
+            ({"prompt": ["a"]}, "prompt"),
+            ({"n": 11}, "from 1 to 10"),
+            ({"n": 0}, "from 1 to 10"),
+            ({"stream": "yes"}, "stream"),
+        ),
+    ),
     "rerank": Kind(
         "cohere/rerank-v3.5",
         {"query": "Where is Paris?", "documents": ["Berlin", "Paris is in France", {"text": "Rome"}], "top_n": 2},
@@ -139,7 +152,7 @@ def test_a_call_costs_what_openrouter_bills_for_it(house: House, someone: str, p
 @pytest.mark.parametrize("path", ROUTES)
 def test_who_may_not_call_it_is_told_why_and_nothing_goes_up(house: House, someone: str, path: str) -> None:
     name, model, sent = PATHS[path].name, KINDS[PATHS[path].name].model, house.sent_up()
-    chat_only, other_model = house.new_key(someone, scopes=["chat"]), house.new_key(someone, models=["openai/*"])
+    chat_only, other_model = house.new_key(someone, scopes=["chat"]), house.new_key(someone, models=["google/*"])
     spent, good = house.new_key(someone, budget={"limit_usd": 0}), house.new_key(someone, scopes=[name], models=[model])
     for credential, status, word in (
         ("", 401, "token"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from formats.chat import ModelApi, data_of, is_done
-from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RERANK, RESPONSES
+from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, MESSAGES, RERANK, RESPONSES
 from foundation.errors import BadRequest, UpstreamFailed, UpstreamTimeout
 from gateway import relay
 from tests.support.data_plane import KEEPALIVE, finished, request, whole
@@ -122,6 +122,17 @@ FORMS = {
         },
         tokens=(3, 0),
     ),
+    "images": Form(
+        IMAGES,
+        {"prompt": "hi"},
+        {"created": 1, "data": [{"b64_json": "aGk="}], "usage": OLDER},
+        COMMENT,
+        data(type="image_generation.partial_image", partial_image_index=0, b64_json="aGk="),
+        data(type="image_generation.completed", created=1, b64_json="aGk=", usage=OLDER) + b"data: [DONE]\n\n",
+        data(
+            type="error", error={"code": "upstream_error", "message": ERROR["message"], "metadata": {"raw": "PROMPT"}}
+        ),
+    ),
 }
 EVERY = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 STREAMS = {name: form for name, form in FORMS.items() if form.stream}
@@ -155,6 +166,9 @@ def error_of(form, event):
         assert isinstance(told["sequence_number"], int)
         return told["message"], told["error"]["metadata"]["error_type"]
     assert name == b""
+    if form.api is IMAGES:
+        assert told["type"] == "error"
+        return told["error"]["message"], told["error"]["metadata"]["error_type"]
     assert told["choices"][0]["finish_reason"] == "error"
     assert told["object"] == ("text_completion" if form.api is COMPLETIONS else "chat.completion.chunk")
     return told["error"]["message"], told["error"]["metadata"]["error_type"]

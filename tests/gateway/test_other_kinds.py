@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from formats.registry import MESSAGES, RESPONSES
+from formats.registry import IMAGES, MESSAGES, RESPONSES
 from foundation.errors import AppError
 from openrouter_proxy import OpenRouterProxy
 from tests.gateway.test_format_contract import FORMS, NEWER, OLDER, STREAMED, ask, data, named
@@ -52,6 +52,7 @@ PARTIAL = {
     "messages": FORMS["messages"].body | {"error": ERROR},
     "embeddings": FORMS["embeddings"].body | {"error": ERROR},
     "rerank": FORMS["rerank"].body | {"error": ERROR},
+    "images": FORMS["images"].body | {"error": ERROR},
 }
 
 
@@ -75,7 +76,7 @@ def test_a_plain_answer_with_an_error_beside_text_or_a_bill_is_asked_for_once(pr
     told = json.loads(whole(answer))
     assert answer.status == 200
     assert "Provider returned error" in json.dumps(told)
-    assert has_text is any(text in json.dumps(told) for text in ("so far", '"hi"', "0.1]", "Paris"))
+    assert has_text is any(text in json.dumps(told) for text in ("so far", '"hi"', "0.1]", "Paris", "aGk="))
     assert len(upstream.received) == 1
     line = finished(caplog)
     assert (line["outcome"], [one["kind"] for one in line["tries"]]) == ("error", ["answered"])
@@ -131,7 +132,7 @@ def test_json_to_a_stream_becomes_its_events(proxy, upstream, caplog, form, late
     assert "error" not in kinds
     assert body.endswith(b"[DONE]\n\n") or form.api.is_end(json.loads(body.rpartition(b"data: ")[2]))
     if form.api is not RESPONSES:
-        assert b"hi" in body
+        assert b"aGk=" in body if form.api is IMAGES else b"hi" in body
     line = finished(caplog)
     assert (line["outcome"], line["cost_usd"], len(line["tries"])) == ("complete", 0.123456789, 1)
 

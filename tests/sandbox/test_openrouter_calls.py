@@ -15,10 +15,11 @@ BODIES = {
     "/responses": {"input": "Hello"},
     "/messages": {"messages": MESSAGES},
     "/rerank": {"query": "Hello", "documents": [""]},
+    "/images": {"prompt": "Hello"},
 }
 WORDLESS = ("/embeddings", "/rerank")
 STREAMED = [path for path in BODIES if path not in WORDLESS]
-LIMITS = {"/responses": "max_output_tokens", "/embeddings": None, "/rerank": None}
+LIMITS = {"/responses": "max_output_tokens", "/embeddings": None, "/rerank": None, "/images": None}
 PROMPT_NANO = 5 * 1000
 
 

@@ -1,5 +1,6 @@
 """OpenAI's Python SDK through the gateway, under both servers; how often it tries again, and who pays for that."""
 
+import base64
 import json
 import time
 
@@ -102,6 +103,20 @@ def test_embeds(client):
     answer = client.embeddings.create(model="openai/text-embedding-3-small", input=["one", "two"])
     assert [len(each.embedding) > 0 for each in answer.data] == [True, True]
     assert answer.usage.total_tokens > 0
+
+
+def test_draws(client):
+    answer = client.images.generate(model="openai/gpt-image-1", prompt="a red panda", n=2)
+    assert [base64.b64decode(each.b64_json)[:4] for each in answer.data] == [b"\x89PNG"] * 2
+
+
+def test_draws_in_a_stream(client):
+    for model, previews in (("openai/gpt-image-1", True), ("bytedance-seed/seedream-4.5", False)):
+        *partial, last = client.images.generate(model=model, prompt="a red panda", stream=True)
+        assert {each.type for each in partial} == ({"image_generation.partial_image"} if previews else set())
+        assert (last.type, base64.b64decode(last.b64_json)[:4]) == ("image_generation.completed", b"\x89PNG")
+    with pytest.raises(openai.APIError, match="temporarily overloaded"):
+        list(client.images.generate(model="sandbox/error-mid", prompt="a red panda", stream=True))
 
 
 def test_responds(client):

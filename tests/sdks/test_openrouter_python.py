@@ -78,6 +78,12 @@ def test_reranks(client):
     assert answer.usage.cost > 0
 
 
+def test_draws(client):
+    answer = client.images.generate(model="openai/gpt-image-1", prompt="a red panda")
+    assert answer.data[0].b64_json
+    assert answer.usage.cost > 0
+
+
 def test_embeds(client):
     answer = client.embeddings.generate(model="openai/text-embedding-3-small", input=["one", "two"])
     assert [len(each.embedding) > 0 for each in answer.data] == [True, True]

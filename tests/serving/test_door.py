@@ -22,7 +22,7 @@ CHAT_PATHS = [
     "/v1/chat/completions",
     "/api/v1/chat/completions",
 ]
-FORMATS = ["completions", "embeddings", "responses", "messages", "rerank"]
+FORMATS = ["completions", "embeddings", "responses", "messages", "rerank", "images"]
 PATHS = [*CHAT_PATHS, *(f"{base}/{name}" for name in FORMATS for base in ("/v1", "/api/v1"))]
 
 
@@ -387,7 +387,7 @@ OTHER_PATHS = [
     "/v1/credits",
     "/v1/activity",
     "/v1/auth/keys",
-    "/v1/images",
+    "/v1/images/edits",
     "/v1/files",
     "/v1/batches",
     "/v1/audio/speech",
@@ -477,6 +477,7 @@ BODIES = {
     "responses": {"input": "hi"},
     "messages": {**HELLO, "max_tokens": 9},
     "rerank": {"query": "hi", "documents": ["hi"]},
+    "images": {"prompt": "hi"},
 }
 STREAM_ENDS = {
     "completions": [DONE],

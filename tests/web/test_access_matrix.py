@@ -69,6 +69,7 @@ CHAT = sent({"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "conte
 TEXT = sent({"model": "openai/gpt-4o-mini", "prompt": "Hi", "max_tokens": 5})
 VECTORS = sent({"model": "openai/text-embedding-3-small", "input": "Hi"})
 FITTING = sent({"model": "cohere/rerank-v3.5", "query": "Hi", "documents": ["Hi"]})
+PICTURE = sent({"model": "openai/gpt-image-1", "prompt": "Hi"})
 RESPONSE = sent({"model": "openai/gpt-4o-mini", "input": "Hi", "max_output_tokens": 20})
 MODEL = sent(name="openai/gpt-4o-mini")
 FILE = sent(query="?format=jsonl")
@@ -297,6 +298,10 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/v1/embeddings": (CALLS, VECTORS),
     "POST /v1/rerank": (CALLS, FITTING),
     "POST /api/v1/rerank": (CALLS, FITTING),
+    "POST /v1/images": (CALLS, PICTURE),
+    "POST /api/v1/images": (CALLS, PICTURE),
+    "POST /v1/images/generations": (CALLS, PICTURE),
+    "POST /api/v1/images/generations": (CALLS, PICTURE),
     "POST /v1/responses": (CALLS, RESPONSE),
     "POST /api/v1/responses": (CALLS, RESPONSE),
     "POST /v1/messages": (CALLS, CHAT),

@@ -30,6 +30,9 @@ MESSAGE_SCHEMA = {
     "required": ["role"],
 }
 MESSAGES = {"type": "array", "minItems": 1, "items": MESSAGE_SCHEMA}
+TWINS = "/api/v1/"
+BASES = [{"url": "/", "description": "For OpenAI's and Anthropic's clients"}]
+BASES += [{"url": "/api", "description": "For OpenRouter's clients"}]
 HEADERS = ("X-Request-Id", "RateLimit-Policy", "RateLimit")
 # Statuses of refusals that are ours or OpenRouter's.
 REFUSALS = (400, 401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504)
@@ -115,6 +118,25 @@ FORMATS = {
             "usage": {"search_units": 1, "total_tokens": 150, "cost": 0.001},
         },
     ),
+    "images": _Format(
+        "Images",
+        "Pictures of a text, in base64. `/images/generations` is what OpenAI's clients call. With `stream` events bring"
+        " previews, of models that make any; others' answers come as the events that end a stream.",
+        {
+            "model": MODEL,
+            "prompt": {"type": "string", "minLength": 1},
+            "n": {"type": "integer", "minimum": 1, "maximum": 10},
+            "stream": STREAM,
+        },
+        ("model", "prompt"),
+        {"model": "bytedance-seed/seedream-4.5", "prompt": "a red panda astronaut"},
+        {
+            "created": 1748372400,
+            "data": [{"b64_json": "iVBORw0KGgo=", "media_type": "image/png"}],
+            "usage": {"prompt_tokens": 0, "completion_tokens": 4175, "total_tokens": 4175, "cost": 0.04},
+        },
+        'data: {"type":"image_generation.completed","b64_json":"iVBORw0KGgo="}\n\ndata: [DONE]\n\n',
+    ),
     "responses": _Format(
         "Responses",
         "OpenAI's Responses API, without its store: each request holds the whole conversation.",
@@ -194,9 +216,9 @@ ERRORS: dict[str, Json] = {
 
 
 def paths() -> dict[str, Json]:
-    """The path items of all model calls, those under /v1 first."""
-    found = sorted(PATHS.items(), key=lambda item: (not item[0].startswith("/v1/"), list(PATHS).index(item[0])))
-    return {path: {"post": _operation(path, api)} for path, api in found}
+    """The path items of all model calls, those under /v1 first. Those under /api/v1 are the same at another server:
+    Swagger UI shows the first seven of a document's paths if there are more than a hundred."""
+    return {path: {"post": _operation(path, api)} for path, api in PATHS.items() if not path.startswith(TWINS)}
 
 
 def _operation(path: str, api: ModelApi) -> Json:
@@ -220,6 +242,7 @@ def _operation(path: str, api: ModelApi) -> Json:
         "summary": one.summary,
         "description": one.description,
         "tags": [TAG["name"]],
+        **({"servers": BASES} if path.startswith("/v1/") else {}),
         "security": [{"accessToken": []}, {"clientKey": []}] + [{"xApiKey": []}] * api.takes_api_key_header,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": one.example}}},
         "responses": responses,

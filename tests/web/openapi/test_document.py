@@ -11,10 +11,9 @@ import jsonschema_rs
 import pytest
 from flask import Flask
 
-from serving.door import PATHS
 from web.api.table import register_api
 from web.openapi import document as openapi
-from web.openapi import readers
+from web.openapi import model_calls, readers
 from web.operation import Who
 
 Json = dict[str, Any]
@@ -45,7 +44,7 @@ def test_every_route_declares_what_it_is(app):
 
 
 def test_every_route_and_every_model_call_is_in_the_document(app, document):
-    wanted = {("post", path) for path in PATHS}
+    wanted = {("post", path) for path in model_calls.paths()}
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:>]*:)?(\w+)>", r"{\1}", rule.rule)
         wanted |= {(method.lower(), path) for method in rule.methods - {"HEAD", "OPTIONS"}}
@@ -140,7 +139,7 @@ def test_every_kind_of_caller_has_its_credentials(document):
     assert security["/login"] == []
     assert security["/api/upstream"] == [{"accessToken": []}]
     assert {"adminToken": []} in security["/admin/quotas"]
-    assert [path for path in PATHS if {"xApiKey": []} in security[path]] == ["/v1/messages", "/api/v1/messages"]
+    assert [path for path in model_calls.paths() if {"xApiKey": []} in security[path]] == ["/v1/messages"]
 
 
 def test_what_is_declared_of_a_route_is_told(document):
