@@ -41,6 +41,7 @@ MAX_CALL = timedelta(hours=2)
 # When GET /generation is asked, counted from the end of the call: OpenRouter's record comes late, and after a broken
 # stream much later.
 ASK_AFTER = [timedelta(seconds=s) for s in (2, 5, 15, 60, 300, 1800, 7200, 43_200, 86_400)]
+LATEST_CHECK = max(ASK_AFTER[-1], MAX_CALL) + timedelta(hours=1)
 MONEY_FACTS = frozenset({"state", "source", "cost_nano", "generation_id", "prompt_tokens", "completion_tokens"})
 MONEY_FACTS |= {"estimate_nano", "next_check_at", *details.NAMES}
 # What the database says of a row that it can't hold. Whatever else fails is no fault of a record, and tried again.
@@ -132,9 +133,12 @@ class UsageLedger:
             return list(tx.execute(query))
 
     def claim_due(self, count: int, claimed_for: timedelta) -> list[Row]:
-        """Open rows whose time to be looked into has come; nobody else gets them for the time given."""
+        """Open rows whose time to be looked into has come; nobody else gets them for the time given.
+
+        A time that is later than any that is ever set was set by a clock that went wrong, and has come.
+        """
         now = self._clock.now()
-        is_due = table.c.next_check_at <= now
+        is_due = sa.or_(table.c.next_check_at <= now, table.c.next_check_at > now + LATEST_CHECK)
         with self._db.reading() as tx:
             query = sa.select(table).where(is_due).order_by(table.c.next_check_at).limit(count)
             rows = [dict(row) for row in tx.execute(query).mappings()]

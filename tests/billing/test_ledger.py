@@ -257,6 +257,16 @@ def test_a_row_that_is_due_is_claimed_by_one_and_by_the_next_when_that_one_has_d
     assert (row(db, request_id)["checks"], row(db, request_id)["next_check_at"]) == (1, NOON + timedelta(hours=1))
 
 
+def test_what_a_clock_that_was_wrong_has_put_off_until_tomorrow_is_due_when_it_is_right(db, ledger, clock):
+    request_id = new_id(clock.now())
+    clock.advance(hours=50)
+    ledger.apply("me", [dispatched(request_id), answered(request_id, "gen-1"), left(request_id)])
+    clock.advance(hours=-50)
+    [claimed] = ledger.claim_due(10, timedelta(minutes=1))
+    assert claimed["request_id"] == request_id
+    assert ledger.claim_due(10, timedelta(minutes=1)) == []
+
+
 def test_a_row_that_was_settled_meanwhile_is_not_asked_about_again(db, ledger, clock):
     request_id = new_id()
     ledger.apply("me", [dispatched(request_id), answered(request_id, "gen-1"), left(request_id)])
