@@ -159,7 +159,7 @@ class _Call:
                     if not attempts.prepare_retry_after_refusal(attempt, attempt.refusal):
                         return attempt
                 self._check_client()
-                self.meter.end_attempt(self._result(attempt), **attempts.ending_of(attempt))
+                self.meter.end_attempt(self._result(attempt), **attempts.ending_of(attempt, self.request.body.data))
                 attempts.end()
         except TimeIsUp:
             if attempts.current:
@@ -323,10 +323,11 @@ class _Call:
         self.finished = True
         last = self.attempts.current
         result = self._result(last) if last else None
+        late = self.relay.refusal if self.relay else last and last.error
+        reason = reason_of(error or late or None, self.request.body.data)
         self.attempts.close()
         self.request.body.let_go()
         self.proxy.latest_calls.note(outcome, self.attempts.log)
-        late = self.relay.refusal if self.relay else last and last.error
         if late and last and not last.refusal:  # after content: the key has done its work
             note_refusal(self.request.request_id, last.key, late)
         known = last.known if last else None
@@ -338,7 +339,7 @@ class _Call:
             outcome=outcome,
             first_byte_ms=None if first_byte_ms is None else round(first_byte_ms),
             total_ms=round(total_ms),
-            **reason_of(error or late or None),
+            **reason,
         )
         usage = (result and result.usage) or {}
         events = last.events.count if last and last.events else 0

@@ -16,6 +16,7 @@ from accounts.users import UpstreamChoice
 from formats.chat import ModelApi
 from foundation.deadline import Deadline
 from foundation.errors import AppError, PaymentRequired, UpstreamFailed
+from foundation.json_members import Text
 from foundation.logs import event
 from gateway.attempt import Attempt, NoAnswer
 from gateway.destinations import Destination
@@ -149,10 +150,10 @@ class Attempts:
         elif self._free or row.hits is not Hits.FREE_MODELS:
             self._keys.note_refusal(key, refusal, row)
 
-    def ending_of(self, attempt: Attempt) -> dict[str, Any]:
-        """How an attempt went that another one follows, for the log of requests."""
+    def ending_of(self, attempt: Attempt, sent: Text) -> dict[str, Any]:
+        """How an attempt went that another one follows, for the log of requests. sent: the call's body."""
         facts = {"error_type": attempt.kind, "http_status": attempt.status, "total_ms": round(_ms_of(attempt))}
-        return reason_of(attempt.refusal) | facts
+        return reason_of(attempt.refusal, sent) | facts
 
     def end(self) -> None:
         """The attempt is over: close its exchange, at once if it was not whole, and give the key back."""

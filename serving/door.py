@@ -26,6 +26,7 @@ from foundation.errors import (
     MethodNotAllowed,
     ServiceFault,
 )
+from foundation.json_members import Text
 from foundation.logs import request_id as current_request_id
 from gateway.answer import Headers, ProxyAnswer
 from gateway.bodies import BodyBudget
@@ -168,10 +169,14 @@ class ProxyDoor:
         try:
             return self._carry(api, environ, request_id, caller, address, more_headers, place)
         except AppError as error:
-            if not error.is_noted:
-                self._services.refused_calls.note(request_id, caller, error.status, reason_of(error))
-                error.is_noted = True
+            self._note(request_id, caller, error, None)
             raise
+
+    def _note(self, request_id: str, caller: Caller, error: AppError, sent: Text | None) -> None:
+        """Write down why a call is refused, unless that is done. sent: its body, if it was read."""
+        if not error.is_noted:
+            self._services.refused_calls.note(request_id, caller, error.status, reason_of(error, sent))
+            error.is_noted = True
 
     def _carry(
         self,
@@ -209,7 +214,9 @@ class ProxyDoor:
             answer = self._services.proxy.forward(request)
             watch.note_answer()
             return answer
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, AppError):
+                self._note(request_id, caller, error, body.data or None)
             body.let_go()
             admission.release(None)
             raise
