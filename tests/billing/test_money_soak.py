@@ -160,3 +160,4 @@ def test_an_engine_that_is_not_there_says_why(monkeypatch):
     assert why_not("sqlite") == ""
     monkeypatch.setenv("PATH", "")
     assert why_not("mariadb") == "there is no MariaDB server"
+    assert why_not("dolt") == "there is no dolt on the PATH"

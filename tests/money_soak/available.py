@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from tests.money_soak import galera
+from tests.money_soak.dolt import Dolt
 from tests.money_soak.engines import MySql, Server, Sqlite
 from tests.support.mysql import UNPACKED
 
@@ -13,6 +14,7 @@ ENGINES: dict[str, type[Sqlite | Server]] = {
     "mariadb": Server,
     "mysql": MySql,
     "galera": galera.Galera,
+    "dolt": Dolt,
 }
 
 
@@ -24,4 +26,6 @@ def why_not(name: str) -> str:
         return "there is no Galera library, or no rsync"
     if name == "mysql" and not UNPACKED.exists():
         return "tests/install-mysql has not unpacked a MySQL server"
+    if name == "dolt" and not shutil.which("dolt"):
+        return "there is no dolt on the PATH"
     return ""

@@ -79,7 +79,11 @@ class Replica:
         self._settings = {"PORT": free_port(), "DATA_DIR": self.disk.folder, **settings}
         self._settings |= clock.environment if clock else {}
         self._starts = 0
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.disk.unmount()
+            raise
 
     def start(self) -> None:
         """Start it, again, and wait until it answers."""

@@ -28,6 +28,7 @@ from tests.support.gateway import ROOT, wait_for
 
 TWO_MINUTES = 120
 DRAIN_SECONDS = 300  # once all is well again: costs that are asked for come after a minute, if not at once
+SHOWN = 20
 SETTINGS = {
     "SECRET_KEY": "jW4vT9mQ2xK7pR8sY3nB6cF1gH5dL0aZ-for-the-soak",
     "ENCRYPTION_KEY": "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE=",
@@ -122,7 +123,8 @@ class Soak:
             "faults": [fault.name for fault in schedule],
             "left_out": faults.missing(self.engine, self.replicas),
             "unnamed": [f"{made['id']} {made['cost_nano']}" for made in books.unnamed],
-            "differences": differences(books),
+            "differences": len(found := differences(books)),
+            "first_of_them": found[:SHOWN],
         }
 
     def _is_drained(self) -> bool:
