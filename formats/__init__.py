@@ -8,6 +8,7 @@
     responses.py      OpenAI's Responses, likewise
     images.py         pictures, likewise
     event_stream.py   events as they pass: usage, errors, end
+    token_counts.py   how many tokens a prompt has, where Anthropic's clients ask
     usage_block.py    what an answer cost, digit by digit
 
 Up: body.py. Down: event_stream.py asks chat.py, or its sibling, about each event, and notes its usage_block.

@@ -67,7 +67,6 @@ class ModelApi:
     path = "/chat/completions"
     aliases: tuple[str, ...] = ()
     forwarded: Mapping[str, str] = by_variable(*SHARED_HEADERS)
-    takes_api_key_header = False
     request_id_headers: tuple[str, ...] = ("X-Request-Id",)
     read: Callable[[Text], CallBody] = staticmethod(body.read_chat)
     end_mark = b"[DONE]"

@@ -36,7 +36,6 @@ class MessagesApi(ModelApi):
     name = "messages"
     path = "/messages"
     forwarded = by_variable(*SHARED_HEADERS, "Anthropic-Version", "Anthropic-Beta")
-    takes_api_key_header = True
     request_id_headers = ("X-Request-Id", "request-id")  # Anthropic's SDKs read the second
     read = staticmethod(body.read_message)
     end_mark = b"message_stop"

@@ -14,7 +14,8 @@ from formats.chat import ModelApi
 from foundation.errors import BadRequest
 from gateway.bodies import HeldBody
 
-HEADER_TEXT = re.compile(r"[\x20-\x7e]{1,1024}")
+MAX_HEADER = 8000  # characters; agents name dozens of beta features, and gunicorn takes lines of 8190
+HEADER_TEXT = re.compile(rf"[\x20-\x7e]{{1,{MAX_HEADER}}}")
 SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
 # What is logged as a model: OpenRouter's names all have a slash, which keys, tokens and most other texts have not.
 MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
@@ -72,7 +73,7 @@ def forwarded_headers(api: ModelApi, environ: dict[str, Any]) -> bytes:
     for variable, name in api.forwarded.items():
         if value := environ.get(variable):
             if not HEADER_TEXT.fullmatch(value):
-                raise BadRequest(f"The header {name} must be at most 1024 printable ASCII characters")
+                raise BadRequest(f"The header {name} must be at most {MAX_HEADER} printable ASCII characters")
             lines += f"{name}: {value}\r\n"
     return lines.encode("ascii")
 

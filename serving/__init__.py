@@ -7,6 +7,7 @@
     slow_bodies.py    bodies on their way in, and how their senders are let go
     listeners.py      how long an answer may be left unread; how many files may be open
     request_body.py   a body, read piece by piece once there is room
+    dialects.py       whose client has sent a request: in which form it reads errors
     wrong_paths.py    what is said where there is nothing: the right base URL
     client_watch.py   whether a client is still there while it waits
     granian.py        granian's command line, with signals that arrive

@@ -17,9 +17,12 @@ from typing import Any
 
 from accounts.caller import Caller
 from auth import FOR_CALLS
+from billing.quotas.rate_limits import Admission
 from config.settings import LANE_THREADS
 from formats.chat import ModelApi
-from formats.registry import CHAT, MODEL_APIS
+from formats.registry import CHAT, MESSAGES, MODEL_APIS
+from formats.token_counts import COUNT_TOKENS, estimated_tokens
+from foundation import json_text
 from foundation.errors import (
     AppError,
     BadRequest,
@@ -28,14 +31,15 @@ from foundation.errors import (
 )
 from foundation.json_members import Text
 from foundation.logs import request_id as current_request_id
-from gateway.answer import Headers, ProxyAnswer
-from gateway.bodies import BodyBudget
+from gateway.answer import JSON, Headers, ProxyAnswer
+from gateway.bodies import BodyBudget, HeldBody
 from gateway.reasons import reason_of
 from gateway.request import ProxyRequest, forwarded_headers
 from services import Services
 from serving import ending
 from serving.client_watch import ClientWatch
 from serving.cross_origin import CrossOrigin
+from serving.dialects import format_of_errors
 from serving.framing import check_framing
 from serving.lanes import Lane, Place
 from serving.listeners import limit_unread
@@ -50,6 +54,7 @@ METHODS = "OPTIONS, POST"
 PATHS: dict[str, ModelApi] = {
     f"{base}{path}": api for base in ("/v1", "/api/v1") for api in MODEL_APIS for path in (api.path, *api.aliases)
 }
+PATHS |= {f"{base}{COUNT_TOKENS.path}": COUNT_TOKENS for base in ("/v1", "/api/v1")}
 PATHS |= {"/api/proxy/openrouter": CHAT, "/api/plugin-api/chat/completions": CHAT}
 MAX_JSON_BYTES = 64 * 1024  # the bodies of all other paths are names, keys and settings
 MAX_JSON_SECONDS = 10.0
@@ -91,8 +96,9 @@ class ProxyDoor:
         request_id = environ[REQUEST_ID] = new_request_id(self._clock.timestamp())
         current_request_id.set(request_id)
         api = PATHS.get(environ["PATH_INFO"])
+        for_errors = api or format_of_errors(environ)
         for_origin = self._origins.headers(environ)
-        headers: Headers = [(name, request_id) for name in (api or CHAT).request_id_headers]
+        headers: Headers = [(name, request_id) for name in for_errors.request_id_headers]
         headers += COMMON_HEADERS + for_origin
         try:
             check_framing(environ)
@@ -109,10 +115,10 @@ class ProxyDoor:
         except AppError as error:
             if api and not error.is_noted:
                 self._services.refused_calls.note_stranger(self._services.addresses.of(environ), reason_of(error))
-            answer = _error_answer(error, api or CHAT, request_id)
+            answer = _error_answer(error, for_errors, request_id)
         except Exception:
             log.exception("unexpected_error")
-            answer = _error_answer(ServiceFault(), api or CHAT, request_id)
+            answer = _error_answer(ServiceFault(), for_errors, request_id)
         status = STATUS_LINES.get(answer.status) or f"{answer.status} Unknown"
         try:
             start_response(status, [*answer.headers, *headers])
@@ -164,8 +170,7 @@ class ProxyDoor:
             raise MethodNotAllowed("This path takes POST only", {"Allow": METHODS})
         # Who calls comes first: a stranger's body is not even read.
         address = self._services.addresses.of(environ)
-        credential = authorization(environ, api.takes_api_key_header)
-        caller = self._services.auth.authenticate(credential, FOR_CALLS, address=address)
+        caller = self._services.auth.authenticate(authorization(environ), FOR_CALLS, address=address)
         try:
             return self._carry(api, environ, request_id, caller, address, more_headers, place)
         except AppError as error:
@@ -198,6 +203,8 @@ class ProxyDoor:
             place.body = self._slow_bodies.expect(environ, self._body_seconds)
             read = partial(read_body, environ, self._max_body_bytes, body.take)
             body.fill(self._slow_bodies.take(place.body, read))
+            if api is COUNT_TOKENS:
+                return _counted(body, caller, admission)
             upstream, watch = environ.get("HTTP_X_UPSTREAM", ""), ClientWatch(environ, entered)
             request = ProxyRequest(
                 api,
@@ -234,15 +241,25 @@ def _set_body(environ: Environ, body: bytes | bytearray) -> None:
     environ.pop("HTTP_TRANSFER_ENCODING", None)
 
 
+def _counted(body: HeldBody, caller: Caller, admission: Admission) -> ProxyAnswer:
+    """How many tokens a prompt has: nobody is asked, and nothing is billed. Raises BadRequest, Forbidden."""
+    if caller.client_key:
+        caller.client_key.check_scope(MESSAGES.name)
+    text = json_text.write({"input_tokens": estimated_tokens(body.data)})
+    body.let_go()
+    admission.release(0)
+    return ProxyAnswer(200, [*JSON, ("Content-Length", str(len(text)))], (text,))
+
+
 def _close(body: Iterable[bytes]) -> None:
     if close := getattr(body, "close", None):
         close()
 
 
-def authorization(environ: Environ, takes_api_key_header: bool) -> str | None:
-    """The Authorization header; where Anthropic's clients call, `x-api-key` does as well. Raises BadRequest for two."""
+def authorization(environ: Environ) -> str | None:
+    """The Authorization header, or what `x-api-key` says in its place. Raises BadRequest if they differ."""
     sent: str | None = environ.get("HTTP_AUTHORIZATION")
-    if not takes_api_key_header or not (key := environ.get("HTTP_X_API_KEY")):
+    if not (key := environ.get("HTTP_X_API_KEY")):
         return sent
     if sent and sent.partition(" ")[2] != key:
         raise BadRequest("Authorization and x-api-key hold different credentials; send one of them")

@@ -9,7 +9,7 @@ import orjson
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from accounts.caller import Caller, Credential
+from accounts.caller import Caller
 from auth import ACCESS_TOKEN, Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
@@ -28,6 +28,7 @@ from foundation.errors import (
 )
 from foundation.logs import event
 from services import Services
+from serving.dialects import format_of_errors
 from serving.door import COMMON_HEADERS, MAX_JSON_BYTES, REQUEST_ID, authorization
 from serving.wrong_paths import nothing_at
 
@@ -76,9 +77,7 @@ def check_caller(accepted: Credentials) -> Caller:
 
     A user who may not call may still look.
     """
-    # Who may call a model may do so as Anthropic's clients do, and those ask for the models in the same way.
-    sent = authorization(request.environ, takes_api_key_header=Credential.CLIENT_KEY in accepted)
-    caller = authenticate(sent, accepted)
+    caller = authenticate(authorization(request.environ), accepted)
     if caller.api_token:
         services().rate_limits.check_api_token(caller.api_token.id)
     return caller
@@ -91,13 +90,13 @@ def check_operator() -> str:
     Forbidden, Unauthorized.
     """
     count_request("admin requests")  # first: so that nobody tries many tokens
-    authorization = request.headers.get("Authorization", "")
-    scheme, _, given = authorization.partition(" ")
+    sent = authorization(request.environ) or ""
+    scheme, _, given = sent.partition(" ")
     token = services().config.admin_token
     if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
         return "admin-token"
     try:
-        user_id = authenticate(authorization).user_id
+        user_id = authenticate(sent).user_id
         if user_id not in services().users.admins:
             raise Forbidden("This is for operators, and this account is no active admin")
     except Unauthorized:
@@ -132,8 +131,9 @@ def register(app: Flask) -> None:
 
 
 def refusal(error: AppError) -> Response:
-    """An error as JSON."""
-    response = Response(error.to_json(), error.status, mimetype="application/json")
+    """An error as JSON, in the form that this client reads."""
+    body = format_of_errors(request.environ).error_body(error, request.environ.get(REQUEST_ID, ""))
+    response = Response(body, error.status, mimetype="application/json")
     response.headers.update(error.headers)
     return response
 
@@ -163,7 +163,8 @@ def _refused_by_werkzeug(error: HTTPException) -> AppError:
 
 
 def _common_headers(response: Response) -> Response:
-    response.headers["X-Request-Id"] = request.environ.get(REQUEST_ID, "")
+    for name in format_of_errors(request.environ).request_id_headers:
+        response.headers[name] = request.environ.get(REQUEST_ID, "")
     for name, value in COMMON_HEADERS:
         response.headers.setdefault(name, value)
     return response

@@ -32,7 +32,7 @@ def test_only_listed_headers_go_up():
     assert forwarded_headers(MESSAGES, environ) == shared + of_anthropic
 
 
-@each_row("value", ["a\r\nAuthorization: Bearer x", "a\nb", "\x00", "é", "x" * 1025, "a\x7f"])
+@each_row("value", ["a\r\nAuthorization: Bearer x", "a\nb", "\x00", "é", "x" * 8001, "a\x7f"])
 @each_row("variable", sorted(MESSAGES.forwarded))
 def test_a_value_that_is_no_header_is_refused(variable, value):
     with pytest.raises(BadRequest, match=MESSAGES.forwarded[variable]):

@@ -220,11 +220,12 @@ def test_a_stranger_is_refused_and_nothing_goes_up(scripted, upstream, authoriza
     assert len(upstream.received) == before
 
 
-def test_credentials_count_only_in_the_authorization_header(scripted, someone, upstream):
+def test_credentials_count_only_in_the_headers_for_them(scripted, someone, upstream):
     before = len(upstream.received)
     url = f"{scripted.url}/v1/chat/completions?token={someone}&access_token={someone}"
     elsewhere = {
-        "X-Api-Key": someone,
+        "Api-Key": someone,
+        "X-Auth-Token": someone,
         "Cookie": f"token={someone}; session={someone}",
         "Proxy-Authorization": f"Bearer {someone}",
     }
@@ -342,7 +343,7 @@ def test_a_header_that_could_split_the_upstream_request_does_not_go_up(scripted,
         return scripted.post("/v1/chat/completions", {"model": "m", **HELLO}, someone, headers=headers)
 
     before = len(upstream.received)
-    assert_refused(ask(b"x" * 2000), 400)
+    assert_refused(ask(b"x" * 8001), 400)
     assert len(upstream.received) == before
     answer = ask("é".encode())
     if answer.status_code == 200:  # granian hands on a header with other bytes than ASCII as an empty one
@@ -378,7 +379,7 @@ OTHER_PATHS = [
     "/V1/chat/completions",
     "/v1/Chat/Completions",
     "/v1/MESSAGES",
-    "/v1/messages/count_tokens",
+    "/v1/messages/count_tokens/x",
     "/v1/messages/batches",
     "/v1/responses/resp_1",
     "/v1/responses/resp_1/cancel",
@@ -422,7 +423,8 @@ def test_no_other_path_reaches_the_upstream(scripted, someone, upstream, method)
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 404"), (path, answer[:200])
-        assert json.loads(body_of(answer))["error"]["code"] == 404, path
+        error = json.loads(body_of(answer))["error"]
+        assert error.get("code") == 404 or error["type"] == "not_found_error", path
     assert len(upstream.received) == before
 
 
@@ -508,8 +510,6 @@ def test_each_format_refuses_strangers_and_bad_bodies_in_the_one_shape(scripted,
     assert_refused(scripted.post(f"/v1/{name}", {"model": 7}, someone), 400)
     assert_refused(scripted.post(f"/v1/{name}", good, someone, headers={"Content-Encoding": "gzip"}), 415)
     assert_refused(scripted.post(f"/v1/{name}", good | {"x": "x" * 100_000}, someone), 413)
-    as_api_key = requests.post(f"{scripted.url}/v1/{name}", json=good, headers={"x-api-key": someone}, timeout=10)
-    assert_refused(as_api_key, 401)
     assert len(upstream.received) == before
 
 
@@ -538,7 +538,7 @@ def test_all_that_messages_refuse_has_anthropics_envelope(scripted, someone, ups
     assert_refused_as_anthropic_does(ask(token="a.b.c"), 401, "authentication_error")
     assert_refused_as_anthropic_does(ask({"model": "m"}), 400, "invalid_request_error")
     assert_refused_as_anthropic_does(ask([1]), 400, "invalid_request_error")
-    assert_refused_as_anthropic_does(ask(**{"Anthropic-Beta": "x" * 2000}), 400, "invalid_request_error")
+    assert_refused_as_anthropic_does(ask(**{"Anthropic-Beta": "x" * 8001}), 400, "invalid_request_error")
     assert_refused_as_anthropic_does(ask(**{"Content-Encoding": "gzip"}), 415, "invalid_request_error")
     assert_refused_as_anthropic_does(ask(MESSAGE | {"x": "x" * 100_000}), 413, "request_too_large")
     got = requests.get(f"{scripted.url}{path}", timeout=10)

@@ -306,6 +306,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/v1/responses": (CALLS, RESPONSE),
     "POST /v1/messages": (CALLS, CHAT),
     "POST /api/v1/messages": (CALLS, CHAT),
+    "POST /v1/messages/count_tokens": (CALLS, CHAT),
+    "POST /api/v1/messages/count_tokens": (CALLS, CHAT),
     # ── what SDKs read
     "GET /v1/models": (CALLERS, PLAIN),
     "GET /api/v1/models": (CALLERS, PLAIN),

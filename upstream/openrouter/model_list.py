@@ -16,6 +16,7 @@ from foundation import json_text
 
 KEPT_PAGES = 16  # of up to 2 MB; other filters are written anew, in milliseconds
 MAX_DESCRIPTION = 500  # characters
+MAX_AMOUNT = 10**11  # of tokens or seconds: what is larger is a mistake, and no date
 DEFAULT_MODALITIES = frozenset({"text"})
 
 
@@ -39,12 +40,17 @@ class ModelPage:
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model as people choose one; the texts are OpenRouter's. context: tokens, None if the list does not say."""
+    """A model as people choose one; the texts are OpenRouter's.
+
+    context: tokens; created: seconds since 1970; most_written: tokens of an answer. None if the list does not say.
+    """
 
     id: str
     name: str
     description: str
     context: int | None
+    created: int | None = None
+    most_written: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +152,21 @@ def _has_id(entry: object) -> bool:
 
 def _listed(entry: dict[str, Any]) -> ListedModel:
     name, description = entry.get("name"), entry.get("description")
-    context = json_text.whole(entry.get("context_length"))
+    provider = entry.get("top_provider")
+    most_written = provider.get("max_completion_tokens") if isinstance(provider, dict) else None
     return ListedModel(
         entry["id"],
         name if isinstance(name, str) and name else entry["id"],
         description[:MAX_DESCRIPTION] if isinstance(description, str) else "",
-        context if context and context > 0 else None,
+        _amount(entry.get("context_length")),
+        _amount(entry.get("created")),
+        _amount(most_written),
     )
+
+
+def _amount(value: object) -> int | None:
+    number = json_text.whole(value)
+    return number if number and 0 < number <= MAX_AMOUNT else None
 
 
 def _outputs(entry: dict[str, Any]) -> frozenset[str]:

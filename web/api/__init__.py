@@ -7,7 +7,8 @@
     client_keys.py  tokens.py                  client keys, API tokens
     watched_keys.py                            watched keys
     connect.py  upstreams.py                   one's OpenRouter account; which pool keys carry one's calls
-    openrouter.py  plugins.py                  what SDKs and plug-ins read beside model calls
+    openrouter.py  anthropic_models.py         what SDKs read beside model calls
+    plugins.py                                 the same for plug-ins
     favourites.py                              favourite models
     quotas.py  usage.py                        what one may spend, and has used
     health.py                                  whether the service can work

@@ -13,10 +13,12 @@ from accounts.caller import Caller
 from billing.quotas.rows import Quota
 from foundation.errors import Busy, NotFound
 from foundation.money import usd
+from serving.dialects import speaks_anthropic
 from upstream.openrouter.generation_records import unknown_generation
 from upstream.openrouter.model_list import DEFAULT_MODALITIES, Allowance, ModelList
+from web.api.anthropic_models import PageOfModels, one_model, page_of_models
 from web.http import answer, services
-from web.operation import DIGITS, Number, Query, Shown, Who, operation
+from web.operation import DIGITS, Number, Query, Shown, Who, asked, operation
 
 routes = Blueprint("openrouter_api", __name__)
 
@@ -88,7 +90,12 @@ class CurrentKey(Shown):
 @routes.get("/api/plugin-api/models")
 @operation("List models", Who.CALLER, query=ModelFilter, answers={200: Models, 304: ()}, refusals=(503,))
 def models(caller: Caller, query: ModelFilter) -> Response:
-    """The models that you may use, as OpenRouter lists them, up to an hour old."""
+    """The models that you may use, as OpenRouter lists them, up to an hour old.
+
+    With the header `anthropic-version`, as Anthropic lists its own: a page of them, by `after_id` or `before_id`.
+    """
+    if speaks_anthropic(request.environ):
+        return _varying(answer(page_of_models(known_models(), _allowance(caller), asked(PageOfModels))))
     wanted = frozenset(filter(None, query.output_modalities.split(","))) or DEFAULT_MODALITIES
     outputs = None if "all" in wanted else wanted
     page = known_models().page(_allowance(caller), outputs, query.offset, query.limit)
@@ -96,7 +103,12 @@ def models(caller: Caller, query: ModelFilter) -> Response:
     response = Response(status=304) if is_known else Response(page.body, mimetype=JSON)
     response.set_etag(page.etag)
     # Programs may keep it, but must ask whether it still holds: what a key may use can change.
-    response.headers.update({"Cache-Control": "private, no-cache", "Vary": "Authorization, X-Api-Key"})
+    response.headers["Cache-Control"] = "private, no-cache"
+    return _varying(response)
+
+
+def _varying(response: Response) -> Response:
+    response.headers["Vary"] = "Authorization, X-Api-Key, Anthropic-Version"
     return response
 
 
@@ -104,7 +116,9 @@ def models(caller: Caller, query: ModelFilter) -> Response:
 @routes.get("/api/v1/models/<path:name>")
 @operation("Show a model", Who.CALLER, answers={200: Model}, refusals=(404, 503))
 def model(caller: Caller, name: str) -> Response:
-    """One model, for OpenAI's clients."""
+    """One model, for OpenAI's clients; for Anthropic's, which send `anthropic-version`, in its form."""
+    if speaks_anthropic(request.environ):
+        return answer(one_model(known_models(), _allowance(caller), name))
     return answer(_model(caller, name) | {"object": "model", "owned_by": name.partition("/")[0]})
 
 

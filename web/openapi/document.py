@@ -51,10 +51,10 @@ ACCESS_TOKEN, CLIENT_KEY, API_TOKEN, ADMIN_TOKEN, X_API_KEY = (
 )
 SECURITY = {  # by the names of Who
     "ANYBODY": [],
-    "USER": [ACCESS_TOKEN],
+    "USER": [ACCESS_TOKEN, X_API_KEY],
     "CALLER": [ACCESS_TOKEN, CLIENT_KEY, X_API_KEY],
-    "READER": [ACCESS_TOKEN, API_TOKEN],
-    "OPERATOR": [ADMIN_TOKEN, ACCESS_TOKEN],
+    "READER": [ACCESS_TOKEN, API_TOKEN, X_API_KEY],
+    "OPERATOR": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
 }
 LIMITED = {Who.READER, Who.OPERATOR}  # their requests are counted wherever they go
 SECURITY_SCHEMES = {
@@ -62,7 +62,12 @@ SECURITY_SCHEMES = {
     CLIENT_KEY: {"type": "http", "scheme": "bearer", "description": "A client key, `sk-auto-...`: calls models"},
     API_TOKEN: {"type": "http", "scheme": "bearer", "description": "An API token, `or_api_...`: reads usage"},
     ADMIN_TOKEN: {"type": "http", "scheme": "bearer", "description": "The operator's ADMIN_TOKEN"},
-    X_API_KEY: {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "As Anthropic's clients send it"},
+    X_API_KEY: {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "Any of these, as Anthropic's clients send it",
+    },
 }
 # One class for each status; its message is an example.
 REFUSALS: dict[int, errors.AppError] = {
@@ -141,7 +146,7 @@ def document(app: Flask) -> Json:
             "schemas": dict(sorted((shapes.schemas | {"Error": _error_schema()} | model_calls.SCHEMAS).items())),
             "securitySchemes": SECURITY_SCHEMES,
             "headers": HEADERS,
-            "responses": {_name(status): refusal(status) for status in REFUSALS},
+            "responses": {_name(status): refusal(status) for status in REFUSALS} | model_calls.refusals(),
         },
     }
 

@@ -180,6 +180,16 @@ FORMATS = {
         "MessagesError",
     ),
 }
+FORMATS["count_tokens"] = _Format(
+    "Count a prompt's tokens",
+    "Anthropic's count of a request before it is sent, estimated here and meant to err upwards: three bytes are a "
+    "token, and an image is 1600. It costs nothing and counts as a request.",
+    {"model": MODEL, "messages": MESSAGES},
+    ("model", "messages"),
+    {"model": "anthropic/claude-haiku-4.5", "messages": QUESTION},
+    {"input_tokens": 20},
+    error="MessagesError",
+)
 SCHEMAS: Json = {
     "CallError": {
         "description": "A refusal of ours (as `Error`), or one of OpenRouter's minus what identifies the operator's "
@@ -221,29 +231,40 @@ def paths() -> dict[str, Json]:
     return {path: {"post": _operation(path, api)} for path, api in PATHS.items() if not path.startswith(TWINS)}
 
 
+def refusals() -> dict[str, Json]:
+    """The responses that calls of all formats refer to: in each of them, they would be most of the document."""
+    return {
+        f"{error}{status}": {
+            "description": HTTPStatus(status).phrase,
+            "headers": _headers("Retry-After") if status in {429, 503} else _headers(),
+            "content": {
+                "application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}, "example": ERRORS[error]}
+            },
+        }
+        for error in ERRORS
+        for status in REFUSALS
+    }
+
+
+def _headers(*more: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*HEADERS, *more)}
+
+
 def _operation(path: str, api: ModelApi) -> Json:
     one = FORMATS[api.name]
     body = {"type": "object", "properties": one.fields, "required": list(one.required)}
     content: Json = {"application/json": {"schema": {"type": "object"}, "example": one.answer}}
     if one.stream:
         content["text/event-stream"] = {"schema": {"type": "string"}, "example": one.stream}
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
-    responses: Json = {"200": {"description": "The model's answer", "headers": headers, "content": content}}
-    for status in REFUSALS:
-        refused = {"schema": {"$ref": f"#/components/schemas/{one.error}"}, "example": ERRORS[one.error]}
-        more = {name: {"$ref": f"#/components/headers/{name}"} for name in ("Retry-After",) if status in {429, 503}}
-        responses[str(status)] = {
-            "description": HTTPStatus(status).phrase,
-            "headers": headers | more,
-            "content": {"application/json": refused},
-        }
+    responses: Json = {"200": {"description": "The model's answer", "headers": _headers(), "content": content}}
+    responses |= {str(status): {"$ref": f"#/components/responses/{one.error}{status}"} for status in REFUSALS}
     return {
         "operationId": "call" + re.sub(r"\W", "_", path),
         "summary": one.summary,
         "description": one.description,
         "tags": [TAG["name"]],
         **({"servers": BASES} if path.startswith("/v1/") else {}),
-        "security": [{"accessToken": []}, {"clientKey": []}] + [{"xApiKey": []}] * api.takes_api_key_header,
+        "security": [{"accessToken": []}, {"clientKey": []}, {"xApiKey": []}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": one.example}}},
         "responses": responses,
     }

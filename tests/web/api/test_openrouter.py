@@ -81,8 +81,6 @@ def test_the_key_may_come_as_anthropics_clients_send_it(served, path):
     assert ask(**{"x-api-key": someone, "Authorization": ""}) == 200
     assert ask(**{"x-api-key": other, "Authorization": f"Bearer {someone}"}) == 400
     assert ask(**{"x-api-key": "not-a-token"}) == 401
-    # Where no model is called or listed, it is no credential.
-    assert requests.get(f"{served.url}/api/auth/me", headers={"x-api-key": someone}, timeout=30).status_code == 401
 
 
 # ── models
