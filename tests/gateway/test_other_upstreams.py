@@ -258,3 +258,16 @@ def test_a_gateway_that_may_not_reach_private_upstreams_refuses_to_begin_with_on
     assert ended.returncode == 1
     assert "UPSTREAMS, item 1: base_url can't be used: it must begin with https://" in ended.stderr
     assert KEY not in ended.stderr
+
+
+def test_a_model_that_gets_another_name_leaves_every_other_byte(served, other):
+    """No number is read and written again: else it would lose its last digits, or become infinite."""
+    body = (
+        b' {"n_big":123456789012345678901,  "f":1.50e+0, "e":1e400,\t"z":-0.0,"messages":[{"role":"user",'
+        b'"content":"\\u00e9 \xc3\xa9 \\/ \\ud83d"}],"model" : "priced\\/exact" , "a":[1.0,1E5,0.1000000000000000055] }\n'
+    )
+    other.play("exact", json_answer("200 OK", ANSWER))
+    headers = {"Authorization": f"Bearer {served.new_user()}", "Content-Type": "application/json"}
+    answer = requests.post(f"{served.url}/v1/chat/completions", data=body, headers=headers, timeout=30)
+    assert (answer.status_code, answer.content) == (200, ANSWER)
+    assert other.requests_for("exact")[-1].body == body.replace(b'"priced\\/exact"', b'"exact"')
