@@ -6,6 +6,7 @@
     ├── Unauthorized 401      ├── MethodNotAllowed 405 ├── TooManyRequests 429
     ├── PaymentRequired 402   ├── RequestTimeout 408   └── ServiceFault 500
     │   └── QuotaExceeded     └── Conflict 409
+    ├── UpgradeRefused 426
     └── NotSupported 501, UpstreamFailed 502, UpstreamTimeout 504, UpstreamRefused 4xx, Busy 503
                                                                                    └── ServerEnds
 
@@ -138,6 +139,12 @@ class PayloadTooLarge(AppError):
 
 class UnsupportedMedia(AppError):
     status, type = 415, "unsupported_media_type"
+
+
+class UpgradeRefused(AppError):
+    """Agents that try WebSockets first go on over HTTP at once when they read this; other refusals they try again."""
+
+    status, type = 426, "upgrade_refused"
 
 
 class TooManyRequests(AppError):

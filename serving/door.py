@@ -28,6 +28,7 @@ from foundation.errors import (
     BadRequest,
     MethodNotAllowed,
     ServiceFault,
+    UpgradeRefused,
 )
 from foundation.json_members import Text
 from foundation.logs import request_id as current_request_id
@@ -166,6 +167,8 @@ class ProxyDoor:
         self, api: ModelApi, environ: Environ, request_id: str, more_headers: Headers, place: Place
     ) -> ProxyAnswer:
         """more_headers: those of every answer to this call, refusals too; what the caller's limits are joins them."""
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            raise UpgradeRefused("There are no WebSockets here: send this call as a POST, with `stream` for events")
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("This path takes POST only", {"Allow": METHODS})
         # Who calls comes first: a stranger's body is not even read.

@@ -318,6 +318,23 @@ def test_other_methods_are_told_which_one_works(scripted, someone, upstream, pat
     assert len(upstream.received) == before
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/api/v1/responses", "/v1/chat/completions"])
+def test_a_websocket_is_refused_so_that_agents_fall_back(scripted, someone, upstream, path):
+    """Codex goes on over HTTP when it reads a 426; of other refusals it tries again."""
+    before = len(upstream.received)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {someone}\r\nConnection: Upgrade\r\n"
+    head += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", scripted.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    upstream.play("m", json_answer("200 OK", WHOLE))
+    assert scripted.post(path, {"model": "m", "input": "hi", **HELLO}, someone).status_code == 200
+    assert len(upstream.received) == before + 1
+
+
 def test_a_compressed_body_is_refused(scripted, someone):
     headers = {"Content-Encoding": "gzip"}
     assert_refused(scripted.post("/v1/chat/completions", {"model": "m"}, someone, headers=headers), 415)
