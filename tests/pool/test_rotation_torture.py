@@ -25,7 +25,7 @@ from tests.rotation_torture.workers import memory_folder
 from tests.rotation_torture.world import COMES, PREFIX, STAYS, Place
 from tests.support.mariadb import DatabaseServer
 
-CHUNKS, WANTED = 12, 53
+CHUNKS, WANTED = 12, 36
 
 
 def spread(schedules: list[Schedule], count: int) -> list[Schedule]:
@@ -33,7 +33,7 @@ def spread(schedules: list[Schedule], count: int) -> list[Schedule]:
     return [schedules[index * len(schedules) // count] for index in range(count)]
 
 
-SAMPLE = [*spread(list(others()), 23), *spread(list(with_dedicated()), 12), *spread(list(killed()), WANTED - 35)]
+SAMPLE = [*spread(list(others()), 23), *spread(list(with_dedicated()), 8), *spread(list(killed()), WANTED - 31)]
 
 
 @pytest.fixture(scope="session")

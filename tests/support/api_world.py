@@ -91,6 +91,7 @@ class World:
         self.is_worn = True  # by requests of all sorts
         self.pool_key = f"env/{sha256_hex(key)[:12]}"
         self._http = requests.Session()
+        self._http.trust_env = False  # or it looks for a proxy's settings with every request
         self.owner, self.other, self.silenced, self.admin = (self.new_person() for _ in range(4))
         self.api_token = self.made("/api/tokens", self.owner, name="reader")["token"]
         self.client_key = self.made("/api/api-keys", self.owner, name="caller")["key"]

@@ -135,7 +135,9 @@ def test_no_column_can_be_written_that_is_not_the_routes(world: World, route: st
     path = template.format(**asked.parts or {})
     before = world.dump()
     values = itertools.cycle(HOSTILE)
-    for name in [*COLUMNS, *MORE] if fields is not None else ():
+    # In the suite each route gets every fifth name, another fifth than its neighbours: all names, and all routes.
+    tried = [*COLUMNS, *MORE][WRITES.index(route) % examples(5, 1) :: examples(5, 1)]
+    for name in tried if fields is not None else ():
         value = next(values)
         if name in fields:
             continue
