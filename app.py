@@ -224,15 +224,25 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     gc.disable()
     try:
-        globals()["app"] = create_command_line(start()) if _is_for_a_command() else _make_server_app()
+        globals()["app"] = _make_for_flasks_command_line() if _is_flasks_command_line() else _make_server_app()
     finally:
         gc.enable()
     return globals()["app"]
 
 
-def _is_for_a_command() -> bool:
-    """True if Flask's command line asks, for a command of ours; it sets this variable for its programs to look at."""
-    return os.environ.get("FLASK_RUN_FROM_CLI") == "true" and not FLASKS_OWN & set(sys.argv)
+def _is_flasks_command_line() -> bool:
+    """True if Flask's command line asks; it sets this variable for its programs to look at."""
+    return os.environ.get("FLASK_RUN_FROM_CLI") == "true"
+
+
+def _make_for_flasks_command_line() -> Flask:
+    if not FLASKS_OWN & set(sys.argv):
+        return create_command_line(start())
+    from commands import groups
+
+    made = _make_server_app()
+    groups.register(made)  # the word may be an argument of a command of ours
+    return made
 
 
 def _make_server_app() -> Flask:

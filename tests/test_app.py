@@ -72,6 +72,8 @@ def test_what_checks_and_what_runs_a_command_load_no_more_than_they_need(tmp_pat
 def test_routes_are_there_for_commands_of_flasks_own(tmp_path):
     shown = run("-m", "flask", "--app", "app", "routes", DATA_DIR=tmp_path)
     assert "/api/health" in shown.stdout
+    named = run("-m", "flask", "--app", "app", "users", "show", "run", DATA_DIR=tmp_path)
+    assert (named.returncode, "'run' is not a valid integer" in named.stderr) == (2, True)
 
 
 def test_the_process_that_has_checked_is_known_to_the_server_that_it_becomes():
