@@ -198,8 +198,8 @@ class _Call:
         if known.is_whole:
             self._finish_whole(known)
             return ProxyAnswer(exchange.status, [*headers, ("Content-Length", str(len(known.held)))], (known.held,))
-        if known.form is Form.PLAIN and "content-length" in exchange.headers:
-            # It is long, and so unchanged; a cut is seen by its length.
+        if known.form in (Form.PLAIN, Form.UNREAD) and "content-length" in exchange.headers:
+            # It is long or can't be read, and so is as long as it came; a cut is seen by its length.
             headers.append(("Content-Length", exchange.headers["content-length"]))
         return ProxyAnswer(exchange.status, headers, ClosingBody(self.finish, self._pieces(known)))
 
@@ -272,7 +272,7 @@ class _Call:
 
     def _late_pieces(self, known: Attempt) -> Iterable[bytes]:
         if known.form is Form.UNREAD:
-            raise UpstreamFailed("The upstream's answer is compressed, and too late to be passed on as it is")
+            raise UpstreamFailed("The upstream's answer is no text, and too late to be passed on as it is")
         if known.form is Form.PLAIN and self.body.stream:
             return self._turned(known)
         if known.refusal and known.form is not Form.STREAM:

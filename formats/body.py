@@ -17,7 +17,7 @@ MAX_TOKENS, MAX_CHOICES, MAX_MODELS = 10_000_000, 128, 32
 MAX_VALUE_BYTES = 64 * 1024
 MAX_TOOLS = 4096
 MAX_COUNT, MAX_IMAGES = 1_000_000, 10
-PICTURE_BYTES = 8 * 1024  # of text that cost as much as a picture beside it
+PICTURE_BYTES = 8 * 1024  # of text that cost as much as a picture beside it, or a voice
 DIGIT = "-0123456789"
 
 
@@ -103,6 +103,18 @@ def read_images(body: Text) -> CallBody:
     size = request.size("prompt") + PICTURE_BYTES * len(request.items("input_references"))
     names = _models(request), request.others()
     return CallBody(model, stream, _session(request), None, n, *names, prompt_bytes=size, images=n)
+
+
+def read_speech(body: Text) -> CallBody:
+    """A body that asks for a text to be spoken. The answer is sound, and comes as it is."""
+    request, model, stream = _read(body, needed := "`model` and `input`")
+    _check_model(model, needed)
+    _check_text(request, "input")
+    if stream or request.get("stream_format") not in (None, "audio"):
+        raise BadRequest("Speech comes as bytes, as soon as there are any; leave `stream` and `stream_format` out")
+    size = request.size("input") + PICTURE_BYTES * len(request.items("input_references"))
+    names = _models(request), request.others()
+    return CallBody(model, False, _session(request), None, 1, *names, prompt_bytes=size)
 
 
 def read_response(body: Text) -> CallBody:

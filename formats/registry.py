@@ -65,6 +65,15 @@ class RerankApi(ModelApi):
         return {"prompt_tokens": usage.get("total_tokens"), "completion_tokens": 0, **usage}
 
 
+class SpeechApi(ModelApi):
+    """Spoken texts: answers are sound, and what they cost is in their records only."""
+
+    name = "speech"
+    path = "/audio/speech"
+    read = staticmethod(body.read_speech)
+    is_text = False
+
+
 CHAT = ModelApi()
 COMPLETIONS = CompletionsApi()
 EMBEDDINGS = EmbeddingsApi()
@@ -72,4 +81,5 @@ RESPONSES = ResponsesApi()
 MESSAGES = MessagesApi()
 RERANK = RerankApi()
 IMAGES = ImagesApi()
-MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, IMAGES)
+SPEECH = SpeechApi()
+MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, IMAGES, SPEECH)

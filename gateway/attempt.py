@@ -4,7 +4,7 @@ Until there is content nothing has to go to the client but signs of life, so eve
 
     sent ──> head ──┬─> stream   events are held until one has content
                     ├─> plain    held until it is whole and looked at, or too long for that
-                    ├─> unread   compressed though we asked for none
+                    ├─> unread   sound, or compressed though we asked for none
                     └─> refusal  read to its end
     lost: no connection, or an answer that ended without content (NoAnswer)
 

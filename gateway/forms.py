@@ -13,10 +13,11 @@ from upstream.http import Exchange
 
 EVENT_FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
 BLANK = b" \t\r\n"
+BINARY = ("audio/", "video/", "image/", "application/octet-stream")  # such bytes may begin like anything
 
 
 class Form(Enum):
-    """What kind of answer has come. UNREAD: compressed though we asked for none. PAGE: for people to look at."""
+    """What kind of answer has come. UNREAD: sound, or compressed though we asked for none. PAGE: for people."""
 
     STREAM = "stream"
     PLAIN = "plain"
@@ -30,7 +31,7 @@ def form_of_head(exchange: Exchange) -> Form:
     content_type = exchange.headers.get("content-type", "").lower()
     if not 200 <= exchange.status < 300:
         return Form.REFUSAL
-    if is_encoded(exchange):
+    if is_encoded(exchange) or content_type.startswith(BINARY):
         return Form.UNREAD
     if content_type.startswith("text/event-stream"):
         return Form.STREAM

@@ -75,6 +75,7 @@ from sandbox.openrouter_messages import Messages
 from sandbox.openrouter_rerank import Rerank
 from sandbox.openrouter_responses import Responses
 from sandbox.openrouter_scenarios import Plan, Scenario, on_the_wire, whole_body
+from sandbox.openrouter_speech import Speech
 
 API = "/api/v1"
 SHARED_HEADERS = (
@@ -114,6 +115,7 @@ APIS: dict[str, Api] = {
     "/messages": Messages(),
     "/rerank": Rerank(),
     "/images": Images(),
+    "/audio/speech": Speech(),
 }
 DUPLICATE_ID = "gen-1790000000-" + "0" * 20
 

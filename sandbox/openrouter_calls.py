@@ -31,7 +31,7 @@ from sandbox.openrouter_scenarios import (
 )
 
 # What the record of a generation calls a format; OpenRouter has one word for everything that answers with text.
-API_TYPES = {"embeddings": "embeddings", "rerank": "rerank", "images": "image"}
+API_TYPES = {"embeddings": "embeddings", "rerank": "rerank", "images": "image", "speech": "tts"}
 TYPE_NAMES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 STREAM_HEADERS = b"cache-control: no-cache\r\n"
 MALFORMED = b'data: {"id":"gen-broken","choices":[{"delta":{"content":"half an ev\n\n'
@@ -44,7 +44,7 @@ class Asked:
 
     wanted_tool: the name of the tool that must be called, "" for any of them, None if none must. tool_has_answered: the
     last message is a tool's result. text_format: `text.format` or `response_format`, or nothing.
-    words: the answer, if the request alone says it.
+    words: the answer, if the request alone says it. media: what a whole answer is.
     """
 
     model: str
@@ -58,6 +58,7 @@ class Asked:
     tool_has_answered: bool = False
     text_format: Mapping[str, Any] = field(default_factory=lambda: NO_TEXT)
     words: Words | None = None
+    media: bytes = b"application/json"
 
 
 @dataclass(slots=True)
@@ -192,14 +193,15 @@ class ModelCalls:
         plan = call.plan
         call.failed = plan.error_after >= 0
         body = api.failed_whole(call) if call.failed else api.whole(call)
+        media = b"application/json" if call.failed else call.asked.media
         call.finished = not plan.ending
         if ordinary:
             # The usual answer goes out in one piece; this is what benchmarks ask for.
             self._settle(call, api.name, cancelled=False)
-            headers = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+            headers = b"content-type: %b\r\ncontent-length: %d\r\n" % (media, len(body))
             call.exchange.send(200, self._heads.build(200, headers + id_headers(call)) + body)
             return
-        reply = Reply(200, body, id_headers(call))
+        reply = Reply(200, body, id_headers(call), media)
         steps = on_the_wire(reply, plan, self._heads, whole_body(plan, body))
         # A whole answer runs on at the provider and is billed in full, even if the client does not wait for it.
         call.exchange.play(200, steps, lambda _: self._settle(call, api.name, cancelled=False))

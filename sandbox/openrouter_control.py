@@ -16,7 +16,16 @@ from sandbox.openrouter_faults import Refused, bad_request
 from sandbox.openrouter_keys import apply_changes, checked_changes, checked_expiry, nano_dollars
 from sandbox.openrouter_scenarios import Scenario, UnknownScenario, defaults_changed, parse_scenario
 
-MODEL_CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/rerank", "/images")
+MODEL_CALLS = (
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/responses",
+    "/messages",
+    "/rerank",
+    "/images",
+    "/audio/speech",
+)
 LARGEST_LOGGED_BODY = 65_536
 STREAM_KNOBS = ("pace_ms", "chunks", "comments", "comment_ms", "usage")
 COUNTS = ("generation_404s", "keys_on_a_page")

@@ -15,7 +15,7 @@ VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
 DEFAULT_MODEL = "openai/gpt-4o-mini"
 DEFAULT_EMBEDDING_MODEL = "openai/text-embedding-3-small"
 # What a format's models answer with; those of all others write text.
-OUTPUTS = {"embeddings": "embeddings", "rerank": "rerank", "images": "image"}
+OUTPUTS = {"embeddings": "embeddings", "rerank": "rerank", "images": "image", "speech": "speech"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,18 @@ MODELS = {
             0,
             "Other",
             "image",
+        ),
+        Model(
+            "mistralai/voxtral-mini-tts-2603",
+            "mistralai/voxtral-mini-tts-2603",
+            "Mistral: Voxtral Mini TTS",
+            "Mistral",
+            15_000,
+            0,
+            4096,
+            0,
+            "Mistral",
+            "speech",
         ),
         Model(
             "openai/gpt-image-1",

@@ -15,6 +15,7 @@ from formats.body import (
     read_message,
     read_rerank,
     read_response,
+    read_speech,
 )
 from foundation.errors import AppError, BadRequest
 from tests.support.rows import each_row
@@ -216,6 +217,9 @@ def test_each_format_says_the_same_in_its_own_words(read, body, expected):
         (read_message, b'{"fallbacks":["b"],%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":{"model":"b"},%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":[{"model":7}],%s}' % HELLO, "fallbacks"),
+        (read_speech, b'{"input":"hi"}', "`model` is missing"),
+        (read_speech, b'{"model":"a","input":["hi"]}', "input"),
+        (read_speech, b'{"model":"a","input":"hi","stream_format":"sse"}', "stream_format"),
         (read_images, b'{"prompt":"hi"}', "`model` is missing"),
         (read_images, b'{"model":"a","prompt":["hi"]}', "prompt"),
         (read_images, b'{"model":"a","prompt":"hi","n":11}', "from 1 to 10"),
@@ -249,7 +253,16 @@ FIELDS = ["model", "stream", "messages", "prompt", "input", "max_tokens", "n", "
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "session_id", "max_output_tokens", "background"]), json_values))
 def test_any_object_is_read_or_refused_by_every_format(fields):
-    for read in (read_chat, read_completion, read_embeddings, read_response, read_message, read_rerank, read_images):
+    for read in (
+        read_chat,
+        read_completion,
+        read_embeddings,
+        read_response,
+        read_message,
+        read_rerank,
+        read_images,
+        read_speech,
+    ):
         try:
             call = read(json.dumps(fields).encode())
         except BadRequest:

@@ -19,6 +19,7 @@ def test_each_format_has_its_name_and_path():
         "messages": "/messages",
         "rerank": "/rerank",
         "images": "/images",
+        "speech": "/audio/speech",
     }
     assert [api for api in MODEL_APIS if not api.has_reasons] == [RESPONSES, MESSAGES]
 

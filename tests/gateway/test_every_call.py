@@ -30,6 +30,18 @@ class Kind:
 
 
 KINDS = {
+    "speech": Kind(
+        "mistralai/voxtral-mini-tts-2603",
+        {"input": "Hello world", "response_format": "mp3"},
+        (
+            ({"model": None}, "model"),
+            ({"input": None}, "input"),
+            ({"input": ""}, "input"),
+            ({"input": ["a"]}, "input"),
+            ({"stream_format": "sse"}, "stream_format"),
+            ({"stream": True}, "stream"),
+        ),
+    ),
     "images": Kind(
         "openai/gpt-image-1",
         {"prompt": "a red panda", "n": 2},

@@ -45,7 +45,12 @@ def test_models_of_embeddings_are_listed_for_who_asks(stand_in):
 
     embedding = "openai/text-embedding-3-small"
     assert embedding not in listed("/models")
-    others = {"cohere/rerank-v3.5", "bytedance-seed/seedream-4.5", "openai/gpt-image-1"}
+    others = {
+        "cohere/rerank-v3.5",
+        "bytedance-seed/seedream-4.5",
+        "openai/gpt-image-1",
+        "mistralai/voxtral-mini-tts-2603",
+    }
     assert listed("/models?output_modalities=all") == listed("/models") | {embedding} | others
     assert not listed("/models") & others
     assert listed("/embeddings/models") == {embedding}

@@ -119,6 +119,16 @@ def test_draws_in_a_stream(client):
         list(client.images.generate(model="sandbox/error-mid", prompt="a red panda", stream=True))
 
 
+def test_speaks(client):
+    asked = {"model": "mistralai/voxtral-mini-tts-2603", "input": "Hello", "voice": "en"}
+    whole = client.audio.speech.create(**asked, response_format="mp3").read()
+    with client.audio.speech.with_streaming_response.create(**asked, response_format="mp3") as answer:
+        assert answer.headers["content-type"] == "audio/mpeg"
+        assert b"".join(answer.iter_bytes()) == whole
+    with pytest.raises(openai.BadRequestError, match="input"):
+        client.audio.speech.create(**asked | {"input": ""})
+
+
 def test_responds(client):
     answer = client.responses.create(model=MODEL, input="Say something with an emoji")
     assert "emoji" in answer.output_text

@@ -22,7 +22,7 @@ CHAT_PATHS = [
     "/v1/chat/completions",
     "/api/v1/chat/completions",
 ]
-FORMATS = ["completions", "embeddings", "responses", "messages", "rerank", "images"]
+FORMATS = ["completions", "embeddings", "responses", "messages", "rerank", "images", "audio/speech"]
 PATHS = [*CHAT_PATHS, *(f"{base}/{name}" for name in FORMATS for base in ("/v1", "/api/v1"))]
 
 
@@ -408,7 +408,7 @@ OTHER_PATHS = [
     "/v1/images/edits",
     "/v1/files",
     "/v1/batches",
-    "/v1/audio/speech",
+    "/v1/audio/translations",
     "/v1/chat",
     "/v1",
     "/v1/",
@@ -497,6 +497,7 @@ BODIES = {
     "messages": {**HELLO, "max_tokens": 9},
     "rerank": {"query": "hi", "documents": ["hi"]},
     "images": {"prompt": "hi"},
+    "audio/speech": {"input": "hi"},
 }
 STREAM_ENDS = {
     "completions": [DONE],

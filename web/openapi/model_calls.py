@@ -40,7 +40,8 @@ REFUSALS = (400, 401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504
 
 @dataclass(frozen=True)
 class _Format:
-    """One format of calls. fields: what the gateway reads of a body; stream: how a streamed answer looks."""
+    """One format of calls. fields: what the gateway reads of a body; stream: how a streamed answer looks;
+    media: what an answer is."""
 
     summary: str
     description: str
@@ -50,6 +51,7 @@ class _Format:
     answer: Json
     stream: str = ""
     error: str = "CallError"
+    media: str = "application/json"
 
 
 _CHUNK = '{"id":"gen-1","object":"chat.completion.chunk","created":1795270664,"model":"openai/gpt-4o-mini","choices":'
@@ -136,6 +138,15 @@ FORMATS = {
             "usage": {"prompt_tokens": 0, "completion_tokens": 4175, "total_tokens": 4175, "cost": 0.04},
         },
         'data: {"type":"image_generation.completed","b64_json":"iVBORw0KGgo="}\n\ndata: [DONE]\n\n',
+    ),
+    "speech": _Format(
+        "Speech",
+        "A text, spoken: the answer is sound. What it cost is known from OpenRouter's record, some seconds later.",
+        {"model": MODEL, "input": {"type": "string", "minLength": 1}},
+        ("model", "input"),
+        {"model": "mistralai/voxtral-mini-tts-2603", "input": "Hello world", "response_format": "mp3"},
+        {},
+        media="audio/*",
     ),
     "responses": _Format(
         "Responses",
@@ -254,6 +265,8 @@ def _operation(path: str, api: ModelApi) -> Json:
     one = FORMATS[api.name]
     body = {"type": "object", "properties": one.fields, "required": list(one.required)}
     content: Json = {"application/json": {"schema": {"type": "object"}, "example": one.answer}}
+    if one.media != "application/json":
+        content = {one.media: {"schema": {"type": "string", "format": "binary"}}}
     if one.stream:
         content["text/event-stream"] = {"schema": {"type": "string"}, "example": one.stream}
     responses: Json = {"200": {"description": "The model's answer", "headers": _headers(), "content": content}}
