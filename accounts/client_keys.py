@@ -23,7 +23,8 @@ from tables import client_keys as table
 from vault.hashed import HashedSecrets, check_expiry, check_name, check_text, new_secret
 
 PREFIX = "sk-auto-"
-SCOPES = ("chat", "completions", "embeddings", "responses", "messages", "rerank", "images", "speech")
+TEXT_SCOPES = ("chat", "completions", "embeddings", "responses", "messages")
+SCOPES = (*TEXT_SCOPES, "rerank", "images", "speech", "transcriptions")
 MAX_DESCRIPTION_CHARACTERS = 1000
 MAX_MODELS, MAX_UPSTREAMS, MAX_RPM = 100, 100, 1_000_000
 MODEL_PATTERN = re.compile(r"[!-)+-~]{1,254}\*?|\*")  # printable ASCII; an asterisk only at the end

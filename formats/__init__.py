@@ -2,6 +2,7 @@
 
     registry.py       all of them, by the names of scopes; those that differ little from chat
     body.py           what the gateway reads of a call's body
+    form_data.py      the fields of a multipart form
     named_models.py   models that a body calls by plugins, tools and presets
     chat.py           the base of all formats: kinds of events, ends, usage, and how a stream's error event is made
     messages.py       Anthropic's, where it differs from chat.py

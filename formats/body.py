@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from formats import form_data
 from formats.named_models import named_models
 from foundation import json_members, json_text
 from foundation.errors import BadRequest
@@ -16,8 +17,12 @@ MAX_TOKENS, MAX_CHOICES, MAX_MODELS = 10_000_000, 128, 32
 # Of one value that is read whole. Texts and tools are not: they may be as large as the body.
 MAX_VALUE_BYTES = 64 * 1024
 MAX_TOOLS = 4096
+BYTES_A_SOUND_TOKEN = (
+    32  # of a file for each byte of text: speech has some ten tokens a second, and seldom less than 12 kbit
+)
 MAX_COUNT, MAX_IMAGES = 1_000_000, 10
 PICTURE_BYTES = 8 * 1024  # of text that cost as much as a picture beside it, or a voice
+NOT_STREAMED = "Transcriptions are not streamed; leave `stream` out"
 DIGIT = "-0123456789"
 
 
@@ -28,7 +33,7 @@ class CallBody:
     max_tokens: at most so many tokens an answer; None if the client sets no bound, 0 where nothing is written. n:
     answers asked for. models: to fall back to, in this order. others: what else it can make OpenRouter use
     (formats/named_models.py). prompt_bytes: of its text, where the body holds pictures or sound; None for all of it.
-    images: pictures asked for.
+    images: pictures asked for. is_form: no JSON.
     """
 
     model: str
@@ -40,6 +45,7 @@ class CallBody:
     others: tuple[str, ...] = ()
     prompt_bytes: int | None = None
     images: int = 0
+    is_form: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,6 +121,31 @@ def read_speech(body: Text) -> CallBody:
     size = request.size("input") + PICTURE_BYTES * len(request.items("input_references"))
     names = _models(request), request.others()
     return CallBody(model, False, _session(request), None, 1, *names, prompt_bytes=size)
+
+
+def read_transcription(body: Text) -> CallBody:
+    """A body that asks for sound to be written down: JSON, or a form with a file. Sound costs by its length in time."""
+    if form_data.border_of(body):
+        return _read_transcription_form(body)
+    request, model, stream = _read(body, needed := "`model` and `input_audio`, or a form with `model` and `file`")
+    _check_model(model, needed)
+    if request.kind("input_audio") != "{":
+        raise BadRequest('`input_audio` must be an object such as {"data": "<base64>", "format": "wav"}')
+    if stream:
+        raise BadRequest(NOT_STREAMED)
+    size = len(body) // BYTES_A_SOUND_TOKEN
+    return CallBody(model, False, _session(request), None, 1, _models(request), request.others(), prompt_bytes=size)
+
+
+def _read_transcription_form(body: Text) -> CallBody:
+    found = form_data.places(body)
+    fields = {name: form_data.text(body, found, name) for name in ("model", "stream") if name in found}
+    if not fields.get("model") or " file" not in found:
+        raise BadRequest("The form must have the field `model` and the file `file`")
+    if fields.get("stream", "false") != "false":
+        raise BadRequest(NOT_STREAMED)
+    model, size = fields["model"], len(body) // BYTES_A_SOUND_TOKEN
+    return CallBody(model, False, others=named_models({"model": model}), prompt_bytes=size, is_form=True)
 
 
 def read_response(body: Text) -> CallBody:

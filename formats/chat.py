@@ -61,6 +61,7 @@ class ModelApi:
     has_reasons: an event with `reason_mark` may say why the answer ended, after which the end may be missing if HTTP
     says that all is whole. reads_tail: the last usage block of a long body is the answer's own, because nothing of the
     request is repeated. is_text: what an answer costs that broke off can be told from how much of it came.
+    takes_forms: a body may be a form with a file.
     """
 
     name = "chat"
@@ -75,6 +76,7 @@ class ModelApi:
     max_held_bytes = MAX_HELD_BYTES
     reads_tail = True
     is_text = True
+    takes_forms = False
 
     # ── events
 

@@ -74,6 +74,22 @@ class SpeechApi(ModelApi):
     is_text = False
 
 
+class TranscriptionsApi(ModelApi):
+    """Sound, written down: never streamed."""
+
+    name = "transcriptions"
+    path = "/audio/transcriptions"
+    read = staticmethod(body.read_transcription)
+    is_text = False
+    takes_forms = True
+
+    def _has_said(self, payload: Json) -> bool:
+        return bool(payload.get("text"))
+
+    def with_usage(self, _known: Json | None, usage: Json) -> Json:
+        return usage | {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
+
+
 CHAT = ModelApi()
 COMPLETIONS = CompletionsApi()
 EMBEDDINGS = EmbeddingsApi()
@@ -82,4 +98,5 @@ MESSAGES = MessagesApi()
 RERANK = RerankApi()
 IMAGES = ImagesApi()
 SPEECH = SpeechApi()
-MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, IMAGES, SPEECH)
+TRANSCRIPTIONS = TranscriptionsApi()
+MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, IMAGES, SPEECH, TRANSCRIPTIONS)

@@ -18,6 +18,7 @@ from api_key_manager import ApiKeyManager
 from billing.details import count_of
 from billing.prices import DEFAULT_COMPLETION_TOKENS, MAX_CALL_NANO, ModelPrice, ModelPrices
 from config.settings import Config
+from formats import form_data
 from formats.body import CallBody
 from formats.chat import ModelApi
 from formats.registry import MODEL_APIS
@@ -38,6 +39,7 @@ from upstream.registry import ANY_MODEL, OPENROUTER, Upstream, Upstreams
 
 log = logging.getLogger("upstreams")
 
+JSON_LINE = b"Content-Type: application/json\r\n"
 AWAY = {"health": "resting", "reason": "away", "until": None}
 
 
@@ -94,7 +96,11 @@ class Destination:
         """A call, to be sent. headers: the client's that may go up."""
         if self.upstream_id is not None:
             headers = _others(headers)
-        return self.http.exchange(b"%s%s%s" % (self.heads[api.name], key.authorization, headers), *body)
+        head = self.heads[api.name]
+        if api.takes_forms and (border := form_data.border_of(body[0])):
+            media = f'Content-Type: multipart/form-data; boundary="{border}"\r\n'
+            head = head.replace(JSON_LINE, media.encode("ascii"))
+        return self.http.exchange(b"%s%s%s" % (head, key.authorization, headers), *body)
 
     def body_for(self, call: CallBody, body: Text) -> Pieces:
         """What goes up: the client's bytes, but for the model's name where it has another one there."""
@@ -102,6 +108,8 @@ class Destination:
         if prefix is None or self.model_prefixes[prefix] == prefix:
             return (body,)
         model = self.model_prefixes[prefix] + call.model[len(prefix) :]
+        if call.is_form:
+            return form_data.replaced(body, "model", model)
         return json_members.replaced(body, "model", json_text.write(model))
 
 

@@ -76,6 +76,7 @@ from sandbox.openrouter_rerank import Rerank
 from sandbox.openrouter_responses import Responses
 from sandbox.openrouter_scenarios import Plan, Scenario, on_the_wire, whole_body
 from sandbox.openrouter_speech import Speech
+from sandbox.openrouter_transcriptions import Transcriptions
 
 API = "/api/v1"
 SHARED_HEADERS = (
@@ -116,6 +117,7 @@ APIS: dict[str, Api] = {
     "/rerank": Rerank(),
     "/images": Images(),
     "/audio/speech": Speech(),
+    "/audio/transcriptions": Transcriptions(),
 }
 DUPLICATE_ID = "gen-1790000000-" + "0" * 20
 

@@ -15,6 +15,7 @@ from sandbox.http_server import Exchange, Heads, Reply, Step
 from sandbox.openrouter_accounts import Books, Generation, Key
 from sandbox.openrouter_answers import Tool, Words
 from sandbox.openrouter_faults import ROWS, Refused, bad_request, values_of
+from sandbox.openrouter_forms import form_document
 from sandbox.openrouter_models import Model, find_model, is_known_without_variant
 from sandbox.openrouter_scenarios import (
     COMMENT,
@@ -31,7 +32,13 @@ from sandbox.openrouter_scenarios import (
 )
 
 # What the record of a generation calls a format; OpenRouter has one word for everything that answers with text.
-API_TYPES = {"embeddings": "embeddings", "rerank": "rerank", "images": "image", "speech": "tts"}
+API_TYPES = {
+    "embeddings": "embeddings",
+    "rerank": "rerank",
+    "images": "image",
+    "speech": "tts",
+    "transcriptions": "stt",
+}
 TYPE_NAMES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 STREAM_HEADERS = b"cache-control: no-cache\r\n"
 MALFORMED = b'data: {"id":"gen-broken","choices":[{"delta":{"content":"half an ev\n\n'
@@ -149,7 +156,7 @@ class ModelCalls:
 
     def start(self, api: Api, exchange: Exchange, key: Key, defaults: Plan, forced: Scenario | None) -> None:
         """Answer one request; refusals are raised before anything is reserved or sent."""
-        asked = api.read(json_document(exchange.body))
+        asked = api.read(form_document(exchange) or json_document(exchange.body))
         scenario = forced or scenario_of_model(asked.model, defaults)
         if scenario.row:
             said = asked.said[: answers.LONGEST_ECHO]

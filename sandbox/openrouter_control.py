@@ -25,6 +25,7 @@ MODEL_CALLS = (
     "/rerank",
     "/images",
     "/audio/speech",
+    "/audio/transcriptions",
 )
 LARGEST_LOGGED_BODY = 65_536
 STREAM_KNOBS = ("pace_ms", "chunks", "comments", "comment_ms", "usage")

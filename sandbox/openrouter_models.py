@@ -15,7 +15,13 @@ VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
 DEFAULT_MODEL = "openai/gpt-4o-mini"
 DEFAULT_EMBEDDING_MODEL = "openai/text-embedding-3-small"
 # What a format's models answer with; those of all others write text.
-OUTPUTS = {"embeddings": "embeddings", "rerank": "rerank", "images": "image", "speech": "speech"}
+OUTPUTS = {
+    "embeddings": "embeddings",
+    "rerank": "rerank",
+    "images": "image",
+    "speech": "speech",
+    "transcriptions": "transcription",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,18 @@ MODELS = {
             0,
             "Other",
             "image",
+        ),
+        Model(
+            "openai/whisper-large-v3",
+            "openai/whisper-large-v3",
+            "OpenAI: Whisper Large V3",
+            "OpenAI",
+            6000,
+            0,
+            448,
+            0,
+            "Other",
+            "transcription",
         ),
         Model(
             "mistralai/voxtral-mini-tts-2603",

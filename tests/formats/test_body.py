@@ -16,6 +16,7 @@ from formats.body import (
     read_rerank,
     read_response,
     read_speech,
+    read_transcription,
 )
 from foundation.errors import AppError, BadRequest
 from tests.support.rows import each_row
@@ -217,6 +218,9 @@ def test_each_format_says_the_same_in_its_own_words(read, body, expected):
         (read_message, b'{"fallbacks":["b"],%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":{"model":"b"},%s}' % HELLO, "fallbacks"),
         (read_message, b'{"fallbacks":[{"model":7}],%s}' % HELLO, "fallbacks"),
+        (read_transcription, b'{"input_audio":{}}', "`model` is missing"),
+        (read_transcription, b'{"model":"a","input_audio":"x"}', "input_audio"),
+        (read_transcription, b'{"model":"a","input_audio":{},"stream":true}', "streamed"),
         (read_speech, b'{"input":"hi"}', "`model` is missing"),
         (read_speech, b'{"model":"a","input":["hi"]}', "input"),
         (read_speech, b'{"model":"a","input":"hi","stream_format":"sse"}', "stream_format"),

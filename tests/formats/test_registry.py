@@ -5,7 +5,17 @@ import json
 import pytest
 
 from formats.chat import Kind
-from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, MESSAGES, MODEL_APIS, RERANK, RESPONSES
+from formats.registry import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    IMAGES,
+    MESSAGES,
+    MODEL_APIS,
+    RERANK,
+    RESPONSES,
+    TRANSCRIPTIONS,
+)
 from foundation.errors import UpstreamFailed
 from upstream.refusal import Refusal
 
@@ -20,6 +30,7 @@ def test_each_format_has_its_name_and_path():
         "rerank": "/rerank",
         "images": "/images",
         "speech": "/audio/speech",
+        "transcriptions": "/audio/transcriptions",
     }
     assert [api for api in MODEL_APIS if not api.has_reasons] == [RESPONSES, MESSAGES]
 
@@ -65,3 +76,8 @@ def test_reranking_counts_all_of_its_tokens_as_the_prompts():
     usage = {"search_units": 1, "total_tokens": 150, "cost": 0.001}
     assert RERANK.with_usage(None, usage) == usage | {"prompt_tokens": 150, "completion_tokens": 0}
     assert RERANK.with_usage(None, {"search_units": 1})["prompt_tokens"] is None
+
+
+def test_what_is_written_down_has_the_tokens_of_responses():
+    usage = {"input_tokens": 83, "output_tokens": 30, "seconds": 9.2, "cost": 0.000508}
+    assert TRANSCRIPTIONS.with_usage(None, usage) == usage | {"prompt_tokens": 83, "completion_tokens": 30}

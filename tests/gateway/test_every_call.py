@@ -30,6 +30,16 @@ class Kind:
 
 
 KINDS = {
+    "transcriptions": Kind(
+        "openai/whisper-large-v3",
+        {"input_audio": {"data": "UklGRiQA", "format": "wav"}},
+        (
+            ({"model": None}, "model"),
+            ({"input_audio": None}, "input_audio"),
+            ({"input_audio": "UklGRiQA"}, "input_audio"),
+            ({"stream": True}, "streamed"),
+        ),
+    ),
     "speech": Kind(
         "mistralai/voxtral-mini-tts-2603",
         {"input": "Hello world", "response_format": "mp3"},
@@ -206,3 +216,52 @@ def test_a_refusal_of_openrouters_passes_and_costs_nothing(house: House, someone
         assert (answer.status_code, "no/such-model" in answer.json()["error"]["message"]) == (400, True)
         assert house.log(someone, number)[0]["cost_nano"] in (None, 0)
     assert house.billed() == owed
+
+
+# ── forms
+
+
+def form(model: str | None = "openai/whisper-large-v3", file_first: bool = False, **more: str) -> list[Any]:
+    """The parts of a form, as `requests` sends them."""
+    fields = [("model", (None, model))] * (model is not None) + [(name, (None, text)) for name, text in more.items()]
+    file = [("file", ("hello.wav", b"\r\n--sound\x00" * 10_000, "audio/wav"))]
+    return file + fields if file_first else fields + file
+
+
+def send(house: House, token: str, parts: list[Any]) -> requests.Response:
+    headers = {"Authorization": f"Bearer {token}"}
+    return requests.post(f"{house.gateway.url}/v1/audio/transcriptions", files=parts, headers=headers, timeout=30)
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+def test_a_form_goes_up_as_it_is_wherever_its_model_stands(house: House, someone: str, file_first: bool) -> None:
+    owed = house.billed()
+    answer = send(house, someone, form(file_first=file_first, language="en", response_format="verbose_json"))
+    assert answer.status_code == 200, answer.text
+    assert "100000 bytes of wav" in answer.json()["text"]
+    assert answer.json()["language"] == "en"
+    [row] = house.log(someone, 1)
+    assert (row["state"], row["model"]) == ("settled", "openai/whisper-large-v3")
+    assert row["cost_nano"] == house.billed() - owed > 0
+
+
+def test_a_form_is_held_to_what_its_key_may_do(house: House, someone: str) -> None:
+    sent, narrow = house.sent_up(), house.new_key(someone, models=["mistralai/*"])
+    answer = send(house, narrow, form())
+    assert (answer.status_code, "whisper" in answer.text) == (403, True)
+    assert send(house, house.new_key(someone, scopes=["chat"]), form()).status_code == 403
+    assert house.sent_up() == sent
+
+
+def test_a_bad_form_is_a_400_that_says_what_is_wrong(house: House, someone: str) -> None:
+    sent = house.sent_up()
+    for parts, word in (
+        (form(model=None), "`model`"),
+        (form(stream="true"), "streamed"),
+        ([("model", (None, "m"))], "`file`"),
+        ([*form(), ("model", (None, "another"))], "'model' twice"),
+        ([*form(), ("model", ("a.txt", b"another"))], "'model' twice"),
+    ):
+        answer = send(house, someone, parts)
+        assert (answer.status_code, word in answer.json()["error"]["message"]) == (400, True), answer.text
+    assert house.sent_up() == sent

@@ -50,6 +50,7 @@ def test_models_of_embeddings_are_listed_for_who_asks(stand_in):
         "bytedance-seed/seedream-4.5",
         "openai/gpt-image-1",
         "mistralai/voxtral-mini-tts-2603",
+        "openai/whisper-large-v3",
     }
     assert listed("/models?output_modalities=all") == listed("/models") | {embedding} | others
     assert not listed("/models") & others

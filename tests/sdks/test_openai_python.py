@@ -129,6 +129,14 @@ def test_speaks(client):
         client.audio.speech.create(**asked | {"input": ""})
 
 
+def test_writes_down(client):
+    asked = {"model": "openai/whisper-large-v3", "file": ("hello.wav", b"\0" * 64_000)}
+    assert "64000 bytes of wav" in client.audio.transcriptions.create(**asked).text
+    assert client.audio.transcriptions.create(**asked, response_format="verbose_json").duration == 2
+    with pytest.raises(openai.BadRequestError, match="streamed"):
+        client.audio.transcriptions.create(**asked, stream=True)
+
+
 def test_responds(client):
     answer = client.responses.create(model=MODEL, input="Say something with an emoji")
     assert "emoji" in answer.output_text

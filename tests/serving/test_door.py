@@ -22,7 +22,16 @@ CHAT_PATHS = [
     "/v1/chat/completions",
     "/api/v1/chat/completions",
 ]
-FORMATS = ["completions", "embeddings", "responses", "messages", "rerank", "images", "audio/speech"]
+FORMATS = [
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "rerank",
+    "images",
+    "audio/speech",
+    "audio/transcriptions",
+]
 PATHS = [*CHAT_PATHS, *(f"{base}/{name}" for name in FORMATS for base in ("/v1", "/api/v1"))]
 
 
@@ -498,6 +507,7 @@ BODIES = {
     "rerank": {"query": "hi", "documents": ["hi"]},
     "images": {"prompt": "hi"},
     "audio/speech": {"input": "hi"},
+    "audio/transcriptions": {"input_audio": {"data": "", "format": "wav"}},
 }
 STREAM_ENDS = {
     "completions": [DONE],

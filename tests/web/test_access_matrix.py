@@ -71,6 +71,7 @@ VECTORS = sent({"model": "openai/text-embedding-3-small", "input": "Hi"})
 FITTING = sent({"model": "cohere/rerank-v3.5", "query": "Hi", "documents": ["Hi"]})
 PICTURE = sent({"model": "openai/gpt-image-1", "prompt": "Hi"})
 SPOKEN = sent({"model": "mistralai/voxtral-mini-tts-2603", "input": "Hi"})
+HEARD = sent({"model": "openai/whisper-large-v3", "input_audio": {"data": "UklGRiQA", "format": "wav"}})
 RESPONSE = sent({"model": "openai/gpt-4o-mini", "input": "Hi", "max_output_tokens": 20})
 MODEL = sent(name="openai/gpt-4o-mini")
 FILE = sent(query="?format=jsonl")
@@ -305,6 +306,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/v1/images/generations": (CALLS, PICTURE),
     "POST /v1/audio/speech": (CALLS, SPOKEN),
     "POST /api/v1/audio/speech": (CALLS, SPOKEN),
+    "POST /v1/audio/transcriptions": (CALLS, HEARD),
+    "POST /api/v1/audio/transcriptions": (CALLS, HEARD),
     "POST /v1/responses": (CALLS, RESPONSE),
     "POST /api/v1/responses": (CALLS, RESPONSE),
     "POST /v1/messages": (CALLS, CHAT),

@@ -23,7 +23,17 @@ routes = Blueprint("client_key_api", __name__, url_prefix="/api/api-keys")
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 Description = Annotated[str, Field(max_length=1000)]
-Scope = Literal["chat", "completions", "embeddings", "responses", "messages", "rerank", "images", "speech"]
+Scope = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "rerank",
+    "images",
+    "speech",
+    "transcriptions",
+]
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
 Models = Annotated[list[str], Field(min_length=1, max_length=MAX_MODELS)]
 Upstreams = Annotated[list[str], Field(min_length=1, max_length=MAX_UPSTREAMS)]

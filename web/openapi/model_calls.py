@@ -30,6 +30,7 @@ MESSAGE_SCHEMA = {
     "required": ["role"],
 }
 MESSAGES = {"type": "array", "minItems": 1, "items": MESSAGE_SCHEMA}
+SOUND = {"type": "object", "properties": {"data": {"type": "string"}, "format": {"type": "string"}}}
 TWINS = "/api/v1/"
 BASES = [{"url": "/", "description": "For OpenAI's and Anthropic's clients"}]
 BASES += [{"url": "/api", "description": "For OpenRouter's clients"}]
@@ -41,7 +42,7 @@ REFUSALS = (400, 401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504
 @dataclass(frozen=True)
 class _Format:
     """One format of calls. fields: what the gateway reads of a body; stream: how a streamed answer looks;
-    media: what an answer is."""
+    media: what an answer is. form: the fields of a form that does instead of JSON."""
 
     summary: str
     description: str
@@ -52,6 +53,7 @@ class _Format:
     stream: str = ""
     error: str = "CallError"
     media: str = "application/json"
+    form: Json | None = None
 
 
 _CHUNK = '{"id":"gen-1","object":"chat.completion.chunk","created":1795270664,"model":"openai/gpt-4o-mini","choices":'
@@ -147,6 +149,22 @@ FORMATS = {
         {"model": "mistralai/voxtral-mini-tts-2603", "input": "Hello world", "response_format": "mp3"},
         {},
         media="audio/*",
+    ),
+    "transcriptions": _Format(
+        "Transcriptions",
+        "Sound, written down; never streamed. As JSON with base64, or as the form that OpenAI's clients send.",
+        {"model": MODEL, "input_audio": SOUND},
+        ("model", "input_audio"),
+        {"model": "openai/whisper-large-v3", "input_audio": {"data": "UklGRiQA", "format": "wav"}},
+        {
+            "text": "Hello, this is a test.",
+            "usage": {"input_tokens": 83, "output_tokens": 30, "seconds": 9.2, "total_tokens": 113, "cost": 0.000508},
+        },
+        form={
+            "type": "object",
+            "properties": {"model": MODEL, "file": {"type": "string", "format": "binary"}},
+            "required": ["model", "file"],
+        },
     ),
     "responses": _Format(
         "Responses",
@@ -264,6 +282,9 @@ def _headers(*more: str) -> Json:
 def _operation(path: str, api: ModelApi) -> Json:
     one = FORMATS[api.name]
     body = {"type": "object", "properties": one.fields, "required": list(one.required)}
+    sent: Json = {"application/json": {"schema": body, "example": one.example}}
+    if one.form:
+        sent["multipart/form-data"] = {"schema": one.form}
     content: Json = {"application/json": {"schema": {"type": "object"}, "example": one.answer}}
     if one.media != "application/json":
         content = {one.media: {"schema": {"type": "string", "format": "binary"}}}
@@ -278,6 +299,6 @@ def _operation(path: str, api: ModelApi) -> Json:
         "tags": [TAG["name"]],
         **({"servers": BASES} if path.startswith("/v1/") else {}),
         "security": [{"accessToken": []}, {"clientKey": []}, {"xApiKey": []}],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": one.example}}},
+        "requestBody": {"required": True, "content": sent},
         "responses": responses,
     }
