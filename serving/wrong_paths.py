@@ -11,12 +11,22 @@ BASES = ({"v1"}, {"v1", "api"}, {"api"})  # segments of a base URL alone
 FOR_OPENAI = "the base URL of OpenAI's and OpenRouter's clients ends in /v1 (or /api/v1)"
 FOR_ANTHROPIC = "the base URL of Anthropic's clients, which add /v1 themselves, has no path"
 
+# What OpenRouter has below the same base URL, and keeps in the account that all users of a gateway share.
+KEPT = {
+    "presets": "Presets would lie in the OpenRouter account that all users here share, and don't work here; send their"
+    " model and settings in the request itself, to /v1/chat/completions",
+    "files": "Files would lie in the OpenRouter account that all users here share, where each could read the others',"
+    " and don't work here; send what they hold in the request itself",
+}
+
 
 def nothing_at(path: str) -> NotFound:
     """The refusal of a path, with the one that was meant and its base URL if it looks like one of those of SDKs."""
     segments = [segment for segment in path.lower().split("/") if segment]
     if set(segments) in BASES:
         return NotFound(f"{NOTHING}, it is a base URL: clients add paths such as /chat/completions to it")
+    if kept := _kept(segments):
+        return NotFound(kept)
     meant = _meant(segments)
     if not meant:
         return NotFound(NOTHING)
@@ -24,6 +34,11 @@ def nothing_at(path: str) -> NotFound:
     if meant == "/models":
         bases.append(FOR_ANTHROPIC)
     return NotFound(f"{NOTHING}; /v1{meant} is right: {', '.join(bases)}; none ends in a slash")
+
+
+def _kept(segments: list[str]) -> str | None:
+    """Why that which begins these, below a base URL, does not work."""
+    return next((KEPT.get(name) for name in segments if name not in ("v1", "api")), None)
 
 
 def _meant(segments: list[str]) -> str | None:

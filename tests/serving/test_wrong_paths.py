@@ -56,13 +56,31 @@ def test_both_ask_for_the_models(path):
     assert ANTHROPIC in message
 
 
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/v1/presets", "Presets"),
+        ("/api/v1/presets/mine", "Presets"),
+        ("/v1/presets/mine/chat/completions", "Presets"),
+        ("/v1/presets/mine/messages", "Presets"),
+        ("/v1/files", "Files"),
+        ("/api/v1/files/file_1/content", "Files"),
+    ],
+)
+def test_what_would_lie_in_the_shared_account_is_refused_for_that_reason(path, what):
+    message = nothing_at(path).message
+    assert message.startswith(f"{what} would lie in the OpenRouter account that all users here share")
+    assert "in the request itself" in message
+
+
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/api/v1", "//v1", "/api", "/v1/v1"])
 def test_a_base_url_alone_is_told_to_be_one(path):
     assert "it is a base URL" in nothing_at(path).message
 
 
 @each_row(
-    "path", ["", "/", "/x", "/v1/keys", "/v1/files", "/v1/messages/batches", "/auth/key", "/v1/embeddings/models", "/é"]
+    "path",
+    ["", "/", "/x", "/v1/keys", "/v1/messages/batches", "/v1/filesystem", "/auth/key", "/v1/embeddings/models", "/é"],
 )
 def test_of_another_path_nothing_is_guessed(path):
     assert nothing_at(path).message == "There is nothing at this path"
