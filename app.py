@@ -146,11 +146,39 @@ def serve(listener: Listener) -> None:
     settings = configure()
     check(settings)
     _check_port(settings.listen_host, settings.port)
+    _greet_first_operator(settings)
     url = f"http://{settings.listen_host}:{settings.port}"
     logs.event(log, "serving", url=url, server=settings.server, environment=settings.app_env)
     command, environment = server_process(settings, os.environ)
     listener.hand_over()
     os.execve(sys.executable, command, environment)
+
+
+def _greet_first_operator(settings: Config) -> None:
+    """Say on the terminal how the first operator comes in; not in the log, where a link would stay.
+
+    Nothing if there is one, or ADMIN_TOKEN, which invites whom it wants; or if the database is away.
+    """
+    if settings.admin_token:
+        return
+    from accounts.invitations import Invitations
+    from db import Database, DatabaseError, database_url
+    from foundation.clock import Clock
+
+    db, clock = Database(database_url(settings)), Clock()
+    try:
+        db.set_clock(clock)
+        text = Invitations(db, clock).offer_first_operator()
+    except DatabaseError:
+        return
+    finally:
+        db.close()
+    if text:
+        address = settings.public_url or f"http://127.0.0.1:{settings.port}"
+        sys.stderr.write(
+            "There is no operator yet. Whoever opens this link first, within a day, signs up as one:\n"
+            f"  {address}/register#invitation={text}\n"
+        )
 
 
 def server_process(settings: Config, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -21,6 +21,7 @@ from accounts.caller import Caller, Credential
 from accounts.client_keys import ClientKey
 from accounts.everything import revoke_all_of
 from accounts.refused_log_ins import RefusedLogIns
+from accounts.registration import PLAIN_START, AccountStart
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import User, Users, UserState
 from foundation.clock import Clock
@@ -107,14 +108,18 @@ class Auth:
         self.trusts_uninformed = False
         """Whether a signature is enough then; who has logged out or was disabled since is let in too."""
 
-    def register(self, username: object, derived_key: object) -> int:
-        """Create an account and return its id. Raises BadRequest with the reason, UsernameTaken, Busy."""
+    def register(self, username: object, derived_key: object, admission: AccountStart = PLAIN_START) -> int:
+        """Create an account and return its id. Raises BadRequest with the reason, UsernameTaken, Busy.
+
+        admission: what it begins with, as accounts/registration.py has let it in; InvitationRefused if that is used up.
+        """
         name, key = check_username(username), check_derived_key(derived_key)
         if len(set(key)) < MIN_DIFFERENT_CHARACTERS:
             raise BadRequest(f"derived_key is weak: it looks like a pattern or hex digits; {HOW_TO_DERIVE}")
         if self._users.exists(name):  # before the costly hash; create() below decides
             raise UsernameTaken
-        return self._users.create(name, self._hasher.hash(key))
+        key_hash = self._hasher.hash(key)
+        return self._users.create(name, key_hash, admission.state, admission.role, admission.welcome)
 
     def login(self, username: object, derived_key: object, origin: Origin = UNKNOWN) -> tuple[UserSession, str]:
         """Open a session; returns it with an access token. Raises Unauthorized, Forbidden, BadRequest, Busy.
@@ -139,10 +144,10 @@ class Auth:
         new_hash: of the same key, made with today's parameters. Raises Forbidden; Unauthorized if the account has got
         another key since.
         """
-        if user.state is UserState.DISABLED:  # said to nobody but the owner
+        if user.state.is_shut:  # said to nobody but the owner
             self.refused.note("login_refused", user.id, origin)
             event(log, "login_refused", user_id=user.id, state=user.state)
-            raise Forbidden("This account is disabled")
+            raise _shut(user.state)
         session = self._sessions.start(user.id, origin, lambda tx: self._users.note_log_in(tx, user, new_hash))
         event(log, "login_succeeded", user_id=user.id)
         return session, self._access_token(session)
@@ -153,8 +158,8 @@ class Auth:
             raise BadRequest("refresh_token must be the text that /login returned")
         session = self._sessions.refresh(token)
         user = self._users.find_by_id(session.user_id)
-        if user is None or user.state is UserState.DISABLED:
-            raise Forbidden("This account is disabled")
+        if user is None or user.state.is_shut:
+            raise _shut(user.state if user else UserState.DISABLED)
         return session, self._access_token(session)
 
     def change_derived_key(
@@ -222,8 +227,8 @@ class Auth:
         """
         caller = self._caller(_bearer(authorization))
         state = self._users.restricted.get(caller.user_id)
-        if state is UserState.DISABLED:  # first: that has ended the session too, and to log in again would not help
-            raise Forbidden("This account is disabled")
+        if state and state.is_shut:  # first: that has ended the session too, and to log in again would not help
+            raise _shut(state)
         if caller.session_id and self.is_informed:
             self._sessions.known.check(caller.session_id, caller.user_id, address)
         if state and may_call:
@@ -302,6 +307,18 @@ class Auth:
             self._verified.clear()  # simpler than an order of use, and as good: a token costs 25 µs to verify anew
         self._verified[token] = caller
         return caller
+
+
+class AccountPending(Forbidden):
+    """An operator has not let this account in yet."""
+
+    type = "account_pending"
+
+
+def _shut(state: UserState) -> Forbidden:
+    if state is UserState.PENDING:
+        return AccountPending("This account waits for an operator to let it in; try again later")
+    return Forbidden("This account is disabled")
 
 
 def _refuse_token() -> NoReturn:

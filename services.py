@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from multiprocessing.util import Finalize
 
 from accounts.api_tokens import ApiTokens
@@ -17,8 +18,10 @@ from accounts.client_address import ClientAddresses
 from accounts.client_keys import ClientKeys
 from accounts.everything import Everything
 from accounts.favourite_models import FavouriteModels
+from accounts.invitations import Invitations
 from accounts.key_derivation import KeyDeriver
 from accounts.refused_log_ins import RefusedLogIns
+from accounts.registration import Registration, RegistrationMode
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
@@ -34,6 +37,7 @@ from billing.journal import UsageJournal
 from billing.ledger import UsageLedger
 from billing.meter import UsageMeter
 from billing.prices import ModelPrices
+from billing.quotas.budgets import give_quota
 from billing.quotas.rate_limits import RateLimits
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
@@ -155,7 +159,10 @@ class Services:
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0
         self.key_derivation = KeyDeriver(hasher, config.kdf_domain)
         self.oauth_states = OAuthStates(db, self._envelopes, clock)
-        self.sign_on = _sign_on(config, db, self.oauth_states, self.users, self.sessions, clock)
+        self.invitations = Invitations(db, clock)
+        mode = RegistrationMode(config.registration_mode)
+        self.registration = Registration(mode, self.invitations, partial(give_quota, config))
+        self.sign_on = _sign_on(config, db, self.oauth_states, self.users, self.sessions, self.registration, clock)
         self.addresses = ClientAddresses(config.trusted_proxies)
         self.favourite_models = FavouriteModels(db)
         watched_keys = WatchedKeys(db, self._envelopes, clock, config)
@@ -296,7 +303,13 @@ def _pool(config: Config, users: Users, pool_keys: PoolKeys, clock: Clock) -> Ap
 
 
 def _sign_on(
-    config: Config, db: Database, states: OAuthStates, users: Users, sessions: UserSessions, clock: Clock
+    config: Config,
+    db: Database,
+    states: OAuthStates,
+    users: Users,
+    sessions: UserSessions,
+    registration: Registration,
+    clock: Clock,
 ) -> SingleSignOn:
     providers: dict[str, IdentityProvider] = {}
     if config.public_url:  # without which there is no provider
@@ -305,7 +318,8 @@ def _sign_on(
         )
 
         providers = configured_providers(config, clock)
-    return SingleSignOn(providers, config.public_url, states, ProviderIdentities(db, clock), users, sessions)
+    identities = ProviderIdentities(db, clock)
+    return SingleSignOn(providers, config.public_url, states, identities, users, sessions, registration)
 
 
 def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock) -> tuple[UpstreamHttp, Upstreams]:

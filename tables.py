@@ -88,6 +88,25 @@ identities = _table(
     sa.UniqueConstraint("user_id", "provider", name="identities_provider"),
 )
 
+# Links by which people sign up. limit_nano, period: the quota, null for the default. is_first: for the first operator.
+invitations = _table(
+    "invitations",
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("token_hash", ascii_text(64), nullable=False, unique=True),
+    sa.Column("token_hint", ascii_text(16), nullable=False),
+    sa.Column("note", sa.String(190), nullable=False),
+    sa.Column("role", ascii_text(16), nullable=False),
+    sa.Column("limit_nano", sa.BigInteger),
+    sa.Column("period", ascii_text(8)),
+    sa.Column("is_first", sa.Boolean(name="invitations_is_first"), nullable=False),
+    sa.Column("created_by", ascii_text(64), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("used_at", UtcDateTime),
+    sa.Column("used_by", sa.BigInteger),
+    sa.Column("revoked_at", UtcDateTime),
+)
+
 # A log-in that is under way at a provider: consumed by its deletion. user_id, session_id: of who links or connects.
 oauth_states = _table(
     "oauth_states",

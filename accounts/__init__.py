@@ -13,6 +13,8 @@
     user_agents.py        a browser in two words
     refused_log_ins.py    refused log-ins, counted
     audit_log.py          who changed what
+    invitations.py        one-time links by which people sign up
+    registration.py       who may sign up, and what their account begins with
     favourite_models.py   the models that people have marked
     sign_on/              logging in through GitHub, Linux.do, OpenID Connect
 

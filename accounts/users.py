@@ -28,11 +28,17 @@ class UpstreamChoice(StrEnum):
 
 
 class UserState(StrEnum):
-    """active; disabled: no login, no calls; silenced: may look, may not call."""
+    """active; disabled: no login, no calls; silenced: may look, may not call; pending: waits to be let in at all."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
     SILENCED = "silenced"
+    PENDING = "pending"
+
+    @property
+    def is_shut(self) -> bool:
+        """True for those in which nobody can log in."""
+        return self in SHUT
 
 
 class UserRole(StrEnum):
@@ -43,6 +49,7 @@ class UserRole(StrEnum):
     SERVICE = "service"
 
 
+SHUT = frozenset({UserState.DISABLED, UserState.PENDING})
 MAX_TRUST_LEVEL = 4
 NO_KEY = "none"  # no key hashes to this
 
@@ -123,14 +130,28 @@ class Users:
             raise NotAnswering("the database, which has the key of usernames, has not answered yet")
         return keyed_name(self._username_key, username)
 
-    def create(self, username: str, key_hash: str) -> int:
-        """Add an account and return its id. Raises UsernameTaken."""
+    def create(
+        self,
+        username: str,
+        key_hash: str,
+        state: UserState = UserState.ACTIVE,
+        role: UserRole = UserRole.USER,
+        welcome: Callable[[Transaction, int], object] = lambda _tx, _user_id: None,
+    ) -> int:
+        """Add an account and return its id. Raises UsernameTaken.
+
+        welcome: done with its id in the same transaction: if it raises, there is no account.
+        """
         now = self._clock.now()
         row: dict[str, object] = {"username_hash": self.name_hash(username), "key_hash": key_hash}
-        row |= {"state": UserState.ACTIVE, "created_at": now, "updated_at": now}
+        row |= {"state": state, "role": role, "created_at": now, "updated_at": now}
 
         def insert(tx: Transaction) -> int:
-            return inserted_id(tx.execute(table.insert().values(row)))
+            user_id = inserted_id(tx.execute(table.insert().values(row)))
+            welcome(tx, user_id)
+            if (state, role) != (UserState.ACTIVE, UserRole.USER):
+                bump(tx, "users")
+            return user_id
 
         try:
             return self._db.transact(insert)
@@ -209,7 +230,7 @@ class Users:
             if after != before:
                 now = self._clock.now()
                 tx.execute(table.update().where(table.c.id == user_id).values(**values, updated_at=now))
-                if after.state is UserState.DISABLED:
+                if after.state.is_shut:
                     end_all_of(tx, user_id, now, EndedBy.DISABLED)
                 bump(tx, "users")
             return before, after
@@ -271,7 +292,7 @@ class Users:
 
 def _unchanged(user: User) -> sa.Update:
     """A change of a user who still has this key and may log in."""
-    is_same = sa.and_(table.c.key_hash == user.key_hash, table.c.state != UserState.DISABLED)
+    is_same = sa.and_(table.c.key_hash == user.key_hash, table.c.state.not_in(SHUT))
     return table.update().where(table.c.id == user.id, is_same)
 
 
@@ -282,6 +303,13 @@ def _changed_meanwhile() -> Unauthorized:
 def is_user(tx: Transaction, user_id: int) -> bool:
     """True if there is an account of this id."""
     return tx.scalar(sa.select(table.c.id).where(table.c.id == user_id)) is not None
+
+
+def is_there_an_admin(tx: Transaction, but: int | None = None) -> bool:
+    """True if somebody may administer. but: the id of an account that does not count."""
+    is_admin = sa.and_(table.c.role == UserRole.ADMIN, table.c.state == UserState.ACTIVE)
+    others = sa.and_(is_admin, table.c.id != but) if but else is_admin
+    return tx.scalar(sa.select(table.c.id).where(others).limit(1)) is not None
 
 
 def add_service_account(tx: Transaction, now: datetime) -> int:

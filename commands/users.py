@@ -1,14 +1,17 @@
-"""Operator commands for accounts: `flask --app app users list|show|find|set`. Names are only ever read, never shown."""
+"""Operator commands for accounts: `flask --app app users list|show|find|set|invite`. No name is ever shown."""
 
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from typing import Any
 
 import click
 
+from accounts.invitations import InvitationTerms
 from accounts.users import MAX_TRUST_LEVEL, User, UserRole, UserState
 from auth import check_username
+from billing.quotas.terms import PERIODS, check_amount
 from commands.printing import Commands, audit, services, show
 from foundation.errors import NotFound
 
@@ -70,6 +73,23 @@ def set_user(user_id: int, state: str | None, role: str | None, trust_level: int
     if changes := after.changed_from(before):
         audit("user_changed", f"user/{user_id}", user_id, **changes)
     _show(after)
+
+
+@user_commands.command("invite")
+@click.option("--note", default="", help="Whom it is for.")
+@click.option("--role", type=GIVEN_ROLE, default=UserRole.USER.value, help="admin: may use /admin.")
+@click.option("--limit", help="A quota of its own, in dollars. By default QUOTA_USD.")
+@click.option("--period", type=click.Choice(PERIODS), help="The time for which the limit is.")
+@click.option("--days", type=click.IntRange(1, 365), default=7, help="For so long it can be used.")
+def invite(note: str, role: str, limit: str | None, period: str | None, days: int) -> None:
+    """Make a one-time link by which somebody signs up. It is shown this once."""
+    terms = InvitationTerms(UserRole(role), check_amount("limit", limit), period, note)
+    made, text = services().invitations.create(terms, timedelta(days=days), "cli")
+    audit("invitation_made", f"invitation/{made.id}", role=role, days=days)
+    config = services().config
+    address = config.public_url or f"http://127.0.0.1:{config.port}"
+    link = f"{address}/register#invitation={text}"
+    show([{"id": made.id, "expires_at": made.to_dict(made.created_at)["expires_at"], "link": link}], "Invitation")
 
 
 def _show(user: User) -> None:

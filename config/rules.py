@@ -90,6 +90,17 @@ def goes_with_id(value: SecretStr | None, info: ValidationInfo) -> SecretStr | N
     return value
 
 
+def bounded_if_open(value: float | None, info: ValidationInfo) -> float | None:
+    """QUOTA_USD beside REGISTRATION."""
+    is_open = info.data.get("registration") == "open" and _in_production(info)
+    if value is None and is_open and not info.data.get("allow_open_without_quota"):
+        raise ValueError(
+            "must not be none with REGISTRATION=open: any stranger could spend all there is. "
+            "If that is what you want, set ALLOW_OPEN_WITHOUT_QUOTA=true too"
+        )
+    return value
+
+
 def below_the_quota(value: float | None, info: ValidationInfo) -> float | None:
     """QUOTA_SOFT_USD beside QUOTA_USD."""
     limit = info.data.get("quota_usd")

@@ -114,6 +114,14 @@ class Config(BaseModel):
     kdf_domain: str = Field(
         "openrouter-proxy-access-key-v1", min_length=1, max_length=200, description="part of every client's key salt"
     )
+    registration: Literal["auto", "closed", "invite", "approval", "open"] = Field(
+        "auto",
+        description="who may sign up: nobody, whoever has an invitation, whom an operator lets in, or anybody; "
+        "auto: invite in production, open in development",
+    )
+    allow_open_without_quota: bool = Field(
+        False, description="whether production may start with REGISTRATION=open and QUOTA_USD=none: strangers spend all"
+    )
     jwt_expiration_hours: float = Field(24, gt=0, le=24 * 30, description="life of an access token")
     refresh_token_days: float = Field(7, gt=0, le=365, description="life of a refresh token")
     pool_size: int = Field(5, ge=1, le=10_000, description="keys that key_rotation.py keeps usable")
@@ -240,7 +248,7 @@ class Config(BaseModel):
         (), description="networks whose X-Forwarded-For is believed, separated by commas; `unix` for a Unix socket"
     )
     quota_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = Field(
-        None,
+        10,
         description="what each user may spend per QUOTA_PERIOD, unless a quota of their own is set; `none` for any",
     )
     quota_soft_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = Field(
@@ -297,6 +305,7 @@ class Config(BaseModel):
     _has_callback = check("github_client_id", "linuxdo_client_id", "oidc_client_id")(rules.has_callback)
     _has_id = check("github_client_secret", "linuxdo_client_secret", "oidc_client_secret")(rules.goes_with_id)
     _is_key = check("openrouter_provision_key", "openrouter_api_keys")(checks.openrouter_keys)
+    _is_bounded = check("quota_usd")(rules.bounded_if_open)
     _soft = check("quota_soft_usd")(rules.below_the_quota)
     _steady = check("quota_recovery")(rules.steady_recovery)
     _renewal = check("key_rotation_interval_hours")(rules.renewed_before_expiry)
@@ -305,6 +314,11 @@ class Config(BaseModel):
     def production(self) -> bool:
         """True where real people are served."""
         return self.app_env == "production"
+
+    @property
+    def registration_mode(self) -> str:
+        """Who may sign up: closed, invite, approval or open."""
+        return self.registration if self.registration != "auto" else "invite" if self.production else "open"
 
     @property
     def user_share(self) -> int:

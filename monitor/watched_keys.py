@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from accounts.users import UserState
+from accounts.users import SHUT
 from config.settings import Config
 from db import Database, Transaction, inserted_id
 from foundation.clock import Clock
@@ -339,7 +339,7 @@ def _check_hash(tx: Transaction, user_id: int, api_key_hash: str) -> None:
 
 def _is_watched() -> sa.ColumnElement[bool]:
     """Nothing is done with the keys of a user who is disabled."""
-    return ~sa.exists().where(users.c.id == table.c.user_id, users.c.state == UserState.DISABLED)
+    return ~sa.exists().where(users.c.id == table.c.user_id, users.c.state.in_(SHUT))
 
 
 def _part(amount: int, whole: int) -> int:

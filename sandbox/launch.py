@@ -62,7 +62,7 @@ def run(children: list[Child]) -> int:
     wait_until_healthy(url, children)
     say_what_to_try(url, settings)
     if settings.github_client_id == STAND_IN_CLIENT:
-        say_what_else(url, settings)
+        say_what_else(url)
     while all(child.poll() is None for child in children):
         time.sleep(0.2)
     return 1
@@ -142,12 +142,10 @@ def say_what_to_try(url: str, settings: Config) -> None:
     say(f"{post} -N {url}/v1/chat/completions -H \"Authorization: Bearer $TOKEN\" -d '{question}'")
 
 
-def say_what_else(url: str, settings: Config) -> None:
-    """What the stand-ins are good for besides. Commands have to be told of this run's own database."""
+def say_what_else(url: str) -> None:
+    """What the stand-ins are good for besides."""
     say(f"{url}/login offers GitHub, Linux.do and OpenID Connect, too: stand-ins, which ask who you want to be.")
-    here = f"DATABASE_URL= DB_HOST= DATA_DIR={settings.data_dir}"
-    say("This makes the first account an operator, whose pages have a part more:")
-    say(f"{here} {sys.executable} -m flask --app app users set 1 --role admin")
+    say("Whoever opens the link above first becomes the operator, whose pages have a part more.")
 
 
 def say(line: str) -> None:

@@ -26,7 +26,7 @@ import yaml
 from config import sources
 from config.settings import LAST_WORDS_SECONDS, SECRET_NAMES, Config
 from tests.sandbox.conftest import Running
-from tests.support.gateway import ROOT, Gateway, free_port, wait_for
+from tests.support.gateway import ROOT, Gateway, free_port, new_derived_key, wait_for
 from tests.support.mariadb import DatabaseServer
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -360,7 +360,11 @@ def test_every_command_works_as_in_a_container(deployment: Deployment, server: s
     status = deployment.check_health("rotation")
     assert status.returncode == 0, status.stderr
     assert '"state":"active","keys":2' in status.stdout
-    assert gateway.chat(gateway.new_user()).status_code == 200
+    assert gateway.post("/register", {"username": "x", "derived_key": new_derived_key()}).status_code == 403
+    [invitation] = re.findall(r"/register#invitation=(inv_[\w-]+)", gateway.log())
+    operator = gateway.new_user(invitation)
+    assert gateway.get("/admin/users", operator).status_code == 200
+    assert gateway.chat(operator).status_code == 200
 
     assert deployment.env_file["OPENROUTER_PROVISION_KEY"].encode() not in environment_in_memory(serving)
     stop = getattr(signal, instruction("STOPSIGNAL"))

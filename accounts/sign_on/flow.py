@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from accounts.registration import Registration
 from accounts.sessions import UserSessions, hold
 from accounts.sign_on.identities import Entered, ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider, ProviderProfile, SignOnAttempt
@@ -55,6 +56,7 @@ class SingleSignOn:
         identities: ProviderIdentities,
         users: Users,
         sessions: UserSessions,
+        registration: Registration,
     ) -> None:
         """providers: by the name that stands in their paths. public_url: our own address, without `/` at its end."""
         self.providers = providers
@@ -63,6 +65,7 @@ class SingleSignOn:
         self._states = states
         self._users = users
         self._sessions = sessions
+        self._registration = registration
 
     def provider(self, name: str) -> IdentityProvider:
         """The provider of this name. Raises NotFound."""
@@ -82,9 +85,12 @@ class SingleSignOn:
         """The name of the provider that somebody comes back from with this state. Raises BadRequest."""
         return self._states.provider_of(state)
 
-    def begin(self, name: str, next_path: str) -> BegunSignOn:
-        """Begin a log-in. next_path: where the browser ends up. Raises NotFound, ProviderFailed."""
-        return self._begin(name, None, None, next_path)
+    def begin(self, name: str, next_path: str, invitation: str = "") -> BegunSignOn:
+        """Begin a log-in. next_path: where the browser ends up. Raises NotFound, ProviderFailed.
+
+        invitation: the text of one, for somebody who has no account yet.
+        """
+        return self._begin(name, None, None, next_path, invitation)
 
     def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> BegunSignOn:
         """Begin to link an account, from its session. Raises NotFound, ProviderFailed; Forbidden if that is old."""
@@ -96,9 +102,11 @@ class SingleSignOn:
         """True while a session is so young that one may link from it."""
         return self._sessions.is_younger(user_id, session_id, FRESH)
 
-    def _begin(self, name: str, user_id: int | None, session_id: str | None, next_path: str) -> BegunSignOn:
+    def _begin(
+        self, name: str, user_id: int | None, session_id: str | None, next_path: str, invitation: str = ""
+    ) -> BegunSignOn:
         provider, browser = self.provider(name), new_token()
-        secrets = {"verifier": new_token(), "nonce": new_token()}
+        secrets = {"verifier": new_token(), "nonce": new_token(), "invitation": invitation}
         state = self._states.begin(name, browser, OAuthState(secrets, user_id, session_id, next_path))
         return BegunSignOn(provider.authorize_url(self._attempt(name, secrets), state), browser)
 
@@ -111,11 +119,11 @@ class SingleSignOn:
         """Find or make the account of whoever came back with the provider's code.
 
         Returns a code of ours that opens a session within a minute, and the account. Raises ProviderFailed,
-        InactiveThere.
+        InactiveThere; for somebody new whatever Registration.admit raises.
         """
         profile = self._profile(name, noted, provider_code)
-        entered = self.identities.enter(name, profile)
-        if entered.is_silenced:
+        entered = self.identities.enter(name, profile, lambda: self._registration.admit(noted.secrets["invitation"]))
+        if entered.is_silenced or entered.is_new:
             self._users.reload()  # here at once
         noted = OAuthState({"method": name}, entered.user_id, None, None)
         return self._states.begin(SESSION, browser, noted, CODE_LIFE), entered

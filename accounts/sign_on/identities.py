@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from accounts.registration import PLAIN_START, AccountStart
 from accounts.sign_on.provider import ProviderProfile
-from accounts.users import NO_KEY, UserState, add_sso_account
+from accounts.users import NO_KEY, UserRole, UserState, add_sso_account
 from db import Database, Duplicate, Transaction
 from foundation.clock import Clock
 from foundation.errors import Conflict, NotFound
@@ -39,11 +40,15 @@ class Identity:
 
 
 class Entered(NamedTuple):
-    """An account whose owner has come in. is_new, is_silenced: whether it was made, or silenced, just now."""
+    """An account whose owner has come in. is_new, is_silenced: whether it was made, or silenced, just now.
+
+    admission: how it was let in, if it is new.
+    """
 
     user_id: int
     is_new: bool
     is_silenced: bool
+    admission: AccountStart = PLAIN_START
 
 
 class ProviderIdentities:
@@ -53,23 +58,32 @@ class ProviderIdentities:
         self._db = db
         self._clock = clock
 
-    def enter(self, provider: str, profile: ProviderProfile) -> Entered:
+    def enter(
+        self, provider: str, profile: ProviderProfile, admit: Callable[[], AccountStart] = lambda: PLAIN_START
+    ) -> Entered:
         """The account of somebody who has just proved who they are; if there is none, it is made.
+
+        admit: lets somebody new in, or raises.
 
         An account that was made so follows the provider: in its trust level, unless an operator has set another one;
         and it is silenced once the provider has silenced its owner, in every process within two seconds. Only an
         operator lifts that, until the provider does it anew.
         """
-        try:
-            return self._db.transact(lambda tx: self._enter(tx, provider, profile))
-        except Duplicate:  # the same person in another tab has just made it
-            return self._db.transact(lambda tx: self._enter(tx, provider, profile))
+        entered = self._db.transact(lambda tx: self._enter(tx, provider, profile))
+        if entered is None:
+            admission = admit()
+            try:
+                return self._db.transact(lambda tx: self._make(tx, provider, profile, admission))
+            except Duplicate:  # the same person in another tab has just made it
+                entered = self._db.transact(lambda tx: self._enter(tx, provider, profile))
+        assert entered is not None  # noqa: S101 - identities are unlinked by their owners alone
+        return entered
 
-    def _enter(self, tx: Transaction, provider: str, profile: ProviderProfile) -> Entered:
+    def _enter(self, tx: Transaction, provider: str, profile: ProviderProfile) -> Entered | None:
         now = self._clock.now()
         row = tx.execute(sa.select(table).where(_is(provider, profile))).first()
         if row is None:
-            return Entered(self._make(tx, provider, profile, now), True, profile.is_silenced)
+            return None
         values: dict[str, object] = {"last_login": now, "display_name": profile.display_name}
         owner, is_silenced = users.c.id == row.user_id, False
         if profile.trust_level is not None and row.trust_level is not None:  # the provider made the account
@@ -83,17 +97,19 @@ class ProviderIdentities:
         tx.execute(table.update().where(table.c.id == row.id).values(values))
         return Entered(int(row.user_id), False, is_silenced)
 
-    @staticmethod
-    def _make(tx: Transaction, provider: str, profile: ProviderProfile, now: datetime) -> int:
+    def _make(self, tx: Transaction, provider: str, profile: ProviderProfile, admission: AccountStart) -> Entered:
+        now = self._clock.now()
+        is_silenced = profile.is_silenced and admission.state is UserState.ACTIVE  # else at a log-in once it is let in
         values: dict[str, object] = {"display_name": profile.display_name, "avatar_url": profile.avatar_url}
-        values["trust_level"] = profile.trust_level or 0
-        if profile.is_silenced:
-            values["state"] = UserState.SILENCED
-            bump(tx, "users")
+        values |= {"trust_level": profile.trust_level or 0, "role": admission.role}
+        values["state"] = UserState.SILENCED if is_silenced else admission.state
         user_id = add_sso_account(tx, now, values)
-        told = {"last_login": now, "trust_level": profile.trust_level, "is_silenced": profile.is_silenced}
+        told = {"last_login": now, "trust_level": profile.trust_level, "is_silenced": is_silenced}
         tx.execute(table.insert().values(_row(user_id, provider, profile, now) | told))
-        return user_id
+        admission.welcome(tx, user_id)
+        if (values["state"], admission.role) != (UserState.ACTIVE, UserRole.USER):
+            bump(tx, "users")
+        return Entered(user_id, True, is_silenced, admission)
 
     def link(
         self,

@@ -1,4 +1,4 @@
-"""What client keys may spend: the quotas that their makers give them, shown with them."""
+"""Quotas that are given with what they are for: client keys' by their makers, invited users' by who invited them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from accounts.client_keys import Also, ClientKeyRow
 from billing.quotas.rows import Quotas, put
 from billing.quotas.terms import QuotaTerms, check_terms
 from config.settings import Config
+from db import Transaction
 
 
 def budget_terms(config: Config, limit_nano: int | None, period: str | None, recovery: str | None) -> QuotaTerms:
@@ -21,6 +22,11 @@ def budget_terms(config: Config, limit_nano: int | None, period: str | None, rec
 def sets_budget(terms: QuotaTerms | None) -> Also:
     """What gives a key this budget, or none, in the transaction that makes or changes the key."""
     return partial(put, terms=terms)
+
+
+def give_quota(config: Config, tx: Transaction, subject: str, limit_nano: int, period: str | None) -> None:
+    """Give a subject a quota, in the transaction that makes it. period: None for that of the settings."""
+    put(tx, subject, check_terms(limit_nano, None, period or config.quota_period, "reset"))
 
 
 def with_budgets(rows: Sequence[ClientKeyRow], quotas: Quotas, now: datetime) -> list[dict[str, Any]]:

@@ -207,8 +207,12 @@ class ProxyClient:
             self._parameters = KdfParameters.from_answer(self._json("GET", "/api/auth/kdf", is_signed=False))
         return self._parameters
 
-    def register(self, username: str, password: str) -> JsonObject:
-        return self._send_key("/register", username, password)
+    def register(self, username: str, password: str, invitation: str | None = None) -> JsonObject:
+        """Sign up. invitation: the code behind the # of an invitation's link, where the gateway asks for one.
+
+        The answer's ``state`` is ``pending`` if an operator has to let the account in first.
+        """
+        return self._send_key("/register", username, password, {"invitation": invitation} if invitation else {})
 
     def login(self, username: str, password: str) -> JsonObject:
         """Sign in, keep the tokens for the calls that follow, return the gateway's whole answer."""
@@ -259,9 +263,10 @@ class ProxyClient:
             if not is_whole:
                 raise ProxyError(0, "The stream broke off", "connection_error", self._request_id(response))
 
-    def _send_key(self, path: str, username: str, password: str) -> JsonObject:
+    def _send_key(self, path: str, username: str, password: str, more: JsonObject | None = None) -> JsonObject:
         derived_key = derive_key(username, password, self.parameters())
-        return self._json("POST", path, {"username": username, "derived_key": derived_key}, is_signed=False)
+        body = {"username": username, "derived_key": derived_key, **(more or {})}
+        return self._json("POST", path, body, is_signed=False)
 
     def _refresh(self, tokens: _Tokens, refused: str | None) -> bool:
         """Have another access token than the one that was refused; False if there is none. Raises ProxyError."""

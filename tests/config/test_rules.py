@@ -119,8 +119,33 @@ def test_quotas_that_make_no_sense_are_refused():
     assert faults(QUOTA_USD="5", QUOTA_SOFT_USD="5", QUOTA_PERIOD="week", QUOTA_RECOVERY="steady") == []
     assert fault(QUOTA_USD="5", QUOTA_SOFT_USD="6").startswith("QUOTA_SOFT_USD: must not be above QUOTA_USD")
     assert fault(QUOTA_PERIOD="year").startswith("QUOTA_PERIOD: ")
-    assert fault(QUOTA_RECOVERY="steady").startswith("QUOTA_RECOVERY: can be steady only with QUOTA_USD")
+    assert fault(QUOTA_USD="none", QUOTA_RECOVERY="steady").startswith(
+        "QUOTA_RECOVERY: can be steady only with QUOTA_USD"
+    )
     assert fault(QUOTA_USD="5", QUOTA_PERIOD="none", QUOTA_RECOVERY="steady").startswith("QUOTA_RECOVERY: ")
+
+
+def test_production_lets_strangers_spend_without_limit_only_if_told_so_twice():
+    told = fault(REGISTRATION="open", QUOTA_USD="none", **PRODUCTION)
+    assert told.startswith("QUOTA_USD: must not be none with REGISTRATION=open")
+    assert "ALLOW_OPEN_WITHOUT_QUOTA=true" in told
+    for settings in (
+        {"REGISTRATION": "open"},
+        {"REGISTRATION": "open", "QUOTA_USD": "none", "ALLOW_OPEN_WITHOUT_QUOTA": "true"},
+        {"REGISTRATION": "approval", "QUOTA_USD": "none"},
+        {"QUOTA_USD": "none"},
+    ):
+        assert faults(**settings, **PRODUCTION) == []
+    assert faults(REGISTRATION="open", QUOTA_USD="none") == []
+
+
+def test_who_may_sign_up_is_strict_in_production_by_default(tmp_path):
+    here = {"DATA_DIR": str(tmp_path)}
+    assert sources.load(here).registration_mode == "open"
+    loaded = sources.load(PRODUCTION | here)
+    assert (loaded.registration_mode, loaded.quota_usd) == ("invite", 10)
+    assert sources.load(PRODUCTION | here | {"REGISTRATION": "closed"}).registration_mode == "closed"
+    assert fault(REGISTRATION="everybody").startswith("REGISTRATION: ")
 
 
 def test_keys_must_be_renewed_at_least_an_hour_before_they_expire():

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import requests
 
-from tests.support.gateway import environment, free_port, wait_for
+from tests.support.gateway import environment, free_port, new_derived_key, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,9 +70,13 @@ def test_a_newcomer_talks_to_a_model_and_ctrl_c_ends_it_all(launched, tmp_path):
         page = requests.get(log_in + button, timeout=30)
         assert (page.status_code, "Log in as ann" in page.text) == (200, True)
 
-    [command] = [line for line in output.read_text().splitlines() if line.endswith("users set 1 --role admin")]
-    made = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert '"role":"admin"' in made.stdout
+    [invitation] = re.findall(r"/register#invitation=(inv_[\w-]+)", output.read_text())
+    account = {"username": "operator@example.com", "derived_key": new_derived_key()}
+    made = requests.post(f"{log_in}/register", json=account | {"invitation": invitation}, timeout=30)
+    assert made.status_code == 201, made.text
+    bearer = requests.post(f"{log_in}/login", json=account, timeout=30).json()["token"]
+    seen = requests.get(f"{log_in}/admin/users", headers={"Authorization": f"Bearer {bearer}"}, timeout=30)
+    assert seen.status_code == 200
 
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 4

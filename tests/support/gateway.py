@@ -43,6 +43,10 @@ ANY_NUMBER = {
     "RATE_LIMIT_USER_CONCURRENT": 0,
     "RATE_LIMIT_KEY_CONCURRENT": 0,
     "RATE_LIMIT_ADDRESS_CONCURRENT": 0,
+    # They sign up by themselves, and spend what they want.
+    "REGISTRATION": "open",
+    "ALLOW_OPEN_WITHOUT_QUOTA": "true",
+    "QUOTA_USD": "none",
 }
 
 
@@ -107,10 +111,18 @@ class Gateway:
         check_headers(answer)
         return answer
 
-    def new_user(self) -> str:
-        """Register somebody new and return their access token."""
+    def new_account(self, invitation: str | None = None) -> dict[str, str]:
+        """Register somebody new; where not everybody may, by this invitation, or one that the operator makes."""
         account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
-        assert self.post("/register", account).status_code == 201
+        if invitation is None and self.settings["REGISTRATION"] != "open":
+            invitation = self.post("/admin/invitations", {}, ADMIN_TOKEN).json()["invitation"]
+        made = self.post("/register", account | ({"invitation": invitation} if invitation else {}))
+        assert made.status_code == 201, made.text
+        return account
+
+    def new_user(self, invitation: str | None = None) -> str:
+        """Register somebody new, as new_account does, and return their access token."""
+        account = self.new_account(invitation)
         answer = self.post("/login", account)
         assert answer.status_code == 200, answer.text
         return answer.json()["token"]

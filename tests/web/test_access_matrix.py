@@ -232,6 +232,10 @@ def the_owner(body: Any = None, **parts: object) -> Ask:
     return lambda world, _kind: Asked(body, {"user_id": world.owner.id, "number": world.owner.id} | parts)
 
 
+def an_invitation(world: World, _kind: str) -> Asked:
+    return Asked(parts={"invitation_id": world.ask("operator", "POST", "/admin/invitations", {}).json()["id"]})
+
+
 def the_owners_quota(world: World, _kind: str) -> Asked:
     path = f"/admin/quotas/user/{world.owner.id}"
     assert world.ask("operator", "PUT", path, {"limit_usd": 1000}).status_code == 200
@@ -437,6 +441,9 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /admin/users/find": (OPERATORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
     "GET /admin/users/{user_id}": (OPERATORS, the_owner()),
     "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
+    "GET /admin/invitations": (OPERATORS, PLAIN),
+    "POST /admin/invitations": (instead(OPERATORS, 200, 201), sent({"note": "x"})),
+    "DELETE /admin/invitations/{invitation_id}": (OPERATORS, an_invitation),
     "POST /admin/users/{user_id}/end-everything": (
         OPERATORS,
         lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),

@@ -90,6 +90,8 @@ CHANGES: dict[str, set[str]] = {
     "PUT /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "DELETE /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "POST /admin/users/find": set(),
+    "POST /admin/invitations": ALL_OF["invitations"],
+    "DELETE /admin/invitations/{invitation_id}": {"invitations.revoked_at"},
     "PATCH /admin/users/{user_id}": {f"users.{name}" for name in ("state", "role", "trust_level", "updated_at")}
     | {"user_sessions.ended_at", "user_sessions.ended_by", "revisions.value"},
     "POST /admin/users/{user_id}/end-everything": {"revisions.value"}

@@ -12,7 +12,8 @@
     favourites.py                              favourite models
     quotas.py  usage.py                        what one may spend, and has used
     health.py                                  whether the service can work
-    admin_users.py  admin_audit.py             for operators: accounts, changes
+    admin_users.py  admin_invitations.py       for operators: accounts, invitations
+    admin_audit.py                             changes
     admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas
     admin_pool.py  admin_upstreams.py          pool keys, other upstreams
     admin_usage.py  admin_check.py             everybody's calls, the daily check

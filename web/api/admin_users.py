@@ -25,7 +25,9 @@ ONE = "/<int:user_id>"
 class UserFilter(Paging):
     """Which accounts."""
 
-    state: Literal["active", "disabled", "silenced"] | None = Field(None, description="In this state alone")
+    state: Literal["active", "disabled", "silenced", "pending"] | None = Field(
+        None, description="In this state alone; pending: waits to be let in"
+    )
     role: Literal["user", "admin", "service"] | None = Field(None, description="With this role alone")
     trust_level: Annotated[int, Field(ge=0, le=MAX_TRUST_LEVEL), DIGITS] | None = Field(
         None, description="With this trust level alone"
@@ -42,7 +44,9 @@ class UserChange(Body):
     """What changes; what is null or missing stays."""
 
     state: Literal["active", "disabled", "silenced"] | None = Field(
-        None, description="disabled: no log-in, no calls; silenced: may look, may not call", examples=["silenced"]
+        None,
+        description="disabled: no log-in, no calls; silenced: may look, may not call; active lets in who is pending",
+        examples=["silenced"],
     )
     role: Literal["user", "admin"] | None = Field(None, description="admin: may use /admin", examples=["user"])
     trust_level: int | None = Field(None, ge=0, le=MAX_TRUST_LEVEL, examples=[1])

@@ -8,8 +8,10 @@ from flask import Blueprint, Response, request
 from pydantic import BeforeValidator, Field
 
 from accounts.caller import Caller
+from accounts.invitations import MAX_TEXT_CHARACTERS
+from accounts.registration import AccountStart
 from accounts.sessions import Origin, TokenReused, UserSession
-from accounts.users import UserRole
+from accounts.users import UserRole, UserState
 from auth import check_derived_key, check_login_key, check_username
 from web.http import answer, audit, services
 from web.operation import Body, Shown, Who, operation
@@ -18,6 +20,17 @@ routes = Blueprint("auth_api", __name__)
 
 EXAMPLE_KEY = "PZ3yM0c5kq-7XhVtB1nLrJd8uWg_EoA2fSxIvT9mQ4jYbHpKzCe6RwNlUaOs5iDG"
 EXAMPLE_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+
+
+# Of a sign-up, in either form.
+Invitation = Annotated[
+    str | None,
+    Field(
+        max_length=MAX_TEXT_CHARACTERS,
+        description="The code of an invitation, which stands behind the # of its link; where REGISTRATION asks for one",
+        examples=["inv_abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"],
+    ),
+]
 
 
 class _Account(Body):
@@ -38,6 +51,7 @@ class NewAccount(_Account):
         "password",
         examples=[EXAMPLE_KEY],
     )
+    invitation: Invitation = None
 
 
 class Credentials(_Account):
@@ -60,6 +74,7 @@ class Registered(Shown):
     """An account was made."""
 
     message: Literal["User registered successfully"]
+    state: Literal["pending"] = Field("pending", description="Only if an operator has to let the account in first")
 
 
 class LoggedOut(Shown):
@@ -128,10 +143,11 @@ def kdf() -> Response:
 
 
 @routes.post("/register")
-@operation("Sign up", Who.ANYBODY, body=NewAccount, answers={201: Registered}, door="registrations")
+@operation("Sign up", Who.ANYBODY, body=NewAccount, answers={201: Registered}, refusals=(403,), door="registrations")
 def register(body: NewAccount) -> Response:
-    """Make an account. 400 for a name that is taken, too."""
-    return sign_up(body.username, body.derived_key, "key")
+    """Make an account. 400 for a name that is taken, too; 403 where nobody, or nobody without an invitation, may."""
+    admission = services().registration.admit(body.invitation)
+    return sign_up(body.username, body.derived_key, "key", admission)
 
 
 @routes.post("/login")
@@ -169,11 +185,21 @@ def logout(caller: Caller) -> Response:
     return answer({"message": "Logged out"})
 
 
-def sign_up(username: str, derived_key: str, method: str) -> Response:
-    """The answer to who signs up. method: `key` or `password`. Raises BadRequest, UsernameTaken, Busy."""
-    user_id = services().auth.register(username, derived_key)
-    audit(f"user/{user_id}", "registered", f"user/{user_id}", user_id, method=method)
-    return answer({"message": "User registered successfully"}, 201)
+def sign_up(username: str, derived_key: str, method: str, admission: AccountStart) -> Response:
+    """The answer to who signs up. method: `key` or `password`. Raises BadRequest, UsernameTaken, Busy, Forbidden."""
+    user_id = services().auth.register(username, derived_key, admission)
+    if admission.role is UserRole.ADMIN:
+        services().users.reload()  # here at once
+    audit(f"user/{user_id}", "registered", f"user/{user_id}", user_id, method=method, **told_of(admission))
+    more = {"state": "pending"} if admission.state is UserState.PENDING else {}
+    return answer({"message": "User registered successfully"} | more, 201)
+
+
+def told_of(admission: AccountStart) -> dict[str, object]:
+    """What the audit log is told of how an account was let in; nothing of what is usual."""
+    told: dict[str, object] = {"invitation": admission.invitation_id} if admission.invitation_id else {}
+    told |= {"role": admission.role.value} if admission.role is UserRole.ADMIN else {}
+    return told | ({"state": admission.state.value} if admission.state is UserState.PENDING else {})
 
 
 def count_log_in(username: str) -> None:

@@ -22,7 +22,6 @@ from pydantic import ConfigDict, Field
 from accounts.caller import Caller
 from accounts.sessions import hold
 from accounts.sign_on.states import LIFE, OAuthState, SessionOver
-from accounts.users import UserState
 from config.checks import OPENROUTER_KEY
 from foundation.crypto import new_token, same, sha256_hex
 from foundation.errors import AppError, BadRequest, Conflict, Forbidden
@@ -209,7 +208,7 @@ def callback_of_browser(query: ReturnedBrowser) -> Response:
         if not same(noted.secrets["cookie_hash"], sha256_hex(cookie)):
             raise _not_yours()
         user = services().users.find_by_id(noted.user_id) if noted.user_id else None
-        if user is None or user.state is UserState.DISABLED:
+        if user is None or user.state.is_shut:
             raise _not_yours()
         _redeem(user.id, session_id, noted, query.code)
     except AppError as error:

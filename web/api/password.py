@@ -15,7 +15,7 @@ from accounts.caller import Caller
 from accounts.password_policy import check_new_password
 from auth import check_username
 from foundation.errors import BadRequest
-from web.api.auth import LoggedIn, Registered, Tokens, count_log_in, log_in, origin, sign_up, tokens
+from web.api.auth import Invitation, LoggedIn, Registered, Tokens, count_log_in, log_in, origin, sign_up, tokens
 from web.api.sessions import RevokesAll, note_new_key
 from web.http import answer, services
 from web.operation import Body, Query, Shown, Who, operation
@@ -54,6 +54,7 @@ class NewPerson(Body):
         "stands before the @"
     )
     password_confirm: Password
+    invitation: Invitation = None
 
 
 class PasswordCredentials(Body):
@@ -88,15 +89,23 @@ class Availability(Shown):
 
 
 @routes.post("/register")
-@operation("Sign up with a password", Who.ANYBODY, body=NewPerson, answers={201: Registered}, door="registrations")
+@operation(
+    "Sign up with a password",
+    Who.ANYBODY,
+    body=NewPerson,
+    answers={201: Registered},
+    refusals=(403,),
+    door="registrations",
+)
 def register(body: NewPerson) -> Response:
     """Make an account. The password is not stored, only a hash of the key that is derived from it.
 
-    400 for a name that is taken, and for a weak password with all that it lacks. POST /register keeps the password on
-    your device.
+    400 for a name that is taken, and for a weak password with all that it lacks; 403 as POST /register, which keeps the
+    password on your device.
     """
+    admission = services().registration.admit(body.invitation)
     password = _confirmed(body.email, body.password, body.password_confirm, "password")
-    return sign_up(body.email, services().key_derivation.derive(body.email, password), "password")
+    return sign_up(body.email, services().key_derivation.derive(body.email, password), "password", admission)
 
 
 @routes.post("/login")

@@ -11,12 +11,13 @@ from flask import Blueprint, Response
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from accounts.caller import Caller
+from accounts.invitations import MAX_TEXT_CHARACTERS
 from accounts.sign_on.flow import BegunSignOn
 from accounts.sign_on.states import LIFE, OAuthState, SessionOver
 from accounts.users import UserState
 from foundation.errors import AppError, BadRequest, Forbidden
 from foundation.logs import event
-from web.api.auth import LoggedIn, origin, tokens
+from web.api.auth import LoggedIn, origin, tokens, told_of
 from web.cookies import Cookie
 from web.http import answer, audit, services
 from web.next_path import is_on_this_host
@@ -45,6 +46,9 @@ class Where(Query):
     """Where a log-in ends up."""
 
     next: Next = "/"
+    invitation: str = Field(
+        "", max_length=MAX_TEXT_CHARACTERS, description="The code of an invitation, for whoever has no account yet"
+    )
 
 
 class LinkTo(Body):
@@ -137,7 +141,7 @@ def links(caller: Caller) -> Response:
 )
 def begin(provider: str, query: Where) -> Response:
     """For a browser: sends it to the provider, with a cookie that the way back is bound to."""
-    return send_there(provider, query.next)
+    return send_there(provider, query.next, query.invitation)
 
 
 @routes.get("/<provider>/callback")
@@ -153,15 +157,16 @@ def callback(provider: str, query: ReturnedFromProvider) -> Response:
     """For a browser: sends it to the page it came from, with `#sso=<code>` for POST /api/auth/sso/token.
 
     Or with `#sso_linked=<provider>`, or with `#sso_error=<type>`: `access_denied` if the owner said no there,
-    `inactive_at_provider`, `conflict`, `upstream_failed`, `authentication_error`. A state that was not noted for this
-    provider and this browser, has been used or is older than ten minutes is refused here.
+    `inactive_at_provider`, `conflict`, `upstream_failed`, `authentication_error`; for somebody new
+    `registration_closed`, `invitation_needed` or `invitation_refused`. A state that was not noted for this provider and
+    this browser, has been used or is older than ten minutes is refused here.
     """
     return come_back(provider, query)
 
 
-def send_there(provider: str, next_path: str) -> Response:
+def send_there(provider: str, next_path: str, invitation: str = "") -> Response:
     """The answer that sends a browser to a provider. Raises NotFound, ProviderFailed."""
-    begun = services().sign_on.begin(provider, next_path)
+    begun = services().sign_on.begin(provider, next_path, invitation)
     return give_cookie(_redirect(begun.url), begun)
 
 
@@ -195,7 +200,7 @@ def _arrive(provider: str, noted: OAuthState, query: ReturnedFromProvider, brows
     code, entered = services().sign_on.log_in(provider, noted, query.code, browser)
     user_id, subject = entered.user_id, f"user/{entered.user_id}"
     if entered.is_new:
-        audit(subject, "registered", subject, user_id, method=provider)
+        audit(subject, "registered", subject, user_id, method=provider, **told_of(entered.admission))
     if entered.is_silenced:
         audit(f"identity/{provider}", "user_changed", subject, user_id, state=UserState.SILENCED.value)
     return {"sso": code}

@@ -9,6 +9,7 @@ from web.api import (
     admin_audit,
     admin_check,
     admin_client_keys,
+    admin_invitations,
     admin_pool,
     admin_quotas,
     admin_upstreams,
@@ -52,6 +53,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_check.routes)
     app.register_blueprint(admin_upstreams.routes)
     app.register_blueprint(admin_users.routes)
+    app.register_blueprint(admin_invitations.routes)
     app.register_blueprint(admin_audit.routes)
     app.register_blueprint(upstreams.routes)
     app.register_blueprint(connect.routes)

@@ -9,6 +9,7 @@
     keys.py  connect.py                        client keys, API tokens and watched keys; one's OpenRouter account
     operator.py  operator_live.py              for operators: overview, requests, audit; what changes while they look
     operator_users.py  operator_quotas.py      accounts, quotas
+    operator_invitations.py                    invitations
     operator_pool.py  operator_upstreams.py    pool keys, other upstreams
     operator_system.py                         how the parts are
 

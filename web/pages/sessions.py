@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from flask import Response, request
@@ -26,7 +27,7 @@ def login() -> Response:
     """Log in."""
     if find_visitor():
         return go_to(_next())
-    return show("login.html", next_path=_next(), providers=services().sign_on.providers)
+    return show("login.html", next_path=_next(), **_ways_in())
 
 
 @routes.get("/register")
@@ -34,7 +35,7 @@ def register() -> Response:
     """Sign up."""
     if find_visitor():
         return go_to("/dashboard")
-    return show("register.html", next_path="/dashboard", providers=services().sign_on.providers)
+    return show("register.html", next_path="/dashboard", **_ways_in())
 
 
 @routes.post("/session")
@@ -55,6 +56,10 @@ def logout(visitor: Visitor) -> Response:
     response = go_to(f"/login?next={quote(_next())}" if "next" in request.args else "/login")
     SESSION.take(response)
     return response
+
+
+def _ways_in() -> dict[str, Any]:
+    return {"providers": services().sign_on.providers, "mode": services().registration.mode.value}
 
 
 def _next() -> str:

@@ -10,6 +10,7 @@ from web.pages import (
     keys,
     models,
     operator,
+    operator_invitations,
     operator_live,
     operator_pool,
     operator_quotas,
@@ -34,6 +35,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(operator.routes)
     app.register_blueprint(operator_pool.routes)
     app.register_blueprint(operator_users.routes)
+    app.register_blueprint(operator_invitations.routes)
     app.register_blueprint(operator_quotas.routes)
     app.register_blueprint(operator_system.routes)
     app.register_blueprint(operator_upstreams.routes)

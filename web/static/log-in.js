@@ -3,10 +3,11 @@
 import { deriveKey, fetchParameters } from './derive-key.js';
 
 export class Refused extends Error {
-  /** status: of the answer that said so, if one did. */
-  constructor(message, status) {
+  /** status, type: of the answer that said so, if one did. */
+  constructor(message, status, type) {
     super(message);
     this.status = status;
+    this.type = type;
   }
 }
 
@@ -14,7 +15,7 @@ async function ask(path, body, token) {
   const headers = token ? { Authorization: `Bearer ${token}` } : { 'Content-Type': 'application/json' };
   const answer = await fetch(path, { method: 'POST', headers, body: body && JSON.stringify(body), credentials: 'same-origin' });
   const told = answer.status === 204 ? null : await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(told?.message ?? answer.statusText, answer.status);
+  if (!answer.ok) throw new Refused(told?.message ?? answer.statusText, answer.status, told?.error?.type);
   return told;
 }
 
@@ -22,6 +23,14 @@ async function ask(path, body, token) {
 async function enter(tokens, next) {
   await ask('/session', undefined, tokens.access_token);
   location.assign(next);
+}
+
+/** For a refusal of these types: say it in the page's own words. words: as a form has them, by type. */
+function inWordsOf(words) {
+  const byType = JSON.parse(words);
+  return (problem) => {
+    throw Object.hasOwn(byType, problem.type) ? new Refused(byType[problem.type]) : problem;
+  };
 }
 
 /** For a refusal of this status: say it in the page's own words, which are in the visitor's language. */
@@ -66,7 +75,8 @@ const logIn = document.getElementById('log-in');
 logIn?.addEventListener('submit', (event) => {
   event.preventDefault();
   submit(logIn, async (given) => {
-    const tokens = await ask('/login', await keyOf(given)).catch(inWords(401, logIn.dataset.wrong));
+    const asked = ask('/login', await keyOf(given)).catch(inWords(401, logIn.dataset.wrong));
+    const tokens = await asked.catch(inWordsOf(logIn.dataset.refused));
     await enter(tokens, logIn.dataset.next);
   });
 });
@@ -80,12 +90,30 @@ signUp?.addEventListener('submit', (event) => {
     if (given.password !== given.again) throw new Refused(signUp.dataset.differ);
     if (strength(given.password) < 2) throw new Refused(signUp.dataset.weak);
     const account = await keyOf(given);
-    await ask('/register', account);
+    const invitation = given.invitation ? { invitation: given.invitation } : {};
+    const made = await ask('/register', { ...account, ...invitation }).catch(inWordsOf(signUp.dataset.refused));
+    if (made.state === 'pending') throw new Refused(signUp.dataset.pending);
     await enter(await ask('/login', account), signUp.dataset.next);
   });
 });
 signUp?.elements.password.addEventListener('input', showStrength);
+if (signUp) takeInvitation(signUp.elements.invitation);
 ready(signUp);
+
+/** Fill in the code that stands behind the # of an invitation's link, and have the buttons of providers carry it too. */
+function takeInvitation(field) {
+  const carry = () => {
+    for (const button of document.querySelectorAll('a[href^="/api/auth/sso/"]')) {
+      const url = new URL(button.href);
+      url.searchParams.set('invitation', field.value.trim());
+      button.href = url.pathname + url.search;
+    }
+  };
+  field.value = new URLSearchParams(location.hash.slice(1)).get('invitation') ?? '';
+  if (field.value) history.replaceState(null, '', location.pathname);
+  field.addEventListener('input', carry);
+  carry();
+}
 
 /** Say beside a field for a new password how strong it is. */
 export function showStrength({ target }) {
@@ -118,7 +146,8 @@ if (logIn && (code || reason)) {
     logIn,
     async () => {
       if (!code) throw new Refused(Object.hasOwn(words, reason) ? words[reason] : logIn.dataset.otherwise);
-      const tokens = await ask('/api/auth/sso/token', { code }).catch(inWords(400, words.invalid_request));
+      const asked = ask('/api/auth/sso/token', { code }).catch(inWords(400, words.invalid_request));
+      const tokens = await asked.catch(inWordsOf(logIn.dataset.refused));
       await enter(tokens, logIn.dataset.next);
     },
     logIn.dataset.entering,

@@ -61,8 +61,10 @@ export class ProxyClient {
     return this.#parameters;
   }
 
-  async register(username: string, password: string): Promise<types.Registered> {
-    const body = { username, derived_key: await deriveKey(username, password, await this.parameters()) };
+  /** Sign up. invitation: the code behind the # of an invitation's link, where the gateway asks for one. */
+  async register(username: string, password: string, invitation?: string): Promise<types.Registered> {
+    const derived_key = await deriveKey(username, password, await this.parameters());
+    const body = { username, derived_key, ...(invitation ? { invitation } : {}) };
     return (await this.#json("POST", "/register", { body, isSigned: false })) as unknown as types.Registered;
   }
 

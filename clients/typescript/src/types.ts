@@ -29,6 +29,8 @@ export interface LoggedIn extends Tokens {
 
 export interface Registered {
   message: string;
+  /** Only if an operator has to let the account in first. */
+  state?: "pending";
 }
 
 export interface ToolCall {

@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from accounts.invitations import Invitations
+from accounts.registration import Registration, RegistrationMode
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import InactiveThere, SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
@@ -63,7 +65,9 @@ def sessions(db: Database, clock: MovableClock) -> UserSessions:
 @pytest.fixture
 def sso(db, envelopes: Envelopes, clock, providers, users, sessions) -> SingleSignOn:
     states = OAuthStates(db, envelopes, clock)
-    return SingleSignOn(providers, "https://gateway.test", states, ProviderIdentities(db, clock), users, sessions)
+    registration = Registration(RegistrationMode.OPEN, Invitations(db, clock), lambda *_: None)
+    identities = ProviderIdentities(db, clock)
+    return SingleSignOn(providers, "https://gateway.test", states, identities, users, sessions, registration)
 
 
 def begun(sso: SingleSignOn, name: str = "github") -> tuple[str, str]:

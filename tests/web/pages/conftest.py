@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.support.browser import watched_page
-from tests.support.gateway import ROOT, Gateway, new_derived_key
+from tests.support.gateway import ROOT, Gateway
 from tests.web.pages.operator_world import admin, admins_page, database, user  # noqa: F401 - fixtures of several files
 
 AXE = ROOT / "tests/vendor/axe-core-4.14.1.min.js"
@@ -28,8 +27,7 @@ class Site:
 
     def new_person(self) -> dict[str, str]:
         """An account of somebody new, with an access token."""
-        account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
-        assert self.gateway.post("/register", account).status_code == 201
+        account = self.gateway.new_account()
         return account | {"token": self.gateway.post("/login", account).json()["token"]}
 
     def enter(self, context: BrowserContext, person: dict[str, str]) -> None:
