@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from foundation.errors import BadRequest
+from foundation.guesses import guesses_log10
 
 MIN_CHARACTERS = 12
+LEAST_GUESSES_LOG10 = 10.0  # "very unguessable" in zxcvbn's words: offline, against the hash of a derived key
 MIN_NAME_CHARACTERS = 3  # a shorter name stands in too many good passwords
 KINDS = {
     "an upper-case letter": str.isupper,
@@ -24,3 +26,8 @@ def check_new_password(password: str, email: str, field: str = "password") -> No
         faults.append("must not contain what stands before the @ of the e-mail address")
     if faults:
         raise BadRequest(f"{field} {', and '.join(faults)}")
+    if guesses_log10(password, (email, name)) < LEAST_GUESSES_LOG10:
+        raise BadRequest(
+            f"{field} is among the first that attackers try: it is made of leaked passwords, words, dates or patterns; "
+            "take several words that have nothing to do with each other"
+        )

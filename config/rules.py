@@ -10,6 +10,10 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr, ValidationInfo
 
 from config import checks
+from foundation.guesses import guesses_log10
+
+SECRET_GUESSES_LOG10 = 20.0  # of what signs or opens all: tried offline against one token
+PASSWORD_GUESSES_LOG10 = 9.0  # of a database's user, which is asked over the network
 
 
 def _in_production(info: ValidationInfo) -> bool:
@@ -24,6 +28,16 @@ def required_in_production(value: SecretStr, info: ValidationInfo) -> SecretStr:
     return value
 
 
+def unguessable_in_production(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """A secret that withstands all guesses that an attacker could make without asking anybody."""
+    text = value.get_secret_value() if value else ""
+    if text and _in_production(info) and guesses_log10(text) < SECRET_GUESSES_LOG10:
+        raise ValueError(
+            "is guessable: it is made of words, names, dates or patterns; make one with `openssl rand -base64 48`"
+        )
+    return value
+
+
 def off_in_production(value: bool, info: ValidationInfo) -> bool:
     """A switch for development."""
     if value and _in_production(info):
@@ -34,9 +48,13 @@ def off_in_production(value: bool, info: ValidationInfo) -> bool:
 def database_password(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
     """DB_PASSWORD beside DB_HOST."""
     needed = _in_production(info) and info.data.get("db_host")
-    if needed and checks.is_weak_password(value.get_secret_value() if value else ""):
-        raise ValueError("is missing or weak; use at least 8 characters that nobody would guess")
+    if needed and _is_weak(value.get_secret_value() if value else ""):
+        raise ValueError("is missing or weak; use at least 10 characters that nobody would guess")
     return value
+
+
+def _is_weak(password: str) -> bool:
+    return checks.is_weak_password(password) or guesses_log10(password) < PASSWORD_GUESSES_LOG10
 
 
 def database_url(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -49,8 +67,8 @@ def database_url(value: SecretStr | None, info: ValidationInfo) -> SecretStr | N
         raise ValueError("is set and DB_HOST too; give one of them")
     parts = checks.database_url(value)
     by_network = parts.scheme != "sqlite" and "unix_socket=" not in parts.query
-    if by_network and _in_production(info) and checks.is_weak_password(unquote(parts.password or "")):
-        raise ValueError("has no password or a weak one; use at least 8 characters that nobody would guess")
+    if by_network and _in_production(info) and _is_weak(unquote(parts.password or "")):
+        raise ValueError("has no password or a weak one; use at least 10 characters that nobody would guess")
     return value
 
 

@@ -296,6 +296,7 @@ class Config(BaseModel):
     _are_strong = check("accepted_secret_keys")(checks.strong_secrets)
     _is_fernet = check("encryption_key")(checks.fernet_keys)
     _is_there = check("secret_key", "encryption_key")(rules.required_in_production)
+    _is_unguessable = check("secret_key", "admin_token")(rules.unguessable_in_production)
     _no_debug = check("flask_debug")(rules.off_in_production)
     _db_password = check("db_password")(rules.database_password)
     _database_url = check("database_url")(rules.database_url)

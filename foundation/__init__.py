@@ -6,6 +6,7 @@
     deadline.py       one call's time: what is left, and when its driver looks after the client
     signals.py        what ends a program, from its first instruction on
     crypto.py         every cryptographic primitive: hashes, tokens, derived keys' Argon2id, encryption keys' envelopes
+    guesses.py        how many guesses a password or a secret withstands
     money.py          dollars as integer nano-dollars, and back
     column_types.py   times as aware UTC, on every database
     json_text.py      JSON as clients and OpenRouter really send it

@@ -8,7 +8,7 @@ import pytest
 
 from config import sources
 from tests.support.rows import each_row
-from tests.support.settings import PRODUCTION, SIGN_ON, fault, faults
+from tests.support.settings import PRODUCTION, SIGN_ON, STRONG, fault, faults
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "ENCRYPTION_KEY"])
@@ -34,7 +34,22 @@ def test_production_refuses_debug_and_takes_off_for_an_answer():
     assert faults(FLASK_DEBUG="1") == []
 
 
-@each_row("weak", ["", "secret", "password1", "root", "mysql", "12345678901", "changeme-now", "a-b-c-d"])
+@each_row(
+    "weak",
+    [
+        "",
+        "secret",
+        "password1",
+        "Admin@123456",
+        "mysql-password",
+        "Sunshine-2026",
+        "root",
+        "mysql",
+        "12345678901",
+        "changeme-now",
+        "a-b-c-d",
+    ],
+)
 def test_production_refuses_a_weak_database_password(weak):
     line = fault(**PRODUCTION, DB_HOST="db", DB_PASSWORD=weak)
     assert line.startswith("DB_PASSWORD: is missing or weak")
@@ -52,7 +67,7 @@ def test_production_refuses_a_weak_password_in_the_database_url(weak):
 
 def test_production_takes_a_strong_database_password():
     assert faults(**PRODUCTION, DB_HOST="db", DB_PASSWORD="kZ4-pw9!") == []
-    assert faults(**PRODUCTION, DATABASE_URL="mysql://app:kZ4-pw9!@db/openrouter_proxy") == []
+    assert faults(**PRODUCTION, DATABASE_URL="mysql://app:kZ4-pw9!-x@db/openrouter_proxy") == []
     assert faults(**PRODUCTION, DATABASE_URL="sqlite:////var/lib/proxy.db") == []
 
 
@@ -123,6 +138,16 @@ def test_quotas_that_make_no_sense_are_refused():
         "QUOTA_RECOVERY: can be steady only with QUOTA_USD"
     )
     assert fault(QUOTA_USD="5", QUOTA_PERIOD="none", QUOTA_RECOVERY="steady").startswith("QUOTA_RECOVERY: ")
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "ADMIN_TOKEN"])
+@pytest.mark.parametrize(
+    "weak",
+    ["0123456789abcdef0123456789abcdef", "Password2026!Password2026!Passwd!", "qwertyuiop1234567890asdfghjklzxcv"],
+)
+def test_production_refuses_secrets_that_are_long_and_guessable(name, weak):
+    assert fault(**PRODUCTION | {name: weak}).startswith(f"{name}: is ")
+    assert faults(**PRODUCTION | {name: STRONG}) == []
 
 
 def test_production_lets_strangers_spend_without_limit_only_if_told_so_twice():
