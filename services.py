@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from multiprocessing.util import Finalize
+from typing import Any
 
 from accounts.api_tokens import ApiTokens
 from accounts.audit_log import AuditLog
@@ -260,7 +261,10 @@ class Services:
     def report(self) -> None:
         """Write down what this process has counted, and how its keys and upstreams are. Raises DatabaseError."""
         self._write_counts()
-        self.process.beat(self.watcher.seen("api_keys"), self.pool.report() | self.proxy.destinations.report())
+        self.process.beat(self.watcher.seen("api_keys"), self._told())
+
+    def _told(self) -> dict[str, dict[str, Any]]:
+        return self.pool.report() | self.proxy.destinations.report() | self.addresses.report()
 
     def _write_counts(self) -> None:
         self.pool.write_counts()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from foundation.logs import event
+
+log = logging.getLogger("http")
 
 CACHED_ADDRESSES = 10_000
 LONGEST_ADDRESS = 45  # characters; longer texts are not kept
@@ -15,6 +20,7 @@ LONGEST_ADDRESS = 45  # characters; longer texts are not kept
 # in quotes, as in the header Forwarded.
 WITH_PORT = re.compile(r'("?)(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\1')
 UNIX_SOCKET = "unix"
+FORWARDED_FOR = "forwarded-for"  # in a process's report
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class ClientAddresses:
         trusted = set(trusted)
         self._networks = [ipaddress.ip_network(text) for text in trusted - {UNIX_SOCKET}]
         self._socket = _Known(UNIX_SOCKET, UNIX_SOCKET in trusted)
+        self.not_believed = ""
+        """The first address without trust that sent X-Forwarded-For to this process."""
         self._look_up = lru_cache(CACHED_ADDRESSES)(self._parse)
 
     def of(self, environ: dict[str, Any]) -> str:
@@ -43,7 +51,10 @@ class ClientAddresses:
         """
         # Both servers leave REMOTE_ADDR without an address for Unix sockets.
         known = self._look_up(environ.get("REMOTE_ADDR") or "") or self._socket
-        if known.is_trusted:
+        if not known.is_trusted:
+            if not self.not_believed and "HTTP_X_FORWARDED_FOR" in environ:
+                self._tell(known.person)
+        else:
             rest = environ.get("HTTP_X_FORWARDED_FOR", "")
             while rest and known.is_trusted:
                 rest, _, text = rest.rpartition(",")
@@ -52,6 +63,15 @@ class ClientAddresses:
                     break
                 known = further
         return known.person
+
+    def _tell(self, person: str) -> None:
+        """Say once that a reverse proxy may be there that nobody trusts: all of its clients count as one address."""
+        self.not_believed = person
+        event(log, "forwarded_for_not_believed", logging.WARNING, address=person, setting="TRUSTED_PROXIES")
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """For the process's report: whose X-Forwarded-For was not believed, if anybody's."""
+        return {FORWARDED_FOR: {"health": "ok", "reason": self.not_believed}} if self.not_believed else {}
 
     def _parse(self, text: str) -> _Known | None:
         try:

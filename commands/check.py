@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 import click
 from flask.cli import with_appcontext
 
+from accounts.client_address import FORWARDED_FOR
 from billing import set_aside
 from commands.printing import json_option, services, show
 from commands.upstreams import ask
 from db import DatabaseError
 from foundation.clock import MAX_SKEW_SECONDS
+from replicas.processes import reports
 
 ANSWERS: dict[int | None, str] = {
     None: "does not open with ENCRYPTION_KEY",
@@ -41,7 +43,7 @@ def check() -> None:
 
     A configuration that is refused is told by every command, with all its faults, and 1 too.
     """
-    found = [*_configuration(), *_journal(), *_database(), *_openrouter(), *_upstreams(), *_redis()]
+    found = [*_configuration(), *_journal(), *_database(), *_proxies(), *_openrouter(), *_upstreams(), *_redis()]
     show(map(asdict, found), "Check")
     sys.exit(0 if all(finding.ok for finding in found) else 1)
 
@@ -69,6 +71,17 @@ def _database() -> Iterator[Finding]:
     yield Finding("database", is_current, f"{db.kind}, its schema is {'' if is_current else 'not '}this version's")
     skew = services().clock.skew_seconds
     yield Finding("clock", abs(skew) <= MAX_SKEW_SECONDS, f"{abs(skew):.1f} s from the database's")
+
+
+def _proxies() -> Iterator[Finding]:
+    """Silent unless a running gateway was told of addresses by somebody whom it does not believe."""
+    try:
+        told = [one.keys.get(FORWARDED_FOR) for one in reports(services().db, services().clock.now())]
+    except DatabaseError:
+        return  # its line has said so
+    for address in sorted({str(one["reason"]) for one in told if one}):
+        found = f"{address} sends X-Forwarded-For and is not in TRUSTED_PROXIES: all who come by it count as one"
+        yield Finding("reverse proxy", False, found)
 
 
 def _openrouter() -> Iterator[Finding]:

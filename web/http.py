@@ -86,27 +86,37 @@ def check_caller(accepted: Credentials) -> Caller:
 def check_operator() -> str:
     """Let only operators in; returns who that is, for the log: `admin-token`, or `user/<id>` of an admin.
 
-    An admin proves it with an access token: nothing that is handed on to programs counts. Raises TooManyRequests,
-    Forbidden, Unauthorized.
+    An admin proves it with an access token: nothing that is handed on to programs counts. Who is no operator is counted
+    by address, operators by themselves: strangers who guess keep nobody out. Raises TooManyRequests, Forbidden,
+    Unauthorized.
     """
-    count_request("admin requests")  # first: so that nobody tries many tokens
-    sent = authorization(request.environ) or ""
+    try:
+        operator = _operator(authorization(request.environ) or "")
+    except (Unauthorized, Forbidden) as refused:
+        count_request("admin requests")
+        event(admin_log, "admin_refused", logging.WARNING)
+        if isinstance(refused, Forbidden):
+            raise
+        raise Unauthorized(
+            "This is for operators: send `Authorization: Bearer <token>` with ADMIN_TOKEN or an admin's access token"
+        ) from None
+    count_operator(operator)
+    return operator
+
+
+def count_operator(operator: str) -> None:
+    """Count a request of an operator, whatever its address. Raises TooManyRequests."""
+    services().rate_limits.check_address("admin requests", operator)
+
+
+def _operator(sent: str) -> str:
     scheme, _, given = sent.partition(" ")
     token = services().config.admin_token
     if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
         return "admin-token"
-    try:
-        user_id = authenticate(sent).user_id
-        if user_id not in services().users.admins:
-            raise Forbidden("This is for operators, and this account is no active admin")
-    except Unauthorized:
-        event(admin_log, "admin_refused", logging.WARNING)
-        raise Unauthorized(
-            "This is for operators: send `Authorization: Bearer <token>` with ADMIN_TOKEN or an admin's access token"
-        ) from None
-    except Forbidden:
-        event(admin_log, "admin_refused", logging.WARNING)
-        raise
+    user_id = authenticate(sent).user_id
+    if user_id not in services().users.admins:
+        raise Forbidden("This is for operators, and this account is no active admin")
     return f"user/{user_id}"
 
 

@@ -7,7 +7,7 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.client_address import CACHED_ADDRESSES, ClientAddresses
+from accounts.client_address import CACHED_ADDRESSES, FORWARDED_FOR, ClientAddresses
 from tests.support.rows import each_row
 
 PROXIES = ("10.0.0.0/8", "fd00::/8")
@@ -118,3 +118,16 @@ def test_the_ports_of_one_address_fill_no_memory():
         environ = {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": f"198.51.100.1:{port}"}
         assert addresses.of(environ) == "198.51.100.1"
     assert addresses._look_up.cache_info().currsize == 2
+
+
+def test_a_proxy_that_nobody_trusts_is_told_once(caplog):
+    addresses = ClientAddresses(["10.0.0.0/8"])
+    caplog.set_level("WARNING", "http")
+    claim = {"HTTP_X_FORWARDED_FOR": "203.0.113.9"}
+    assert addresses.of({"REMOTE_ADDR": "10.1.2.3"} | claim) == "203.0.113.9"
+    assert addresses.of({"REMOTE_ADDR": "192.0.2.7"}) == "192.0.2.7"
+    assert addresses.report() == {}
+    for remote in ("192.0.2.7", "192.0.2.8", "192.0.2.7"):
+        assert addresses.of({"REMOTE_ADDR": remote} | claim) == remote
+    assert addresses.report() == {FORWARDED_FOR: {"health": "ok", "reason": "192.0.2.7"}}
+    assert sum("forwarded_for_not_believed" in record.getMessage() for record in caplog.records) <= 1

@@ -66,7 +66,7 @@ def test_production_refuses_a_weak_password_in_the_database_url(weak):
 
 
 def test_production_takes_a_strong_database_password():
-    assert faults(**PRODUCTION, DB_HOST="db", DB_PASSWORD="kZ4-pw9!") == []
+    assert faults(**PRODUCTION, DB_HOST="db", DB_PASSWORD="kZ4-pw9!-x") == []
     assert faults(**PRODUCTION, DATABASE_URL="mysql://app:kZ4-pw9!-x@db/openrouter_proxy") == []
     assert faults(**PRODUCTION, DATABASE_URL="sqlite:////var/lib/proxy.db") == []
 

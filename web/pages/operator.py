@@ -20,10 +20,10 @@ from web.api.admin_client_keys import ClientKeyFilter, client_keys_shown
 from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown
 from web.api.client_keys import revoke_key
 from web.api.health import health_shown
-from web.http import count_request, services
+from web.http import count_operator, count_request, services
 from web.pages.dashboard import series
 from web.pages.forms import query_of
-from web.pages.views import View, Visitor, for_admins, page_blueprint, show
+from web.pages.views import View, Visitor, find_visitor, for_admins, page_blueprint, show
 from web.usage_query import midnight
 
 routes = page_blueprint("operator_pages", "/operator")
@@ -33,7 +33,7 @@ MOST_ROWS = 20  # of a table of the overview
 
 
 def for_operators(view: View) -> View:
-    """Let only admins in, each address so often a minute as to the operator's API. Raises TooManyRequests, Forbidden.
+    """Let only admins in, each so often a minute as to the operator's API. Raises TooManyRequests, Forbidden.
 
     A view that changes something names `operator`: who that is, for the audit log.
     """
@@ -41,11 +41,14 @@ def for_operators(view: View) -> View:
 
     @for_admins
     def guarded(visitor: Visitor, **path: Any) -> Response:
+        count_operator(f"user/{visitor.user.id}")
         return view(operator=f"user/{visitor.user.id}", **path) if wants_operator else view(**path)
 
     @wraps(view)
     def run(**path: Any) -> Response:
-        count_request("admin requests")
+        visitor = find_visitor()
+        if not (visitor and visitor.is_admin):
+            count_request("admin requests")
         return guarded(**path)
 
     return run

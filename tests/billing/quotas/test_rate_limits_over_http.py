@@ -245,7 +245,7 @@ def test_log_ins_registrations_and_refreshes_are_counted_apart(make_door):
     assert door.client.get("/api/auth/kdf", environ_base={"REMOTE_ADDR": HOME}).status_code == 200
 
 
-def test_administration_is_counted_before_the_token_is_looked_at(make_door, clock):
+def test_guesses_at_the_operators_token_are_few_and_keep_the_operator_out_of_nothing(make_door, clock):
     door = make_door(admin_rate_limit_per_minute=3)
 
     def ask(token: str, address: str = HOME) -> int:
@@ -253,9 +253,9 @@ def test_administration_is_counted_before_the_token_is_looked_at(make_door, cloc
         return door.client.get("/admin/pool", headers=headers, environ_base={"REMOTE_ADDR": address}).status_code
 
     assert [ask(f"guess-{number}") for number in range(5)] == [401, 401, 401, 429, 429]
-    assert ask(ADMIN_TOKEN) == 429
-    assert door.post("/admin/pool/rotate", {"name": "x"}, Authorization=f"Bearer {ADMIN_TOKEN}").status_code == 429
-    assert ask(ADMIN_TOKEN, WORK) == 200
+    assert [ask(ADMIN_TOKEN) for _ in range(3)] == [200] * 3  # from the same address
+    assert ask(ADMIN_TOKEN, WORK) == 429  # by itself, it is counted wherever it comes from
+    assert ask("guess", WORK) == 401
     clock.advance(minutes=1)
     assert ask(ADMIN_TOKEN) == 200
 

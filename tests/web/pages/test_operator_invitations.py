@@ -36,7 +36,7 @@ def test_an_operator_invites_somebody_who_signs_up_by_the_link(admins_page, brow
     page.goto("/operator/invitations")
     page.get_by_role("button", name="Invite somebody").press("Enter")
     form = page.get_by_role("dialog", name="Invite somebody")
-    form.get_by_label("For").fill("Ann")
+    form.get_by_label("For", exact=True).fill("Ann")
     form.get_by_label("Limit in dollars").fill("12.5")
     form.get_by_role("button", name="Make a link").click()
     link = page.locator("#made-link").inner_text()
