@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from formats.body import CallBody
-from formats.registry import MESSAGES
+from formats.registry import MESSAGES, TRANSCRIPTIONS
 from foundation.errors import AppError, BadRequest, Busy, PaymentRequired, UpstreamFailed
 from gateway.destinations import UpstreamPrices, longest_prefix
 from openrouter_proxy import OpenRouterProxy
@@ -154,6 +154,17 @@ def test_a_model_has_another_name_there_if_the_mapping_says_so(proxy, other):
         assert received.body == request(sent, seed=12345678901234567, top_p=0.1).body.data  # all other bytes too
     assert longest_prefix("abc", {"a": "", "ab": "", "b": ""}) == "ab"
     assert longest_prefix("xyz", {"a": ""}) is None
+
+
+def test_so_has_one_in_a_form(proxy, other):
+    add(proxy, other.url, model_prefixes={"local/": ""})
+    part = '--b1\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    file = part.format('file"; filename="a.wav', "local/m")
+    form = bytearray((file + part.format("model", "local/m") + "--b1--\r\n").encode())
+    call = TRANSCRIPTIONS.read(form)
+    to = proxy.destinations.choose("", call.model)
+    assert to.name == "local"
+    assert b"".join(to.body_for(call, form)).decode() == file + part.format("model", "m") + "--b1--\r\n"
 
 
 # ── health
