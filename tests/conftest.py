@@ -307,7 +307,8 @@ def token(gateway: Gateway) -> str:
 @pytest.fixture
 def services(migrated_database_url: str) -> Iterator[Services]:
     """All services of a process that serves nobody, once on each kind of database."""
-    found = build(Config(database_url=migrated_database_url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY))
+    secrets = {"encryption_key": ENCRYPTION_KEY, "secret_key": SECRET_KEY}
+    found = build(Config(database_url=migrated_database_url, quota_usd=None, **secrets))
     yield found
     found.db.close()
 

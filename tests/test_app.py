@@ -23,6 +23,7 @@ from db import Database, database_url
 from foundation.crypto import Envelopes
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.gateway import (
+    ADMIN_TOKEN,
     JSON,
     ROOT,
     Gateway,
@@ -159,7 +160,7 @@ def end(gateway: Gateway, number: int) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_in_production_the_log_is_json_lines_with_the_requests_ids_and_nothing_private(launch, server):
-    gateway = launch(SERVER=server, LOG_LEVEL="DEBUG", **PRODUCTION)
+    gateway = launch(SERVER=server, LOG_LEVEL="DEBUG", REGISTRATION="open", ADMIN_TOKEN=ADMIN_TOKEN, **PRODUCTION)
     answer = gateway.post("/register", {"username": "canary@example.com", "derived_key": new_derived_key()})
     assert answer.status_code == 201
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
@@ -178,7 +179,7 @@ def test_in_production_the_log_is_json_lines_with_the_requests_ids_and_nothing_p
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_quiet_log_level_is_quiet_under_each_server(launch, server):
-    gateway = launch(SERVER=server, LOG_LEVEL="ERROR")
+    gateway = launch(SERVER=server, LOG_LEVEL="ERROR", ADMIN_TOKEN=ADMIN_TOKEN)
     gateway.new_user()
     end(gateway, signal.SIGINT)
     assert gateway.log() == ""
@@ -268,7 +269,7 @@ def test_a_wrong_encryption_key_is_refused_and_nothing_is_written(tmp_path):
 
 
 def test_a_database_that_refuses_is_told_without_its_password(mariadb, tmp_path):
-    url = mariadb.new_database().replace("root@", "app:geheim-wort@")
+    url = mariadb.new_database().replace("root@", "app:geheim-Wq8vT2Lm4xKp7@")
     line = refusal(DATABASE_URL=url, DATA_DIR=tmp_path, **PRODUCTION)
     assert line.startswith("Cannot start: the database does not answer (")
     assert "geheim" not in line

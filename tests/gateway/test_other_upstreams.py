@@ -79,6 +79,7 @@ def log_of(gateway: Gateway, token: str, count: int, query: str = "") -> list[di
 
 def test_calls_to_other_upstreams_are_billed_and_logged_beside_the_pools(served, other):
     token, stranger = served.new_user(), served.new_user()
+    other.received = []
     assert chat(served, token, "priced/m").content == ANSWER
     assert chat(served, token, "m", "free").content == ANSWER
     assert chat(served, token, "streamed", "priced", stream=True).content == EVENTS

@@ -50,7 +50,7 @@ PRIVATE = "What is my sister's phone number?"
     [
         (f"{PRIVATE} is not a valid model ID", "… is not a valid model ID"),
         (f"messages.0.content: '{PRIVATE}' was flagged", "messages.0.content: … was flagged"),
-        ("my sister's phone is private; temperature must be a number", "… is private; temperature must be a number"),
+        ("my sister's phone is private; temperature must be numeric", "… is private; temperature must be numeric"),
         ("No endpoints found for openai/gpt-4o-mini", "No endpoints found for openai/gpt-4o-mini"),
         ("你好，世界，请告诉我 is no model", "… is no model"),
     ],

@@ -99,8 +99,12 @@ def make_proxy(
     pools: list[WatchedPool] = []
 
     def make(keys: int = 3, **settings: Any) -> OpenRouterProxy:
-        defaults = {"keepalive_seconds": 0.2, "upstream_first_byte_timeout_seconds": 5, "app_title": "Test"}
-        defaults["upstream_connect_timeout_seconds"] = 1
+        defaults: dict[str, Any] = {
+            "keepalive_seconds": 0.2,
+            "upstream_first_byte_timeout_seconds": 5,
+            "app_title": "Test",
+        }
+        defaults |= {"upstream_connect_timeout_seconds": 1, "quota_usd": None}
         file = shutil.copy(migrated_file, tmp_path / f"proxy-{next(numbers)}.db")
         config = Config(
             **{"openrouter_api_url": upstream.url, "database_url": f"sqlite:///{file}"} | defaults | settings

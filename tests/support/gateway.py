@@ -114,7 +114,7 @@ class Gateway:
     def new_account(self, invitation: str | None = None) -> dict[str, str]:
         """Register somebody new; where not everybody may, by this invitation, or one that the operator makes."""
         account = {"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()}
-        if invitation is None and self.settings["REGISTRATION"] != "open":
+        if invitation is None and self.settings.get("REGISTRATION", "open") != "open":
             invitation = self.post("/admin/invitations", {}, ADMIN_TOKEN).json()["invitation"]
         made = self.post("/register", account | ({"invitation": invitation} if invitation else {}))
         assert made.status_code == 201, made.text

@@ -57,7 +57,7 @@ class World:
     def __init__(self, db: Database, clock: Clock, **settings: Any) -> None:
         self.db = db
         self.clock = clock
-        self.quotas = Quotas(db, clock, Config(**settings))
+        self.quotas = Quotas(db, clock, Config(**{"quota_usd": None} | settings))
 
     def process(self) -> Process:
         return Process(self)

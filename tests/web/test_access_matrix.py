@@ -506,7 +506,7 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
     pages = app.url_map.bind("pages")
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
-        numbers = dict.fromkeys(("key_id", "token_id", "user_id", "number"), 1)
+        numbers = dict.fromkeys(("key_id", "token_id", "user_id", "invitation_id", "number"), 1)
         names = dict.fromkeys(("name", "upstream", "session_id", "provider", "request_id"), "x")
         asked = path.format(**numbers, **names, kind="user")
         # What stands in the place of another path's part, too.

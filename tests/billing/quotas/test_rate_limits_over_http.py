@@ -298,7 +298,7 @@ def test_every_answer_to_a_model_call_says_how_the_limits_stand(make_door, upstr
         door.chat(token, model="stream", stream=True),
         door.chat(token, messages=[]),
         door.chat(token, user="x" * 2000),
-        door.post("/v1/chat/completions", HELLO, Authorization=f"Bearer {token}", X_Session_Id="x" * 2000),
+        door.post("/v1/chat/completions", HELLO, Authorization=f"Bearer {token}", X_Session_Id="x" * 9000),
     ]
     assert [answer.status_code for answer in answers] == [200, 404, 200, 400, 413, 400]
     assert [rate_limits_in(answer.headers["RateLimit"])["user-requests"]["r"] for answer in answers] == [
