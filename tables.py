@@ -25,6 +25,10 @@ def _table(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
     )
 
 
+def _integers(*names: str, nullable: bool = True) -> list[sa.Column[int]]:
+    return [sa.Column(name, sa.BigInteger, nullable=nullable) for name in names]
+
+
 users = _table(
     "users",
     sa.Column("id", Id, primary_key=True, autoincrement=True),
@@ -214,7 +218,6 @@ client_keys = _table(
     sa.Column("revision", sa.BigInteger, nullable=False, index=True),
 )
 
-# What reads usage, and can do nothing else.
 api_tokens = _table(
     "api_tokens",
     sa.Column("id", Id, primary_key=True, autoincrement=True),
@@ -303,25 +306,17 @@ usage_ledger = _table(
     sa.Column("attempt", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("process_id", ascii_text(32), nullable=False),
     sa.Column("user_id", sa.BigInteger, nullable=False),
-    sa.Column("client_key_id", sa.BigInteger),
-    sa.Column("pool_key_id", sa.BigInteger),
+    *_integers("client_key_id", "pool_key_id"),
     sa.Column("model", ascii_text(255), nullable=False),
     sa.Column("is_stream", sa.Boolean(name="usage_ledger_is_stream"), nullable=False),
     sa.Column("state", ascii_text(12), nullable=False),
     sa.Column("source", ascii_text(12)),
-    sa.Column("user_quota_id", sa.BigInteger),
-    sa.Column("key_quota_id", sa.BigInteger),
-    sa.Column("reserved_nano", sa.BigInteger, nullable=False),
-    sa.Column("estimate_nano", sa.BigInteger, nullable=False),
+    *_integers("user_quota_id", "key_quota_id"),
+    *_integers("reserved_nano", "estimate_nano", nullable=False),
     sa.Column("cost_nano", sa.BigInteger),
     sa.Column("generation_id", ascii_text(64), unique=True),
-    sa.Column("prompt_tokens", sa.BigInteger),
-    sa.Column("completion_tokens", sa.BigInteger),
-    sa.Column("cached_tokens", sa.BigInteger),
-    sa.Column("reasoning_tokens", sa.BigInteger),
-    sa.Column("image_tokens", sa.BigInteger),
-    sa.Column("web_searches", sa.BigInteger),
-    sa.Column("byok_nano", sa.BigInteger),
+    *_integers("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "image_tokens"),
+    *_integers("web_searches", "byok_nano"),
     sa.Column("is_last", sa.Boolean(name="usage_ledger_is_last"), nullable=False),
     sa.Column("http_status", sa.SmallInteger),
     sa.Column("outcome", ascii_text(16)),
@@ -343,14 +338,12 @@ quotas = _table(
     "quotas",
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     sa.Column("subject", ascii_text(32), nullable=False, unique=True),
-    sa.Column("limit_nano", sa.BigInteger),
-    sa.Column("soft_limit_nano", sa.BigInteger),
+    *_integers("limit_nano", "soft_limit_nano"),
     sa.Column("period", ascii_text(8), nullable=False),
     sa.Column("recovery", ascii_text(8), nullable=False),
     sa.Column("is_default", sa.Boolean(name="quotas_is_default"), nullable=False),
     sa.Column("window_start", UtcDateTime, nullable=False),
-    sa.Column("spent_nano", sa.BigInteger, nullable=False),
-    sa.Column("reserved_nano", sa.BigInteger, nullable=False),
+    *_integers("spent_nano", "reserved_nano", nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
 )
 
@@ -372,12 +365,7 @@ usage_rollups = _table(
     sa.Column("client_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("pool_key_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("model", ascii_text(255), primary_key=True),
-    sa.Column("requests", sa.BigInteger, nullable=False),
-    sa.Column("errors", sa.BigInteger, nullable=False),
-    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
-    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
-    sa.Column("cost_nano", sa.BigInteger, nullable=False),
-    sa.Column("unknown", sa.BigInteger, nullable=False),
+    *_integers("requests", "errors", "prompt_tokens", "completion_tokens", "cost_nano", "unknown", nullable=False),
 )
 
 # Refusals of model calls that have no row in the ledger, by hour: of strangers (`address/1.2.3.4`), and of callers who

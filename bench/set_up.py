@@ -118,6 +118,10 @@ class Bench:
             # The load comes from one address and knows one account.
             LOGIN_RATE_LIMIT_PER_MINUTE=0,
             LOGIN_RATE_LIMIT_ACCOUNT_PER_MINUTE=0,
+            # Whoever measures signs up by itself, and spends what it wants.
+            REGISTRATION="open",
+            ALLOW_OPEN_WITHOUT_QUOTA="true",
+            QUOTA_USD="none",
             **self.settings,
             **settings,
         )

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from openrouter import components
 
 import web.api.table  # which brings every kind of error along
+from accounts.invitations import InvitationRefused
+from accounts.registration import InvitationNeeded, RegistrationClosed
 from accounts.sessions import TokenReused
 from foundation import errors
 from foundation.errors import AppError
@@ -40,12 +42,15 @@ ALL_TYPES = set().union(*OPENROUTER_TYPES.values())
 assert web.api.table
 
 
+OF_REGISTRATION = {InvitationRefused, InvitationNeeded, RegistrationClosed}
+
+
 def every_class(start: type[AppError] = AppError) -> list[type[AppError]]:
     return [start, *(found for child in start.__subclasses__() for found in every_class(child))]
 
 
 def an_error(kind: type[AppError]) -> AppError:
-    if kind in {errors.UsernameTaken, errors.ServiceFault, errors.ServerEnds}:
+    if kind in {errors.UsernameTaken, errors.ServiceFault, errors.ServerEnds} or kind in OF_REGISTRATION:
         return kind()
     if kind is errors.UpstreamRefused:
         return kind(418, "What was wrong")

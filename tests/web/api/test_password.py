@@ -144,7 +144,10 @@ def test_a_disabled_user_is_told_so_only_after_the_right_password(administered, 
         ({"email": "ann\n@example.com"}, "email must not begin or end with a space or hold control characters"),
         ({"email": "a" * 250 + "@example.com"}, "email must be a text of 1 to 255 characters"),
         ({"email": "train-to@example.com", "password": "Train-to-N0where"}, "password must not contain"),
-        ({"username": "ann"}, "There is no field 'username' here; this takes email, password, password_confirm"),
+        (
+            {"username": "ann"},
+            "There is no field 'username' here; this takes email, invitation, password, password_confirm",
+        ),
         ({"derived_key": new_derived_key()}, "There is no field 'derived_key' here"),
     ],
 )
