@@ -149,7 +149,8 @@ def change_user(operator: str, user_id: int, body: UserChange) -> Response:
     role = UserRole(body.role) if body.role else None
     before, after = services().users.change(user_id, state, role, body.trust_level)
     if changes := after.changed_from(before):
-        services().users.reload()  # here at once: who is let in logs in next
+        if state is not None:
+            services().users.reload()  # here at once: who is let in logs in next
         audit(operator, "user_changed", f"user/{user_id}", user_id, **changes)
     return answer(_with_quota(after))
 
