@@ -22,7 +22,7 @@ def refusal(status: int, message: str, **error: object) -> Refusal:
         (BadRequest("model must\nbe text"), "invalid_request", "model must be text"),
         (refusal(400, "No such model", metadata={"error_type": "not_found"}), "not_found", "No such model"),
         (refusal(429, "Slow down", metadata={"provider_name": "X"}), "rate_limit_exceeded", "Slow down"),
-        (refusal(400, f"Key sk-or-v1-{'a' * 64} of user_2abcdefghijk"), "invalid_request", "Key *** of ***"),
+        (refusal(400, f"Key sk-or-v1-{'f7' * 32} of user_2abcdefghijk"), "invalid_request", "Key *** of ***"),
         (Refusal(400, None, reason="a page"), "upstream_refused", "a page"),
         (refusal(400, "é\ud800"), "invalid_request", "é?"),
     ],
