@@ -24,6 +24,7 @@ OPERATORS = [
     "/operator",
     "/operator/logs",
     "/operator/audit",
+    "/operator/invitations",
     "/operator/users",
     "/operator/users/1",
     "/operator/quotas",
