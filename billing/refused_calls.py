@@ -24,7 +24,7 @@ from tables import refusal_sums as table
 
 MOST_ROWS = 60  # a minute for each caller
 MOST_WAITING = 5000  # rows in memory
-MOST_SUMS = 2000  # between two reports; who comes later is counted together
+MOST_SUMS = 2000  # an hour; who comes later is counted together
 OTHERS = "others"
 
 Sums = Counter[tuple[datetime, str, str]]
@@ -40,6 +40,8 @@ class RefusedCalls:
         self._minute = 0
         self._rows: Counter[int] = Counter()
         self._sums: Sums = Counter()
+        self._hour: datetime | None = None
+        self._places: set[tuple[str, str]] = set()  # the sums of this hour, written ones too
         self._waiting: list[Record] = []
         self._lock = threading.Lock()
 
@@ -65,10 +67,14 @@ class RefusedCalls:
 
     def _count(self, caller: str, error_type: str) -> None:
         hour = self._clock.now().replace(minute=0, second=0, microsecond=0)
-        place = hour, caller[:64], error_type
-        if place not in self._sums and len(self._sums) >= MOST_SUMS:
-            place = hour, OTHERS, error_type
-        self._sums[place] += 1
+        if hour != self._hour:
+            self._hour, self._places = hour, set()
+        place = caller[:64], error_type
+        if place not in self._places and len(self._places) >= MOST_SUMS:
+            place = OTHERS, error_type
+        else:
+            self._places.add(place)
+        self._sums[(hour, *place)] += 1
 
     def write_rows(self) -> None:
         """Hand the rows to the journal. No money is in them: those that it can't take are lost."""

@@ -65,8 +65,7 @@ def _account(tx: Transaction, ledger: UsageLedger, now: datetime) -> None:
     """What a call costs goes all the way, through a lease of a quota; checked by what is in the tables then."""
     process_id, subject = new_id(), f"user/{NOBODY}"
     tx.execute(gateway_processes.insert().values(id=process_id, beat_at=now, keys_revision=0, report="{}"))
-    ensure_rows(tx, [subject], now)
-    quota_id = tx.execute(sa.select(quotas.c.id).where(quotas.c.subject == subject)).scalar_one()
+    quota_id = ensure_rows(tx, [subject], now)[subject]
     moves.take(tx, process_id, quota_id, now, lambda _: 20)
     request_id = f"{int(now.timestamp() * 1000):012x}{new_id()[:20]}"
     call = {"request_id": request_id, "attempt": 1, "user_id": NOBODY, "client_key_id": None, "pool_key_id": None}

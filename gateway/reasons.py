@@ -43,10 +43,11 @@ def reason_of(error: AppError | Refusal | None, sent: Text | None = None) -> dic
 
 def _reason(word: str, sentence: str, sent: Text | None) -> dict[str, Any]:
     plain = word.encode("ascii", "replace").decode()[:MOST_WORD]
-    shown = " ".join(sentence.encode(errors="replace").decode().split())
+    # Cut first: an upstream may send a megabyte as its reason, and to compare takes its length by the body's.
+    shown = " ".join(sentence.encode(errors="replace").decode().split())[:MOST_SENTENCE]
     if sent:
         shown = _without(shown, "\n".join(_texts(sent))) if len(sent) <= MOST_READ else ""
-    return {"error_type": plain, "error_message": shown[:MOST_SENTENCE] or None}
+    return {"error_type": plain, "error_message": shown or None}
 
 
 def _texts(sent: Text) -> Iterator[str]:

@@ -30,7 +30,6 @@ from foundation.errors import (
     ServiceFault,
     UpgradeRefused,
 )
-from foundation.json_members import Text
 from foundation.logs import request_id as current_request_id
 from gateway.answer import JSON, Headers, ProxyAnswer
 from gateway.bodies import BodyBudget, HeldBody
@@ -174,17 +173,16 @@ class ProxyDoor:
         # Who calls comes first: a stranger's body is not even read.
         address = self._services.addresses.of(environ)
         caller = self._services.auth.authenticate(authorization(environ), FOR_CALLS, address=address)
+        body = self._budget.open(caller.user_id)
         try:
-            return self._carry(api, environ, request_id, caller, address, more_headers, place)
-        except AppError as error:
-            self._note(request_id, caller, error, None)
+            return self._carry(api, environ, request_id, caller, address, body, more_headers, place)
+        except BaseException as error:
+            if isinstance(error, AppError) and not error.is_noted:
+                reason = reason_of(error, body.data or None)
+                self._services.refused_calls.note(request_id, caller, error.status, reason)
+                error.is_noted = True
+            body.let_go()
             raise
-
-    def _note(self, request_id: str, caller: Caller, error: AppError, sent: Text | None) -> None:
-        """Write down why a call is refused, unless that is done. sent: its body, if it was read."""
-        if not error.is_noted:
-            self._services.refused_calls.note(request_id, caller, error.status, reason_of(error, sent))
-            error.is_noted = True
 
     def _carry(
         self,
@@ -193,14 +191,15 @@ class ProxyDoor:
         request_id: str,
         caller: Caller,
         address: str,
+        body: HeldBody,
         more_headers: Headers,
         place: Place,
     ) -> ProxyAnswer:
+        """Read the body, which the caller of this lets go if it fails, and answer the call."""
         entered = time.monotonic()
         admission = self._services.rate_limits.admit(caller, address)
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)
-        body = self._budget.open(caller.user_id)
         try:
             headers = forwarded_headers(api, environ)
             place.body = self._slow_bodies.expect(environ, self._body_seconds)
@@ -224,10 +223,7 @@ class ProxyDoor:
             answer = self._services.proxy.forward(request)
             watch.note_answer()
             return answer
-        except BaseException as error:
-            if isinstance(error, AppError):
-                self._note(request_id, caller, error, body.data or None)
-            body.let_go()
+        except BaseException:
             admission.release(None)
             raise
 

@@ -126,10 +126,8 @@ def apply(tx: Transaction, moves: Mapping[tuple[str, int], Move], spent: Sequenc
     ids = {quota_id for _, quota_id in moves}
     by_subject: dict[str, int] = {}
     if spent:
-        subjects = {subject for subject, _, _ in spent}
-        ensure_rows(tx, subjects, max(created_at for _, created_at, _ in spent))
-        wanted = sa.select(table.c.subject, table.c.id).where(table.c.subject.in_(subjects))
-        by_subject = {row.subject: row.id for row in tx.execute(wanted)}
+        latest = max(created_at for _, created_at, _ in spent)
+        by_subject = ensure_rows(tx, {subject for subject, _, _ in spent}, latest)
         ids |= set(by_subject.values())
     books = _Books(tx, ids, {process_id for process_id, _ in moves})
     for subject, created_at, cost_nano in sorted(spent, key=lambda row: row[1]):

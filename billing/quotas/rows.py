@@ -88,12 +88,22 @@ def quota_of(row: Any) -> Quota:
     return Quota(row.id, row.subject, terms, row.is_default, row.window_start, row.spent_nano, row.reserved_nano)
 
 
-def ensure_rows(tx: Transaction, subjects: Collection[str], at: datetime) -> None:
-    """Give these subjects rows, if they have none yet; whoever makes the same ones at the same time is waited for."""
-    known = set(tx.scalars(sa.select(table.c.subject).where(table.c.subject.in_(subjects))))
-    values = _values(NO_TERMS, True, NO_TERMS.window_of(at), 0, at) | {"id": None, "reserved_nano": 0}
-    rows = [values | {"subject": subject} for subject in sorted(set(subjects) - known)]
-    upsert_rows(tx, table, rows, setting=["subject"])
+def ensure_rows(tx: Transaction, subjects: Collection[str], at: datetime) -> dict[str, int]:
+    """Give these subjects rows, if they have none yet, and return the rows' ids.
+
+    Whoever makes the same ones at the same time is waited for.
+    """
+    ids = _ids(tx, subjects)
+    if missing := sorted(set(subjects) - ids.keys()):
+        values = _values(NO_TERMS, True, NO_TERMS.window_of(at), 0, at) | {"id": None, "reserved_nano": 0}
+        upsert_rows(tx, table, [values | {"subject": subject} for subject in missing], setting=["subject"])
+        ids |= _ids(tx, missing)
+    return ids
+
+
+def _ids(tx: Transaction, subjects: Collection[str]) -> dict[str, int]:
+    found = tx.execute(sa.select(table.c.subject, table.c.id).where(table.c.subject.in_(subjects)))
+    return {row.subject: row.id for row in found}
 
 
 def put(tx: Transaction, subject: str, terms: QuotaTerms | None) -> None:
@@ -213,8 +223,8 @@ def _set(
     tx: Transaction, subject: str, terms: QuotaTerms, at: datetime, is_default: bool, keep_own: bool = False
 ) -> Quota:
     """Give a subject these terms. keep_own: unless somebody has just set others."""
-    ensure_rows(tx, [subject], at)
-    old = quota_of(tx.execute(sa.select(table).where(table.c.subject == subject).with_for_update()).one()).rolled(at)
+    locked = sa.select(table).where(table.c.id == ensure_rows(tx, [subject], at)[subject]).with_for_update()
+    old = quota_of(tx.execute(locked).one()).rolled(at)
     if (keep_own and not old.is_default) or (old.is_default, old.terms) == (is_default, terms):
         return old
     window_start, spent_nano = old.window_start, old.spent_nano
