@@ -76,16 +76,13 @@ class Registration:
         self.invitations = invitations
         self._give_quota = give_quota
 
-    def admit(self, invitation: str | None, is_listed: bool = False) -> AccountStart:
-        """Let somebody sign up. is_listed: on a provider's allow-list.
-
-        Raises RegistrationClosed, InvitationNeeded, InvitationRefused.
-        """
+    def admit(self, invitation: str | None) -> AccountStart:
+        """Let somebody sign up. Raises RegistrationClosed, InvitationNeeded, InvitationRefused."""
         if invitation:
             return self._invited(invitation)
         if self.mode is RegistrationMode.CLOSED:
             raise RegistrationClosed
-        if self.mode is RegistrationMode.OPEN or is_listed:
+        if self.mode is RegistrationMode.OPEN:
             return PLAIN_START
         if self.mode is RegistrationMode.APPROVAL:
             return AccountStart(UserState.PENDING)

@@ -37,9 +37,9 @@ class Given:
     def invited(self, **terms: object) -> str:
         return self.invitations.create(InvitationTerms(**terms), timedelta(days=1), "cli")[1]
 
-    def outcome(self, text: str | None, is_listed: bool = False) -> type[Forbidden] | UserState:
+    def outcome(self, text: str | None) -> type[Forbidden] | UserState:
         try:
-            return self.rule.admit(text, is_listed).state
+            return self.rule.admit(text).state
         except Forbidden as refused:
             return type(refused)
 
@@ -48,18 +48,17 @@ class Given:
 
 
 @pytest.mark.parametrize(
-    ("mode", "without", "listed", "invited", "unknown"),
+    ("mode", "without", "invited", "unknown"),
     [
-        ("closed", RegistrationClosed, RegistrationClosed, RegistrationClosed, RegistrationClosed),
-        ("invite", InvitationNeeded, UserState.ACTIVE, UserState.ACTIVE, InvitationRefused),
-        ("approval", PENDING, UserState.ACTIVE, UserState.ACTIVE, InvitationRefused),
-        ("open", UserState.ACTIVE, UserState.ACTIVE, UserState.ACTIVE, InvitationRefused),
+        ("closed", RegistrationClosed, RegistrationClosed, RegistrationClosed),
+        ("invite", InvitationNeeded, UserState.ACTIVE, InvitationRefused),
+        ("approval", PENDING, UserState.ACTIVE, InvitationRefused),
+        ("open", UserState.ACTIVE, UserState.ACTIVE, InvitationRefused),
     ],
 )
-def test_who_gets_in(db, clock, mode, without, listed, invited, unknown):
+def test_who_gets_in(db, clock, mode, without, invited, unknown):
     given = Given(db, clock, mode)
     assert given.outcome(None) == given.outcome("") == without
-    assert given.outcome(None, is_listed=True) == listed
     assert given.outcome(given.invited()) == invited
     assert given.outcome("inv_nothing") == unknown
     first = given.rule.admit(given.invitations.offer_first_operator())

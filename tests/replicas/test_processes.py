@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,16 @@ import pytest
 import requests
 
 from config.settings import Config
-from db import Database, database_url
-from replicas.processes import SILENT_IS_DEAD, GatewayProcess, ProcessReport, forget_dead, reports
+from db import Database, Transaction, database_url
+from replicas.processes import (
+    SILENT_IS_DEAD,
+    GatewayProcess,
+    ProcessReport,
+    beaten_at,
+    forget_dead,
+    is_silent,
+    reports,
+)
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.sandbox.conftest import Running
 from tests.support.gateway import Gateway, wait_for
@@ -82,6 +91,29 @@ def test_a_process_counts_until_it_has_been_silent_for_longer_than_any_answer_ta
     assert len(reports(db, clock.now())) == 1
     clock.advance(seconds=1)
     assert reports(db, clock.now()) == []
+
+
+def test_a_process_that_is_found_silent_can_not_report_before_what_follows_from_that_is_done(db, clock, process):
+    """Else it would go on to use what is taken from it in that moment."""
+    process.beat(1, {})
+    other = GatewayProcess(db, clock)
+    other.beat(1, {})
+    clock.advance(minutes=1)
+    reporting = threading.Thread(target=process.beat, args=(2, {}))
+
+    def take_away(tx: Transaction) -> None:
+        assert is_silent(tx, process.id, clock.now())
+        if reporting.ident is None:
+            reporting.start()
+        reporting.join(0.2)  # it can't come to its end, however long one waits
+        assert reporting.is_alive()
+
+    db.transact(take_away)
+    reporting.join()
+    with db.reading() as tx:
+        assert beaten_at(tx, process.id) == clock.now()
+    assert not db.transact(lambda tx: is_silent(tx, process.id, clock.now()))
+    assert db.transact(lambda tx: is_silent(tx, other.id, clock.now()))
 
 
 def test_only_the_rows_of_the_dead_are_removed(db, clock, process):
