@@ -217,7 +217,7 @@ def granian_command(settings: Config) -> list[str]:
         "blocking-threads": settings.server_threads + SPARE_THREADS,
         "backpressure": settings.server_threads + IDLE_CONNECTIONS,
         "backlog": 4096,
-        "workers-kill-timeout": settings.drain_seconds + LAST_WORDS_SECONDS,
+        "workers-kill-timeout": settings.whole_drain_seconds + LAST_WORDS_SECONDS,
         "log-level": "error",
     }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]

@@ -61,7 +61,7 @@ workers = _settings.server_workers
 threads = _settings.server_threads + SPARE_THREADS
 worker_connections = threads + IDLE_CONNECTIONS
 keepalive = 75
-graceful_timeout = _settings.drain_seconds + LAST_WORDS_SECONDS
+graceful_timeout = _settings.whole_drain_seconds + LAST_WORDS_SECONDS
 http_parser = "python"
 # By itself gunicorn lets whoever connects from this machine set the path and the scheme by headers. Nobody may: not
 # forwarded_allow_ips = "" but these, because it trusts the peers of Unix sockets in any case.

@@ -160,11 +160,18 @@ class Config(BaseModel):
     client_unread_timeout_seconds: Seconds = Field(
         60, description="in which a client takes nothing of its answer; it is let go then"
     )
+    drain_delay_seconds: int = Field(
+        0,
+        ge=0,
+        le=600,
+        description="how long connections are taken once the service is told to stop, while /readyz says 503: "
+        "until the balancer in front has noticed",
+    )
     drain_seconds: int = Field(
         120,
         ge=1,
         le=3600,
-        description="how long running answers may go on once the service is told to stop; then they end with an error",
+        description="how long running answers may go on after that; then they end with an error",
     )
     sticky_keys: Literal["off", "session", "user"] = Field(
         "off", description="calls that keep to one pool key: those of a session (session_id) or of a user"
@@ -330,6 +337,11 @@ class Config(BaseModel):
     def address_share(self) -> int:
         """Calls at once from one address, unless it is set."""
         return max(4, self.server_threads // 2)
+
+    @property
+    def whole_drain_seconds(self) -> int:
+        """From the word to stop until running answers are ended."""
+        return self.drain_delay_seconds + self.drain_seconds
 
     @property
     def effective_log_level(self) -> str:

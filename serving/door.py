@@ -90,6 +90,7 @@ class ProxyDoor:
         self._log_ins = Lane(LANE_THREADS, LANE_THREADS // 2)
         self._others = Lane(LANE_THREADS, LANE_THREADS // 2)
         self._origins = CrossOrigin(services.config.cors_allowed_origins)
+        ending.delay_by(services.config.drain_delay_seconds)
         self._server_ends = partial(ending.is_here, services.config.drain_seconds)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -107,7 +108,7 @@ class ProxyDoor:
             if allowed := self._origins.preflight(environ):
                 answer = allowed
             elif api is None:
-                return self._ask_flask(environ, _with_headers(start_response, for_origin))
+                return self._ask_flask(environ, _with_headers(start_response, [*for_origin, *_farewell()]))
             elif environ["REQUEST_METHOD"] == "OPTIONS":
                 answer = ProxyAnswer(200, [("Allow", METHODS), ("Content-Length", "0")], ())
             else:
@@ -121,7 +122,7 @@ class ProxyDoor:
             answer = _error_answer(ServiceFault(), for_errors, request_id)
         status = STATUS_LINES.get(answer.status) or f"{answer.status} Unknown"
         try:
-            start_response(status, [*answer.headers, *headers])
+            start_response(status, [*answer.headers, *headers, *_farewell()])
         except BaseException:
             _close(answer.body)  # the server won't, and the call would never be over
             raise
@@ -232,6 +233,11 @@ def _with_headers(start_response: StartResponse, more: Headers) -> StartResponse
     if not more:
         return start_response
     return lambda status, headers: start_response(status, [*headers, *more])
+
+
+def _farewell() -> Headers:
+    """Once the end is announced no connection is kept: the next request goes to whoever is ready."""
+    return [("Connection", "close")] if ending.is_announced() else []
 
 
 def _set_body(environ: Environ, body: bytes | bytearray) -> None:

@@ -37,7 +37,7 @@ def _with_protocol(wrap: Callable[..., Any]) -> Callable[..., Any]:
 if __name__ == "__main__":
     listeners.allow_open_files()
     mp._wsgi_call_wrap = _with_protocol(mp._wsgi_call_wrap)  # type: ignore[attr-defined]
-    Listener(ENDS, ending.tell)
+    Listener(ENDS)
     # Ctrl-C reaches the workers too, where nothing takes it: the parent ends them.
-    os.register_at_fork(after_in_child=lambda: Listener({signal.SIGTERM}, ending.tell))
+    os.register_at_fork(after_in_child=lambda: Listener({signal.SIGTERM}, ending.approach))
     entrypoint()  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ accepted ──> head, read by the main thread as it comes ──> a thread ─�
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -72,17 +73,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     # ── heads
 
-    def accept(self, listener: Any) -> None:
-        """Take a connection, and wait for its head. Where there is no more room, who waits longest makes some."""
+    def accept(self, listener: Any) -> bool:
+        """Take a connection, and wait for its head; False if none is there. Without room, who waits longest goes."""
         try:
             sock, address = listener.accept()
         except OSError:
-            return
+            return False
         self.nr_conns += 1
         conn = TConn(self.cfg, sock, address, listener.getsockname())
         if self.nr_conns >= self.worker_connections and (longest := self._heads.longest_waiting()):
             self._give_up(longest)
         self._await_head(conn, b"")
+        return True
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         """A connection that was kept alive: wait for the rest of its next head."""
@@ -183,8 +185,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._close(conn)
 
     def murder_pending(self) -> None:
-        """Close what has waited for too long."""
+        """Close what has waited for too long; end if it is time: called once a second."""
         super().murder_pending()
+        if self.alive and ending.is_due():
+            self.handle_exit(signal.SIGTERM, None)
         now = time.monotonic()
         while (conn := self._heads.longest_waiting()) and conn.timeout <= now:
             self._give_up(conn)
@@ -199,9 +203,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     # ── the end of the process
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """End once all calls have: not after what lasts for itself."""
-        ending.tell()
-        super().handle_exit(sig, frame)
+        """End once all calls have: not after what lasts for itself, and not before DRAIN_DELAY_SECONDS."""
+        ending.announce()
+        if ending.is_due():
+            ending.tell()
+            super().handle_exit(sig, frame)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Begin or cease to take connections; at the end take those that wait, and leave the port to others.
+
+        By itself gunicorn keeps its socket: whoever connects then waits, and is cut off in the end.
+        """
+        super().set_accept_enabled(enabled)
+        if enabled or self.alive:
+            return
+        for listener in self.sockets:
+            while self.accept(listener):
+                pass
+            listener.close()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End at once, without gunicorn's call of the thread pool from within the signal's handler.

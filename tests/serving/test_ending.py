@@ -27,6 +27,19 @@ def test_the_end_is_near_once_it_was_told_and_being_told_again_changes_nothing(m
     assert not ending.is_here(60)
 
 
+def test_between_the_announcement_and_the_end_lies_the_delay(monkeypatch):
+    monkeypatch.setattr(ending, "_end", ending._ServerEnd())
+    ending.delay_by(60)
+    assert not ending.is_announced()
+    ending.announce()
+    assert ending.is_announced()
+    assert not (ending.is_due() or ending.is_near() or ending.is_here(0))
+    ending.delay_by(0)
+    assert ending.is_due()
+    ending.approach()
+    assert ending.is_near()
+
+
 @pytest.fixture(params=["granian", "gunicorn"])
 def site(request: pytest.FixtureRequest, start: Callable[..., Gateway], stand_in: Any) -> Site:
     key = stand_in.new_key()["key"]

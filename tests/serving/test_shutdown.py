@@ -1,7 +1,9 @@
 """Told to stop, a server lets running answers finish; killed, it starts again as if nothing had been."""
 
 import signal
+import socket
 import threading
+import time
 
 import psutil
 import pytest
@@ -75,11 +77,50 @@ def test_what_is_still_open_when_the_time_is_over_ends_with_an_error(settings, u
 
 
 def accepts(gateway):
-    try:
-        # gunicorn leaves its socket open while it drains, and whoever connects waits.
-        return requests.get(f"{gateway.url}/api/health", timeout=1).ok
-    except OSError:
-        return False
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", gateway.port)) == 0
+
+
+def test_in_the_delay_calls_are_carried_and_nobody_is_sent_here_any_more(settings, upstream, start):
+    upstream.play("m", json_answer("200 OK", b"{}"))
+    gateway = start(**settings | {"DRAIN_DELAY_SECONDS": 600})
+    token = gateway.new_user()
+    assert gateway.get("/readyz").status_code == 200
+    with requests.Session() as client:
+        assert client.get(f"{gateway.url}/livez").headers.get("Connection", "keep-alive") == "keep-alive"
+        gateway.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: gateway.get("/readyz").status_code == 503)
+        assert gateway.get("/readyz").json() == {"status": "not_ready", "reason": "ending"}
+        assert gateway.get("/livez").status_code == 200
+        # Also a connection that was kept: its client goes elsewhere with the next request.
+        for answered in (client.get(f"{gateway.url}/livez"), gateway.chat(token, "m"), gateway.chat("wrong", "m")):
+            assert answered.headers["Connection"].lower() == "close"
+    assert gateway.chat(token, "m").status_code == 200
+    assert gateway.chat(token, "m", stream=True).status_code == 200
+    for process in children_of(gateway):
+        process.kill()
+    gateway.stop(signal.SIGKILL)
+
+
+def test_after_the_delay_connections_are_refused_and_streams_end_whole(settings, upstream, start):
+    gateway = start(by_app_py=True, **settings | {"DRAIN_DELAY_SECONDS": 1})
+    token = gateway.new_user()
+    gate = threading.Event()
+    longer_than_is_waited = [gate] * 4  # an upstream waits for half a minute
+    upstream.play("m", SSE, chunked(EVENT, end=False), *longer_than_is_waited, chunked(EVENT, DONE))
+    began = time.monotonic()
+    gateway.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: gateway.get("/readyz").status_code == 503)
+    connection = gateway.open_chat(token, "m")
+    received = b""
+    while EVENT not in received:
+        received += connection.recv(65536)
+    wait_for(lambda: not accepts(gateway))
+    assert time.monotonic() - began >= 1
+    assert gateway.process.poll() is None
+    gate.set()
+    assert body_of(received + read_all(connection)).replace(b": keep-alive\n\n", b"") == EVENT + EVENT + DONE
+    assert gateway.process.wait(60) == 0
 
 
 def test_after_a_kill_accounts_sessions_and_pool_are_as_before(settings, upstream, start, tmp_path):

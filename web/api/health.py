@@ -121,10 +121,11 @@ def live() -> Response:
 def ready() -> Response:
     """200 while calls should be sent here, 503 while they should not, for whoever shares them out among replicas.
 
-    `ending`: it was told to end, and finishes what it has. `unavailable`: as GET /api/health says, which knows why. A
-    database that went away later is no reason: calls go on from memory, here as everywhere.
+    `ending`: it was told to end, and takes what still comes for DRAIN_DELAY_SECONDS.
+    `unavailable`: as GET /api/health says, which knows why. A database that went away later is no reason: calls go on
+    from memory, here as everywhere.
     """
-    reason = "ending" if ending.is_near() else "unavailable" if health_shown()["status"] == "unavailable" else None
+    reason = "ending" if ending.is_announced() else "unavailable" if health_shown()["status"] == "unavailable" else None
     return answer({"status": "not_ready" if reason else "ready", "reason": reason}, 503 if reason else 200)
 
 
