@@ -20,13 +20,10 @@ help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/runtime: requirements.txt
-	@test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	@touch $@
+	@$(BASE_PYTHON) -m sandbox.prepare $(VENV) requirements.txt
 
 $(VENV)/dev: $(VENV)/runtime requirements-dev.txt
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@touch $@
+	@$(BASE_PYTHON) -m sandbox.prepare $(VENV) requirements-dev.txt --stamp dev
 
 # Clients that are not in Python, or want other versions of packages than we do.
 %/node_modules/.package-lock.json: %/package-lock.json
@@ -43,7 +40,8 @@ $(LANGCHAIN)/.venv/installed: $(LANGCHAIN)/requirements.txt
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-run: $(VENV)/runtime ## Start everything: database, server, background service (and a stand-in for OpenRouter if no key is set)
+run: ## Start everything: database, server, background service (and a stand-in for OpenRouter if no key is set)
+	@$(BASE_PYTHON) -m sandbox.prepare $(VENV) requirements.txt --for-run
 	@$(PYTHON) -m sandbox.launch
 
 test: $(VENV)/dev $(CLIENTS) ## Run the whole test suite on SQLite and MariaDB, and what depends on the engine on MySQL

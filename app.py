@@ -18,7 +18,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from config import sources
 from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, ROOT, SPARE_THREADS, Config
 from foundation import logs
+from serving import listeners
 
 if TYPE_CHECKING:
     from flask import Flask, Response
@@ -144,8 +144,9 @@ def serve(listener: Listener) -> None:
     exec, and not a call: the server's parent process then holds none of our modules, which saves 50 MB.
     """
     settings = configure()
+    if reason := listeners.why_not(settings.listen_host, settings.port):
+        refuse(f"Cannot start: {reason}")
     check(settings)
-    _check_port(settings.listen_host, settings.port)
     _greet_first_operator(settings)
     url = f"http://{settings.listen_host}:{settings.port}"
     logs.event(log, "serving", url=url, server=settings.server, environment=settings.app_env)
@@ -187,18 +188,6 @@ def server_process(settings: Config, environ: Mapping[str, str]) -> tuple[list[s
     search_path = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
     checked = {CHECKED: str(os.getpid())}  # exec keeps it
     return [sys.executable, "-m", *command], {**MEMORY_SETTINGS, **environ, **checked, "PYTHONPATH": search_path}
-
-
-def _check_port(host: str, port: int) -> None:
-    """Refuse a port that is taken: granian listens with SO_REUSEPORT and would silently share it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or "no such host"
-            refuse(f"Cannot start: can't listen on {host}:{port} ({reason}); set HOST and PORT")
 
 
 def gunicorn_command() -> list[str]:

@@ -102,15 +102,20 @@ def problems(environ: Mapping[str, str] | None = None, required: Collection[str]
     return _check(environ, required)[1]
 
 
+def look(environ: Mapping[str, str] | None = None, required: Collection[str] = ()) -> Config:
+    """The checked settings as they are given: nothing is generated or written. Raises ConfigError with every fault."""
+    config, faults = _check(environ, required)
+    if faults or config is None:
+        raise ConfigError(faults)
+    return config.model_copy(update={"data_dir": ROOT / config.data_dir})
+
+
 def load(environ: Mapping[str, str] | None = None, required: Collection[str] = ()) -> Config:
     """The checked settings. In development, missing secrets are generated and kept in DATA_DIR.
 
     Raises ConfigError with every fault, before anything is written.
     """
-    config, faults = _check(environ, required)
-    if faults or config is None:
-        raise ConfigError(faults)
-    config = config.model_copy(update={"data_dir": ROOT / config.data_dir})
+    config = look(environ, required)
     if config.production:
         return config
     missing = [name for name in sorted(GENERATED) if not _plain(getattr(config, name.lower()))]

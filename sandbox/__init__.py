@@ -1,1 +1,1 @@
-"""Programs for trying and testing the gateway: a stand-in for OpenRouter, and the launcher of `make run`."""
+"""Programs for trying and testing the gateway: a stand-in for OpenRouter; `make run`, from its first step on."""

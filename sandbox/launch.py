@@ -1,7 +1,8 @@
 """`make run`: the server and the background service together, on a machine where nothing is configured yet.
 
-With no OpenRouter key configured it also starts the stand-in, and keeps everything of that run (accounts, keys,
-database) in a folder of its own: what is tried with the stand-in never meets a real key. Ctrl-C ends it all.
+Its steps are told with their times; a port that is taken is refused before anything is made. With no OpenRouter key
+configured it also starts the stand-in, and keeps everything of that run (accounts, keys, database) in a folder of its
+own: what is tried with the stand-in never meets a real key. Ctrl-C ends it all.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import requests
 from clients.python.openrouter_proxy_client import KdfParameters, derive_key
 from config import sources
 from config.settings import ROOT, Config
+from sandbox.steps import Step
+from serving import listeners
 
 START_SECONDS = 60
 STAND_IN_CLIENT = "stand-in"
@@ -26,12 +29,12 @@ Environment = dict[str, str]
 Child = subprocess.Popen[bytes]
 
 
-def main() -> int:
-    """Start everything, say what to try, and wait. Returns the exit code."""
+def main(steps: tuple[str, str] = ("3/4", "4/4")) -> int:
+    """Start everything, say what to try, and wait. Returns the exit code. steps: the numbers of ours, after make's."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     children: list[Child] = []
     try:
-        return run(children)
+        return run(children, steps)
     except sources.ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -44,22 +47,29 @@ def main() -> int:
             child.wait()
 
 
-def run(children: list[Child]) -> int:
+def run(children: list[Child], steps: tuple[str, str]) -> int:
     """Start the programs into `children` and return when one of them ends. Raises ConfigError."""
+    settings = sources.look()
+    if reason := listeners.why_not(settings.listen_host, settings.port):
+        raise sources.ConfigError([reason])
     settings = sources.load()
     environment = dict(os.environ)
     if not (settings.openrouter_provision_key or settings.openrouter_api_keys or os.environ.get("OPENROUTER_API_URL")):
-        environment |= start_stand_in(children, settings)
-        environment |= start_identity_provider(children, settings)
+        with Step(f"{steps[0]} Starting stand-ins for OpenRouter and for log-ins"):
+            environment |= start_stand_in(children, settings)
+            environment |= start_identity_provider(children, settings)
         settings = sources.load(environment)
         say("No OpenRouter key is set (OPENROUTER_PROVISION_KEY in .env): a stand-in answers in its place.")
-    if settings.openrouter_provision_key:
-        children.append(start("key_rotation.py", environment))
-    # The management key is for the rotation alone.
-    without = {"OPENROUTER_PROVISION_KEY": "", "OPENROUTER_PROVISION_KEY_FILE": ""}
-    children.append(start("app.py", environment | without))
+    else:
+        say(f"{steps[0]} Calls go to {settings.openrouter_api_url}: no stand-in is needed.")
     url = f"http://127.0.0.1:{settings.port}"
-    wait_until_healthy(url, children)
+    with Step(f"{steps[1]} Starting the database, the server and the background service", is_alone=False):
+        if settings.openrouter_provision_key:
+            children.append(start("key_rotation.py", environment))
+        # The management key is for the rotation alone.
+        without = {"OPENROUTER_PROVISION_KEY": "", "OPENROUTER_PROVISION_KEY_FILE": ""}
+        children.append(start("app.py", environment | without))
+        wait_until_healthy(url, children)
     say_what_to_try(url, settings)
     if settings.github_client_id == STAND_IN_CLIENT:
         say_what_else(url)

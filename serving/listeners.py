@@ -1,4 +1,4 @@
-"""The sockets that this process listens on: how long a client may leave unread what it is being sent.
+"""The sockets that this process listens on: whether it can, how long a client may leave unread what it is being sent.
 
 What is set on a listening socket holds for every connection that is taken from it, under both servers.
 """
@@ -40,6 +40,22 @@ def _listener(number: int) -> Iterator[socket.socket]:
             yield sock
     finally:
         sock.detach()
+
+
+def why_not(host: str, port: int) -> str | None:
+    """Why nobody can listen there, in one line; None if one can.
+
+    granian does not find out: it listens with SO_REUSEPORT, and would silently share a port with whoever has it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, UnicodeError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or "no such host"
+            return f"can't listen on {host}:{port} ({reason}); set HOST and PORT"
+    return None
 
 
 def allow_open_files() -> int:

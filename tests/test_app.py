@@ -246,6 +246,7 @@ def test_a_taken_port_is_refused_and_not_shared(tmp_path, server):
         port = taken.getsockname()[1]
         line = refusal(PORT=port, SERVER=server, DATA_DIR=tmp_path)
     assert line == f"Cannot start: can't listen on 127.0.0.1:{port} (Address already in use); set HOST and PORT"
+    assert not list(tmp_path.glob("*.db")), "a database was made for nobody"
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 80, "a..b", "203.0.113.7"])

@@ -139,16 +139,35 @@ def test_the_schema_version_is_that_of_the_newest_migration():
     assert max(path.name for path in (ROOT / "migrations/versions").glob("*.py")).startswith(SCHEMA_VERSION)
 
 
-def test_a_key_that_was_draining_before_the_rotation_was_rewritten_has_an_end_of_its_draining(empty_database_url):
-    database = connect(empty_database_url)
+def upgrade_to(database: Database, version: str) -> None:
+    """Bring an empty database to a version of earlier days."""
     alembic = AlembicConfig()
     alembic.set_main_option("script_location", str(ROOT / "migrations"))
 
-    def upgrade_to_0001(tx: sa.Connection) -> None:
+    def migrate(tx: sa.Connection) -> None:
         alembic.attributes["connection"] = tx
-        command.upgrade(alembic, "0001")
+        command.upgrade(alembic, version)
 
-    database.transact(upgrade_to_0001)
+    database.transact(migrate)
+
+
+def test_a_database_in_use_is_told_how_far_its_migration_is(empty_database_url, caplog):
+    database = connect(empty_database_url)
+    caplog.set_level("INFO", "migrations")
+    upgrade_to(database, "0004")
+    assert caplog.records == [], "a new one is made in silence"
+    database.upgrade()
+    told = [record.fields for record in caplog.records]
+    steps = len(told) - 1
+    assert told[0] == {"found": "0004", "wanted": SCHEMA_VERSION, "steps": steps}
+    assert [(one["step"], one["of"]) for one in told[1:]] == [(number, steps) for number in range(1, steps + 1)]
+    assert told[-1]["schema"] == SCHEMA_VERSION
+    database.close()
+
+
+def test_a_key_that_was_draining_before_the_rotation_was_rewritten_has_an_end_of_its_draining(empty_database_url):
+    database = connect(empty_database_url)
+    upgrade_to(database, "0001")
     for state in ("active", "draining"):
         database.transact(lambda tx, state=state: new_key(tx, state, state=state))
     database.upgrade()

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def launched(tmp_path):
     started = []
 
     def launch(**settings):
-        env = environment(DATA_DIR=tmp_path / "data", PORT=free_port(), POOL_SIZE=2, **settings)
+        env = environment(DATA_DIR=tmp_path / "data", POOL_SIZE=2, **{"PORT": free_port(), **settings})
         output = tmp_path / f"output-{len(started)}"
         with output.open("wb") as file:
             # Who runs the tests in the background makes them deaf to Ctrl-C, and whom they start.
@@ -59,7 +60,9 @@ def test_a_newcomer_talks_to_a_model_and_ctrl_c_ends_it_all(launched, tmp_path):
     said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
     assert '{"message":"User registered successfully"}' in said
     assert ": [DONE]" in said or "data: [DONE]" in said
-    assert output.read_text().splitlines()[0].startswith("No OpenRouter key is set")
+    assert "\nNo OpenRouter key is set" in output.read_text()
+    steps = re.findall(r"^(\d/4) .* done after \d+\.?\d* s$", output.read_text(), re.MULTILINE)
+    assert steps == ["3/4", "4/4"]
     assert (tmp_path / "data/stand-in/openrouter_proxy.db").exists()
     assert not (tmp_path / "data/openrouter_proxy.db").exists()
 
@@ -103,4 +106,12 @@ def test_a_bad_configuration_is_refused_before_anything_starts(launched, tmp_pat
     assert process.wait(60) == 1
     assert "LOG_LEVEL" in output.read_text()
     assert "SERVER" in output.read_text()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_taken_port_is_refused_before_anything_starts(launched, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process, output = launched(PORT=taken.getsockname()[1])
+        assert process.wait(60) == 1
+    assert "Address already in use" in output.read_text()
     assert not (tmp_path / "data").exists()

@@ -26,3 +26,19 @@ def test_as_many_files_may_be_open_as_the_system_allows():
     assert ended.stdout == "128 128\n", ended.stderr
     assert listeners.WANTED_FILES >= 2 * 4096
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_says_why_nobody_can_listen_at_an_address():
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as free:
+        port = taken.getsockname()[1]
+        assert "Address already in use" in listeners.why_not("127.0.0.1", port)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert listeners.why_not("127.0.0.1", port) is None
+    for host, number in (
+        ("no.such.host.invalid", port),
+        ("x" * 80, port),
+        ("203.0.113.7", port),
+        ("127.0.0.1", 70_000),
+    ):
+        assert listeners.why_not(host, number).startswith(f"can't listen on {host}:{number} (")
