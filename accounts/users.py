@@ -42,14 +42,18 @@ class UserState(StrEnum):
 
 
 class UserRole(StrEnum):
-    """admin: may use /admin too. service: an account of client keys without a person, to which nobody can log in."""
+    """What each may do says accounts/roles.py. service: an account of client keys without a person, to which nobody can
+    log in.
+    """
 
     USER = "user"
+    AUDITOR = "auditor"
     ADMIN = "admin"
     SERVICE = "service"
 
 
 SHUT = frozenset({UserState.DISABLED, UserState.PENDING})
+MORE_THAN_USERS = (UserRole.ADMIN, UserRole.AUDITOR)
 MAX_TRUST_LEVEL = 4
 NO_KEY = "none"  # no key hashes to this
 
@@ -109,7 +113,7 @@ COLUMNS = [table.c[name] for name in User.__dataclass_fields__]
 
 
 class Users:
-    """The accounts, and in memory which of them may not call, may administer, or have chosen otherwise than most."""
+    """The accounts, and in memory which of them may not call, have a role, or have chosen otherwise than most."""
 
     def __init__(self, db: Database, username_key: bytes | None, clock: Clock) -> None:
         """username_key: None if it is told by `know_username_key`, before anybody can be looked for."""
@@ -117,7 +121,8 @@ class Users:
         self._username_key = username_key
         self._clock = clock
         self.restricted: dict[int, UserState] = {}
-        self.admins: frozenset[int] = frozenset()
+        self.roles: dict[int, UserRole] = {}
+        """Those of active people who are more than users."""
         self._choices: dict[int, UpstreamChoice] = {}
 
     def know_username_key(self, username_key: bytes) -> None:
@@ -281,12 +286,13 @@ class Users:
     def reload(self) -> None:
         """Copy into memory those who differ from most: few, where all users may be a million."""
         differs = [table.c.state != UserState.ACTIVE, table.c.upstream_choice.is_not(None)]
-        differs.append(table.c.role == UserRole.ADMIN)
+        differs.append(table.c.role.in_(MORE_THAN_USERS))
         columns = table.c.id, table.c.state, table.c.upstream_choice, table.c.role
         with self._db.reading() as tx:
             rows = tx.execute(sa.select(*columns).where(sa.or_(*differs))).all()
         self.restricted = {row.id: UserState(row.state) for row in rows if row.state != UserState.ACTIVE}
-        self.admins = frozenset(row.id for row in rows if row.role == UserRole.ADMIN and row.id not in self.restricted)
+        mighty = (row for row in rows if row.role in MORE_THAN_USERS and row.id not in self.restricted)
+        self.roles = {row.id: UserRole(row.role) for row in mighty}
         self._choices = {row.id: UpstreamChoice(row.upstream_choice) for row in rows if row.upstream_choice}
 
 

@@ -19,7 +19,8 @@ user_commands = Commands("users", help="Accounts: who may call, and who may admi
 
 STATE = click.Choice([state.value for state in UserState])
 ROLE = click.Choice([role.value for role in UserRole])
-GIVEN_ROLE = click.Choice([UserRole.USER.value, UserRole.ADMIN.value])
+GIVEN_ROLE = click.Choice([role.value for role in UserRole if role is not UserRole.SERVICE])
+WHAT_ROLES_MAY = "auditor: may read all below /admin; admin: may change it too."
 TRUST_LEVEL = click.IntRange(0, MAX_TRUST_LEVEL)
 
 
@@ -62,7 +63,7 @@ def find_user() -> None:
 @user_commands.command("set")
 @click.argument("user_id", type=click.IntRange(1))
 @click.option("--state", type=STATE, help="disabled: no log-in, no calls; silenced: may look, may not call.")
-@click.option("--role", type=GIVEN_ROLE, help="admin: may use /admin.")
+@click.option("--role", type=GIVEN_ROLE, help=WHAT_ROLES_MAY)
 @click.option("--trust-level", type=TRUST_LEVEL)
 def set_user(user_id: int, state: str | None, role: str | None, trust_level: int | None) -> None:
     """Change an account, in force everywhere within two seconds. Disabling ends all its sessions."""
@@ -77,7 +78,7 @@ def set_user(user_id: int, state: str | None, role: str | None, trust_level: int
 
 @user_commands.command("invite")
 @click.option("--note", default="", help="Whom it is for.")
-@click.option("--role", type=GIVEN_ROLE, default=UserRole.USER.value, help="admin: may use /admin.")
+@click.option("--role", type=GIVEN_ROLE, default=UserRole.USER.value, help=WHAT_ROLES_MAY)
 @click.option("--limit", help="A quota of its own, in dollars. By default QUOTA_USD.")
 @click.option("--period", type=click.Choice(PERIODS), help="The time for which the limit is.")
 @click.option("--days", type=click.IntRange(1, 365), default=7, help="For so long it can be used.")

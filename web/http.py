@@ -10,6 +10,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from accounts.caller import Caller
+from accounts.roles import Right, rights_of
 from auth import ACCESS_TOKEN, Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
@@ -83,15 +84,15 @@ def check_caller(accepted: Credentials) -> Caller:
     return caller
 
 
-def check_operator() -> str:
-    """Let only operators in; returns who that is, for the log: `admin-token`, or `user/<id>` of an admin.
+def check_operator(right: Right) -> str:
+    """Let only those in who have this right; returns who that is, for the log: `admin-token`, or `user/<id>`.
 
-    An admin proves it with an access token: nothing that is handed on to programs counts. Who is no operator is counted
+    A person proves it with an access token: nothing that is handed on to programs counts. Who is no operator is counted
     by address, operators by themselves: strangers who guess keep nobody out. Raises TooManyRequests, Forbidden,
     Unauthorized.
     """
     try:
-        operator = _operator(authorization(request.environ) or "")
+        operator, rights = _operator(authorization(request.environ) or "")
     except (Unauthorized, Forbidden) as refused:
         count_request("admin requests")
         event(admin_log, "admin_refused", logging.WARNING)
@@ -101,6 +102,9 @@ def check_operator() -> str:
             "This is for operators: send `Authorization: Bearer <token>` with ADMIN_TOKEN or an admin's access token"
         ) from None
     count_operator(operator)
+    if right not in rights:
+        event(admin_log, "admin_refused", logging.WARNING, operator=operator)
+        raise Forbidden("This is for those who may change things, and you may only read")
     return operator
 
 
@@ -109,15 +113,16 @@ def count_operator(operator: str) -> None:
     services().rate_limits.check_address("admin requests", operator)
 
 
-def _operator(sent: str) -> str:
+def _operator(sent: str) -> tuple[str, frozenset[Right]]:
     scheme, _, given = sent.partition(" ")
     token = services().config.admin_token
     if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
-        return "admin-token"
+        return "admin-token", frozenset(Right)
     user_id = authenticate(sent).user_id
-    if user_id not in services().users.admins:
+    rights = rights_of(services().users.roles.get(user_id))
+    if not rights:
         raise Forbidden("This is for operators, and this account is no active admin")
-    return f"user/{user_id}"
+    return f"user/{user_id}", rights
 
 
 def audit(actor: str, action: str, subject: str, user_id: int | None = None, **details: Any) -> None:

@@ -23,6 +23,7 @@ from flask import Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from accounts.roles import Right
 from auth import ACCESS_TOKEN, FOR_CALLS, FOR_READING
 from billing.quotas.rate_limits import Door
 from foundation import json_text
@@ -52,9 +53,11 @@ class Who(Enum):
     USER = "a user with an access token"
     CALLER = "a user with an access token or a client key"
     READER = "a user with an access token or an API token"
-    OPERATOR = "the operator"
+    AUDITOR = "whoever may read all that operators see"
+    OPERATOR = "whoever may change it"
 
 
+RIGHTS = {Who.AUDITOR: Right.READ, Who.OPERATOR: Right.CHANGE}
 CREDENTIALS = {Who.USER: ACCESS_TOKEN, Who.CALLER: FOR_CALLS, Who.READER: FOR_READING}
 
 
@@ -181,8 +184,8 @@ def operation(
 
 def _let_in(who: Who) -> dict[str, Any]:
     """Who calls. Raises Unauthorized, Forbidden, TooManyRequests."""
-    if who is Who.OPERATOR:
-        return {"operator": check_operator()}
+    if who in RIGHTS:
+        return {"operator": check_operator(RIGHTS[who])}
     if who is Who.ANYBODY:
         return {}
     return {"caller": check_caller(CREDENTIALS[who])}

@@ -163,24 +163,24 @@ def test_a_login_tells_nobody(db, users):
     assert revision(db) == before
 
 
-def test_memory_holds_the_active_admins_and_nobody_else(db, users):
+def test_memory_holds_the_active_people_with_a_role_and_nobody_else(db, users):
     owner, teammate, stranger = (users.create(name, "hash") for name in (OWNER, TEAMMATE, STRANGER))
     users.reload()
-    assert users.admins == set()
+    assert users.roles == {}
     users.change(owner, role=UserRole.ADMIN)
-    users.change(teammate, role=UserRole.ADMIN)
+    users.change(teammate, role=UserRole.AUDITOR)
     users.change(stranger, trust_level=4)
-    assert users.admins == set()
+    assert users.roles == {}
     users.reload()
-    assert users.admins == {owner, teammate}
+    assert users.roles == {owner: UserRole.ADMIN, teammate: UserRole.AUDITOR}
     for state in (UserState.SILENCED, UserState.DISABLED):
         users.change(owner, state=state)
         users.reload()
-        assert users.admins == {teammate}
+        assert users.roles == {teammate: UserRole.AUDITOR}
     users.change(owner, state=UserState.ACTIVE)
     users.change(teammate, role=UserRole.USER)
     users.reload()
-    assert users.admins == {owner}
+    assert users.roles == {owner: UserRole.ADMIN}
 
 
 def test_a_change_returns_what_was_and_what_is_and_touches_nobody_else(db, users, clock):

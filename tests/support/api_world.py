@@ -27,7 +27,8 @@ from web.operation import Operation
 
 ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 CANARY = "kestrel-of-the-owner"  # in the names of what is the owner's
-KINDS = ("nobody", "owner", "other", "silenced", "admin", "operator", "api token", "client key")
+KINDS = ("nobody", "owner", "other", "silenced", "admin", "operator", "api token", "client key", "auditor")
+PEOPLE = ("owner", "other", "silenced", "admin", "auditor")
 
 
 @cache
@@ -92,13 +93,15 @@ class World:
         self.pool_key = f"env/{sha256_hex(key)[:12]}"
         self._http = requests.Session()
         self._http.trust_env = False  # or it looks for a proxy's settings with every request
-        self.owner, self.other, self.silenced, self.admin = (self.new_person() for _ in range(4))
+        self.owner, self.other, self.silenced, self.admin, self.auditor = (self.new_person() for _ in PEOPLE)
         self.api_token = self.made("/api/tokens", self.owner, name="reader")["token"]
         self.client_key = self.made("/api/api-keys", self.owner, name="caller")["key"]
         self.change_user(self.silenced, state="silenced")
         self.change_user(self.admin, role="admin")
+        self.change_user(self.auditor, role="auditor")
         wait_for(lambda: self.ask("silenced", "POST", "/v1/chat/completions", {}).status_code == 403)
         wait_for(lambda: self.ask("admin", "GET", "/admin/quotas").status_code == 200)
+        wait_for(lambda: self.ask("auditor", "GET", "/admin/quotas").status_code == 200)
         wait_for(lambda: self.ask("owner", "GET", "/v1/models").status_code == 200)  # is fetched at the start
         self._calls: dict[int, str] = {}
 
@@ -166,7 +169,7 @@ class World:
 
     def credential(self, kind: str) -> str | None:
         """What a caller of this kind sends as bearer."""
-        people = {name: getattr(self, name).token for name in ("owner", "other", "silenced", "admin")}
+        people = {name: getattr(self, name).token for name in PEOPLE}
         programs = {"operator": ADMIN_TOKEN, "api token": self.api_token, "client key": self.client_key}
         return (people | programs | {"nobody": None})[kind]
 

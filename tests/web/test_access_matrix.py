@@ -20,24 +20,25 @@ from flask import Flask
 import tables
 from tables import identities
 from tests.sandbox.conftest import Running
-from tests.support.api_world import CANARY, KINDS, World, all_routes
+from tests.support.api_world import CANARY, KINDS, PEOPLE, World, all_routes
 from tests.support.gateway import Gateway, new_derived_key, wait_for
 from tests.support.usage_rows import NOON, row, store
 from web.pages.table import register_pages
 
 # What each kind of caller gets, in this order:
-#            nobody owner other silenced admin operator API-token client-key
-ANYBODY = "    200   200   200   200      200   200      200       200"
-USERS = "      401   200   200   200      200   401      403       403"
-READERS = "    401   200   200   200      200   401      200       403"
-CALLERS = "    401   200   200   200      200   401      403       200"
-CALLS = "      401   200   200   403      200   401      403       200"
-THE_OWNER = "  401   200   404   200      404   401      403       403"
-THEIR_OWN = "  401   200   403   200      403   401      403       403"
-THEIR_LOG = "  401   200   404   404      404   401      200       403"
-THEIR_CALLS = "401   200   404   404      404   401      403       200"
-OPERATORS = "  401   403   403   403      200   200      403       403"
-NOT_HERE = "   404   404   404   404      404   404      404       404"
+#            nobody owner other silenced admin operator API-token client-key auditor
+ANYBODY = "    200   200   200   200      200   200      200       200        200"
+USERS = "      401   200   200   200      200   401      403       403        200"
+READERS = "    401   200   200   200      200   401      200       403        200"
+CALLERS = "    401   200   200   200      200   401      403       200        200"
+CALLS = "      401   200   200   403      200   401      403       200        200"
+THE_OWNER = "  401   200   404   200      404   401      403       403        404"
+THEIR_OWN = "  401   200   403   200      403   401      403       403        403"
+THEIR_LOG = "  401   200   404   404      404   401      200       403        404"
+THEIR_CALLS = "401   200   404   404      404   401      403       200        404"
+OPERATORS = "  401   403   403   403      200   200      403       403        403"
+AUDITORS = "   401   403   403   403      200   200      403       403        200"
+NOT_HERE = "   404   404   404   404      404   404      404       404        404"
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,20 @@ def own_refresh_token(world: World, kind: str) -> Asked:
 
 def a_session_more(world: World, kind: str) -> Asked:
     """What ends the session that asks: so one that nothing else needs."""
-    person = {"owner": world.owner, "other": world.other, "silenced": world.silenced, "admin": world.admin}.get(kind)
+    person = getattr(world, kind) if kind in PEOPLE else None
     return Asked(bearer=world.logged_in(person.account).token if person else None)
 
 
 def of_somebody_new(world: World, kind: str) -> Asked:
     """What ends all sessions: so by somebody whom nothing else needs, in the same role."""
-    if kind not in {"owner", "other", "silenced", "admin"}:
+    if kind not in PEOPLE:
         return Asked()
     return Asked(bearer=world.new_person().token)
 
 
 def of_somebody_new_with_a_new_key(world: World, kind: str) -> Asked:
     new = {"new_derived_key": new_derived_key()}
-    if kind not in {"owner", "other", "silenced", "admin"}:
+    if kind not in PEOPLE:
         return Asked({"derived_key": world.owner.account["derived_key"]} | new)
     person = world.new_person()
     return Asked({"derived_key": person.account["derived_key"]} | new, bearer=person.token)
@@ -127,7 +128,7 @@ def log_in_with_a_password(world: World, _kind: str) -> Asked:
 def of_somebody_new_with_a_new_password(world: World, kind: str) -> Asked:
     known = log_in_with_a_password(world, kind).body
     body = known | dict.fromkeys(("new_password", "new_password_confirm"), PASSWORD[::-1])
-    if kind not in {"owner", "other", "silenced", "admin"}:
+    if kind not in PEOPLE:
         return Asked(body)
     return Asked(body, bearer=world.gateway.post("/api/auth/login", known).json()["token"])
 
@@ -412,36 +413,36 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /api/v1/openrouter/user-info": (USERS, with_an_account),
     "POST /api/v1/openrouter/logout": (USERS, with_an_account),
     # ── operators
-    "GET /admin/stats": (OPERATORS, PLAIN),
-    "GET /admin/logs": (OPERATORS, PLAIN),
-    "GET /admin/logs/export": (OPERATORS, FILE),
-    "GET /admin/logs/{request_id}": (OPERATORS, own_request),
-    "GET /admin/refusals": (OPERATORS, PLAIN),
-    "GET /admin/usage-checks": (OPERATORS, PLAIN),
-    "GET /admin/audit": (OPERATORS, PLAIN),
-    "GET /admin/pool": (OPERATORS, PLAIN),
+    "GET /admin/stats": (AUDITORS, PLAIN),
+    "GET /admin/logs": (AUDITORS, PLAIN),
+    "GET /admin/logs/export": (AUDITORS, FILE),
+    "GET /admin/logs/{request_id}": (AUDITORS, own_request),
+    "GET /admin/refusals": (AUDITORS, PLAIN),
+    "GET /admin/usage-checks": (AUDITORS, PLAIN),
+    "GET /admin/audit": (AUDITORS, PLAIN),
+    "GET /admin/pool": (AUDITORS, PLAIN),
     "POST /admin/pool/enable": (OPERATORS, a_pool_key),
     "POST /admin/pool/disable": (OPERATORS, a_pool_key),
     "POST /admin/pool/rotate": (instead(OPERATORS, 200, 404), a_pool_key),  # it isn't a minted one
-    "GET /admin/quotas": (OPERATORS, PLAIN),
-    "GET /admin/quotas/{kind}/{number}": (OPERATORS, the_owners_quota),
+    "GET /admin/quotas": (AUDITORS, PLAIN),
+    "GET /admin/quotas/{kind}/{number}": (AUDITORS, the_owners_quota),
     "PUT /admin/quotas/{kind}/{number}": (OPERATORS, the_owner({"limit_usd": 1000}, kind="user")),
     "DELETE /admin/quotas/{kind}/{number}": (OPERATORS, the_owners_quota),
-    "GET /admin/keys": (OPERATORS, PLAIN),
+    "GET /admin/keys": (AUDITORS, PLAIN),
     "POST /admin/keys": (instead(OPERATORS, 200, 201), new_named),
-    "GET /admin/keys/{key_id}": (OPERATORS, own_key()),
+    "GET /admin/keys/{key_id}": (AUDITORS, own_key()),
     "PATCH /admin/keys/{key_id}": (OPERATORS, own_key({"description": "x"})),
     "DELETE /admin/keys/{key_id}": (OPERATORS, own_key()),
-    "GET /admin/upstreams": (OPERATORS, PLAIN),
+    "GET /admin/upstreams": (AUDITORS, PLAIN),
     "POST /admin/upstreams": (instead(OPERATORS, 200, 201), new_upstream),
-    "GET /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream()),
+    "GET /admin/upstreams/{upstream}": (AUDITORS, of_a_new_upstream()),
     "PUT /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream(UPSTREAM | {"timeout_seconds": 9})),
     "DELETE /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream()),
-    "GET /admin/users": (OPERATORS, PLAIN),
-    "POST /admin/users/find": (OPERATORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
-    "GET /admin/users/{user_id}": (OPERATORS, the_owner()),
+    "GET /admin/users": (AUDITORS, PLAIN),
+    "POST /admin/users/find": (AUDITORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
+    "GET /admin/users/{user_id}": (AUDITORS, the_owner()),
     "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
-    "GET /admin/invitations": (OPERATORS, PLAIN),
+    "GET /admin/invitations": (AUDITORS, PLAIN),
     "POST /admin/invitations": (instead(OPERATORS, 200, 201), sent({"note": "x"})),
     "DELETE /admin/invitations/{invitation_id}": (OPERATORS, an_invitation),
     "POST /admin/users/{user_id}/end-everything": (

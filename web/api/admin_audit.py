@@ -36,7 +36,7 @@ class AuditEntryShown(Shown):
 
 
 @routes.get("/audit")
-@operation("List changes", Who.OPERATOR, query=AuditFilter, answers={200: Page[AuditEntryShown]})
+@operation("List changes", Who.AUDITOR, query=AuditFilter, answers={200: Page[AuditEntryShown]})
 def page(query: AuditFilter) -> Response:
     """Every change that operators made, and users to their keys and tokens, newest first. Kept for good."""
     return answer(changes_shown(query))

@@ -36,7 +36,7 @@ class CheckShown(Shown):
 
 
 @routes.get("/usage-checks")
-@operation("List the daily checks of the sums", Who.OPERATOR, query=Paging, answers={200: Page[CheckShown]})
+@operation("List the daily checks of the sums", Who.AUDITOR, query=Paging, answers={200: Page[CheckShown]})
 def checks(query: Paging) -> Response:
     """The daily checks of each pool key, newest first."""
     return answer(checks_shown(query))

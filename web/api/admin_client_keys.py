@@ -38,7 +38,7 @@ class NewKeyOfAnybody(NewClientKey):
 
 
 @routes.get("")
-@operation("List client keys", Who.OPERATOR, query=ClientKeyFilter, answers={200: Page[ClientKeyShown]})
+@operation("List client keys", Who.AUDITOR, query=ClientKeyFilter, answers={200: Page[ClientKeyShown]})
 def page(query: ClientKeyFilter) -> Response:
     """Newest first, revoked ones too."""
     return answer(client_keys_shown(query))
@@ -52,7 +52,7 @@ def create(operator: str, body: NewKeyOfAnybody) -> Response:
 
 
 @routes.get("/<int:key_id>")
-@operation("Show a client key", Who.OPERATOR, answers={200: ClientKeyShown}, refusals=(404,))
+@operation("Show a client key", Who.AUDITOR, answers={200: ClientKeyShown}, refusals=(404,))
 def show(key_id: int) -> Response:
     """Anybody's key, one that is revoked too."""
     return answer(shown([services().client_keys.get(key_id, with_revoked=True)])[0])

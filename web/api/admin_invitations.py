@@ -23,7 +23,9 @@ class NewInvitation(Body):
     """What the account begins with that is made by it."""
 
     note: str = Field("", max_length=MAX_NOTE_CHARACTERS, description="Whom it is for", examples=["Ann, design"])
-    role: Literal["user", "admin"] = Field("user", description="admin: may use /admin")
+    role: Literal["user", "auditor", "admin"] = Field(
+        "user", description="auditor: may read all below /admin; admin: may change it too"
+    )
     limit_usd: float | None = Field(
         None, description="A quota of its own; null for the default (QUOTA_USD)", examples=[20.0]
     )
@@ -62,7 +64,7 @@ class InvitationMade(InvitationShown):
 
 
 @routes.get("")
-@operation("List invitations", Who.OPERATOR, query=Paging, answers={200: Page[InvitationShown]})
+@operation("List invitations", Who.AUDITOR, query=Paging, answers={200: Page[InvitationShown]})
 def page(query: Paging) -> Response:
     """Newest first, with those that are used or over."""
     return answer(invitations_shown(query))

@@ -97,7 +97,7 @@ class RotationRequested(Shown):
 
 
 @routes.get("")
-@operation("Show the pool", Who.OPERATOR, query=PoolFilter, answers={200: PoolShown})
+@operation("Show the pool", Who.AUDITOR, query=PoolFilter, answers={200: PoolShown})
 def pool(query: PoolFilter) -> Response:
     """The keys without their texts, newest first, as all processes together see them, and the processes."""
     return answer(pool_shown(query))

@@ -39,14 +39,14 @@ class SubjectsQuota(QuotaShown):
 
 
 @routes.get("")
-@operation("List quotas", Who.OPERATOR, query=Paging, answers={200: Page[SubjectsQuota]})
+@operation("List quotas", Who.AUDITOR, query=Paging, answers={200: Page[SubjectsQuota]})
 def page(query: Paging) -> Response:
     """The quotas that hold, newest first; users with the default are among them from their first call on."""
     return answer(quotas_shown(query))
 
 
 @routes.get(ONE)
-@operation("Show a quota", Who.OPERATOR, answers={200: SubjectsQuota}, refusals=(404,))
+@operation("Show a quota", Who.AUDITOR, answers={200: SubjectsQuota}, refusals=(404,))
 def show(kind: str, number: str) -> Response:
     """The quota of a user or a client key; 404 without one."""
     subject = subject_of(kind, number)

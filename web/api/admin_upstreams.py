@@ -69,7 +69,7 @@ class UpstreamShown(Shown):
 
 
 @routes.get("")
-@operation("List upstreams", Who.OPERATOR, query=Paging, answers={200: Page[UpstreamShown]})
+@operation("List upstreams", Who.AUDITOR, query=Paging, answers={200: Page[UpstreamShown]})
 def page(query: Paging) -> Response:
     """Newest first. The pool of OpenRouter keys, which is the upstream `openrouter`, is not among them."""
     return answer(upstreams_shown(query))
@@ -83,7 +83,7 @@ def add(operator: str, body: NewUpstream) -> Response:
 
 
 @routes.get(ONE)
-@operation("Show an upstream", Who.OPERATOR, answers={200: UpstreamShown}, refusals=(404,))
+@operation("Show an upstream", Who.AUDITOR, answers={200: UpstreamShown}, refusals=(404,))
 def show(upstream: str) -> Response:
     """By its name or number."""
     return answer(upstream_shown(upstream))

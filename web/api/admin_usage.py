@@ -106,28 +106,28 @@ class RefusalSums(Shown):
 
 
 @routes.get("/stats")
-@operation("Usage, summed up", Who.OPERATOR, query=UsersDays, answers={200: Statistics})
+@operation("Usage, summed up", Who.AUDITOR, query=UsersDays, answers={200: Statistics})
 def stats(query: UsersDays) -> Response:
     """In all, by model, by day and by pool key; for one user by client key too."""
     return answer(services().usage.summary(query.usage_of(query.user_id), for_operator=True))
 
 
 @routes.get("/logs")
-@operation("Everybody's calls", Who.OPERATOR, query=EverybodysLogPage, answers={200: Page[EverybodysLogEntry]})
+@operation("Everybody's calls", Who.AUDITOR, query=EverybodysLogPage, answers={200: Page[EverybodysLogEntry]})
 def logs(query: EverybodysLogPage) -> Response:
     """The request log, newest first. It holds no prompt and no answer."""
     return answer(log_shown(query))
 
 
 @routes.get("/logs/<request_id>")
-@operation("One call", Who.OPERATOR, answers={200: EverybodysRequest}, refusals=(404,))
+@operation("One call", Who.AUDITOR, answers={200: EverybodysRequest}, refusals=(404,))
 def one_request(request_id: str) -> Response:
     """All that is known of it: each of its tries, with which key, and why it failed."""
     return answer(get_request(services().db, request_id))
 
 
 @routes.get("/refusals")
-@operation("Refusals without a row", Who.OPERATOR, query=RefusalsQuery, answers={200: RefusalSums})
+@operation("Refusals without a row", Who.AUDITOR, query=RefusalsQuery, answers={200: RefusalSums})
 def refusals(query: RefusalsQuery) -> Response:
     """Model calls that were refused at the door and are not in the log, the most refused first.
 
@@ -141,7 +141,7 @@ def refusals(query: RefusalsQuery) -> Response:
 @routes.get("/logs/export")
 @operation(
     "Everybody's calls as a file",
-    Who.OPERATOR,
+    Who.AUDITOR,
     query=EverybodysLogFile,
     answers={200: tuple(usage_export.MIMETYPES.values())},
 )

@@ -28,7 +28,7 @@ class UserFilter(Paging):
     state: Literal["active", "disabled", "silenced", "pending"] | None = Field(
         None, description="In this state alone; pending: waits to be let in"
     )
-    role: Literal["user", "admin", "service"] | None = Field(None, description="With this role alone")
+    role: Literal["user", "auditor", "admin", "service"] | None = Field(None, description="With this role alone")
     trust_level: Annotated[int, Field(ge=0, le=MAX_TRUST_LEVEL), DIGITS] | None = Field(
         None, description="With this trust level alone"
     )
@@ -48,7 +48,9 @@ class UserChange(Body):
         description="disabled: no log-in, no calls; silenced: may look, may not call; active lets in who is pending",
         examples=["silenced"],
     )
-    role: Literal["user", "admin"] | None = Field(None, description="admin: may use /admin", examples=["user"])
+    role: Literal["user", "auditor", "admin"] | None = Field(
+        None, description="auditor: may read all below /admin; admin: may change it too", examples=["user"]
+    )
     trust_level: int | None = Field(None, ge=0, le=MAX_TRUST_LEVEL, examples=[1])
 
 
@@ -72,21 +74,21 @@ class SessionsEnded(Shown):
 
 
 @routes.get("")
-@operation("List users", Who.OPERATOR, query=UserFilter, answers={200: Page[UserShown]})
+@operation("List users", Who.AUDITOR, query=UserFilter, answers={200: Page[UserShown]})
 def page(query: UserFilter) -> Response:
     """The accounts, newest first. Service accounts are those of client keys without a person."""
     return answer(users_shown(query))
 
 
 @routes.post("/find")
-@operation("Find a user by name", Who.OPERATOR, body=UserName, answers={200: UserShown}, refusals=(404,))
+@operation("Find a user by name", Who.AUDITOR, body=UserName, answers={200: UserShown}, refusals=(404,))
 def find(body: UserName) -> Response:
     """The account of this name; 404 without one."""
     return answer(user_found(body))
 
 
 @routes.get(ONE)
-@operation("Show a user", Who.OPERATOR, answers={200: UserShown}, refusals=(404,))
+@operation("Show a user", Who.AUDITOR, answers={200: UserShown}, refusals=(404,))
 def show(user_id: int) -> Response:
     """An account by its id."""
     return answer(user_shown(user_id))

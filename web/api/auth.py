@@ -188,7 +188,7 @@ def logout(caller: Caller) -> Response:
 def sign_up(username: str, derived_key: str, method: str, admission: AccountStart) -> Response:
     """The answer to who signs up. method: `key` or `password`. Raises BadRequest, UsernameTaken, Busy, Forbidden."""
     user_id = services().auth.register(username, derived_key, admission)
-    if admission.role is UserRole.ADMIN:
+    if admission.role is not UserRole.USER:
         services().users.reload()  # here at once
     audit(f"user/{user_id}", "registered", f"user/{user_id}", user_id, method=method, **told_of(admission))
     more = {"state": "pending"} if admission.state is UserState.PENDING else {}
@@ -198,7 +198,7 @@ def sign_up(username: str, derived_key: str, method: str, admission: AccountStar
 def told_of(admission: AccountStart) -> dict[str, object]:
     """What the audit log is told of how an account was let in; nothing of what is usual."""
     told: dict[str, object] = {"invitation": admission.invitation_id} if admission.invitation_id else {}
-    told |= {"role": admission.role.value} if admission.role is UserRole.ADMIN else {}
+    told |= {"role": admission.role.value} if admission.role is not UserRole.USER else {}
     return told | ({"state": admission.state.value} if admission.state is UserState.PENDING else {})
 
 

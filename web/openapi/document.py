@@ -54,9 +54,10 @@ SECURITY = {  # by the names of Who
     "USER": [ACCESS_TOKEN, X_API_KEY],
     "CALLER": [ACCESS_TOKEN, CLIENT_KEY, X_API_KEY],
     "READER": [ACCESS_TOKEN, API_TOKEN, X_API_KEY],
+    "AUDITOR": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
     "OPERATOR": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
 }
-LIMITED = {Who.READER, Who.OPERATOR}  # their requests are counted wherever they go
+LIMITED = {Who.READER, Who.AUDITOR, Who.OPERATOR}  # their requests are counted wherever they go
 SECURITY_SCHEMES = {
     ACCESS_TOKEN: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "What /login returns"},
     CLIENT_KEY: {"type": "http", "scheme": "bearer", "description": "A client key, `sk-auto-...`: calls models"},

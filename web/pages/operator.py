@@ -1,4 +1,7 @@
-"""The operator's pages: how the service is, everybody's requests and keys, and who changed what. For admins alone."""
+"""The operator's pages: how the service is, everybody's requests and keys, and who changed what.
+
+For those alone whose role gives them a right there (accounts/roles.py).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from urllib.parse import urlencode
 
 from flask import Response, request
 
+from accounts.roles import Right
 from billing import refused_calls
 from billing.reports.one_request import get_request
 from billing.reports.statistics import UsageFilter
@@ -23,7 +27,7 @@ from web.api.health import health_shown
 from web.http import count_operator, count_request, services
 from web.pages.dashboard import series
 from web.pages.forms import query_of
-from web.pages.views import View, Visitor, find_visitor, for_admins, page_blueprint, show
+from web.pages.views import View, Visitor, find_visitor, for_those_with, page_blueprint, show
 from web.usage_query import midnight
 
 routes = page_blueprint("operator_pages", "/operator")
@@ -33,21 +37,31 @@ MOST_ROWS = 20  # of a table of the overview
 
 
 def for_operators(view: View) -> View:
-    """Let only admins in, each so often a minute as to the operator's API. Raises TooManyRequests, Forbidden.
+    """Let only those in who may change things, each so often a minute as to the operator's API.
 
-    A view that changes something names `operator`: who that is, for the audit log.
+    A view that changes something names `operator`: who that is, for the audit log. Raises TooManyRequests, Forbidden.
     """
+    return _for(Right.CHANGE, view)
+
+
+def for_auditors(view: View) -> View:
+    """Let those in too who may only read."""
+    return _for(Right.READ, view)
+
+
+def _for(right: Right, view: View) -> View:
     wants_operator = "operator" in inspect.signature(view).parameters
 
-    @for_admins
-    def guarded(visitor: Visitor, **path: Any) -> Response:
+    def counted(visitor: Visitor, **path: Any) -> Response:
         count_operator(f"user/{visitor.user.id}")
         return view(operator=f"user/{visitor.user.id}", **path) if wants_operator else view(**path)
+
+    guarded = for_those_with(right, counted)
 
     @wraps(view)
     def run(**path: Any) -> Response:
         visitor = find_visitor()
-        if not (visitor and visitor.is_admin):
+        if not (visitor and visitor.rights):
             count_request("admin requests")
         return guarded(**path)
 
@@ -62,7 +76,7 @@ def here(path: str, **changes: object) -> str:
 
 
 @routes.get("")
-@for_operators
+@for_auditors
 def overview() -> Response:
     """How the service is, and what was spent today and in the last days, over everybody."""
     last = services().clock.now().astimezone(UTC).date()
@@ -101,7 +115,7 @@ def _compared(today: list[dict[str, Any]], month: list[dict[str, Any]], name: st
 
 
 @routes.get("/logs")
-@for_operators
+@for_auditors
 def logs() -> Response:
     """Everybody's requests, newest first."""
     names = [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())]
@@ -116,14 +130,14 @@ def log_values() -> dict[str, Any]:
 
 
 @routes.get("/logs.csv")
-@for_operators
+@for_auditors
 def csv() -> Response:
     """The requests that a filter finds, as a file."""
     return log_file(query_of(EverybodysLogFile, format="csv"))
 
 
 @routes.get("/request")
-@for_operators
+@for_auditors
 def one_request() -> Response:
     """Why a call failed, and whatever else is known of it; `id` names it, and without it is looked for."""
     request_id = request.args.get("id", "").strip()
@@ -131,14 +145,14 @@ def one_request() -> Response:
 
 
 @routes.get("/audit")
-@for_operators
+@for_auditors
 def changes() -> Response:
     """Who changed what, newest first."""
     return show("operator_audit.html", given=request.args, here=here, **changes_shown(query_of(AuditFilter)))
 
 
 @routes.get("/keys")
-@for_operators
+@for_auditors
 def keys() -> Response:
     """Everybody's client keys."""
     return show("operator_keys.html", given=request.args, here=here, **client_keys_shown(query_of(ClientKeyFilter)))

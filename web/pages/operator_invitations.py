@@ -10,14 +10,14 @@ from web.api.admin_invitations import NewInvitation, invitations_shown, invite, 
 from web.http import services
 from web.operation import Paging
 from web.pages.forms import form_of, query_of
-from web.pages.operator import for_operators, here
+from web.pages.operator import for_auditors, for_operators, here
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_invitation_pages", "/operator/invitations")
 
 
 @routes.get("")
-@for_operators
+@for_auditors
 def invitations() -> Response:
     """All of them, newest first."""
     return show("operator_invitations.html", **_values())

@@ -17,11 +17,12 @@ from typing import Any
 import orjson
 from flask import Response, request, stream_with_context
 
+from accounts.roles import Right, rights_of
 from db import DatabaseError
 from foundation.errors import AppError, Busy
 from serving import ending
 from web.http import services
-from web.pages.operator import for_operators, here, log_values
+from web.pages.operator import for_auditors, here, log_values
 from web.pages.operator_pool import pool_values
 from web.pages.views import find_caller, page_blueprint, show
 
@@ -37,14 +38,14 @@ _places = threading.BoundedSemaphore(MAX_STREAMS)
 
 
 @routes.get("/pool")
-@for_operators
+@for_auditors
 def pool() -> Response:
     """The keys of the pool."""
     return _stream("operator_pool_part.html", pool_values)
 
 
 @routes.get("/logs")
-@for_operators
+@for_auditors
 def logs() -> Response:
     """Everybody's requests."""
     return _stream("operator_logs_part.html", log_values)
@@ -83,7 +84,7 @@ def _events(template: str, read: Read, seen: str) -> Iterator[str]:
 def _may_still_look() -> bool:
     """False once the session is over or the rights are gone; told from memory. Raises Busy."""
     caller = find_caller()
-    return caller is not None and caller.user_id in services().users.admins
+    return caller is not None and Right.READ in rights_of(services().users.roles.get(caller.user_id))
 
 
 def _event(digest: str, shown: Response) -> str:

@@ -18,14 +18,14 @@ from web.api.admin_quotas import (
 from web.http import MAX_PAGE_SIZE
 from web.operation import Paging
 from web.pages.forms import form_of, query_of
-from web.pages.operator import for_operators, here
+from web.pages.operator import for_auditors, for_operators, here
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_quota_pages", "/operator/quotas")
 
 
 @routes.get("")
-@for_operators
+@for_auditors
 def quotas() -> Response:
     """Those that hold, as many on a page as may be: they are there to be compared."""
     return show("operator_quotas.html", **_values())

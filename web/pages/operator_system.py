@@ -11,14 +11,14 @@ from web.api.health import health_shown
 from web.http import services
 from web.operation import Paging
 from web.pages.forms import query_of
-from web.pages.operator import for_operators, here
+from web.pages.operator import for_auditors, here
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_system_pages", "/operator/system")
 
 
 @routes.get("")
-@for_operators
+@for_auditors
 def system() -> Response:
     """All of it, as of now."""
     return show(

@@ -20,7 +20,7 @@ from web.api.admin_users import (
 )
 from web.api.sessions import end_all
 from web.pages.forms import form_of, query_of
-from web.pages.operator import for_operators, here
+from web.pages.operator import for_auditors, for_operators, here
 from web.pages.views import SESSION, go_to, page_blueprint, show
 
 routes = page_blueprint("operator_user_pages", "/operator/users")
@@ -29,7 +29,7 @@ ONE = "/<int:user_id>"
 
 
 @routes.get("")
-@for_operators
+@for_auditors
 def users() -> Response:
     """The accounts, newest first."""
     found = users_shown(query_of(UserFilter))
@@ -37,14 +37,14 @@ def users() -> Response:
 
 
 @routes.post("/find")
-@for_operators
+@for_auditors
 def find() -> Response:
     """To the account of a name, which is sent in a body: what stands in an address ends up in logs."""
     return go_to(f"/operator/users/{user_found(form_of(UserName))['id']}")
 
 
 @routes.get(ONE)
-@for_operators
+@for_auditors
 def user(user_id: int) -> Response:
     """One account."""
     return show("operator_user.html", **_values(user_id))

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from flask import Blueprint, Flask, Response, g, render_template, request
 
 from accounts.caller import Caller
+from accounts.roles import Right, rights_of
 from accounts.users import User
 from auth import PAGE_TOKEN
 from db import DatabaseError
@@ -49,9 +50,9 @@ class Visitor:
     csrf_token: str
 
     @property
-    def is_admin(self) -> bool:
-        """True for an active admin."""
-        return self.user.id in services().users.admins
+    def rights(self) -> frozenset[Right]:
+        """What this visitor may do where operators work; nothing, for most."""
+        return rights_of(services().users.roles.get(self.user.id))
 
 
 def register(app: Flask) -> None:
@@ -127,14 +128,14 @@ def for_users(view: View) -> View:
     return run
 
 
-def for_admins(view: View) -> View:
-    """The same for admins. Raises Forbidden for other users."""
+def for_those_with(right: Right, view: View) -> View:
+    """The same for those who have this right. Raises Forbidden for other users."""
 
     @wraps(view)
     def run(visitor: Visitor, **path: Any) -> Response:
-        if not visitor.is_admin:
+        if right not in visitor.rights:
             event(admin_log, "admin_refused", logging.WARNING)
-            raise Forbidden("This page is for operators")
+            raise Forbidden("You may only read here" if visitor.rights else "This page is for operators")
         return view(visitor=visitor, **path)
 
     return for_users(run)

@@ -65,14 +65,14 @@ def somebody(site: Site, token: str) -> Somebody:
 
 
 def set_role(site: Site, user_id: int, role: str) -> None:
-    """Make somebody an admin, or a user again, by the operator's token."""
+    """Give somebody a role, by the operator's token."""
     assert site.gateway.ask("PATCH", f"/admin/users/{user_id}", {"role": role}, ADMIN_TOKEN).status_code == 200
 
 
-def new_admin(site: Site) -> Somebody:
-    """An admin whom the gateway knows as one."""
+def new_admin(site: Site, role: str = "admin") -> Somebody:
+    """An admin, or an auditor, whom the gateway knows as one."""
     token = site.new_person()["token"]
-    set_role(site, user_id_of(token), "admin")
+    set_role(site, user_id_of(token), role)
     found = somebody(site, token)
     wait_for(lambda: 'href="/operator"' in found.ask("GET", "/dashboard").text)  # not by what counts its requests
     return found

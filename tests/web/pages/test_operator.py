@@ -74,6 +74,27 @@ def test_no_change_is_made_without_the_token_of_the_pages(site, admin, method, r
     assert answer.status_code == 403
 
 
+def test_an_auditor_reads_every_page_and_changes_nothing(site, page, admin):
+    auditor = new_admin(site, "auditor")
+    for method, rule in ROUTES:
+        path = path_of(rule, auditor.id)
+        with auditor.ask(method, path) as answer:
+            if method == "GET" or path == "/operator/users/find":
+                assert answer.status_code in {200, 400, 404}, (method, path)
+            else:
+                assert answer.status_code == 403, (method, path)
+                assert "You may only read here" in answer.text
+    site.enter(page.context, {"token": auditor.token})
+    for path in ("/operator/users", f"/operator/users/{admin.id}", "/operator/pool", "/operator/invitations"):
+        page.goto(path)
+        expect(page.get_by_text("You may read everything here")).to_be_visible()
+        buttons = {button.inner_text() for button in page.locator("main button:visible:not(th *)").all()}
+        assert buttons <= {"Show", "Find", "Pause updates"}, path
+        assert accessibility_faults(page) == []
+    page.goto(f"/operator/users/{admin.id}")
+    expect(page.locator("select[name=state]")).to_have_value("active")  # what there is to read stays
+
+
 def test_only_admins_see_the_link(admin, user):
     assert 'href="/operator"' in admin.ask("GET", "/dashboard").text
     assert 'href="/operator"' not in user.ask("GET", "/dashboard").text
