@@ -35,6 +35,7 @@ COPY migrations ./migrations
 COPY monitor ./monitor
 COPY pool ./pool
 COPY replicas ./replicas
+COPY storage ./storage
 COPY serving ./serving
 COPY upstream ./upstream
 COPY vault ./vault

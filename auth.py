@@ -23,7 +23,7 @@ from accounts.everything import revoke_all_of
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import PLAIN_START, AccountStart
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
-from accounts.users import User, Users, UserState
+from accounts.users import User, Users, UserState, shut
 from foundation.clock import Clock
 from foundation.crypto import DerivedKeyHasher, WrongDerivedKey, new_id, sha256_hex
 from foundation.errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
@@ -114,8 +114,7 @@ class Auth:
         admission: what it begins with, as accounts/registration.py has let it in; InvitationRefused if that is used up.
         """
         name, key = check_username(username), check_derived_key(derived_key)
-        if len(set(key)) < MIN_DIFFERENT_CHARACTERS:
-            raise BadRequest(f"derived_key is weak: it looks like a pattern or hex digits; {HOW_TO_DERIVE}")
+        check_strong_key(key)
         if self._users.exists(name):  # before the costly hash; create() below decides
             raise UsernameTaken
         key_hash = self._hasher.hash(key)
@@ -147,7 +146,7 @@ class Auth:
         if user.state.is_shut:  # said to nobody but the owner
             self.refused.note("login_refused", user.id, origin)
             event(log, "login_refused", user_id=user.id, state=user.state)
-            raise _shut(user.state)
+            raise shut(user.state)
         session = self._sessions.start(user.id, origin, lambda tx: self._users.note_log_in(tx, user, new_hash))
         event(log, "login_succeeded", user_id=user.id)
         return session, self._access_token(session)
@@ -159,7 +158,7 @@ class Auth:
         session = self._sessions.refresh(token)
         user = self._users.find_by_id(session.user_id)
         if user is None or user.state.is_shut:
-            raise _shut(user.state if user else UserState.DISABLED)
+            raise shut(user.state if user else UserState.DISABLED)
         return session, self._access_token(session)
 
     def change_derived_key(
@@ -177,8 +176,7 @@ class Auth:
         Raises Unauthorized if it is not the caller's,
         in the same words and time as if `derived_key` is wrong; BadRequest if the new key is weak; Busy.
         """
-        if len(set(new_derived_key)) < MIN_DIFFERENT_CHARACTERS:
-            raise BadRequest(f"new_derived_key is weak: it looks like a pattern or hex digits; {HOW_TO_DERIVE}")
+        check_strong_key(new_derived_key, "new_derived_key")
         user = self._users.find_by_id(caller.user_id) if username is None else self._users.find(username)
         try:
             self._hasher.verify(user.key_hash if user and user.id == caller.user_id else None, key)
@@ -228,7 +226,7 @@ class Auth:
         caller = self._caller(_bearer(authorization))
         state = self._users.restricted.get(caller.user_id)
         if state and state.is_shut:  # first: that has ended the session too, and to log in again would not help
-            raise _shut(state)
+            raise shut(state)
         if caller.session_id and self.is_informed:
             self._sessions.known.check(caller.session_id, caller.user_id, address)
         if state and may_call:
@@ -309,18 +307,6 @@ class Auth:
         return caller
 
 
-class AccountPending(Forbidden):
-    """An operator has not let this account in yet."""
-
-    type = "account_pending"
-
-
-def _shut(state: UserState) -> Forbidden:
-    if state is UserState.PENDING:
-        return AccountPending("This account waits for an operator to let it in; try again later")
-    return Forbidden("This account is disabled")
-
-
 def _refuse_token() -> NoReturn:
     raise Unauthorized(
         "The token is not valid here; send the one that /login returned as `Authorization: Bearer <token>`"
@@ -367,3 +353,9 @@ def check_derived_key(derived_key: object) -> str:
     if not DERIVED_KEY.fullmatch(key):
         raise BadRequest(f"derived_key must be exactly 64 characters of A-Z a-z 0-9 - _; {HOW_TO_DERIVE}")
     return key
+
+
+def check_strong_key(derived_key: str, field: str = "derived_key") -> None:
+    """Refuse a key that was not derived. Raises BadRequest."""
+    if len(set(derived_key)) < MIN_DIFFERENT_CHARACTERS:
+        raise BadRequest(f"{field} is weak: it looks like a pattern or hex digits; {HOW_TO_DERIVE}")

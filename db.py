@@ -27,7 +27,7 @@ from tables import metadata
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0016"  # the newest file in migrations/versions
+SCHEMA_VERSION = "0017"  # the newest file in migrations/versions
 DEADLOCK, LOCK_WAIT = 1213, 1205
 CONFLICTS = {DEADLOCK, LOCK_WAIT, 9007, 1105}  # the last two are TiDB's, and Dolt's number for whatever it refuses
 SERIALIZATION_FAILURE = "40001"  # the SQLSTATE of all conflicts, where a server has numbers of its own for them

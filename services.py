@@ -21,8 +21,11 @@ from accounts.everything import Everything
 from accounts.favourite_models import FavouriteModels
 from accounts.invitations import Invitations
 from accounts.key_derivation import KeyDeriver
+from accounts.recovery import Recovery
+from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import Registration, RegistrationMode
+from accounts.reset_links import ResetLinks
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
@@ -158,6 +161,8 @@ class Services:
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
         self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused)
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0
+        codes, links = RecoveryCodes(db, clock), ResetLinks(db, clock)
+        self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused)
         self.key_derivation = KeyDeriver(hasher, config.kdf_domain)
         self.oauth_states = OAuthStates(db, self._envelopes, clock)
         self.invitations = Invitations(db, clock)

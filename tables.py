@@ -1,7 +1,7 @@
 """The tables: what each column is called, and which type it has on either database.
 
 Written beside the migrations, which a test compares with them to the last option. Times are aware and UTC on both
-sides; money is integer nano-dollars.
+sides; money is integer nano-dollars. Tables that came later stand in storage/, by domain, and are found here too.
 """
 
 from __future__ import annotations
@@ -10,24 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from foundation.column_types import Id, UtcDateTime, ascii_text
+from storage import columns, ways_in
 
-metadata = sa.MetaData()
-
-
-def _table(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
-    return sa.Table(
-        name,
-        metadata,
-        *items,
-        mysql_engine="InnoDB",
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_unicode_ci",
-    )
-
-
-def _integers(*names: str, nullable: bool = True) -> list[sa.Column[int]]:
-    return [sa.Column(name, sa.BigInteger, nullable=nullable) for name in names]
-
+metadata, _table, _integers = columns.metadata, columns.table, columns.integers
+recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
 
 users = _table(
     "users",

@@ -8,6 +8,7 @@
     known_sessions.py     which sessions there are and whose, in memory: no other's token is good
     client_keys.py        client keys, `sk-auto-...`: what programs call models with
     api_tokens.py         API tokens, which only read usage
+    recovery_codes.py  reset_links.py  recovery.py   back in without the password, by a code or an operator's link
     everything.py         sessions, client keys and API tokens, ended together
     caller.py             who sent a request, and what proved it
     client_address.py     the address that a request comes from

@@ -14,7 +14,7 @@ from accounts.sessions import EndedBy, end_all_of
 from db import Database, Duplicate, NotAnswering, Transaction, inserted_id
 from foundation.clock import Clock
 from foundation.crypto import keyed_name, new_id
-from foundation.errors import Conflict, NotFound, Unauthorized, UsernameTaken
+from foundation.errors import Conflict, Forbidden, NotFound, Unauthorized, UsernameTaken
 from replicas.revisions import bump
 from tables import users as table
 
@@ -243,22 +243,31 @@ class Users:
         return self._db.transact(update)
 
     def set_derived_key(
-        self, user: User, key_hash: str, first: Callable[[Transaction], object] = lambda _: None
+        self,
+        user: User,
+        key_hash: str,
+        first: Callable[[Transaction], object] = lambda _: None,
+        username: str | None = None,
     ) -> User:
         """Store the hash of a user's new key and end all sessions, in every process within two seconds.
 
-        user: as it was when its key was proved. first: done in the same transaction, before. Raises Unauthorized if it
-        has meanwhile got another one.
+        user: as it was when its key was proved. first: done in the same transaction, before. username: a new one, for
+        an account that has none. Raises Unauthorized if it has meanwhile got another one; UsernameTaken.
         """
         now = self._clock.now()
+        values: dict[str, object] = {"key_hash": key_hash, "updated_at": now}
+        values |= {} if username is None else {"username_hash": self.name_hash(username)}
 
         def update(tx: Transaction) -> None:
             first(tx)
-            if tx.execute(_unchanged(user).values(key_hash=key_hash, updated_at=now)).rowcount != 1:
+            if tx.execute(_unchanged(user).values(values)).rowcount != 1:
                 raise _changed_meanwhile()
             end_all_of(tx, user.id, now, EndedBy.NEW_KEY)
 
-        self._db.transact(update)
+        try:
+            self._db.transact(update)
+        except Duplicate:
+            raise UsernameTaken from None
         return replace(user, key_hash=key_hash)
 
     def set_display_name(self, user_id: int, name: str | None) -> None:
@@ -304,6 +313,19 @@ def _unchanged(user: User) -> sa.Update:
 
 def _changed_meanwhile() -> Unauthorized:
     return Unauthorized("The account was changed at this moment; log in again")
+
+
+class AccountPending(Forbidden):
+    """An operator has not let this account in yet."""
+
+    type = "account_pending"
+
+
+def shut(state: UserState) -> Forbidden:
+    """What the owner of an account in this state is told at the door."""
+    if state is UserState.PENDING:
+        return AccountPending("This account waits for an operator to let it in; try again later")
+    return Forbidden("This account is disabled")
 
 
 def is_user(tx: Transaction, user_id: int) -> bool:

@@ -1,4 +1,4 @@
-"""Operator commands for accounts: `flask --app app users list|show|find|set|invite`. No name is ever shown."""
+"""Operator commands for accounts: `flask --app app users list|show|find|set|invite|reset-link`. They show no name."""
 
 from __future__ import annotations
 
@@ -87,10 +87,26 @@ def invite(note: str, role: str, limit: str | None, period: str | None, days: in
     terms = InvitationTerms(UserRole(role), check_amount("limit", limit), period, note)
     made, text = services().invitations.create(terms, timedelta(days=days), "cli")
     audit("invitation_made", f"invitation/{made.id}", role=role, days=days)
-    config = services().config
-    address = config.public_url or f"http://127.0.0.1:{config.port}"
-    link = f"{address}/register#invitation={text}"
+    link = f"{_address()}/register#invitation={text}"
     show([{"id": made.id, "expires_at": made.to_dict(made.created_at)["expires_at"], "link": link}], "Invitation")
+
+
+@user_commands.command("reset-link")
+@click.argument("user_id", type=click.IntRange(1))
+def reset_link(user_id: int) -> None:
+    """Make a link by which a user sets a new password. It is shown this once, and good once and for an hour.
+
+    Send it to nobody but the account's owner, who is told of it at the next log-in.
+    """
+    made, text = services().recovery.links.create(user_id, "cli")
+    audit("reset_link_made", f"user/{user_id}", user_id)
+    expires_at = made.expires_at.isoformat(timespec="seconds")
+    show([{"id": made.id, "expires_at": expires_at, "link": f"{_address()}/reset#reset={text}"}], "Reset link")
+
+
+def _address() -> str:
+    config = services().config
+    return config.public_url or f"http://127.0.0.1:{config.port}"
 
 
 def _show(user: User) -> None:

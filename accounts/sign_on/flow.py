@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from accounts.registration import Registration
-from accounts.sessions import UserSessions, hold
+from accounts.sessions import FRESH, UserSessions, hold
 from accounts.sign_on.identities import Entered, ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider, ProviderProfile, SignOnAttempt
 from accounts.sign_on.states import OAuthState, OAuthStates
@@ -27,8 +27,6 @@ from foundation.errors import BadRequest, Forbidden, NotFound
 
 CODE_LIFE = timedelta(minutes=1)
 SESSION = "session"  # in the place of a provider: of a code that opens a session
-# Whoever has got hold of an access token could else keep the account with a log-in of their own.
-FRESH = timedelta(minutes=15)
 
 
 class InactiveThere(Forbidden):
@@ -94,8 +92,7 @@ class SingleSignOn:
 
     def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> BegunSignOn:
         """Begin to link an account, from its session. Raises NotFound, ProviderFailed; Forbidden if that is old."""
-        if not self.may_link(user_id, session_id):
-            raise Forbidden("To link another log-in, log in again first: this session is older than 15 minutes")
+        self._sessions.check_fresh(user_id, session_id, "link another log-in")
         return self._begin(name, user_id, session_id, next_path)
 
     def may_link(self, user_id: int, session_id: str) -> bool:

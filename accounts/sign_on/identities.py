@@ -6,7 +6,7 @@ that nobody knows gets an account of its own, and joins another one only from wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -158,6 +158,15 @@ class ProviderIdentities:
         query = sa.select(*columns).where(table.c.user_id == user_id).order_by(table.c.provider)
         with self._db.reading() as tx:
             return [Identity(*row) for row in tx.execute(query)]
+
+    def providers_of(self, user_ids: Iterable[int]) -> dict[int, list[str]]:
+        """The providers that these accounts can be logged in to through; those without any are left out."""
+        query = sa.select(table.c.user_id, table.c.provider).where(table.c.user_id.in_(list(user_ids)))
+        found: dict[int, list[str]] = {}
+        with self._db.reading() as tx:
+            for row in tx.execute(query.order_by(table.c.provider)):
+                found.setdefault(row.user_id, []).append(row.provider)
+        return found
 
 
 def _is(provider: str, profile: ProviderProfile) -> sa.ColumnElement[bool]:

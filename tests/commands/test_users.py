@@ -84,3 +84,13 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(command, services, u
     assert refusal(command("users", "set", 999999, "--role", "user")) == "Error: There is no user 999999\n"
     assert services.users.get(user_id) == before
     assert services.audit.page(1, 20) == ([], 0)
+
+
+def test_a_reset_link_is_shown_once_and_written_down(command, services, user_id):
+    [shown] = lines(command("users", "reset-link", user_id))
+    text = shown["link"].partition("/reset#reset=")[2]
+    assert services.recovery.links.get_open(text).user_id == user_id
+    [entry], _ = services.audit.page(1, 20)
+    assert (entry.actor, entry.action, entry.user_id) == ("cli", "reset_link_made", user_id)
+    assert text not in str(entry)
+    assert refusal(command("users", "reset-link", 999999)) == "Error: There is no user 999999\n"

@@ -138,6 +138,38 @@ def own_session(world: World, kind: str) -> Asked:
     return Asked(parts={"session_id": session})
 
 
+def with_a_recovery_code(world: World, kind: str) -> Asked:
+    """Of somebody new, whoever asks: whoever has the code and the name has the account."""
+    del kind
+    person = world.new_person()
+    codes = world.made("/api/auth/recovery-codes", person)["codes"]
+    body = {"username": person.account["username"], "recovery_code": codes[0], "new_derived_key": new_derived_key()}
+    return Asked(body)
+
+
+def with_a_code_for_a_password(world: World, kind: str) -> Asked:
+    asked = with_a_recovery_code(world, kind).body
+    new = dict.fromkeys(("new_password", "new_password_confirm"), PASSWORD)
+    return Asked({"email": asked["username"], "recovery_code": asked["recovery_code"]} | new)
+
+
+def with_a_reset_link(world: World, kind: str) -> Asked:
+    del kind
+    person = world.new_person()
+    text = world.ask("operator", "POST", f"/admin/users/{person.id}/reset-link").json()["reset"]
+    return Asked({"reset": text, "username": person.account["username"], "new_derived_key": new_derived_key()})
+
+
+def with_a_link_for_a_password(world: World, kind: str) -> Asked:
+    asked = with_a_reset_link(world, kind).body
+    new = dict.fromkeys(("new_password", "new_password_confirm"), PASSWORD)
+    return Asked({"reset": asked["reset"], "email": asked["username"]} | new)
+
+
+def first_key(_world: World, _kind: str) -> Asked:
+    return Asked({"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()})
+
+
 def own_identity(world: World, kind: str) -> Asked:
     """An account with a key, to which a log-in through GitHub is linked."""
     owner = world.owns(kind)
@@ -338,6 +370,14 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "PUT /api/models/default": (USERS, sent({"model": "openai/gpt-4o-mini"})),
     # ── accounts
     "GET /api/auth/kdf": (ANYBODY, PLAIN),
+    "GET /api/auth/recovery-codes": (USERS, PLAIN),
+    "POST /api/auth/recovery-codes": (instead(USERS, 200, 201), PLAIN),
+    "POST /api/auth/recover": (ANYBODY, with_a_recovery_code),
+    "POST /api/auth/recover-password": (ANYBODY, with_a_code_for_a_password),
+    "POST /api/auth/reset": (ANYBODY, with_a_reset_link),
+    "POST /api/auth/reset-password": (ANYBODY, with_a_link_for_a_password),
+    "POST /api/auth/set-key": (instead(USERS, 200, 409), first_key),  # they have one
+    "POST /api/auth/set-password": (instead(USERS, 200, 409), new_account_with_a_password),
     "POST /register": (instead(ANYBODY, 200, 201), new_account),
     "POST /login": (ANYBODY, own_log_in),
     "POST /api/auth/register": (instead(ANYBODY, 200, 201), new_account_with_a_password),
@@ -449,6 +489,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
         OPERATORS,
         lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),
     ),
+    "POST /admin/users/{user_id}/reset-link": (instead(OPERATORS, 200, 201), the_owner()),
     "POST /admin/users/{user_id}/end-sessions": (
         OPERATORS,
         lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),

@@ -13,6 +13,7 @@ from auth import check_username
 from billing.quotas.rows import Quota
 from foundation.errors import Conflict, NotFound
 from web.api.quotas import QuotaShown
+from web.api.recovery import ResetLinkMade, make_reset_link
 from web.api.sessions import AllEnded, end_all
 from web.http import answer, audit, services
 from web.operation import DIGITS, Body, Page, Paging, Shown, Who, operation
@@ -64,6 +65,7 @@ class UserShown(Shown):
     created_at: datetime
     last_login: datetime | None
     upstream_choice: UpstreamChoice
+    providers: list[str] = Field(description="Where its owner logs in elsewhere", examples=[["github"]])
     quota: QuotaShown | None = Field(description="What it may spend and has spent; null without a quota")
 
 
@@ -118,6 +120,16 @@ def end_everything(operator: str, user_id: int) -> Response:
     return answer({"message": "Everything is ended"} | end_all(operator, _get(user_id).id))
 
 
+@routes.post(f"{ONE}/reset-link")
+@operation("Make a reset link", Who.OPERATOR, answers={201: ResetLinkMade}, refusals=(404, 409))
+def reset_link(operator: str, user_id: int) -> Response:
+    """For who has forgotten their password and has no recovery code: good once and for an hour; the one before is over.
+
+    Send it to nobody but the account's owner, who is told of it at the next log-in. 409 for a service account.
+    """
+    return answer(make_reset_link(operator, user_id), 201)
+
+
 # ── for the pages too
 
 
@@ -126,7 +138,8 @@ def users_shown(query: UserFilter) -> dict[str, Any]:
     wanted = query.model_dump(include={"state", "role", "trust_level"}, exclude_none=True)
     found, total = services().users.page(query.page, query.page_size, wanted)
     quotas = services().quotas.find_all([f"user/{user.id}" for user in found])
-    items = [_shown(user, quotas.get(f"user/{user.id}")) for user in found]
+    providers = services().sign_on.identities.providers_of(user.id for user in found)
+    items = [_shown(user, quotas.get(f"user/{user.id}"), providers) for user in found]
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
 
 
@@ -172,8 +185,10 @@ def _get(user_id: int) -> User:
 
 
 def _with_quota(user: User) -> dict[str, Any]:
-    return _shown(user, services().quotas.find(f"user/{user.id}"))
+    providers = services().sign_on.identities.providers_of([user.id])
+    return _shown(user, services().quotas.find(f"user/{user.id}"), providers)
 
 
-def _shown(user: User, quota: Quota | None) -> dict[str, Any]:
-    return user.to_dict() | {"quota": quota.to_dict() if quota else None}
+def _shown(user: User, quota: Quota | None, providers: dict[int, list[str]]) -> dict[str, Any]:
+    more = {"providers": providers.get(user.id, []), "quota": quota.to_dict() if quota else None}
+    return user.to_dict() | more

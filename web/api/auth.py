@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from flask import Blueprint, Response, request
@@ -11,7 +12,7 @@ from accounts.caller import Caller
 from accounts.invitations import MAX_TEXT_CHARACTERS
 from accounts.registration import AccountStart
 from accounts.sessions import Origin, TokenReused, UserSession
-from accounts.users import UserRole, UserState
+from accounts.users import User, UserRole, UserState
 from auth import check_derived_key, check_login_key, check_username
 from web.http import answer, audit, services
 from web.operation import Body, Shown, Who, operation
@@ -106,11 +107,20 @@ class Tokens(Shown):
     user: LoggedInUser
 
 
+class Notice(Shown):
+    """What the owner of an account has to know. used_at: null if nobody has used the link."""
+
+    type: Literal["reset_link"] = Field(description="An operator has made a link by which a password can be set")
+    at: datetime
+    used_at: datetime | None
+
+
 class LoggedIn(Tokens):
     """A session's tokens."""
 
     message: Literal["Login successful"]
     token: str = Field(description="The same as access_token", examples=[EXAMPLE_TOKEN])
+    notices: list[Notice] = Field([], description="Only if there is something to tell, and only once")
 
 
 class Salt(Shown):
@@ -209,9 +219,22 @@ def count_log_in(username: str) -> None:
 
 def log_in(username: str, derived_key: str, method: str) -> Response:
     """The answer to who logs in. method: `key` or `password`. Raises Unauthorized, Forbidden, Busy."""
-    session, token = services().auth.login(username, derived_key, origin(method))
+    return _logged_in(*services().auth.login(username, derived_key, origin(method)), method)
+
+
+def logged_in(user: User, method: str, by_link: int = 0) -> Response:
+    """The answer to who has proved to be this account's owner. by_link: the link that proved it.
+
+    Raises Unauthorized, Forbidden.
+    """
+    return _logged_in(*services().auth.let_in(user, origin(method)), method, by_link)
+
+
+def _logged_in(session: UserSession, token: str, method: str, by_link: int = 0) -> Response:
     audit(f"user/{session.user_id}", "logged_in", f"session/{session.id}", session.user_id, method=method)
-    return answer({"message": "Login successful", "token": token} | tokens(session, token))
+    untold = [link.notice() for link in services().recovery.links.tell(session.user_id, but=by_link)]
+    told = {"message": "Login successful", "token": token} | ({"notices": untold} if untold else {})
+    return answer(told | tokens(session, token))
 
 
 def origin(method: str) -> Origin:

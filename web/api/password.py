@@ -40,15 +40,28 @@ def _email(email: object) -> str:
     return username
 
 
-class NewPerson(Body):
-    """Who signs up."""
-
-    email: Annotated[str, BeforeValidator(_email)] = Field(
+# A username in its stricter form, for a new account; and one that there is, in either form.
+Email = Annotated[
+    str,
+    BeforeValidator(_email),
+    Field(
         min_length=1,
         max_length=255,
         description="The username, letter by letter; kept as a keyed hash only, so no mail is ever sent",
         examples=["ann@example.com"],
-    )
+    ),
+]
+Name = Annotated[
+    str,
+    BeforeValidator(_username),
+    Field(min_length=1, max_length=255, description="As at the sign-up, in either form", examples=["ann@example.com"]),
+]
+
+
+class NewPerson(Body):
+    """Who signs up."""
+
+    email: Email
     password: Password = Field(
         description="At least 12 characters, among them upper and lower case, a digit and something else; without what "
         "stands before the @"
@@ -60,9 +73,7 @@ class NewPerson(Body):
 class PasswordCredentials(Body):
     """Who logs in."""
 
-    email: Annotated[str, BeforeValidator(_username)] = Field(
-        min_length=1, max_length=255, description="As at the sign-up, in either form", examples=["ann@example.com"]
-    )
+    email: Name
     password: Password
 
 
@@ -104,7 +115,7 @@ def register(body: NewPerson) -> Response:
     password on your device.
     """
     admission = services().registration.admit(body.invitation)
-    password = _confirmed(body.email, body.password, body.password_confirm, "password")
+    password = confirmed(body.email, body.password, body.password_confirm, "password")
     return sign_up(body.email, services().key_derivation.derive(body.email, password), "password", admission)
 
 
@@ -131,7 +142,7 @@ def change_password(caller: Caller, body: NewPassword) -> Response:
     401 is the same for a wrong password and for an address that is not this account's.
     """
     count_log_in(body.email)
-    new = _confirmed(body.email, body.new_password, body.new_password_confirm, "new_password")
+    new = confirmed(body.email, body.new_password, body.new_password_confirm, "new_password")
     key, new_key = _derived(body.email, body.password), services().key_derivation.derive(body.email, new)
     session, token = services().auth.change_derived_key(
         caller, key, new_key, origin("password"), body.email, body.revoke_all
@@ -153,7 +164,7 @@ def _derived(email: str, password: SecretStr) -> str:
     return services().key_derivation.derive(email, password.get_secret_value())
 
 
-def _confirmed(email: str, password: SecretStr, again: SecretStr, field: str) -> str:
+def confirmed(email: str, password: SecretStr, again: SecretStr, field: str) -> str:
     """A new password that was meant. Raises BadRequest."""
     text = password.get_secret_value()
     check_new_password(text, email, field)

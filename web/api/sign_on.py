@@ -17,7 +17,7 @@ from accounts.sign_on.states import LIFE, OAuthState, SessionOver
 from accounts.users import UserState
 from foundation.errors import AppError, BadRequest, Forbidden
 from foundation.logs import event
-from web.api.auth import LoggedIn, origin, tokens, told_of
+from web.api.auth import LoggedIn, logged_in, told_of
 from web.cookies import Cookie
 from web.http import answer, audit, services
 from web.next_path import is_on_this_host
@@ -223,9 +223,7 @@ def token(body: OneTimeCode) -> Response:
 def redeem(code: str) -> Response:
     """The answer with the tokens of a log-in. Raises BadRequest, Forbidden, Unauthorized."""
     user_id, provider = services().sign_on.redeem(BROWSER.read(), code)
-    session, access_token = services().auth.let_in(services().users.get(user_id), origin(provider))
-    audit(f"user/{user_id}", "logged_in", f"session/{session.id}", user_id, method=provider)
-    told = answer({"message": "Login successful", "token": access_token} | tokens(session, access_token))
+    told = logged_in(services().users.get(user_id), provider)
     BROWSER.take(told)
     return told
 

@@ -25,6 +25,7 @@ from web.api import (
     plugins,
     profile,
     quotas,
+    recovery,
     sessions,
     sign_on,
     sign_on_names,
@@ -41,6 +42,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(auth.routes)
     app.register_blueprint(password.routes)
     app.register_blueprint(sessions.routes)
+    app.register_blueprint(recovery.routes)
     app.register_blueprint(profile.routes)
     app.register_blueprint(sign_on.routes)
     app.register_blueprint(sign_on_names.routes)

@@ -18,7 +18,9 @@ from web.api.admin_users import (
     user_shown,
     users_shown,
 )
+from web.api.recovery import make_reset_link
 from web.api.sessions import end_all
+from web.http import services
 from web.pages.forms import form_of, query_of
 from web.pages.operator import for_auditors, for_operators, here
 from web.pages.views import SESSION, go_to, page_blueprint, show
@@ -88,6 +90,15 @@ def end_everything(operator: str, user_id: int) -> Response:
     """End a user's sessions, client keys and API tokens."""
     end_all(operator, user_shown(user_id)["id"])
     return _ended(operator, user_id, "everything ended")
+
+
+@routes.post(f"{ONE}/reset-link")
+@for_operators
+def reset_link(operator: str, user_id: int) -> Response:
+    """Make a link by which a user sets a new password; it is shown in this answer and never again."""
+    made = make_reset_link(operator, user_id)
+    address = services().config.public_url or request.host_url.rstrip("/")
+    return show("operator_user_part.html", made=address + made["path"], **_values(user_id))
 
 
 def _ended(operator: str, user_id: int, done: str) -> Response:

@@ -6,12 +6,15 @@ from typing import Any
 
 from flask import Response, request
 
+from accounts.sessions import FRESH
 from accounts.user_agents import browser_of
 from accounts.users import NO_KEY
 from web.api import profile
+from web.api import recovery as recovery_api
 from web.api import sessions as session_api
 from web.api import sign_on as sso_api
 from web.api.profile import NewProfile
+from web.api.recovery import FirstKey
 from web.api.sessions import NewDerivedKey
 from web.http import count_request, services
 from web.operation import Paging, asked
@@ -33,6 +36,12 @@ EVENTS = {
     "key_changed": "Password changed",
     "password_changed": "Password changed",
     "key_change_refused": "Change of password with a wrong password",
+    "password_set": "Password set",
+    "recovered": "New password set with a recovery code",
+    "recovery_refused": "Recovery with a wrong code",
+    "recovery_codes_made": "Recovery codes made",
+    "reset_link_made": "An operator made a link to set a new password",
+    "reset_link_used": "New password set by an operator’s link",
     "profile_changed": "Profile changed",
     "identity_linked": "A log-in was linked",
     "identity_unlinked": "A log-in was unlinked",
@@ -59,7 +68,7 @@ FIRST_EVENTS = Paging.model_validate({"page_size": "10"})
 def page(visitor: Visitor) -> Response:
     """All of it."""
     parts = _about(visitor) | _links(visitor) | _sessions(visitor) | _events(visitor, FIRST_EVENTS)
-    return show("profile.html", has_password=visitor.user.key_hash != NO_KEY, **parts)
+    return show("profile.html", **parts, **_recovery(visitor))
 
 
 @routes.put("")
@@ -171,7 +180,7 @@ def _events(visitor: Visitor, query: Paging) -> dict[str, Any]:
     return {"events": session_api.events_shown(visitor.user.id, query), "event_words": EVENTS}
 
 
-# ── password
+# ── password and recovery codes
 
 
 @routes.post("/password")
@@ -181,3 +190,26 @@ def change_password(visitor: Visitor) -> Response:
     count_request("log-ins")
     session, _access_token = session_api.change_derived_key(visitor.caller, form_of(NewDerivedKey))
     return give_session(Response(status=204), session.user_id, session.id)
+
+
+@routes.post("/first-password")
+@for_users
+def set_password(visitor: Visitor) -> Response:
+    """Give an account that a provider made a name and a key that the browser has derived; a new session begins."""
+    count_request("log-ins")
+    session, _access_token = recovery_api.set_first_key(visitor.caller, form_of(FirstKey))
+    return give_session(Response(status=204), session.user_id, session.id)
+
+
+@routes.post("/recovery-codes")
+@for_users
+def make_codes(visitor: Visitor) -> Response:
+    """New codes: they are shown in this answer and never again."""
+    codes = recovery_api.new_codes(visitor.caller)
+    return show("profile_recovery.html", codes=codes, **_recovery(visitor))
+
+
+def _recovery(visitor: Visitor) -> dict[str, Any]:
+    is_fresh = services().sessions.is_younger(visitor.user.id, visitor.caller.session_id, FRESH)
+    left = recovery_api.codes_shown(visitor.user.id)
+    return {"has_password": visitor.user.key_hash != NO_KEY, "is_fresh": is_fresh, "recovery": left}

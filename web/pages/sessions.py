@@ -38,6 +38,18 @@ def register() -> Response:
     return show("register.html", next_path="/dashboard", **_ways_in())
 
 
+@routes.get("/recover")
+def recover() -> Response:
+    """Set a new password with a recovery code."""
+    return show("recover.html", by_link=False)
+
+
+@routes.get("/reset")
+def reset() -> Response:
+    """Set a new password by an operator's link."""
+    return show("recover.html", by_link=True)
+
+
 @routes.post("/session")
 def begin() -> Response:
     """Let a browser that has logged in at the API see its pages. Whose pages it saw before, that session ends."""

@@ -11,7 +11,8 @@ export class Refused extends Error {
   }
 }
 
-async function ask(path, body, token) {
+/** Ask the API; what it refuses is thrown as Refused. */
+export async function ask(path, body, token) {
   const headers = token ? { Authorization: `Bearer ${token}` } : { 'Content-Type': 'application/json' };
   const answer = await fetch(path, { method: 'POST', headers, body: body && JSON.stringify(body), credentials: 'same-origin' });
   const told = answer.status === 204 ? null : await answer.json().catch(() => ({}));
@@ -19,14 +20,14 @@ async function ask(path, body, token) {
   return told;
 }
 
-/** Turn the tokens of a log-in into a session of the pages. */
-async function enter(tokens, next) {
+/** Turn the tokens of a log-in into a session of the pages. Who has to know something is told so on the profile. */
+export async function enter(tokens, next) {
   await ask('/session', undefined, tokens.access_token);
-  location.assign(next);
+  location.assign(tokens.notices ? `/profile#${tokens.notices[0].type}` : next);
 }
 
 /** For a refusal of these types: say it in the page's own words. words: as a form has them, by type. */
-function inWordsOf(words) {
+export function inWordsOf(words) {
   const byType = JSON.parse(words);
   return (problem) => {
     throw Object.hasOwn(byType, problem.type) ? new Refused(byType[problem.type]) : problem;
@@ -34,7 +35,7 @@ function inWordsOf(words) {
 }
 
 /** For a refusal of this status: say it in the page's own words, which are in the visitor's language. */
-function inWords(status, words) {
+export function inWords(status, words) {
   return (problem) => {
     throw problem.status === status ? new Refused(words) : problem;
   };
@@ -91,14 +92,28 @@ signUp?.addEventListener('submit', (event) => {
     if (strength(given.password) < 2) throw new Refused(signUp.dataset.weak);
     const account = await keyOf(given);
     const invitation = given.invitation ? { invitation: given.invitation } : {};
-    const made = await ask('/register', { ...account, ...invitation }).catch(inWordsOf(signUp.dataset.refused));
-    if (made.state === 'pending') throw new Refused(signUp.dataset.pending);
-    await enter(await ask('/login', account), signUp.dataset.next);
+    const answer = await ask('/register', { ...account, ...invitation }).catch(inWordsOf(signUp.dataset.refused));
+    if (answer.state === 'pending') throw new Refused(signUp.dataset.pending);
+    const { access_token } = await ask('/login', account);
+    await ask('/session', undefined, access_token);
+    // Whatever goes wrong with them, the account is there: the profile makes others.
+    const made = await ask('/api/auth/recovery-codes', undefined, access_token).catch(() => null);
+    if (!made) return location.assign(signUp.dataset.next);
+    return showCodes(made.codes);
   });
 });
 signUp?.elements.password.addEventListener('input', showStrength);
 if (signUp) takeInvitation(signUp.elements.invitation);
 ready(signUp);
+
+/** Show the codes of a new account, in the place of the form that made it. */
+function showCodes(codes) {
+  document.getElementById('codes').textContent = codes.join('\n');
+  document.getElementById('signing-up').hidden = true;
+  const part = document.getElementById('recovery');
+  part.hidden = false;
+  part.focus();
+}
 
 /** Fill in the code that stands behind the # of an invitation's link, and have the buttons of providers carry it too. */
 function takeInvitation(field) {

@@ -2,39 +2,60 @@
 
 import { Refused, keyOf, ready, showStrength, strength, submit } from './log-in.js';
 
-const form = document.getElementById('change-password');
+const csrfToken = document.querySelector('meta[name="csrf-token"]').content;
 
-async function changePassword({ username, password, new_password: newPassword, again, revoke_all = '' }) {
-  if (newPassword !== again) throw new Refused(form.dataset.differ);
-  if (strength(newPassword) < 2) throw new Refused(form.dataset.weak);
-  const { derived_key } = await keyOf({ username, password });
-  const { derived_key: new_derived_key } = await keyOf({ username, password: newPassword });
-  const answer = await fetch('/profile/password', {
+/** Send keys to a page route; the session is another one then. done: what the page says when it comes again. */
+async function send(path, keys, done, wrong) {
+  const answer = await fetch(path, {
     method: 'POST',
-    headers: { 'X-CSRF-Token': document.querySelector('meta[name="csrf-token"]').content },
-    body: new URLSearchParams({ derived_key, new_derived_key, revoke_all }),
+    headers: { 'X-CSRF-Token': csrfToken },
+    body: new URLSearchParams(keys),
     redirect: 'manual',
   });
   // To the log-in, because the session has ended meanwhile: followed, it would look like a success.
   if (answer.type === 'opaqueredirect') return location.reload();
-  if (answer.status === 401) throw new Refused(form.dataset.wrong);
+  if (answer.status === 401 && wrong) throw new Refused(wrong);
   if (!answer.ok) {
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
     throw new Refused(page.querySelector('[role="alert"]')?.textContent ?? answer.statusText);
   }
-  // The session is another one now, and what this page sends with its changes belongs to the one before.
-  history.replaceState(null, '', '#password_changed');
+  // What this page sends with its changes belongs to the session before.
+  history.replaceState(null, '', `#${done}`);
   return location.reload();
 }
 
-form?.addEventListener('submit', (event) => {
-  event.preventDefault();
-  submit(form, changePassword);
-});
-form?.elements.new_password.addEventListener('input', showStrength);
-ready(form);
+/** Refuse a new password that was mistyped or is easily guessed. */
+function check(form, password, again) {
+  if (password !== again) throw new Refused(form.dataset.differ);
+  if (strength(password) < 2) throw new Refused(form.dataset.weak);
+}
 
-// Behind the # stands what came of it: `sso_linked=<provider>`, `sso_error=<type>` or `password_changed`.
+const change = document.getElementById('change-password');
+change?.addEventListener('submit', (event) => {
+  event.preventDefault();
+  submit(change, async ({ username, password, new_password: newPassword, again, revoke_all = '' }) => {
+    check(change, newPassword, again);
+    const { derived_key } = await keyOf({ username, password });
+    const { derived_key: new_derived_key } = await keyOf({ username, password: newPassword });
+    const keys = { derived_key, new_derived_key, revoke_all };
+    await send('/profile/password', keys, 'password_changed', change.dataset.wrong);
+  });
+});
+change?.elements.new_password.addEventListener('input', showStrength);
+ready(change);
+
+const first = document.getElementById('set-password');
+first?.addEventListener('submit', (event) => {
+  event.preventDefault();
+  submit(first, async ({ username, password, again }) => {
+    check(first, password, again);
+    await send('/profile/first-password', await keyOf({ username, password }), 'password_set');
+  });
+});
+first?.elements.password.addEventListener('input', showStrength);
+ready(first);
+
+// Behind the # stands what came of it: `sso_linked=<provider>`, `sso_error=<type>`, `password_changed`, ...
 const told = new URLSearchParams(location.hash.slice(1));
 if (location.hash) {
   history.replaceState(null, '', location.pathname);

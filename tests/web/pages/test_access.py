@@ -12,7 +12,7 @@ from tests.web.pages.conftest import Site
 from tests.web.pages.test_sessions import token_of
 from web.pages.table import register_pages
 
-PUBLIC = {"GET /", "GET /login", "GET /register", "POST /session"}
+PUBLIC = {"GET /", "GET /login", "GET /register", "GET /recover", "GET /reset", "POST /session"}
 OPERATOR = "/operator"
 
 

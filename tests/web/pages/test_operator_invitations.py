@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from tests.support.gateway import wait_for
 from tests.web.pages.conftest import PHONE, accessibility_faults, has_no_sideways_scroll
 from tests.web.pages.operator_world import operator_settings
+from tests.web.pages.test_sessions import keep_codes
 
 PASSWORD = "violet-Harbor-lantern-9"
 
@@ -28,6 +29,7 @@ def sign_up(page, address: str) -> str:
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("Password once more").fill(PASSWORD)
     page.get_by_role("button", name="Sign up").click()
+    keep_codes(page)
     return name
 
 

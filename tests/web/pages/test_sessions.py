@@ -24,6 +24,18 @@ def sign_up(page: Page, name: str, password: str = PASSWORD, again: str | None =
     page.goto("/register")
     fill(page, "#sign-up", username=name, password=password, again=password if again is None else again)
     page.click("#sign-up button")
+    keep_codes(page)
+
+
+def keep_codes(page: Page) -> list[str]:
+    """The recovery codes of a sign-up that went well; then the browser goes on."""
+    codes, error = page.locator("#codes"), page.locator("#sign-up .error")
+    expect(codes.or_(error).locator("visible=true").first).to_be_visible()
+    if error.is_visible():
+        return []
+    shown = codes.inner_text().splitlines()
+    page.click("#go-on")
+    return shown
 
 
 def log_in(page: Page, name: str, password: str = PASSWORD) -> None:

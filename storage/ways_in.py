@@ -1,0 +1,32 @@
+"""What opens an account besides its key."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from foundation.column_types import Id, UtcDateTime, ascii_text
+from storage.columns import table
+
+# Each good once, in the place of a password. The text exists only in the answer that made it.
+recovery_codes = table(
+    "recovery_codes",
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="recovery_codes_user"), nullable=False),
+    sa.Column("code_hash", ascii_text(64), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("used_at", UtcDateTime),
+    sa.UniqueConstraint("user_id", "code_hash", name="recovery_codes_own"),
+)
+
+# By which an operator lets somebody set a new password. told_at: when its owner was told of it, at a log-in.
+reset_links = table(
+    "reset_links",
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="reset_links_user"), nullable=False, index=True),
+    sa.Column("token_hash", ascii_text(64), nullable=False, unique=True),
+    sa.Column("created_by", ascii_text(64), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("used_at", UtcDateTime),
+    sa.Column("told_at", UtcDateTime),
+)
