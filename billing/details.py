@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -12,40 +12,46 @@ from foundation.money import nano
 
 MAX_COUNT = 10**12  # of one answer; more is no count of anything
 
-# Where each count stands in the blocks of chat, Responses and Messages, and in the record of GET /generation. The first
-# that is there counts.
-COUNTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "cached_tokens": (
-        ("prompt_tokens_details", "cached_tokens"),
-        ("input_tokens_details", "cached_tokens"),
-        ("cache_read_input_tokens",),
-        ("native_tokens_cached",),
-    ),
-    "reasoning_tokens": (
-        ("completion_tokens_details", "reasoning_tokens"),
-        ("output_tokens_details", "reasoning_tokens"),
-        ("native_tokens_reasoning",),
-    ),
-    "image_tokens": (("completion_tokens_details", "image_tokens"), ("native_tokens_completion_images",)),
-    "web_searches": (
-        ("server_tool_use_details", "web_search_requests"),
-        ("server_tool_use", "web_search_requests"),
-    ),
+# Where each count stands: in the blocks of chat, Responses and Messages, and in the record of GET /generation. Of two
+# places that both tell one, the first counts.
+COUNTS = {
+    "cache_read_input_tokens": "cached_tokens",
+    "native_tokens_cached": "cached_tokens",
+    "native_tokens_reasoning": "reasoning_tokens",
+    "native_tokens_completion_images": "image_tokens",
 }
-BYOK_COSTS = (("cost_details", "upstream_inference_cost"), ("upstream_inference_cost",))
-NAMES = (*COUNTS, "byok_nano")
+COUNTS_WITHIN = {
+    "prompt_tokens_details": {"cached_tokens": "cached_tokens"},
+    "input_tokens_details": {"cached_tokens": "cached_tokens"},
+    "completion_tokens_details": {"reasoning_tokens": "reasoning_tokens", "image_tokens": "image_tokens"},
+    "output_tokens_details": {"reasoning_tokens": "reasoning_tokens"},
+    "server_tool_use_details": {"web_search_requests": "web_searches"},
+    "server_tool_use": {"web_search_requests": "web_searches"},
+}
+NAMES = ("cached_tokens", "reasoning_tokens", "image_tokens", "web_searches", "byok_nano")
 
 
 def details_of(told: Mapping[str, Any]) -> dict[str, int]:
     """The counts that are above 0, and `byok_nano`: what the provider bills for its own key, beside the cost."""
-    found = {name: _first(count_of, told, paths) for name, paths in COUNTS.items()}
-    if told.get("is_byok") is True and is_plausible(byok_nano := _first(cost_of, told, BYOK_COSTS)):
-        found["byok_nano"] = byok_nano
-    return {name: count for name, count in found.items() if count}
+    found: dict[str, int] = {}
+    for name, value in told.items():
+        if name in COUNTS:
+            _add(found, COUNTS[name], value)
+        elif name in COUNTS_WITHIN and isinstance(value, dict):
+            for inner, count_name in COUNTS_WITHIN[name].items():
+                _add(found, count_name, value.get(inner))
+    if told.get("is_byok") is True:
+        costs = told.get("cost_details")
+        within = cost_of(costs.get("upstream_inference_cost")) if isinstance(costs, dict) else None
+        byok_nano = within or cost_of(told.get("upstream_inference_cost"))
+        if byok_nano and is_plausible(byok_nano):
+            found["byok_nano"] = byok_nano
+    return found
 
 
-def _first(read: Callable[[object], int | None], told: Mapping[str, Any], paths: Iterable[tuple[str, ...]]) -> int:
-    return next(filter(None, (read(_at(told, path)) for path in paths)), 0)
+def _add(found: dict[str, int], name: str, value: object) -> None:
+    if (count := count_of(value)) and name not in found:
+        found[name] = count
 
 
 def cost_of(dollars: object) -> int | None:
@@ -69,9 +75,3 @@ def count_of(count: object) -> int | None:
     number = json_text.whole(count)
     return number if number is not None and 0 <= number <= MAX_COUNT else None
 
-
-def _at(told: Mapping[str, Any], path: tuple[str, ...]) -> object:
-    found: object = told
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
