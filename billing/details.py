@@ -74,4 +74,3 @@ def count_of(count: object) -> int | None:
     """A number of tokens, or of searches, that OpenRouter reports; None if it is none."""
     number = json_text.whole(count)
     return number if number is not None and 0 <= number <= MAX_COUNT else None
-

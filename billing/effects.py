@@ -9,7 +9,7 @@ from typing import Any
 from billing import rollups
 from billing.quotas.moves import Move
 from billing.records import COUNTED, NO_ERROR, OPEN, State
-from billing.rollups import UsageSums
+from billing.rollups import EVERYBODY, UsageSums
 
 Row = dict[str, Any]
 
@@ -27,33 +27,41 @@ class Effects:
 
     def add(self, before: Row | None, after: Row) -> None:
         """Add one row's change."""
-        cost = _counted(after, "cost_nano") - _counted(before, "cost_nano")
+        user_pays = after["pool_key_id"] in self._connected
         if quota_ids := [quota for quota in (after["user_quota_id"], after["key_quota_id"]) if quota is not None]:
-            move = self._move(before, after)
+            move = self._move(before, after, user_pays)
             for quota_id in quota_ids:
                 place = after["process_id"], quota_id
                 self.moves[place] = self.moves.get(place, Move()) + move
-        user_pays = after["pool_key_id"] in self._connected
-        if spent := self._spent(after) - self._spent(before):
+        if spent := self._spent(after, user_pays) - self._spent(before, user_pays):
             for subject in _subjects(after, user_pays):
                 self.spent.append((subject, after["created_at"], spent))
+        cost = _counted(after, "cost_nano") - _counted(before, "cost_nano")
+        of_nobody = _cost_of_nobody(after, user_pays) - _cost_of_nobody(before, user_pays)
         ended = after["is_last"] and not (before and before["is_last"])
         sums = UsageSums(
             requests=int(ended),
             errors=int(ended and after["outcome"] not in NO_ERROR),
             prompt_tokens=_counted(after, "prompt_tokens") - _counted(before, "prompt_tokens"),
             completion_tokens=_counted(after, "completion_tokens") - _counted(before, "completion_tokens"),
-            cost_nano=cost,
+            cost_nano=cost - of_nobody,
             unknown=_is_unknown(after) - _is_unknown(before),
         )
         whose = rollups.bucket_of(after, user_pays)
+        self._add_sums(whose, sums)
+        if of_nobody:
+            self._add_sums(whose._replace(user_id=EVERYBODY), UsageSums(cost_nano=of_nobody))
+
+    def _add_sums(self, whose: rollups.Bucket, sums: UsageSums) -> None:
         self.sums[whose] = self.sums.get(whose, UsageSums()) + sums
 
-    def _spent(self, row: Row | None) -> int:
+    def _spent(self, row: Row | None, user_pays: bool) -> int:
+        if row is None or is_lost(row["is_last"], user_pays):
+            return 0
         return sum(_counted(row, name) for name in self._quota_costs)
 
-    def _move(self, before: Row | None, after: Row) -> Move:
-        reserved, cost = after["reserved_nano"], sum(after[name] or 0 for name in self._quota_costs)
+    def _move(self, before: Row | None, after: Row, user_pays: bool) -> Move:
+        reserved, cost = after["reserved_nano"], self._spent(after, user_pays)
         was_open, is_open = before is not None and before["state"] in OPEN, after["state"] in OPEN
         if before is None:
             return Move(opened=reserved) if is_open else Move(through=cost)
@@ -64,6 +72,18 @@ class Effects:
 
 def _counted(row: Row | None, name: str) -> int:
     return (row[name] or 0) if row and row["state"] in COUNTED else 0
+
+
+def is_lost(is_last: bool, user_pays: bool) -> bool:
+    """Whether what a try cost is not its caller's, who got nothing for it, but the operator's.
+
+    is_last: no other try followed. user_pays: an account of their own was billed, whatever came of it.
+    """
+    return not (is_last or user_pays)
+
+
+def _cost_of_nobody(row: Row | None, user_pays: bool) -> int:
+    return _counted(row, "cost_nano") if row and is_lost(row["is_last"], user_pays) else 0
 
 
 def _is_unknown(row: Row | None) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 from accounts.caller import Caller
 from billing.details import cost_of, count_of, details_of, is_plausible
+from billing.effects import is_lost
 from billing.forecast import CostForecasts, Forecast
 from billing.journal import UsageJournal
 from billing.quotas.slices import QuotaSlices, Reservation
@@ -95,6 +96,7 @@ class CallMeter:
         self._reserved: Reservation | None = None
         self._generation_id: str | None = None
         self._is_open = False
+        self._user_pays = False
         self._attempt = 0
 
     def admit(self, user_pays: bool = False) -> None:
@@ -131,7 +133,7 @@ class CallMeter:
         except OSError:
             raise Busy("The service can't keep accounts at this moment; try again shortly", 5) from None
         self._attempt += 1
-        self._is_open, self._generation_id = True, None
+        self._is_open, self._generation_id, self._user_pays = True, None, user_pays
 
     def note_answer(self, generation_id: str | None) -> None:
         """Note OpenRouter's name for the answer, before any of it goes back."""
@@ -141,7 +143,10 @@ class CallMeter:
             self._append({"state": State.STREAMING, "generation_id": usable})
 
     def end_attempt(self, result: AttemptResult, **ending: Any) -> None:
-        """A try has ended, and another follows. ending: error_type, error_message, http_status, total_ms."""
+        """A try has ended, and another follows: its cost is not its caller's, but that of who runs the service.
+
+        ending: error_type, error_message, http_status, total_ms.
+        """
         if self._is_open:
             self._settle_attempt(result, ending)
 
@@ -179,6 +184,8 @@ class CallMeter:
         spent_nano = (cost_nano or 0) + (facts.get("byok_nano", 0) if self._counts_byok else 0)
         if facts["state"] == State.SETTLED:
             self._forecast.learn(spent_nano)
+        if is_lost("is_last" in ending, self._user_pays):
+            spent_nano = 0
         # If it can't be written down the row keeps its reservation, and so does the slice in memory.
         if self._append(facts | ending) and reserved and reserved.nano and facts["state"] != State.PENDING:
             self._slices.give_back(reserved, reserved.nano - spent_nano)

@@ -27,6 +27,8 @@ ANY_POOL_KEY = 2**62  # the pool_key_id of what pool keys carried, in the sums o
 class Bucket(NamedTuple):
     """What one change of a ledger row is counted under. created_at: the row's, aware.
 
+    user_id: EVERYBODY for what no user is charged for, which is in everybody's sums alone.
+
     pool_key_id: who carried the call: a pool key; another upstream as its number below zero; None for nobody. So one
     column tells them apart, and sums of pool keys need no second one to leave out the rest. user_pays: the key is one
     of the user's own account, which their quota does not count.
@@ -97,10 +99,12 @@ def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
     for bucket, sums in changes.items():
         hour = bucket.created_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         for period, start in ((HOUR, hour), (DAY, hour.replace(hour=0))):
-            for row in (
-                (period, bucket.user_id, start, bucket.client_key_id or NONE, bucket.carrier, bucket.model),
-                (period, EVERYBODY, start, NONE, bucket.pool_key_id or NONE, bucket.model),
-            ):
+            rows_of = [(period, EVERYBODY, start, NONE, bucket.pool_key_id or NONE, bucket.model)]
+            if bucket.user_id != EVERYBODY:
+                rows_of.append(
+                    (period, bucket.user_id, start, bucket.client_key_id or NONE, bucket.carrier, bucket.model)
+                )
+            for row in rows_of:
                 before = summed.get(row)
                 summed[row] = sums if before is None else before + sums
     # In one order everywhere: two transactions that touch the same rows wait for each other, and don't deadlock.

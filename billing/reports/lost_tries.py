@@ -21,7 +21,7 @@ def lost_tries(db: Database, since: datetime, until: datetime) -> list[dict[str,
 
     since, until: aware, the beginnings of days; until is not included. tries: how many. unknown: of these, those whose
     cost nobody can tell; at_most_usd: what those may have cost. known_usd: what the others did cost, by OpenRouter's
-    word, which their callers have paid.
+    word, which is nobody's but the operator's to pay.
     """
     found = []
     while until > since:

@@ -16,12 +16,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from billing import details
+from billing.effects import is_lost
 from billing.records import NO_ERROR, State
 from billing.reports.statistics import POOL, UsageFilter, shown_upstream
 from billing.rollups import DAY, HOUR
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.money import usd
+from pool.life import PoolKeySource
 from tables import log_retention, pool_keys, upstreams
 from tables import usage_ledger as ledger
 from tables import usage_rollups as rollups
@@ -39,7 +41,8 @@ Range = tuple[datetime, datetime]
 
 @dataclass(frozen=True)
 class LogItem:
-    """One request. cost_nano and tokens: of all its tries, None while unknown; tries: calls upstream.
+    """One request. tokens: of all its tries; cost_nano: what its caller pays, which is not what a try cost that another
+    one followed; None while unknown. tries: calls upstream.
 
     What they consist of (billing/details.py) is None where it is 0 or nobody has told.
 
@@ -321,7 +324,7 @@ def items_of(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
     joined = ledger.outerjoin(pool_keys, pool_keys.c.id == ledger.c.pool_key_id)
     joined = joined.outerjoin(upstreams, upstreams.c.id == ledger.c.upstream_id)
     names = pool_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream")
-    query = sa.select(ledger, *names).select_from(joined)
+    query = sa.select(ledger, *names, pool_keys.c.source.label("key_source")).select_from(joined)
     tries: dict[str, list[sa.Row[Any]]] = {}
     query = query.where(ledger.c.request_id.in_(request_ids)).with_hint(ledger, "FORCE INDEX (PRIMARY)", "mysql")
     for row in tx.execute(query.order_by(ledger.c.attempt)):
@@ -331,7 +334,8 @@ def items_of(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
 
 def _item(tries: list[sa.Row[Any]]) -> LogItem:
     last = next((row for row in tries if row.is_last), tries[-1])
-    priced = [row for row in tries if row.cost_nano is not None]
+    paid = [row for row in tries if not is_lost(row.is_last, row.key_source == PoolKeySource.CONNECTED)]
+    priced = [row for row in paid if row.cost_nano is not None]
     return LogItem(
         request_id=last.request_id,
         created_at=last.created_at,
@@ -350,7 +354,7 @@ def _item(tries: list[sa.Row[Any]]) -> LogItem:
         prompt_tokens=_sum(row.prompt_tokens for row in tries),
         completion_tokens=_sum(row.completion_tokens for row in tries),
         **{name: _sum(getattr(row, name) for row in tries) for name in details.NAMES},
-        cost_nano=0 if all(row.state == "void" for row in tries) else _sum(row.cost_nano for row in tries),
+        cost_nano=0 if all(row.state == "void" for row in tries) else _sum(row.cost_nano for row in paid),
         tries=sum(row.attempt > 0 for row in tries),
         first_byte_ms=last.first_byte_ms,
         total_ms=last.total_ms,

@@ -9,7 +9,7 @@ import pytest
 
 from billing.effects import Effects
 from billing.quotas.moves import Move
-from billing.rollups import UsageSums
+from billing.rollups import EVERYBODY, UsageSums
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 ROW: dict[str, Any] = {
@@ -93,3 +93,26 @@ def test_a_users_own_account_pays_for_its_calls_and_client_keys_are_limited_all_
 )
 def test_sums_change_by_what_has_changed(before, after, sums):
     assert list(effects_of(before, after).sums.values()) == [sums]
+
+
+LOST = SETTLED | {"is_last": False}
+
+
+def test_what_a_try_cost_that_another_one_followed_is_in_everybodys_sums_and_nobodys_quota():
+    effects = effects_of(ROW, LOST)
+    assert effects.spent == []
+    assert effects.moves == {("p", 3): Move(closed=100, back=100)}
+    sums = {bucket.user_id: sums for bucket, sums in effects.sums.items()}
+    assert sums == {1: UsageSums(prompt_tokens=2), EVERYBODY: UsageSums(cost_nano=30)}
+
+
+def test_a_users_own_account_has_paid_for_it_all_the_same():
+    effects = effects_of(ROW, LOST | {"pool_key_id": 8, "client_key_id": 4})
+    assert effects.spent == [("key/4", NOON, 30)]
+    assert [sums.cost_nano for sums in effects.sums.values()] == [30]
+
+
+def test_a_try_that_turns_out_to_be_the_last_is_its_callers_after_all():
+    effects = effects_of(LOST, SETTLED)
+    assert effects.spent == [("user/1", NOON, 30)]
+    assert {bucket.user_id: sums.cost_nano for bucket, sums in effects.sums.items()} == {1: 30, EVERYBODY: -30}

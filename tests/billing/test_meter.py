@@ -116,7 +116,9 @@ class Office:
         rows = self.rows()
         assert self.in_memory() == slice_nano or (has_owed and self.in_memory() < slice_nano)
         assert reserved == slice_nano + sum(row.reserved_nano for row in rows if row.state in OPEN)
-        assert spent == sum((row.cost_nano or 0) + (row.byok_nano or 0) * self.counts_byok for row in rows)
+        assert spent == sum(
+            (row.cost_nano or 0) + (row.byok_nano or 0) * self.counts_byok for row in rows if row.is_last
+        )
 
 
 @pytest.fixture

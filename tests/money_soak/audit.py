@@ -78,8 +78,11 @@ def _of_the_sums(books: Books) -> Iterator[str]:
     """The roll-ups of everybody, of each user, and of each client key."""
     expected: Counter[tuple[Any, ...]] = Counter()
     for row in books.ledger:
-        amounts = {"cost_nano": row["cost_nano"] or 0, "requests": row["is_last"], "unknown": row["state"] == "unknown"}
+        cost_nano = row["cost_nano"] or 0
+        amounts = {"cost_nano": cost_nano, "requests": row["is_last"], "unknown": row["state"] == "unknown"}
         for of_whom in ((0, 0), (row["user_id"], row["client_key_id"] or 0)):
+            if of_whom[0] and not row["is_last"]:  # another try followed: its caller does not pay for this one
+                amounts["cost_nano"] = 0
             expected.update({(*of_whom, name): int(amount) for name, amount in amounts.items()})
     for period in ("h", "d"):
         found: Counter[tuple[Any, ...]] = Counter()
@@ -100,7 +103,7 @@ def _of_the_quotas(books: Books) -> Iterator[str]:
         subject = quota["subject"]
         kind, _, number = subject.partition("/")
         column = "user_id" if kind == "user" else "client_key_id"
-        mine = [row for row in books.ledger if row[column] == int(number)]
+        mine = [row for row in books.ledger if row[column] == int(number) and row["is_last"]]
         spent = sum(row["cost_nano"] or 0 for row in mine if row["created_at"] >= quota["window_start"])
         if quota["spent_nano"] != spent:
             yield f"{subject}: {quota['spent_nano']} spent, rows since {quota['window_start']} cost {spent}"

@@ -135,13 +135,15 @@ class Billing:
     def check(self, requests: int, nothing_reserved: bool = False) -> None:
         """Ledger, roll-ups and quotas say what the stand-in bills, when all is quiet. requests: how many there were.
 
+        What a try cost that another one followed is in everybody's sums alone: its caller does not pay for it.
+
         nothing_reserved: no process holds a slice any more.
         """
         rows = self.at_rest(requests)
         assert sum(row.is_last for row in rows) == requests
         costs: Counter[int] = Counter()
         for row in rows:
-            costs[row.user_id] += row.cost_nano if row.state in COUNTED else 0
+            costs[row.user_id if row.is_last else 0] += row.cost_nano if row.state in COUNTED else 0
         assert sum(costs.values()) == self.bill()
         with self.db.reading() as tx:
             rollups = tx.execute(sa.select(usage_rollups)).all()
@@ -159,7 +161,8 @@ class Billing:
         for quota in kept:
             kind, _, number = quota.subject.partition("/")
             column = {"user": "user_id", "key": "client_key_id"}[kind]
-            mine = [row for row in rows if row.state in COUNTED and getattr(row, column) == int(number)]
+            paid = [row for row in rows if row.state in COUNTED and row.is_last]
+            mine = [row for row in paid if getattr(row, column) == int(number)]
             assert quota.spent_nano == sum(row.cost_nano for row in mine), quota.subject
             assert quota.reserved_nano == sum(each.nano for each in slices if each.quota_id == quota.id), quota.subject
         if nothing_reserved:

@@ -257,7 +257,8 @@ class World:
         assert set(kept) == {"user/1", "user/2"}
         for user_id in (0, 1, 2):
             mine = [row for row in rows if user_id in {0, row["user_id"]}]
-            spent = sum(row["cost_nano"] or 0 for row in mine)
+            paid = [row for row in mine if row["is_last"] or not user_id]
+            spent = sum(row["cost_nano"] or 0 for row in paid)
             if user_id:
                 quota = kept[f"user/{user_id}"]
                 assert (quota["spent_nano"], quota["reserved_nano"]) == (spent, 0)
@@ -322,7 +323,7 @@ class Watch:
         held = sa.select(sa.func.sum(ledger.reserved_nano)).where(is_mine, ledger.state.in_(sorted(OPEN)))
         sliced = sa.select(sa.func.sum(slices.nano)).where(slices.quota_id == quotas.c.id)
         subject = sa.literal("user/").concat(sa.cast(ledger.user_id, sa.String(20)))
-        spent = sa.select(sa.func.sum(ledger.cost_nano)).where(subject == quotas.c.subject)
+        spent = sa.select(sa.func.sum(ledger.cost_nano)).where(subject == quotas.c.subject, ledger.is_last == sa.true())
         # One statement: it sees one moment of the database.
         sums = [sa.func.coalesce(query.correlate(quotas).scalar_subquery(), 0) for query in (held, sliced, spent)]
         with self._db.reading() as tx:

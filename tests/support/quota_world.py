@@ -107,7 +107,7 @@ class World:
         row |= {"user_id": call.caller.user_id, "client_key_id": call.caller.client_key_id, "model": "m"}
         row |= {"user_quota_id": call.reservation.user_quota_id, "key_quota_id": call.reservation.key_quota_id}
         row |= {"reserved_nano": call.reservation.nano, "estimate_nano": 0, "cost_nano": call.cost, "checks": 0}
-        row |= {"is_stream": False, "is_last": False, "created_at": call.created_at}
+        row |= {"is_stream": False, "is_last": True, "created_at": call.created_at}
         tx.execute(usage_ledger.insert().values(row))
 
     # ── what must hold

@@ -115,7 +115,10 @@ def sums_of(rows: Iterable[Row]) -> dict[Bucket, UsageSums]:
         if one["is_last"]:
             sums += UsageSums(requests=1, errors=one["outcome"] not in {"complete", "client_gone"})
         if one["state"] in {"settled", "estimated"}:
-            sums += UsageSums(0, 0, one["prompt_tokens"] or 0, one["completion_tokens"] or 0, one["cost_nano"], 0)
+            paid_nano = one["cost_nano"] if one["is_last"] else 0
+            sums += UsageSums(0, 0, one["prompt_tokens"] or 0, one["completion_tokens"] or 0, paid_nano, 0)
+            nobodys = bucket_of(one)._replace(user_id=rollups.EVERYBODY)
+            found[nobodys] = found.get(nobodys, UsageSums()) + UsageSums(cost_nano=one["cost_nano"] - paid_nano)
         sums += UsageSums(unknown=one["state"] == "unknown")
         key = bucket_of(one)
         found[key] = found.get(key, UsageSums()) + sums

@@ -167,12 +167,12 @@ def item(db, log, *rows):
     return found
 
 
-def test_the_cost_of_a_request_is_that_of_all_its_tries(db, log):
+def test_a_request_costs_its_caller_nothing_for_a_try_that_another_one_followed(db, log):
     first = row(1, NOON, is_last=False, cost_nano=5, source="generation", outcome="failed", completion_tokens=None)
     found = item(db, log, first, row(1, NOON, attempt=2, cost_nano=7, total_ms=1234))
-    assert (found.cost_nano, found.prompt_tokens, found.completion_tokens, found.tries) == (12, 20, 20, 2)
+    assert (found.cost_nano, found.prompt_tokens, found.completion_tokens, found.tries) == (7, 20, 20, 2)
     assert (found.state, found.source, found.outcome, found.total_ms) == ("settled", "stream", "complete", 1234)
-    assert found.to_dict()["cost_usd"] == 12e-9
+    assert found.to_dict()["cost_usd"] == 7e-9
 
 
 def test_a_cost_is_unknown_until_it_is_known_and_nothing_for_what_was_not_billed(db, log):
