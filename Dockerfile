@@ -5,6 +5,7 @@ FROM python:3.11-slim
 
 LABEL org.opencontainers.image.title="OpenRouter Proxy" \
       org.opencontainers.image.description="A self-hosted gateway in front of OpenRouter" \
+      org.opencontainers.image.version="1.0.0.dev0" \
       org.opencontainers.image.licenses="MIT"
 
 ENV APP_ENV=production \

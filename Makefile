@@ -12,9 +12,11 @@ unexport PYTHONDONTWRITEBYTECODE
 NODE_CLIENTS := tests/sdks/node
 LANGCHAIN := tests/sdks/langchain
 TYPESCRIPT_CLIENT := clients/typescript
+# A version that was published in the last days is not taken: most that turn out to be somebody's attack are gone by then.
+LOCK := --quiet --universal --python-version 3.11 --exclude-newer "7 days" --generate-hashes --no-annotate --no-header
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test torture check lint fmt db lock screenshots bench bench-ledger bench-pages bench-logins
+.PHONY: help run test torture check lint fmt db lock release screenshots bench bench-ledger bench-pages bench-logins
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,8 +89,11 @@ bench-pages: $(VENV)/dev ## Measure pages at ten million requests in the log (ta
 bench-logins: $(VENV)/dev ## Compare failed log-ins of unknown and of known names: answers and times (takes about a minute)
 	@$(PYTHON) -m bench.logins
 
+release: $(VENV)/dev ## Build the version of config/version.py into dist/: wheel, source, image context, bill of materials, checksums
+	@$(PYTHON) deploy/release.py
+
 lock: $(VENV)/dev ## Rewrite all requirements*.txt with current versions and hashes
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
-	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements.txt requirements.in
-	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements-dev.txt requirements-dev.in
-	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o $(LANGCHAIN)/requirements.txt $(LANGCHAIN)/requirements.in
+	@$(VENV)/bin/uv pip compile $(LOCK) -o requirements.txt requirements.in
+	@$(VENV)/bin/uv pip compile $(LOCK) -o requirements-dev.txt requirements-dev.in
+	@$(VENV)/bin/uv pip compile $(LOCK) -o $(LANGCHAIN)/requirements.txt $(LANGCHAIN)/requirements.in

@@ -5,6 +5,7 @@
     checks.py     what the text of one setting must be like: URLs, networks, headers
     sources.py    where values come from: the environment, secret files, `.env`; all faults; development's own secrets
     env_file.py   how `.env` is read
+    version.py    which version this is
 
 The environment, env_file.py -> sources.py -> settings.py, which asks rules.py and checks.py -> one Config for all.
 """

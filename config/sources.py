@@ -64,7 +64,7 @@ def _read(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]
 def _environment(problems: list[str]) -> Mapping[str, str]:
     """The environment, and what stands in `.env`, or in the file that ENV_FILE names; that one has to be there."""
     named = os.environ.get("ENV_FILE")
-    path = Path(named or ROOT / ".env")
+    path = Path(named or _home() / ".env")
     if not named and not path.exists():
         return os.environ
     try:
@@ -74,6 +74,11 @@ def _environment(problems: list[str]) -> Mapping[str, str]:
         return os.environ
     problems += [f"ENV_FILE: {fault}" for fault in faults]
     return found
+
+
+def _home() -> Path:
+    """Where `.env` is, and a relative DATA_DIR: the project's folder, or GATEWAY_HOME for who installed a package."""
+    return Path(os.environ.get("GATEWAY_HOME") or ROOT)
 
 
 def _check(environ: Mapping[str, str] | None, required: Collection[str]) -> tuple[Config | None, list[str]]:
@@ -107,7 +112,7 @@ def look(environ: Mapping[str, str] | None = None, required: Collection[str] = (
     config, faults = _check(environ, required)
     if faults or config is None:
         raise ConfigError(faults)
-    return config.model_copy(update={"data_dir": ROOT / config.data_dir})
+    return config.model_copy(update={"data_dir": _home() / config.data_dir})
 
 
 def load(environ: Mapping[str, str] | None = None, required: Collection[str] = ()) -> Config:

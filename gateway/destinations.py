@@ -18,6 +18,7 @@ from api_key_manager import ApiKeyManager
 from billing.details import count_of
 from billing.prices import DEFAULT_COMPLETION_TOKENS, MAX_CALL_NANO, ModelPrice, ModelPrices
 from config.settings import Config
+from config.version import USER_AGENT
 from formats import form_data
 from formats.body import CallBody
 from formats.chat import ModelApi
@@ -311,6 +312,6 @@ class Destinations:
 
 def _heads(http: UpstreamHttp, more: Mapping[str, str]) -> dict[str, bytes]:
     lines = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity"}
-    lines |= {"User-Agent": "openrouter-proxy", **more}
+    lines |= {"User-Agent": USER_AGENT, **more}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii")
     return {api.name: http.request_line("POST", api.path) + head for api in MODEL_APIS}

@@ -14,6 +14,7 @@ import math
 import threading
 import time
 
+from config.version import USER_AGENT
 from foundation.deadline import Deadline, TimeIsUp
 from foundation.errors import Busy
 from foundation.logs import event
@@ -25,7 +26,7 @@ log = logging.getLogger("upstreams")
 FAILURES = 3  # in a row: as many as one call makes
 QUESTION_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 5.0
-HEADERS = b"Accept: application/json\r\nAccept-Encoding: identity\r\nUser-Agent: openrouter-proxy\r\n"
+HEADERS = b"Accept: application/json\r\nAccept-Encoding: identity\r\nUser-Agent: %b\r\n" % USER_AGENT.encode()
 
 
 class Reachability:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
+from config.version import VERSION
 from serving import ending
 from web.http import answer, services
 from web.operation import Shown, Who, operation
@@ -87,6 +88,7 @@ class Health(Shown):
     """How the service is."""
 
     status: Literal["ok", "degraded", "unavailable"]
+    version: str = Field(description="The program's", examples=[VERSION])
     database: DatabaseHealth
     cache: CacheHealth
     ledger: LedgerHealth
@@ -167,7 +169,7 @@ def health_shown() -> dict[str, Any]:
     serves = known and fault is None and (services().auth.is_informed or services().auth.trusts_uninformed)
     is_whole = all(part["status"] in {"ok", "off"} for part in parts.values())
     status = "unavailable" if not serves else "ok" if is_whole else "degraded"
-    return {"status": status, **parts, "calls": services().proxy.latest_calls.told()}
+    return {"status": status, "version": VERSION, **parts, "calls": services().proxy.latest_calls.told()}
 
 
 def _database_status(refusal: str | None) -> str:

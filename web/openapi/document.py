@@ -18,6 +18,7 @@ from flask import Flask
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from config.version import VERSION
 from foundation import errors
 from web.openapi import model_calls
 from web.openapi.sample import sample
@@ -139,7 +140,7 @@ def document(app: Flask) -> Json:
             paths.setdefault(path, {})[method.lower()] = described
     return {
         "openapi": "3.1.0",
-        "info": {"title": TITLE, "version": "1", "license": {"name": "MIT"}, "description": DESCRIPTION},
+        "info": {"title": TITLE, "version": VERSION, "license": {"name": "MIT"}, "description": DESCRIPTION},
         "servers": [{"url": "/", "description": "This gateway"}],
         "tags": [model_calls.TAG, *_tags(app)],
         "paths": paths,

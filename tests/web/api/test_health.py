@@ -8,6 +8,7 @@ import sys
 import sqlalchemy as sa
 
 from config.settings import Config
+from config.version import VERSION
 from db import Database, database_url
 from tables import pool_keys
 from tests.support.gateway import ROOT, check_headers, new_derived_key, refusal_of, wait_for
@@ -19,6 +20,7 @@ def test_a_gateway_with_keys_and_a_database_is_ok(gateway, pool_keys):
     keys = len(pool_keys)
     assert answer.json() == {
         "status": "ok",
+        "version": VERSION,
         "database": {"status": "ok", "reason": None, "kind": "sqlite"},
         "ledger": {"status": "ok", "reason": None, "behind_seconds": 0, "set_aside": 0},
         "cache": {"status": "off"},
@@ -42,6 +44,7 @@ def test_a_gateway_without_keys_is_unavailable_until_it_gets_one(start, stand_in
     assert answer.status_code == 503
     assert answer.json() == {
         "status": "unavailable",
+        "version": VERSION,
         "database": {"status": "ok", "reason": None, "kind": "sqlite"},
         "ledger": {"status": "ok", "reason": None, "behind_seconds": 0, "set_aside": 0},
         "cache": {"status": "off"},
