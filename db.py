@@ -28,6 +28,7 @@ log = logging.getLogger("db")
 T = TypeVar("T")
 
 SCHEMA_VERSION = "0017"  # the newest file in migrations/versions
+OLDEST_VERSION = "oldest_schema_version"
 DEADLOCK, LOCK_WAIT = 1213, 1205
 CONFLICTS = {DEADLOCK, LOCK_WAIT, 9007, 1105}  # the last two are TiDB's, and Dolt's number for whatever it refuses
 SERIALIZATION_FAILURE = "40001"  # the SQLSTATE of all conflicts, where a server has numbers of its own for them
@@ -239,11 +240,18 @@ class Database:
             engine.dispose()
 
     def is_current(self) -> bool:
-        """True if the schema is this version's: the cheap question that every start asks."""
+        """True if the schema is this version's, or a newer one's that it can work with: what every start asks.
+
+        Migrations only add (docs/upgrading.md). One that does not says in `revisions` which version it needs at least.
+        """
         if not self.has_table("alembic_version"):
             return False
         with self.reading() as tx:
-            return bool(tx.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA_VERSION)
+            found = tx.scalar(sa.text("SELECT version_num FROM alembic_version")) or ""
+            if not (found.isdigit() and found > SCHEMA_VERSION):
+                return bool(found == SCHEMA_VERSION)
+            needed = tx.scalar(sa.text("SELECT value FROM revisions WHERE name = :n"), {"n": OLDEST_VERSION})
+        return needed is None or needed <= int(SCHEMA_VERSION)
 
     def _migrate(self, connection: Transaction) -> None:
         from alembic import command

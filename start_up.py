@@ -56,9 +56,14 @@ def told_in_one_line() -> Iterator[None]:
     except OSError as error:
         raise CannotStart(f"DATA_DIR can't be used ({error.strerror}: {error.filename})") from None
     except DatabaseError as error:
-        reason = redact(str(error).partition("\n")[0])
         kind = DatabaseAway if is_away(error) else CannotStart
-        raise kind(f"the database does not answer ({reason})") from None
+        reason = redact(str(error).partition("\n")[0])
+        raise kind(f"{what_database_does(error)} ({reason})") from None
+
+
+def what_database_does(error: DatabaseError) -> str:
+    """It does not answer, or it answers that it won't: not the same to whoever looks for the cause."""
+    return "the database does not answer" if is_away(error) else "the database refuses"
 
 
 @told_in_one_line()

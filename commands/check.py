@@ -16,6 +16,7 @@ from commands.upstreams import ask
 from db import DatabaseError
 from foundation.clock import MAX_SKEW_SECONDS
 from replicas.processes import reports
+from start_up import what_database_does
 
 ANSWERS: dict[int | None, str] = {
     None: "does not open with ENCRYPTION_KEY",
@@ -66,7 +67,7 @@ def _database() -> Iterator[Finding]:
         is_current = db.is_current()
         db.set_clock(services().clock)
     except DatabaseError as error:
-        yield Finding("database", False, f"{db.kind} does not answer ({type(error).__name__})")
+        yield Finding("database", False, f"{what_database_does(error)} ({type(error).__name__}), {db.kind}")
         return
     yield Finding("database", is_current, f"{db.kind}, its schema is {'' if is_current else 'not '}this version's")
     skew = services().clock.skew_seconds

@@ -11,11 +11,12 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from db import DatabaseError
+from db import DatabaseError, error_number
 from foundation import terminal
 from foundation.errors import AppError
 from foundation.logs import event
 from services import Services
+from start_up import what_database_does
 
 log = logging.getLogger("cli")
 
@@ -42,7 +43,9 @@ class Commands(AppGroup):
         except AppError as error:
             raise click.ClickException(error.message) from None
         except DatabaseError as error:
-            raise click.ClickException(f"The database does not answer ({type(error).__name__})") from None
+            number = error_number(error)
+            name = f"{type(error).__name__}{f' {number}' if number else ''}"
+            raise click.ClickException(f"{what_database_does(error).capitalize()} ({name})") from None
 
 
 def json_option() -> click.Option:

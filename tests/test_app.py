@@ -272,7 +272,7 @@ def test_a_wrong_encryption_key_is_refused_and_nothing_is_written(tmp_path):
 def test_a_database_that_refuses_is_told_without_its_password(mariadb, tmp_path):
     url = mariadb.new_database().replace("root@", "app:geheim-Wq8vT2Lm4xKp7@")
     line = refusal(DATABASE_URL=url, DATA_DIR=tmp_path, **PRODUCTION)
-    assert line.startswith("Cannot start: the database does not answer (")
+    assert line.startswith("Cannot start: the database refuses (")
     assert "geheim" not in line
 
 
@@ -282,7 +282,7 @@ def test_gunicorn_refuses_before_it_listens(mariadb, tmp_path):
     env = environment(DATABASE_URL=mariadb.new_database() + "_none", DATA_DIR=tmp_path, PORT=port)
     ended = subprocess.run(command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1
-    assert "Cannot start: the database does not answer" in ended.stderr
+    assert "Cannot start: the database refuses" in ended.stderr
     assert "Listening" not in ended.stderr
 
 

@@ -206,8 +206,15 @@ def test_processes_that_open_a_new_sqlite_file_at_the_same_moment_do_not_lock_ea
     in_processes(4, "import db, time; from config import settings", OPEN_TOGETHER, str(tmp_path))
 
 
-def test_the_schema_of_a_newer_version_is_refused_and_left_alone(db):
+def test_a_newer_schema_that_only_adds_is_worked_with_and_one_that_needs_a_newer_version_is_left_alone(db):
     db.transact(lambda tx: tx.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    assert db.is_current()
+    needs = {"name": db_module.OLDEST_VERSION, "value": int(SCHEMA_VERSION)}
+    db.transact(lambda tx: tx.execute(revisions.insert().values(needs)))
+    assert db.is_current()
+    db.transact(
+        lambda tx: tx.execute(sa.text("UPDATE revisions SET value = value + 1 WHERE name = 'oldest_schema_version'"))
+    )
     assert not db.is_current()
     with pytest.raises(UnknownSchema, match="another version"):
         db.upgrade()

@@ -18,7 +18,7 @@ from cryptography.fernet import Fernet
 from accounts.caller import Caller
 from accounts.users import UserState
 from config.settings import Config
-from db import Database, NotAnswering, database_url
+from db import OLDEST_VERSION, Database, NotAnswering, database_url
 from formats.body import CallBody
 from foundation.clock import Clock
 from foundation.crypto import sha256_hex
@@ -27,7 +27,7 @@ from pool.life import PoolKeySource, PoolKeyState
 from replicas.processes import ProcessReport, reports
 from services import WATCH_SECONDS, Services, build
 from start_up import CannotStart, DatabaseAway, import_keys, import_upstreams, open_database, set_clock
-from tables import sealed_secrets, user_sessions
+from tables import revisions, sealed_secrets, user_sessions
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.gateway import new_derived_key, wait_for
 
@@ -132,9 +132,12 @@ def test_a_wrong_encryption_key_is_refused_before_anything_is_written(new, setti
         assert tx.execute(sa.select(sealed_secrets)).all() == before
 
 
-def test_the_schema_of_a_newer_version_is_refused(new, settings):
+def test_the_schema_of_a_newer_version_that_leaves_this_one_no_room_is_refused(new, settings):
     services = new()
     services.db.transact(lambda tx: tx.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    build(Config(**settings)).db.close()
+    needs = {"name": OLDEST_VERSION, "value": 9999}
+    services.db.transact(lambda tx: tx.execute(revisions.insert().values(needs)))
     with pytest.raises(CannotStart, match="another version of this program"):
         build(Config(**settings))
 
@@ -142,7 +145,7 @@ def test_the_schema_of_a_newer_version_is_refused(new, settings):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"database_url": "sqlite:////nowhere/at/all/x.db"}, "the database does not answer"),
+        ({"database_url": "sqlite:////nowhere/at/all/x.db"}, "the database refuses"),
         ({"database_url": None, "data_dir": "/dev/null/data"}, "DATA_DIR can't be used"),
     ],
 )
@@ -164,7 +167,7 @@ def test_a_database_that_refuses_the_log_in_is_not_waited_for(mariadb, tmp_path)
         f"{url}_there_is_none",
         url.replace("mysql:", "mysql+pymysql:") + "_",
     ):
-        with pytest.raises(CannotStart, match="the database does not answer") as raised:
+        with pytest.raises(CannotStart, match="the database refuses") as raised:
             build(Config(database_url=wrong, **settings))
         assert not isinstance(raised.value, DatabaseAway)
         assert "geheim12" not in str(raised.value)
