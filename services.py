@@ -21,6 +21,7 @@ from accounts.everything import Everything
 from accounts.favourite_models import FavouriteModels
 from accounts.invitations import Invitations
 from accounts.key_derivation import KeyDeriver
+from accounts.operator_tokens import OperatorTokens
 from accounts.recovery import Recovery
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
@@ -157,6 +158,7 @@ class Services:
         self.audit = AuditLog(db, clock)
         self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload)
         self.api_tokens = ApiTokens(db, clock)
+        self.operator_tokens = OperatorTokens(db, clock)
         self.everything = Everything(db, clock, self.sessions, self.client_keys, self.api_tokens)
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
         self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused)
@@ -184,6 +186,7 @@ class Services:
         self.watcher.watch("user_sessions", self.sessions.reload)
         self.watcher.watch("client_keys", self.client_keys.live.reload)
         self.watcher.watch("api_tokens", self.api_tokens.live.reload)
+        self.watcher.watch("operator_tokens", self.operator_tokens.live.reload)
         self.watcher.watch("api_keys", self.pool.reload)
         self.watcher.watch("quotas", self.quota_slices.reload)
         self.watcher.watch("upstreams", self.proxy.destinations.reload)
@@ -275,6 +278,7 @@ class Services:
         self.pool.write_counts()
         self.client_keys.live.write_uses()
         self.api_tokens.live.write_uses()
+        self.operator_tokens.live.write_uses()
         self.auth.refused.write()
         self.refused_calls.write_sums()
 

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from foundation.column_types import Id, UtcDateTime, ascii_text
-from storage import columns, ways_in
+from storage import columns, operators, ways_in
 
 metadata, _table, _integers = columns.metadata, columns.table, columns.integers
+operator_tokens = operators.operator_tokens
 recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
 
 users = _table(

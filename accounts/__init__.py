@@ -2,6 +2,7 @@
 
     users.py              accounts: made, found, changed; the username only as a hash
     roles.py              what each role may do where operators work
+    operator_tokens.py    what programs administer with
     key_derivation.py     the derived key of those who send a password
     password_policy.py    what a new password must be
     sessions.py           sessions: begun, refreshed, ended; a refresh token that is used again is noticed here

@@ -17,7 +17,10 @@ from tables import audit_log as table
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One change. actor: `admin-token`, `cli`, or `user/<id>`. subject: what was changed, as `upstream/openai`."""
+    """One change. subject: what was changed, as `upstream/openai`.
+
+    actor: `admin-token`, `token/<name>`, `cli`, or `user/<id>`.
+    """
 
     id: int
     at: datetime

@@ -12,6 +12,7 @@
     watched_keys.py     personal-keys: watched keys
     encryption_keys.py  encryption-keys
     audit.py            audit
+    operator_tokens.py  operator-tokens
 
 groups.py -> a command -> the nouns that its route uses -> printing.py -> a table, or JSON lines.
 """

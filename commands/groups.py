@@ -8,6 +8,7 @@ from commands.audit import audit_commands
 from commands.check import check
 from commands.client_keys import client_key_commands
 from commands.encryption_keys import encryption_key_commands
+from commands.operator_tokens import operator_token_commands
 from commands.pool import pool_commands
 from commands.printing import Commands, services, show
 from commands.quotas import quota_commands
@@ -32,6 +33,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(usage_commands)
     app.cli.add_command(upstream_commands)
     app.cli.add_command(user_commands)
+    app.cli.add_command(operator_token_commands)
     app.cli.add_command(audit_commands)
     app.cli.add_command(check)
 

@@ -24,6 +24,7 @@ SECRET_PATTERNS = (
     r"sk-or-[A-Za-z0-9_-]{8,}",  # OpenRouter keys
     r"sk-auto-[A-Za-z0-9_-]{8,}",  # our client keys
     r"or_api_[A-Za-z0-9_-]{8,}",  # our API tokens
+    r"or_op_[A-Za-z0-9_-]{8,}",  # our operator tokens
     r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",  # JSON web tokens
     r"\$argon2[a-z]*\$[A-Za-z0-9+/=,.$-]+",
     r"gAAAA[A-Za-z0-9_-]{20,}={0,2}",  # Fernet
@@ -31,7 +32,7 @@ SECRET_PATTERNS = (
     r"(?i:(?<=bearer )[A-Za-z0-9._~+/=-]{8,})",
 )
 # Each pattern needs one of these, or "bearer " in any case. Nearly no line has any, and looking for them is cheap.
-MARKS = ("sk-or-", "sk-auto-", "or_api_", "eyJ", "$argon2", "gAAAA", "://")
+MARKS = ("sk-or-", "sk-auto-", "or_api_", "or_op_", "eyJ", "$argon2", "gAAAA", "://")
 _known_values: set[str] = set()
 _marks: tuple[str, ...] = MARKS
 _secret = re.compile("|".join(SECRET_PATTERNS))

@@ -1,6 +1,7 @@
 """Tables by domain; tables.py is their face, from which all of them are imported, and has the older ones itself.
 
     columns.py    what every table is made of
+    operators.py  what programs administer with: operator tokens
     ways_in.py    what opens an account besides its key: recovery codes, reset links
 
 A new table goes into the file of its domain, and its name into tables.py.

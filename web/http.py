@@ -6,11 +6,12 @@ import logging
 from typing import Any
 
 import orjson
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from accounts import operator_tokens
 from accounts.caller import Caller
-from accounts.roles import Right, rights_of
+from accounts.roles import SCOPES, Right, rights_of
 from auth import ACCESS_TOKEN, Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
@@ -38,6 +39,11 @@ admin_log = logging.getLogger("admin")
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
 MAX_PAGE = 1_000_000
+NEEDS = {
+    Right.READ: "This is for operators and auditors",
+    Right.CHANGE: "This is for those who may change things, and you may only read",
+    Right.APPOINT: "This says who may do what: an admin or ADMIN_TOKEN may, a token may not",
+}
 
 
 def services() -> Services:
@@ -85,7 +91,8 @@ def check_caller(accepted: Credentials) -> Caller:
 
 
 def check_operator(right: Right) -> str:
-    """Let only those in who have this right; returns who that is, for the log: `admin-token`, or `user/<id>`.
+    """Let only those in who have this right; returns who that is, for the log:
+    `admin-token`, `token/<name>` or `user/<id>`.
 
     A person proves it with an access token: nothing that is handed on to programs counts. Who is no operator is counted
     by address, operators by themselves: strangers who guess keep nobody out. Raises TooManyRequests, Forbidden,
@@ -104,8 +111,15 @@ def check_operator(right: Right) -> str:
     count_operator(operator)
     if right not in rights:
         event(admin_log, "admin_refused", logging.WARNING, operator=operator)
-        raise Forbidden("This is for those who may change things, and you may only read")
+        raise Forbidden(NEEDS[right])
+    g.rights = rights
     return operator
+
+
+def check_appoints() -> None:
+    """For a change, by an operator who was let in, that says who else may do what. Raises Forbidden for a token."""
+    if Right.APPOINT not in g.rights:
+        raise Forbidden(NEEDS[Right.APPOINT])
 
 
 def count_operator(operator: str) -> None:
@@ -118,11 +132,22 @@ def _operator(sent: str) -> tuple[str, frozenset[Right]]:
     token = services().config.admin_token
     if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
         return "admin-token", frozenset(Right)
+    if given.startswith(operator_tokens.PREFIX):
+        return _by_operator_token(given)
     user_id = authenticate(sent).user_id
     rights = rights_of(services().users.roles.get(user_id))
     if not rights:
         raise Forbidden("This is for operators, and this account is no active admin")
     return f"user/{user_id}", rights
+
+
+def _by_operator_token(given: str) -> tuple[str, frozenset[Right]]:
+    if not services().auth.is_informed:
+        raise Busy("Operator tokens can't be looked up at present; try again shortly", retry_after_seconds=5)
+    found = services().operator_tokens.live.find(given)
+    if found is None:
+        raise Unauthorized("The operator token is unknown, revoked or expired")
+    return found.actor, SCOPES[found.scope]
 
 
 def audit(actor: str, action: str, subject: str, user_id: int | None = None, **details: Any) -> None:

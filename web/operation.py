@@ -55,9 +55,10 @@ class Who(Enum):
     READER = "a user with an access token or an API token"
     AUDITOR = "whoever may read all that operators see"
     OPERATOR = "whoever may change it"
+    APPOINTER = "whoever may say who may"
 
 
-RIGHTS = {Who.AUDITOR: Right.READ, Who.OPERATOR: Right.CHANGE}
+RIGHTS = {Who.AUDITOR: Right.READ, Who.OPERATOR: Right.CHANGE, Who.APPOINTER: Right.APPOINT}
 CREDENTIALS = {Who.USER: ACCESS_TOKEN, Who.CALLER: FOR_CALLS, Who.READER: FOR_READING}
 
 

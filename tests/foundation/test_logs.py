@@ -193,6 +193,7 @@ SECRETS = {
     "OpenRouter key": "sk-or-v1-" + "0123456789abcdef" * 4,
     "client key": "sk-auto-Zm9vYmFyYmF6cXV4",
     "API token": "or_api_Zm9vYmFyYmF6cXV4",
+    "operator token": "or_op_Zm9vYmFyYmF6cXV4",
     "JSON web token": jwt.encode({"sub": "7"}, "k" * 32, "HS256"),
     "Argon2 hash": argon2.PasswordHasher(1, 8, 1).hash("x"),
     "Fernet ciphertext": Fernet(Fernet.generate_key()).encrypt(b"x").decode(),

@@ -269,6 +269,12 @@ def an_invitation(world: World, _kind: str) -> Asked:
     return Asked(parts={"invitation_id": world.ask("operator", "POST", "/admin/invitations", {}).json()["id"]})
 
 
+def an_operator_token(world: World, _kind: str) -> Asked:
+    made = world.ask("operator", "POST", "/admin/tokens", {"name": f"n{secrets.token_hex(4)}"})
+    world.cleanups.append(lambda: world.ask("operator", "DELETE", f"/admin/tokens/{made.json()['id']}"))
+    return Asked(parts={"token_id": made.json()["id"]})
+
+
 def the_owners_quota(world: World, _kind: str) -> Asked:
     path = f"/admin/quotas/user/{world.owner.id}"
     assert world.ask("operator", "PUT", path, {"limit_usd": 1000}).status_code == 200
@@ -482,6 +488,9 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /admin/users/find": (AUDITORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
     "GET /admin/users/{user_id}": (AUDITORS, the_owner()),
     "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
+    "GET /admin/tokens": (AUDITORS, PLAIN),
+    "POST /admin/tokens": (instead(OPERATORS, 200, 201), new_named),
+    "DELETE /admin/tokens/{token_id}": (OPERATORS, an_operator_token),
     "GET /admin/invitations": (AUDITORS, PLAIN),
     "POST /admin/invitations": (instead(OPERATORS, 200, 201), sent({"note": "x"})),
     "DELETE /admin/invitations/{invitation_id}": (OPERATORS, an_invitation),

@@ -98,6 +98,9 @@ CHANGES: dict[str, set[str]] = {
     "PUT /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "DELETE /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "POST /admin/users/find": set(),
+    "POST /admin/tokens": ALL_OF["operator_tokens"] | {"revisions.value"},
+    "DELETE /admin/tokens/{token_id}": {f"operator_tokens.{name}" for name in ("revoked_at", "revision")}
+    | {"revisions.value"},
     "POST /admin/invitations": ALL_OF["invitations"],
     "DELETE /admin/invitations/{invitation_id}": {"invitations.revoked_at"},
     "PATCH /admin/users/{user_id}": {f"users.{name}" for name in ("state", "role", "trust_level", "updated_at")}

@@ -14,7 +14,7 @@
     quotas.py  usage.py                        what one may spend, and has used
     health.py                                  whether the service can work
     admin_users.py  admin_invitations.py       for operators: accounts, invitations
-    admin_audit.py                             changes
+    admin_audit.py  admin_tokens.py            changes, operator tokens
     admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas
     admin_pool.py  admin_upstreams.py          pool keys, other upstreams
     admin_usage.py  admin_check.py             everybody's calls, the daily check

@@ -26,7 +26,7 @@ class AuditEntryShown(Shown):
 
     id: int = Field(examples=[1])
     at: datetime
-    actor: str = Field(description="`admin-token`, `cli` or `user/<id>`", examples=["admin-token"])
+    actor: str = Field(description="`admin-token`, `token/<name>`, `cli` or `user/<id>`", examples=["admin-token"])
     action: str = Field(examples=["quota_set"])
     subject: str = Field(examples=["user/17"])
     user_id: int | None = Field(examples=[17])

@@ -11,7 +11,7 @@ from pydantic import Field
 from accounts.invitations import MAX_NOTE_CHARACTERS, InvitationTerms
 from accounts.users import UserRole
 from billing.quotas.terms import check_amount
-from web.http import answer, audit, services
+from web.http import answer, audit, check_appoints, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_invitation_api", __name__, url_prefix="/admin/invitations")
@@ -97,6 +97,8 @@ def invitations_shown(query: Paging) -> dict[str, Any]:
 
 def invite(operator: str, body: NewInvitation) -> dict[str, Any]:
     """Make an invitation; returns it with its text. Raises BadRequest."""
+    if body.role != "user":
+        check_appoints()
     terms = InvitationTerms(UserRole(body.role), check_amount("limit_usd", body.limit_usd), body.period, body.note)
     made, text = services().invitations.create(terms, timedelta(days=body.days), operator)
     fields = body.model_dump(mode="json", exclude_unset=True)

@@ -15,7 +15,7 @@ from foundation.errors import Conflict, NotFound
 from web.api.quotas import QuotaShown
 from web.api.recovery import ResetLinkMade, make_reset_link
 from web.api.sessions import AllEnded, end_all
-from web.http import answer, audit, services
+from web.http import answer, audit, check_appoints, services
 from web.operation import DIGITS, Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_user_api", __name__, url_prefix="/admin/users")
@@ -162,6 +162,8 @@ def change_user(operator: str, user_id: int, body: UserChange) -> Response:
         raise Conflict("You can't take your own rights away; another operator can")
     state = UserState(body.state) if body.state else None
     role = UserRole(body.role) if body.role else None
+    if role:
+        check_appoints()
     before, after = services().users.change(user_id, state, role, body.trust_level)
     if changes := after.changed_from(before):
         if state is not None:

@@ -11,11 +11,12 @@ from pydantic import BeforeValidator, Field
 from accounts.caller import Caller
 from accounts.recovery_codes import CODES, MAX_TYPED
 from accounts.reset_links import MAX_TEXT_CHARACTERS
+from accounts.roles import rights_of
 from accounts.sessions import UserSession
 from auth import check_derived_key, check_strong_key, check_username
 from web.api.auth import EXAMPLE_KEY, LoggedIn, Tokens, count_log_in, logged_in, origin, tokens
 from web.api.password import EXAMPLE, Email, Name, Password, confirmed
-from web.http import answer, audit, services
+from web.http import answer, audit, check_appoints, services
 from web.operation import Body, Shown, Who, operation
 
 routes = Blueprint("recovery_api", __name__, url_prefix="/api/auth")
@@ -258,7 +259,13 @@ def set_first_key(caller: Caller, body: FirstKey) -> tuple[UserSession, str]:
 
 
 def make_reset_link(operator: str, user_id: int) -> dict[str, Any]:
-    """A link for an account, with its text. Raises NotFound, Conflict."""
+    """A link for an account, with its text. Raises NotFound, Conflict; Forbidden for a token and an admin.
+
+    A token could else become an admin by it.
+    """
+    user = services().users.find_by_id(user_id)
+    if user and rights_of(user.role):
+        check_appoints()
     link, text = services().recovery.links.create(user_id, operator)
     audit(operator, "reset_link_made", f"user/{user_id}", user_id)
     shown: dict[str, Any] = {"id": link.id, "user_id": user_id, "reset": text, "path": path_of(text)}

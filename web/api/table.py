@@ -12,6 +12,7 @@ from web.api import (
     admin_invitations,
     admin_pool,
     admin_quotas,
+    admin_tokens,
     admin_upstreams,
     admin_usage,
     admin_users,
@@ -56,6 +57,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_upstreams.routes)
     app.register_blueprint(admin_users.routes)
     app.register_blueprint(admin_invitations.routes)
+    app.register_blueprint(admin_tokens.routes)
     app.register_blueprint(admin_audit.routes)
     app.register_blueprint(upstreams.routes)
     app.register_blueprint(connect.routes)

@@ -43,11 +43,12 @@ PUBLISHED = {
     "WatchedKeyShown": "PersonalKeyShown",
     "WatchedKeyUsage": "PersonalKeyUsage",
 }
-ACCESS_TOKEN, CLIENT_KEY, API_TOKEN, ADMIN_TOKEN, X_API_KEY = (
+ACCESS_TOKEN, CLIENT_KEY, API_TOKEN, ADMIN_TOKEN, OPERATOR_TOKEN, X_API_KEY = (
     "accessToken",
     "clientKey",
     "apiToken",
     "adminToken",
+    "operatorToken",
     "xApiKey",
 )
 SECURITY = {  # by the names of Who
@@ -55,15 +56,17 @@ SECURITY = {  # by the names of Who
     "USER": [ACCESS_TOKEN, X_API_KEY],
     "CALLER": [ACCESS_TOKEN, CLIENT_KEY, X_API_KEY],
     "READER": [ACCESS_TOKEN, API_TOKEN, X_API_KEY],
-    "AUDITOR": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
-    "OPERATOR": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
+    "AUDITOR": [ADMIN_TOKEN, OPERATOR_TOKEN, ACCESS_TOKEN, X_API_KEY],
+    "OPERATOR": [ADMIN_TOKEN, OPERATOR_TOKEN, ACCESS_TOKEN, X_API_KEY],
+    "APPOINTER": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
 }
-LIMITED = {Who.READER, Who.AUDITOR, Who.OPERATOR}  # their requests are counted wherever they go
+LIMITED = {Who.READER, Who.AUDITOR, Who.OPERATOR, Who.APPOINTER}  # their requests are counted wherever they go
 SECURITY_SCHEMES = {
     ACCESS_TOKEN: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "What /login returns"},
     CLIENT_KEY: {"type": "http", "scheme": "bearer", "description": "A client key, `sk-auto-...`: calls models"},
     API_TOKEN: {"type": "http", "scheme": "bearer", "description": "An API token, `or_api_...`: reads usage"},
     ADMIN_TOKEN: {"type": "http", "scheme": "bearer", "description": "The operator's ADMIN_TOKEN"},
+    OPERATOR_TOKEN: {"type": "http", "scheme": "bearer", "description": "An operator token, `or_op_...`"},
     X_API_KEY: {
         "type": "apiKey",
         "in": "header",

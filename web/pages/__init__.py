@@ -10,6 +10,7 @@
     operator.py  operator_live.py              for operators: overview, requests, audit; what changes while they look
     operator_users.py  operator_quotas.py      accounts, quotas
     operator_invitations.py                    invitations
+    operator_tokens.py                         what programs administer with
     operator_pool.py  operator_upstreams.py    pool keys, other upstreams
     operator_system.py                         how the parts are
 

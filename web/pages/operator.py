@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Response, request
+from flask import Response, g, request
 
 from accounts.roles import Right
 from billing import refused_calls
@@ -49,11 +49,17 @@ def for_auditors(view: View) -> View:
     return _for(Right.READ, view)
 
 
+def for_appointers(view: View) -> View:
+    """Let only those in who may say who may do what."""
+    return _for(Right.APPOINT, view)
+
+
 def _for(right: Right, view: View) -> View:
     wants_operator = "operator" in inspect.signature(view).parameters
 
     def counted(visitor: Visitor, **path: Any) -> Response:
         count_operator(f"user/{visitor.user.id}")
+        g.rights = visitor.rights
         return view(operator=f"user/{visitor.user.id}", **path) if wants_operator else view(**path)
 
     guarded = for_those_with(right, counted)

@@ -15,6 +15,7 @@ from web.pages import (
     operator_pool,
     operator_quotas,
     operator_system,
+    operator_tokens,
     operator_upstreams,
     operator_users,
     playground,
@@ -36,6 +37,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(operator_pool.routes)
     app.register_blueprint(operator_users.routes)
     app.register_blueprint(operator_invitations.routes)
+    app.register_blueprint(operator_tokens.routes)
     app.register_blueprint(operator_quotas.routes)
     app.register_blueprint(operator_system.routes)
     app.register_blueprint(operator_upstreams.routes)

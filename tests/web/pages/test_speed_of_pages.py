@@ -25,6 +25,7 @@ OPERATORS = [
     "/operator/logs",
     "/operator/audit",
     "/operator/invitations",
+    "/operator/tokens",
     "/operator/users",
     "/operator/users/1",
     "/operator/quotas",
