@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -165,7 +165,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 class Database:
     """One engine and the two ways to use it. Threads share it; each transaction has a connection of its own."""
 
-    def __init__(self, url: sa.URL, timeout_seconds: int = STATEMENT_SECONDS) -> None:
+    def __init__(self, url: sa.URL, timeout_seconds: int | None = STATEMENT_SECONDS) -> None:
         self.kind = "sqlite" if url.drivername.startswith("sqlite") else "mysql"
         self._url = url
         self._engine = _sqlite_engine(url) if self.kind == "sqlite" else _mysql_engine(url, timeout_seconds)
@@ -174,15 +174,16 @@ class Database:
         self.is_shut = False
         """True: every use raises NotAnswering, so that nothing is written before it is known whose database it is."""
 
-    def another(self) -> Database:
-        """The same database, open, with connections of its own."""
-        return Database(self._url)
+    def another(self, timeout_seconds: int | None = STATEMENT_SECONDS) -> Database:
+        """The same database, open, with connections of its own. timeout_seconds: of a statement; None for any time."""
+        return Database(self._url, timeout_seconds)
 
     @contextmanager
-    def reading(self) -> Iterator[Transaction]:
-        """A transaction that only reads; on SQLite it does not wait for writers."""
+    def reading(self, one_moment: bool = False) -> Iterator[Transaction]:
+        """A transaction that only reads; on SQLite it waits for no writers. one_moment: all as at its first word."""
         self._check_open()
-        with self._engine.connect().execution_options(reading=True) as connection, connection.begin():
+        options = {"isolation_level": "REPEATABLE READ"} if one_moment and self.kind == "mysql" else {}
+        with self._engine.connect().execution_options(reading=True, **options) as connection, connection.begin():
             yield connection
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
@@ -359,6 +360,8 @@ def upsert_rows(
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if isinstance(value, date):
+        return value.isoformat()
     return int(value) if isinstance(value, bool) else value
 
 

@@ -6,6 +6,7 @@
     details.py            what its tokens and its cost consist of
     records.py            what a fact is: its states, its line, its checksum, what a row can hold
     journal.py            facts in append-only files, until the database has them
+    journal_files.py      those files in a backup, and back
     drain.py              moves journals into the ledger, dead processes' too
     set_aside.py          facts that no row can hold, until they are mended
     ledger.py             a row for each try, settled once

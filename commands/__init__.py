@@ -13,6 +13,7 @@
     encryption_keys.py  encryption-keys
     audit.py            audit
     operator_tokens.py  operator-tokens
+    backup.py           backup, restore
 
 groups.py -> a command -> the nouns that its route uses -> printing.py -> a table, or JSON lines.
 """

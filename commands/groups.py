@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from commands.audit import audit_commands
+from commands.backup import backup, restore
 from commands.check import check
 from commands.client_keys import client_key_commands
 from commands.encryption_keys import encryption_key_commands
@@ -36,6 +37,8 @@ def register(app: Flask) -> None:
     app.cli.add_command(operator_token_commands)
     app.cli.add_command(audit_commands)
     app.cli.add_command(check)
+    app.cli.add_command(backup)
+    app.cli.add_command(restore)
 
 
 @db_commands.command("upgrade")

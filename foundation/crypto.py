@@ -15,7 +15,9 @@ import argon2
 import orjson
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from argon2.low_level import ARGON2_VERSION, Type, hash_secret_raw
+from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from foundation.errors import Busy
 
@@ -172,3 +174,42 @@ class Envelopes:
                 raise SealBroken(f"{table}.{column} of row {row} holds a ciphertext of another place")
             return position, str(value)
         raise SealBroken(f"{table}.{column} of row {row} does not open with ENCRYPTION_KEY")
+
+
+class PassphraseSeal:
+    """Seals the pieces of one file under a passphrase, in order: ChaCha20-Poly1305 with the STREAM construction.
+
+    The key is Argon2id of the passphrase and of the file's own salt. A piece opens only in its place, and the last one
+    only as the last one: what is cut off, moved or repeated is noticed.
+    """
+
+    SALT_BYTES = 16
+    TIME_COST, MEMORY_KIB = 4, 128 * 1024  # some tenths of a second: made once for a file, guessed at offline
+
+    def __init__(self, passphrase: str, salt: bytes) -> None:
+        if len(salt) != self.SALT_BYTES:
+            raise SealBroken("the salt is cut")
+        self.salt = salt
+        key = hash_secret_raw(passphrase.encode(), salt, self.TIME_COST, self.MEMORY_KIB, 1, 32, Type.ID)
+        self._cipher = ChaCha20Poly1305(key)
+        self._number = 0
+
+    @classmethod
+    def new(cls, passphrase: str) -> PassphraseSeal:
+        """For a new file."""
+        return cls(passphrase, secrets.token_bytes(cls.SALT_BYTES))
+
+    def _nonce(self, is_last: bool) -> bytes:
+        self._number += 1
+        return self._number.to_bytes(11) + bytes([is_last])
+
+    def seal(self, piece: bytes, is_last: bool) -> bytes:
+        """The next piece, sealed."""
+        return self._cipher.encrypt(self._nonce(is_last), piece, None)
+
+    def open(self, sealed: bytes, is_last: bool) -> bytes:
+        """The next piece. Raises SealBroken."""
+        try:
+            return self._cipher.decrypt(self._nonce(is_last), sealed, None)
+        except InvalidTag:
+            raise SealBroken("a piece does not open: another passphrase, another place, or damage") from None

@@ -44,9 +44,18 @@ def open_deployment_key(db: Database, envelopes: Envelopes, name: str, now: date
     return found
 
 
+def check_canary_in(tx: Transaction, envelopes: Envelopes) -> None:
+    """The same of a database as a transaction sees it."""
+    _find_in(tx, envelopes, USERNAME_KEY)
+
+
 def _find(db: Database, envelopes: Envelopes, name: str) -> bytes | None:
     with db.reading() as tx:
-        sealed = tx.scalar(sa.select(table.c.value_encrypted).where(table.c.name == name))
+        return _find_in(tx, envelopes, name)
+
+
+def _find_in(tx: Transaction, envelopes: Envelopes, name: str) -> bytes | None:
+    sealed = tx.scalar(sa.select(table.c.value_encrypted).where(table.c.name == name))
     if sealed is None:
         return None
     return base64.b64decode(envelopes.open(table.name, "value_encrypted", name, sealed))

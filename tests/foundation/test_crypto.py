@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from foundation.crypto import (
     DerivedKeyHasher,
     Envelopes,
+    PassphraseSeal,
     SealBroken,
     WrongDerivedKey,
     keyed_name,
@@ -328,3 +329,23 @@ def test_a_fingerprint_names_a_key_and_shows_nothing_of_it():
     mine, other = Envelopes([ENCRYPTION_KEY, OTHER_KEY]).fingerprints
     assert mine == hashlib.sha256(f"encryption-key {ENCRYPTION_KEY}".encode()).hexdigest()[:8]
     assert mine != other
+
+
+def test_a_piece_opens_in_its_place_alone(monkeypatch):
+    monkeypatch.setattr(PassphraseSeal, "MEMORY_KIB", 64)
+    seal = PassphraseSeal.new("kettle")
+    one, two = seal.seal(b"one", is_last=False), seal.seal(b"", is_last=True)
+    opening = PassphraseSeal("kettle", seal.salt)
+    assert [opening.open(one, is_last=False), opening.open(two, is_last=True)] == [b"one", b""]
+    for passphrase, salt, piece, is_last in (
+        ("kettlE", seal.salt, one, False),
+        ("kettle", bytes(16), one, False),
+        ("kettle", seal.salt, two, True),
+        ("kettle", seal.salt, one, True),
+        ("kettle", seal.salt, one[:-1], False),
+        ("kettle", seal.salt, b"", False),
+    ):
+        with pytest.raises(SealBroken):
+            PassphraseSeal(passphrase, salt).open(piece, is_last)
+    with pytest.raises(SealBroken):
+        PassphraseSeal("kettle", b"short")
