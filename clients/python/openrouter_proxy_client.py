@@ -220,6 +220,18 @@ class ProxyClient:
         self._tokens = _Tokens.from_answer(answer)
         return answer
 
+    def new_recovery_codes(self) -> list[str]:
+        """Ten codes, each of which sets a new password once; those before are good no more. Soon after a sign-in."""
+        return list(self._json("POST", "/api/auth/recovery-codes")["codes"])
+
+    def recover(self, username: str, recovery_code: str, new_password: str) -> JsonObject:
+        """Set a new password in the place of a forgotten one, and sign in. Only a key derived from it is sent."""
+        new_derived_key = derive_key(username, new_password, self.parameters())
+        body = {"username": username, "recovery_code": recovery_code, "new_derived_key": new_derived_key}
+        answer = self._json("POST", "/api/auth/recover", body, is_signed=False)
+        self._tokens = _Tokens.from_answer(answer)
+        return answer
+
     def logout(self) -> None:
         """End the session, everywhere. The tokens are forgotten even if the gateway can't be reached."""
         try:
@@ -373,8 +385,8 @@ class ProxyClient:
 
     def _secrets(self, response: requests.Response, sent: JsonObject) -> list[str]:
         token = response.request.headers.get("Authorization", "").replace("Bearer ", "")
-        mine = [token, self.token, self.refresh_token, sent.get("derived_key"), sent.get("refresh_token")]
-        return [secret for secret in mine if secret]
+        names = ("derived_key", "new_derived_key", "recovery_code", "refresh_token")
+        return [secret for secret in (token, self.token, self.refresh_token, *map(sent.get, names)) if secret]
 
     def _request_id(self, response: requests.Response) -> str:
         return response.headers.get("X-Request-Id", "")

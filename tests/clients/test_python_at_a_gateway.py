@@ -111,3 +111,18 @@ def test_the_program_in_its_readme_works(running, name):
         [sys.executable, "-"], input=program, cwd=CLIENT, env=environment(), capture_output=True, text=True, check=True
     )
     assert re.search(r"keys\.\"\n\{'requests': \d+, .*'limit_usd': None", ended.stdout), ended.stdout
+
+
+def test_a_forgotten_password_is_made_up_for_by_a_recovery_code(running, client, name):
+    codes = client.new_recovery_codes()
+    assert len(codes) == 10
+    with ProxyClient(running.url) as other:
+        with pytest.raises(ProxyError, match="Invalid credentials") as wrong:
+            other.recover(name, "nothing", "quiet meadow 84")
+        assert (wrong.value.status, other.token) == (401, None)
+        assert other.recover(name, codes[0], "quiet meadow 84")["user"]["id"]
+        assert other.quota()
+        assert codes[0] not in repr(other)
+    with pytest.raises(ProxyError):
+        client.login(name, PASSWORD)
+    assert client.login(name, "quiet meadow 84")

@@ -76,6 +76,21 @@ export class ProxyClient {
     return answer as unknown as types.LoggedIn;
   }
 
+  /** Ten codes, each of which sets a new password once; those before are good no more. Soon after a log-in. */
+  async newRecoveryCodes(): Promise<string[]> {
+    const { codes } = await this.#json("POST", "/api/auth/recovery-codes");
+    return codes as string[];
+  }
+
+  /** Set a new password in the place of a forgotten one, and log in. Only a key derived from it is sent. */
+  async recover(username: string, recoveryCode: string, newPassword: string): Promise<types.LoggedIn> {
+    const new_derived_key = await deriveKey(username, newPassword, await this.parameters());
+    const body = { username, recovery_code: recoveryCode, new_derived_key };
+    const answer = await this.#json("POST", "/api/auth/recover", { body, isSigned: false });
+    await this.#use(tokensOf(answer));
+    return answer as unknown as types.LoggedIn;
+  }
+
   /** End the session, everywhere. The tokens are forgotten even if the gateway can't be reached. */
   async logout(): Promise<void> {
     const session = this.#session;
@@ -242,7 +257,8 @@ export class ProxyClient {
     const type = String(error.type ?? asObject(error.metadata).error_type ?? "");
     const status = typeof error.code === "number" ? error.code : response.status;
     const { access_token, refresh_token } = this.tokens ?? {};
-    const secrets = [token, access_token, refresh_token, sent?.derived_key, sent?.refresh_token];
+    const ofBody = [sent?.derived_key, sent?.new_derived_key, sent?.recovery_code, sent?.refresh_token];
+    const secrets = [token, access_token, refresh_token, ...ofBody];
     const hide = (text: string): string =>
       secrets.reduce<string>((rest, secret) => (secret ? rest.replaceAll(String(secret), "[secret]") : rest), text);
     const seconds = response.headers.get("retry-after") ?? "";

@@ -23,8 +23,10 @@ export interface LoggedIn extends Tokens {
     trust_level: number;
     is_active: boolean;
     is_silenced: boolean;
-    role: "user" | "admin" | "service";
+    role: "user" | "auditor" | "admin" | "service";
   };
+  /** What one has to know, told once: an operator has made a link by which a password can be set. */
+  notices?: { type: "reset_link"; at: string; used_at: string | null }[];
 }
 
 export interface Registered {

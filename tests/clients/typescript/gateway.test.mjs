@@ -113,3 +113,16 @@ test("OpenRouter's own limits say how long to wait", async () => {
     assert.deepEqual([problem.status, problem.retryAfterSeconds], [429, 3]);
   }
 });
+
+test("a forgotten password is made up for by a recovery code", async () => {
+  const { username, client } = await newUser();
+  const codes = await client.newRecoveryCodes();
+  assert.equal(codes.length, 10);
+  const other = new ProxyClient(GATEWAY);
+  const wrong = await failure(other.recover(username, "nothing", "quiet meadow 84"));
+  assert.deepEqual([wrong.status, other.tokens], [401, null]);
+  await other.recover(username, codes[0], "quiet meadow 84");
+  assert.equal((await other.quota()).limit_usd, null);
+  assert.equal((await failure(client.login(username, PASSWORD))).status, 401);
+  await client.login(username, "quiet meadow 84");
+});
