@@ -22,6 +22,7 @@ from accounts.client_keys import ClientKey
 from accounts.everything import revoke_all_of
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import PLAIN_START, AccountStart
+from accounts.second_factors import PROVED, SecondFactors
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import User, Users, UserState, shut
 from foundation.clock import Clock
@@ -92,7 +93,9 @@ class Auth:
         client_keys: HashedSecrets[ClientKey],
         api_tokens: HashedSecrets[ApiToken],
         refused: RefusedLogIns,
+        second_factors: SecondFactors,
     ) -> None:
+        self._second_factors = second_factors
         self._client_keys = client_keys
         self._api_tokens = api_tokens
         self.refused = refused
@@ -120,7 +123,9 @@ class Auth:
         key_hash = self._hasher.hash(key)
         return self._users.create(name, key_hash, admission.state, admission.role, admission.welcome)
 
-    def login(self, username: object, derived_key: object, origin: Origin = UNKNOWN) -> tuple[UserSession, str]:
+    def login(
+        self, username: object, derived_key: object, origin: Origin = UNKNOWN, second: str | None = None
+    ) -> tuple[UserSession, str]:
         """Open a session; returns it with an access token. Raises Unauthorized, Forbidden, BadRequest, Busy.
 
         An unknown user and a wrong key take the same steps: one look-up, one Argon2 hash, one answer.
@@ -135,21 +140,33 @@ class Auth:
             raise Unauthorized("Invalid credentials") from None
         assert user is not None  # noqa: S101 - nobody's hash never verifies
         new_hash = self._hasher.hash(key) if self._hasher.is_outdated(user.key_hash) else None
-        return self.let_in(user, origin, new_hash)
+        return self.let_in(user, origin, new_hash, second)
 
-    def let_in(self, user: User, origin: Origin, new_hash: str | None = None) -> tuple[UserSession, str]:
+    def let_in(
+        self, user: User, origin: Origin, new_hash: str | None = None, second: object = None
+    ) -> tuple[UserSession, str]:
         """Open a session for somebody who has proved to be the owner of this account, as it was when it was read.
 
-        new_hash: of the same key, made with today's parameters. Raises Forbidden; Unauthorized if the account has got
-        another key since.
+        new_hash: of the same key, made with today's parameters. second: the second factor, or PROVED. Raises Forbidden;
+        SecondFactorNeeded; TooManyRequests; Unauthorized if that is wrong, or the account has got another key since.
         """
         if user.state.is_shut:  # said to nobody but the owner
             self.refused.note("login_refused", user.id, origin)
             event(log, "login_refused", user_id=user.id, state=user.state)
             raise shut(user.state)
+        self.check_second(user.id, second, origin)
         session = self._sessions.start(user.id, origin, lambda tx: self._users.note_log_in(tx, user, new_hash))
         event(log, "login_succeeded", user_id=user.id)
         return session, self._access_token(session)
+
+    def check_second(self, user_id: int, second: object, origin: Origin) -> None:
+        """As SecondFactors.check; what is wrong is counted among the refused log-ins."""
+        try:
+            self._second_factors.check(user_id, second)
+        except Unauthorized:
+            self.refused.note("second_factor_refused", user_id, origin)
+            event(log, "second_factor_refused", user_id=user_id)
+            raise
 
     def refresh(self, token: object) -> tuple[UserSession, str]:
         """Exchange a refresh token. Raises Unauthorized, Forbidden, BadRequest."""
@@ -192,7 +209,7 @@ class Auth:
         for copy in (self._sessions, *((self._client_keys, self._api_tokens) if revokes_all else ())):
             copy.reload()  # here at once
         event(log, "key_changed", user_id=user.id)
-        return self.let_in(changed, origin)
+        return self.let_in(changed, origin, second=PROVED)
 
     def issue_page_token(self, user_id: int, session_id: str) -> str:
         """What pages alone take; the session goes on with it, as with a refresh. Raises Unauthorized."""

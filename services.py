@@ -27,6 +27,7 @@ from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import Registration, RegistrationMode
 from accounts.reset_links import ResetLinks
+from accounts.second_factors import SecondFactors
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
@@ -161,10 +162,11 @@ class Services:
         self.operator_tokens = OperatorTokens(db, clock)
         self.everything = Everything(db, clock, self.sessions, self.client_keys, self.api_tokens)
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
-        self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused)
-        self.auth.trusts_uninformed = config.credit_without_database_usd > 0
         codes, links = RecoveryCodes(db, clock), ResetLinks(db, clock)
-        self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused)
+        self.second_factors = SecondFactors(db, self._envelopes, clock, codes)
+        self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused, self.second_factors)
+        self.auth.trusts_uninformed = config.credit_without_database_usd > 0
+        self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused, self.second_factors)
         self.key_derivation = KeyDeriver(hasher, config.kdf_domain)
         self.oauth_states = OAuthStates(db, self._envelopes, clock)
         self.invitations = Invitations(db, clock)

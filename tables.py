@@ -14,7 +14,7 @@ from storage import columns, operators, ways_in
 
 metadata, _table, _integers = columns.metadata, columns.table, columns.integers
 operator_tokens = operators.operator_tokens
-recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
+recovery_codes, reset_links, totp_secrets = ways_in.recovery_codes, ways_in.reset_links, ways_in.totp_secrets
 
 users = _table(
     "users",

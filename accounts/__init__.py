@@ -10,9 +10,9 @@
     client_keys.py        client keys, `sk-auto-...`: what programs call models with
     api_tokens.py         API tokens, which only read usage
     recovery_codes.py  reset_links.py  recovery.py   back in without the password, by a code or an operator's link
+    second_factors.py     codes of an app beside the password
     everything.py         sessions, client keys and API tokens, ended together
-    caller.py             who sent a request, and what proved it
-    client_address.py     the address that a request comes from
+    caller.py  client_address.py   who sent a request, what proved it, and from which address
     user_agents.py        a browser in two words
     refused_log_ins.py    refused log-ins, counted
     audit_log.py          who changed what

@@ -10,6 +10,7 @@ import logging
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.reset_links import ResetLink, ResetLinks
+from accounts.second_factors import SecondFactors
 from accounts.sessions import Origin, UserSessions
 from accounts.users import NO_KEY, User, Users, shut
 from foundation.crypto import DerivedKeyHasher
@@ -30,7 +31,9 @@ class Recovery:
         codes: RecoveryCodes,
         links: ResetLinks,
         refused: RefusedLogIns,
+        second_factors: SecondFactors,
     ) -> None:
+        self._second_factors = second_factors
         self.codes = codes
         self.links = links
         self._users = users
@@ -38,8 +41,10 @@ class Recovery:
         self._hasher = hasher
         self._refused = refused
 
-    def by_code(self, username: str, code: str, new_key: str, origin: Origin) -> User:
-        """Set a key with a recovery code. Raises Unauthorized, Forbidden, Busy.
+    def by_code(self, username: str, code: str, new_key: str, origin: Origin, second: str | None = None) -> User:
+        """Set a key with a recovery code. second: the account's second factor; the code itself is none.
+
+        Raises Unauthorized, Forbidden, SecondFactorNeeded, TooManyRequests, Busy.
 
         An unknown user and a wrong code take the same steps: two look-ups, one Argon2 hash, one answer.
         """
@@ -52,19 +57,24 @@ class Recovery:
             raise Unauthorized("Invalid credentials")
         if user.state.is_shut:
             raise shut(user.state)
+        self._check_second(user, second, origin)
         changed = self._users.set_derived_key(user, key_hash, lambda tx: self.codes.use(tx, user.id, code))
         return self._set(changed)
 
-    def by_link(self, text: str, username: str, new_key: str) -> tuple[User, ResetLink]:
+    def by_link(
+        self, text: str, username: str, new_key: str, origin: Origin, second: str | None = None
+    ) -> tuple[User, ResetLink]:
         """Set a key with an operator's link. Raises ResetLinkRefused, BadRequest, UsernameTaken, Forbidden, Busy.
 
         username: what the key was derived with; the account's, or, if a provider made it, a free one.
+        second: as by_code.
         """
         link = self.links.get_open(text)
         user = self._users.get(link.user_id)
         if user.state.is_shut:
             raise shut(user.state)
         name = self._name_for(user, username)
+        self._check_second(user, second, origin)
         key_hash = self._hasher.hash(new_key)
         changed = self._users.set_derived_key(user, key_hash, lambda tx: self.links.redeem(tx, link), name)
         return self._set(changed), link
@@ -75,6 +85,13 @@ class Recovery:
             raise Conflict("This account has a password: change it with the one up to now")
         name = self._name_for(user, username)
         return self._set(self._users.set_derived_key(user, self._hasher.hash(new_key), username=name))
+
+    def _check_second(self, user: User, second: str | None, origin: Origin) -> None:
+        try:
+            self._second_factors.check(user.id, second)
+        except Unauthorized:
+            self._refused.note("second_factor_refused", user.id, origin)
+            raise
 
     def _name_for(self, user: User, username: str) -> str | None:
         """The name that the account gets; None if it has it already."""

@@ -122,6 +122,9 @@ class Config(BaseModel):
     allow_open_without_quota: bool = Field(
         False, description="whether production may start with REGISTRATION=open and QUOTA_USD=none: strangers spend all"
     )
+    operator_second_factor: Literal["optional", "required"] = Field(
+        "optional", description="whether whoever works as operator or auditor has to have a second factor"
+    )
     jwt_expiration_hours: float = Field(24, gt=0, le=24 * 30, description="life of an access token")
     refresh_token_days: float = Field(7, gt=0, le=365, description="life of a refresh token")
     pool_size: int = Field(5, ge=1, le=10_000, description="keys that key_rotation.py keeps usable")

@@ -30,3 +30,18 @@ reset_links = table(
     sa.Column("used_at", UtcDateTime),
     sa.Column("told_at", UtcDateTime),
 )
+
+# The secret of an app that shows one-time codes; without effect until confirmed_at. last_step: of the last code that
+# was right, in half minutes since 1970. failures: wrong ones since then.
+totp_secrets = table(
+    "totp_secrets",
+    sa.Column(
+        "user_id", Id, sa.ForeignKey("users.id", name="totp_secrets_user"), primary_key=True, autoincrement=False
+    ),
+    sa.Column("secret_encrypted", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("confirmed_at", UtcDateTime),
+    sa.Column("last_step", sa.BigInteger),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("failed_at", UtcDateTime),
+)

@@ -24,15 +24,18 @@ from accounts.api_tokens import ApiTokens
 from accounts.audit_log import AuditLog
 from accounts.caller import Caller, Credential
 from accounts.client_keys import ClientKeys
+from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
+from accounts.second_factors import SecondFactors
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import Users, UserState
 from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, PAGE_TOKEN, Auth, SigningKeys
 from db import Database
-from foundation.crypto import DerivedKeyHasher, sha256_hex
+from foundation.crypto import DerivedKeyHasher, Envelopes, sha256_hex
 from foundation.errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
 from tables import user_sessions as session_table
 from tables import users as user_table
+from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import new_derived_key
 from tests.support.movable_clock import MovableClock
 from tests.support.rows import each_row
@@ -74,7 +77,9 @@ class House:
         self.audit = AuditLog(db, clock)
         self.refused = RefusedLogIns(self.audit)
         doors = self.users, self.sessions, self.hasher, SigningKeys(keys)
-        self.auth = Auth(*doors, clock, *held, self.refused)
+        codes = RecoveryCodes(db, clock)
+        self.second_factors = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes)
+        self.auth = Auth(*doors, clock, *held, self.refused, self.second_factors)
 
     def person(self, name: str) -> tuple[str, str]:
         """Register somebody; returns their derived key and their Authorization header."""

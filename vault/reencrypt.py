@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from db import Database, Transaction
 from foundation.crypto import Envelopes, SealBroken
 from foundation.logs import event
-from tables import pool_keys, sealed_secrets, upstreams, watched_keys
+from tables import pool_keys, sealed_secrets, totp_secrets, upstreams, watched_keys
 
 log = logging.getLogger("reencrypt")
 
@@ -29,6 +29,7 @@ SEALED = (
     (pool_keys.c.id, pool_keys.c.api_key),
     (upstreams.c.id, upstreams.c.api_key),
     (watched_keys.c.id, watched_keys.c.api_key),
+    (totp_secrets.c.user_id, totp_secrets.c.secret_encrypted),
     # Not oauth_states: what is sealed there lives for ten minutes, and is refused where it does not open.
 )
 Column = sa.Column[Any]

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from accounts import operator_tokens
 from accounts.caller import Caller
 from accounts.roles import SCOPES, Right, rights_of
+from accounts.second_factors import SecondFactorRequired
 from auth import ACCESS_TOKEN, Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
@@ -138,6 +139,7 @@ def _operator(sent: str) -> tuple[str, frozenset[Right]]:
     rights = rights_of(services().users.roles.get(user_id))
     if not rights:
         raise Forbidden("This is for operators, and this account is no active admin")
+    check_second_factor(user_id)
     return f"user/{user_id}", rights
 
 
@@ -148,6 +150,13 @@ def _by_operator_token(given: str) -> tuple[str, frozenset[Right]]:
     if found is None:
         raise Unauthorized("The operator token is unknown, revoked or expired")
     return found.actor, SCOPES[found.scope]
+
+
+def check_second_factor(user_id: int) -> None:
+    """Let only who has a second factor work as operator, where the setting says so. Raises SecondFactorRequired."""
+    is_required = services().config.operator_second_factor == "required"
+    if is_required and services().second_factors.set_up_at(user_id) is None:
+        raise SecondFactorRequired
 
 
 def audit(actor: str, action: str, subject: str, user_id: int | None = None, **details: Any) -> None:

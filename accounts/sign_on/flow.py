@@ -12,7 +12,7 @@ Every step is bound to a cookie of the browser that began, and each text works o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -25,7 +25,7 @@ from accounts.users import Users
 from foundation.crypto import new_token
 from foundation.errors import BadRequest, Forbidden, NotFound
 
-CODE_LIFE = timedelta(minutes=1)
+CODE_LIFE = timedelta(minutes=5)  # time to type a second factor
 SESSION = "session"  # in the place of a provider: of a code that opens a session
 
 
@@ -115,7 +115,7 @@ class SingleSignOn:
     def log_in(self, name: str, noted: OAuthState, provider_code: str, browser: str) -> tuple[str, Entered]:
         """Find or make the account of whoever came back with the provider's code.
 
-        Returns a code of ours that opens a session within a minute, and the account. Raises ProviderFailed,
+        Returns a code of ours that opens a session within five minutes, and the account. Raises ProviderFailed,
         InactiveThere; for somebody new whatever Registration.admit raises.
         """
         profile = self._profile(name, noted, provider_code)
@@ -137,8 +137,12 @@ class SingleSignOn:
         self.identities.link(user_id, name, profile, lambda tx: hold(tx, session_id, user_id))
         return user_id
 
-    def redeem(self, browser: str, code: str) -> tuple[int, str]:
-        """Whose session our code opens, and the name of the provider. Raises BadRequest."""
+    def redeem(self, browser: str, code: str, check: Callable[[int], object]) -> tuple[int, str]:
+        """Whose session our code opens, and the name of the provider. Raises BadRequest.
+
+        check: asked first with the account's id; if it raises, the code is not used up.
+        """
+        check(self._states.user_of(SESSION, browser, code))
         noted = self._states.consume(SESSION, browser, code)
         assert noted.user_id is not None  # noqa: S101 - as log_in has noted it
         return noted.user_id, noted.secrets["method"]

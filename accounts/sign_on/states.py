@@ -79,6 +79,16 @@ class OAuthStates:
             raise _refused()
         return str(found)
 
+    def user_of(self, provider: str, browser: str, state: str) -> int:
+        """Whom a state was noted for, from this browser; it is not used up. Raises BadRequest."""
+        with self._db.reading() as tx:
+            row = tx.execute(sa.select(table).where(table.c.state_hash == sha256_hex(state))).first()
+        if row is None or row.expires_at <= self._clock.now() or row.provider != provider or row.user_id is None:
+            raise _refused()
+        if not same(row.browser_hash, sha256_hex(browser)):
+            self.consume(provider, browser, state)  # used up, as whatever is shown by another browser; raises
+        return int(row.user_id)
+
     def consume(self, provider: str, browser: str, state: str) -> OAuthState:
         """What was noted, once. Raises BadRequest, whatever is wrong; what was shown is used up in any case.
 

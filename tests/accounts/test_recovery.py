@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyotp
 import pytest
 
 from accounts.audit_log import AuditLog
@@ -9,10 +10,12 @@ from accounts.recovery import Recovery
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.reset_links import ResetLinkRefused, ResetLinks
+from accounts.second_factors import SecondFactorNeeded, SecondFactors
 from accounts.sessions import Origin, UserSessions
 from accounts.users import AccountPending, Users, UserState, add_sso_account
-from foundation.crypto import DerivedKeyHasher
+from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.errors import BadRequest, Conflict, Forbidden, Unauthorized, UsernameTaken
+from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import new_derived_key
 
 
@@ -39,12 +42,17 @@ def house(db, clock):
             RecoveryCodes(db, clock),
             ResetLinks(db, clock),
             RefusedLogIns(AuditLog(db, clock)),
+            SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, RecoveryCodes(db, clock)),
         )
+
+        second = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, RecoveryCodes(db, clock))
 
         def new(self, name: str) -> int:
             return self.users.create(name, self.hasher.hash(new_derived_key()))
 
-    return House()
+    made = House()
+    made.clock = clock
+    return made
 
 
 def test_a_code_sets_a_key_once(house):
@@ -78,10 +86,36 @@ def test_who_may_not_log_in_may_not_come_back_either_and_keeps_the_code(house):
         with pytest.raises(error):
             house.recovery.by_code("ann", code, new_derived_key(), Origin())
         with pytest.raises(error):
-            house.recovery.by_link(link, "ann", new_derived_key())
+            house.recovery.by_link(link, "ann", new_derived_key(), Origin())
     house.users.set_state(ann, UserState.ACTIVE)
     assert house.recovery.by_code("ann", code, new_derived_key(), Origin()).id == ann
-    assert house.recovery.by_link(link, "ann", new_derived_key())[0].id == ann
+    assert house.recovery.by_link(link, "ann", new_derived_key(), Origin())[0].id == ann
+
+
+def test_a_code_or_a_link_is_no_second_factor(house):
+    ann = house.new("ann")
+    first, second = house.recovery.codes.renew(ann)[:2]
+    link = house.recovery.links.create(ann, "cli")[1]
+    app = pyotp.TOTP(house.second.begin(ann))
+    house.second.confirm(ann, app.at(house.clock.time))
+    before = house.users.get(ann)
+    for recover in (
+        lambda more: house.recovery.by_code("ann", first, new_derived_key(), Origin(), more),
+        lambda more: house.recovery.by_link(link, "ann", new_derived_key(), Origin(), more),
+    ):
+        for given, error in (
+            (None, SecondFactorNeeded),
+            ("nothing", Unauthorized),
+            (app.at(house.clock.time), Unauthorized),
+        ):
+            with pytest.raises(error):
+                recover(given)
+    assert house.users.get(ann) == before
+    assert house.recovery.codes.left(ann)[0] == 10
+    house.recovery.by_code("ann", first, new_derived_key(), Origin(), second)
+    assert house.recovery.codes.left(ann)[0] == 8
+    house.clock.advance(seconds=31)
+    house.recovery.by_link(link, "ann", new_derived_key(), Origin(), app.at(house.clock.time))
 
 
 def test_a_link_sets_a_key_under_the_accounts_own_name(house):
@@ -90,13 +124,13 @@ def test_a_link_sets_a_key_under_the_accounts_own_name(house):
     text = house.recovery.links.create(ann, "cli")[1]
     for name in ("bob", "nobody", "Ann"):
         with pytest.raises(BadRequest, match="not the username of the account"):
-            house.recovery.by_link(text, name, new_derived_key())
+            house.recovery.by_link(text, name, new_derived_key(), Origin())
     key = new_derived_key()
-    user, link = house.recovery.by_link(text, "ann", key)
+    user, link = house.recovery.by_link(text, "ann", key, Origin())
     house.hasher.verify(house.users.get(ann).key_hash, key)
     assert (user.id, link.created_by) == (ann, "cli")
     with pytest.raises(ResetLinkRefused):
-        house.recovery.by_link(text, "ann", new_derived_key())
+        house.recovery.by_link(text, "ann", new_derived_key(), Origin())
 
 
 def test_an_account_that_a_provider_made_gets_a_name_and_a_key(db, house, clock):
@@ -104,7 +138,7 @@ def test_an_account_that_a_provider_made_gets_a_name_and_a_key(db, house, clock)
     ann = db.transact(lambda tx: add_sso_account(tx, clock.now(), {}))
     for taken in (
         lambda: house.recovery.first_key(house.users.get(ann), "bob", new_derived_key()),
-        lambda: house.recovery.by_link(house.recovery.links.create(ann, "cli")[1], "bob", new_derived_key()),
+        lambda: house.recovery.by_link(house.recovery.links.create(ann, "cli")[1], "bob", new_derived_key(), Origin()),
     ):
         with pytest.raises(UsernameTaken):
             taken()

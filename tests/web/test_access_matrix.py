@@ -170,6 +170,14 @@ def first_key(_world: World, _kind: str) -> Asked:
     return Asked({"username": f"{secrets.token_hex(8)}@example.com", "derived_key": new_derived_key()})
 
 
+def without_a_second_factor(body: Any = None) -> Ask:
+    def ask(world: World, _kind: str) -> Asked:
+        world.db.transact(lambda tx: tx.execute(tables.totp_secrets.delete()))
+        return Asked(body)
+
+    return ask
+
+
 def own_identity(world: World, kind: str) -> Asked:
     """An account with a key, to which a log-in through GitHub is linked."""
     owner = world.owns(kind)
@@ -376,6 +384,11 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "PUT /api/models/default": (USERS, sent({"model": "openai/gpt-4o-mini"})),
     # ── accounts
     "GET /api/auth/kdf": (ANYBODY, PLAIN),
+    "GET /api/auth/second-factor": (USERS, PLAIN),
+    "POST /api/auth/second-factor": (instead(USERS, 200, 201), PLAIN),
+    "POST /api/auth/second-factor/confirm": (instead(USERS, 200, 404), without_a_second_factor({"code": "000000"})),
+    "DELETE /api/auth/second-factor": (instead(USERS, 200, 404), without_a_second_factor()),
+    "DELETE /admin/users/{user_id}/second-factor": (instead(OPERATORS, 200, 404), the_owner()),
     "GET /api/auth/recovery-codes": (USERS, PLAIN),
     "POST /api/auth/recovery-codes": (instead(USERS, 200, 201), PLAIN),
     "POST /api/auth/recover": (ANYBODY, with_a_recovery_code),

@@ -53,6 +53,10 @@ CHANGES: dict[str, set[str]] = {
     "POST /api/auth/end-everything": ALL_OF["client_keys"] | ALL_OF["api_tokens"] | {"revisions.value"} | OF_SESSIONS,
     "POST /api/auth/change-key": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
     "POST /api/auth/change-password": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/second-factor": ALL_OF["totp_secrets"],
+    "POST /api/auth/second-factor/confirm": set(),  # none was begun
+    "DELETE /api/auth/second-factor": ALL_OF["totp_secrets"],
+    "DELETE /admin/users/{user_id}/second-factor": ALL_OF["totp_secrets"],
     "POST /api/auth/recovery-codes": ALL_OF["recovery_codes"],
     "POST /api/auth/recover": {"users.key_hash", "recovery_codes.used_at", "revisions.value"} | OF_SESSIONS,
     "POST /api/auth/recover-password": {"users.key_hash", "recovery_codes.used_at", "revisions.value"} | OF_SESSIONS,

@@ -3,7 +3,7 @@
     table.py                                   all of it, in order
     auth.py  password.py                       signing up and logging in, with a derived key or a password
     sessions.py  profile.py                    sessions, what one is called
-    recovery.py                                back in without the password
+    recovery.py  second_factors.py             back in without the password; codes beside it
     sign_on.py  sign_on_names.py               log-ins elsewhere; other names of their paths
     client_keys.py  tokens.py                  client keys, API tokens
     watched_keys.py                            watched keys

@@ -14,6 +14,7 @@ from billing.quotas.rows import Quota
 from foundation.errors import Conflict, NotFound
 from web.api.quotas import QuotaShown
 from web.api.recovery import ResetLinkMade, make_reset_link
+from web.api.second_factors import SecondFactorChanged, remove_users_second_factor
 from web.api.sessions import AllEnded, end_all
 from web.http import answer, audit, check_appoints, services
 from web.operation import DIGITS, Body, Page, Paging, Shown, Who, operation
@@ -66,6 +67,7 @@ class UserShown(Shown):
     last_login: datetime | None
     upstream_choice: UpstreamChoice
     providers: list[str] = Field(description="Where its owner logs in elsewhere", examples=[["github"]])
+    has_second_factor: bool
     quota: QuotaShown | None = Field(description="What it may spend and has spent; null without a quota")
 
 
@@ -130,6 +132,14 @@ def reset_link(operator: str, user_id: int) -> Response:
     return answer(make_reset_link(operator, user_id), 201)
 
 
+@routes.delete(f"{ONE}/second-factor")
+@operation("Remove a user's second factor", Who.OPERATOR, answers={200: SecondFactorChanged}, refusals=(404,))
+def remove_second_factor(operator: str, user_id: int) -> Response:
+    """For who has lost it, and has no recovery code: the next log-in takes the password alone. 404 without one."""
+    remove_users_second_factor(operator, user_id)
+    return answer({"message": "Second factor removed"})
+
+
 # ── for the pages too
 
 
@@ -138,8 +148,9 @@ def users_shown(query: UserFilter) -> dict[str, Any]:
     wanted = query.model_dump(include={"state", "role", "trust_level"}, exclude_none=True)
     found, total = services().users.page(query.page, query.page_size, wanted)
     quotas = services().quotas.find_all([f"user/{user.id}" for user in found])
-    providers = services().sign_on.identities.providers_of(user.id for user in found)
-    items = [_shown(user, quotas.get(f"user/{user.id}"), providers) for user in found]
+    ids = [user.id for user in found]
+    more = services().sign_on.identities.providers_of(ids), services().second_factors.holders(ids)
+    items = [_shown(user, quotas.get(f"user/{user.id}"), *more) for user in found]
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
 
 
@@ -187,10 +198,10 @@ def _get(user_id: int) -> User:
 
 
 def _with_quota(user: User) -> dict[str, Any]:
-    providers = services().sign_on.identities.providers_of([user.id])
-    return _shown(user, services().quotas.find(f"user/{user.id}"), providers)
+    more = services().sign_on.identities.providers_of([user.id]), services().second_factors.holders([user.id])
+    return _shown(user, services().quotas.find(f"user/{user.id}"), *more)
 
 
-def _shown(user: User, quota: Quota | None, providers: dict[int, list[str]]) -> dict[str, Any]:
-    more = {"providers": providers.get(user.id, []), "quota": quota.to_dict() if quota else None}
-    return user.to_dict() | more
+def _shown(user: User, quota: Quota | None, providers: dict[int, list[str]], holders: set[int]) -> dict[str, Any]:
+    more = {"providers": providers.get(user.id, []), "has_second_factor": user.id in holders}
+    return user.to_dict() | more | {"quota": quota.to_dict() if quota else None}

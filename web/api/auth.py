@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 from accounts.caller import Caller
 from accounts.invitations import MAX_TEXT_CHARACTERS
 from accounts.registration import AccountStart
+from accounts.second_factors import MAX_TYPED, PROVED
 from accounts.sessions import Origin, TokenReused, UserSession
 from accounts.users import User, UserRole, UserState
 from auth import check_derived_key, check_login_key, check_username
@@ -30,6 +31,18 @@ Invitation = Annotated[
         max_length=MAX_TEXT_CHARACTERS,
         description="The code of an invitation, which stands behind the # of its link; where REGISTRATION asks for one",
         examples=["inv_abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"],
+    ),
+]
+
+
+# Of a log-in, in any form.
+SecondFactor = Annotated[
+    str | None,
+    Field(
+        max_length=MAX_TYPED,
+        description="The code that your app shows now, or a recovery code; where a log-in was refused with "
+        "`second_factor_needed`",
+        examples=["492039"],
     ),
 ]
 
@@ -61,6 +74,7 @@ class Credentials(_Account):
     derived_key: Annotated[str, BeforeValidator(check_login_key)] = Field(
         min_length=1, max_length=512, description="As it was sent to /register", examples=[EXAMPLE_KEY]
     )
+    second_factor: SecondFactor = None
 
 
 class RefreshToken(Body):
@@ -163,9 +177,12 @@ def register(body: NewAccount) -> Response:
 @routes.post("/login")
 @operation("Log in", Who.ANYBODY, body=Credentials, answers={200: LoggedIn}, refusals=(401, 403), door="log-ins")
 def login(body: Credentials) -> Response:
-    """Exchange the derived key for tokens. 401 is the same for an unknown user and a wrong key."""
+    """Exchange the derived key for tokens. 401 is the same for an unknown user, a wrong key and a wrong second factor.
+
+    403 of the type `second_factor_needed`: the key was right, and the account wants a second factor too.
+    """
     count_log_in(body.username)
-    return log_in(body.username, body.derived_key, "key")
+    return log_in(body.username, body.derived_key, "key", body.second_factor)
 
 
 @routes.post("/api/auth/refresh")
@@ -217,17 +234,17 @@ def count_log_in(username: str) -> None:
     services().rate_limits.check_account(services().users.name_hash(username))
 
 
-def log_in(username: str, derived_key: str, method: str) -> Response:
+def log_in(username: str, derived_key: str, method: str, second: str | None) -> Response:
     """The answer to who logs in. method: `key` or `password`. Raises Unauthorized, Forbidden, Busy."""
-    return _logged_in(*services().auth.login(username, derived_key, origin(method)), method)
+    return _logged_in(*services().auth.login(username, derived_key, origin(method), second), method)
 
 
 def logged_in(user: User, method: str, by_link: int = 0) -> Response:
-    """The answer to who has proved to be this account's owner. by_link: the link that proved it.
+    """The answer to who has proved to be this account's owner, by a second factor too. by_link: what proved it.
 
     Raises Unauthorized, Forbidden.
     """
-    return _logged_in(*services().auth.let_in(user, origin(method)), method, by_link)
+    return _logged_in(*services().auth.let_in(user, origin(method), second=PROVED), method, by_link)
 
 
 def _logged_in(session: UserSession, token: str, method: str, by_link: int = 0) -> Response:

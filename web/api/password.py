@@ -15,7 +15,18 @@ from accounts.caller import Caller
 from accounts.password_policy import check_new_password
 from auth import check_username
 from foundation.errors import BadRequest
-from web.api.auth import Invitation, LoggedIn, Registered, Tokens, count_log_in, log_in, origin, sign_up, tokens
+from web.api.auth import (
+    Invitation,
+    LoggedIn,
+    Registered,
+    SecondFactor,
+    Tokens,
+    count_log_in,
+    log_in,
+    origin,
+    sign_up,
+    tokens,
+)
 from web.api.sessions import RevokesAll, note_new_key
 from web.http import answer, services
 from web.operation import Body, Query, Shown, Who, operation
@@ -75,11 +86,14 @@ class PasswordCredentials(Body):
 
     email: Name
     password: Password
+    second_factor: SecondFactor = None
 
 
-class NewPassword(PasswordCredentials):
+class NewPassword(Body):
     """A change of the password."""
 
+    email: Name
+    password: Password
     new_password: Password = Field(description="As at the sign-up", examples=[EXAMPLE[::-1]])
     new_password_confirm: Password = Field(examples=[EXAMPLE[::-1]])
     revoke_all: RevokesAll = False
@@ -129,9 +143,12 @@ def register(body: NewPerson) -> Response:
     door="log-ins",
 )
 def login(body: PasswordCredentials) -> Response:
-    """Exchange the password for tokens. 401 is the same for an unknown user and a wrong password."""
+    """Exchange the password for tokens. 401 is the same for an unknown user and a wrong password.
+
+    403 of the type `second_factor_needed`: the password was right, and the account wants a second factor too.
+    """
     count_log_in(body.email)
-    return log_in(body.email, _derived(body.email, body.password), "password")
+    return log_in(body.email, _derived(body.email, body.password), "password", body.second_factor)
 
 
 @routes.post("/change-password")

@@ -12,15 +12,17 @@ from accounts.caller import Caller
 from accounts.recovery_codes import CODES, MAX_TYPED
 from accounts.reset_links import MAX_TEXT_CHARACTERS
 from accounts.roles import rights_of
+from accounts.second_factors import PROVED
 from accounts.sessions import UserSession
 from auth import check_derived_key, check_strong_key, check_username
-from web.api.auth import EXAMPLE_KEY, LoggedIn, Tokens, count_log_in, logged_in, origin, tokens
+from web.api.auth import EXAMPLE_KEY, LoggedIn, SecondFactor, Tokens, count_log_in, logged_in, origin, tokens
 from web.api.password import EXAMPLE, Email, Name, Password, confirmed
 from web.http import answer, audit, check_appoints, services
 from web.operation import Body, Shown, Who, operation
 
 routes = Blueprint("recovery_api", __name__, url_prefix="/api/auth")
 
+Method = Literal["key", "password"]
 Username = Annotated[
     str, BeforeValidator(check_username), Field(min_length=1, max_length=255, examples=["ann@example.com"])
 ]
@@ -59,6 +61,7 @@ class RecoveredKey(Body):
     username: Username
     recovery_code: Code
     new_derived_key: NewKey
+    second_factor: SecondFactor = None
 
 
 class RecoveredPassword(Body):
@@ -68,6 +71,7 @@ class RecoveredPassword(Body):
     recovery_code: Code
     new_password: Password = Field(description="As at the sign-up", examples=[EXAMPLE])
     new_password_confirm: Password
+    second_factor: SecondFactor = None
 
 
 class ResetKey(Body):
@@ -76,6 +80,7 @@ class ResetKey(Body):
     reset: LinkText
     username: Username
     new_derived_key: NewKey
+    second_factor: SecondFactor = None
 
 
 class ResetPassword(Body):
@@ -85,6 +90,7 @@ class ResetPassword(Body):
     email: Name
     new_password: Password = Field(description="As at the sign-up", examples=[EXAMPLE])
     new_password_confirm: Password
+    second_factor: SecondFactor = None
 
 
 class FirstKey(Body):
@@ -161,7 +167,7 @@ def recover(body: RecoveredKey) -> Response:
     """
     count_log_in(body.username)
     check_strong_key(body.new_derived_key, "new_derived_key")
-    return _recovered(body.username, body.recovery_code, body.new_derived_key, "key")
+    return _recovered(body, body.username, body.new_derived_key, "key")
 
 
 @routes.post("/recover-password")
@@ -178,7 +184,7 @@ def recover_password(body: RecoveredPassword) -> Response:
     count_log_in(body.email)
     password = confirmed(body.email, body.new_password, body.new_password_confirm, "new_password")
     key = services().key_derivation.derive(body.email, password)
-    return _recovered(body.email, body.recovery_code, key, "password")
+    return _recovered(body, body.email, key, "password")
 
 
 @routes.post("/reset")
@@ -197,7 +203,7 @@ def reset(body: ResetKey) -> Response:
     `reset_link_refused` for a link that is unknown, used or over.
     """
     check_strong_key(body.new_derived_key, "new_derived_key")
-    return _reset(body.reset, body.username, body.new_derived_key, "key")
+    return _reset(body, body.username, body.new_derived_key, "key")
 
 
 @routes.post("/reset-password")
@@ -212,7 +218,7 @@ def reset(body: ResetKey) -> Response:
 def reset_password(body: ResetPassword) -> Response:
     """As /api/auth/reset, for clients that derive no key."""
     password = confirmed(body.email, body.new_password, body.new_password_confirm, "new_password")
-    return _reset(body.reset, body.email, services().key_derivation.derive(body.email, password), "password")
+    return _reset(body, body.email, services().key_derivation.derive(body.email, password), "password")
 
 
 @routes.post("/set-key")
@@ -277,14 +283,14 @@ def path_of(text: str) -> str:
     return f"/reset#reset={text}"
 
 
-def _recovered(username: str, code: str, key: str, method: Literal["key", "password"]) -> Response:
-    user = services().recovery.by_code(username, code, key, origin(method))
+def _recovered(body: RecoveredKey | RecoveredPassword, username: str, key: str, method: Method) -> Response:
+    user = services().recovery.by_code(username, body.recovery_code, key, origin(method), body.second_factor)
     audit(f"user/{user.id}", "recovered", f"user/{user.id}", user.id, method=method)
     return logged_in(user, method)
 
 
-def _reset(text: str, username: str, key: str, method: Literal["key", "password"]) -> Response:
-    user, link = services().recovery.by_link(text, username, key)
+def _reset(body: ResetKey | ResetPassword, username: str, key: str, method: Method) -> Response:
+    user, link = services().recovery.by_link(body.reset, username, key, origin(method), body.second_factor)
     audit(f"user/{user.id}", "reset_link_used", f"user/{user.id}", user.id, method=method, made_by=link.created_by)
     return logged_in(user, method, by_link=link.id)
 
@@ -293,4 +299,4 @@ def _set_first_key(caller: Caller, username: str, key: str, method: str) -> tupl
     services().sessions.check_fresh(caller.user_id, caller.session_id, "set a password")
     user = services().recovery.first_key(services().users.get(caller.user_id), username, key)
     audit(f"user/{user.id}", "password_set", f"user/{user.id}", user.id, method=method)
-    return services().auth.let_in(user, origin(method))
+    return services().auth.let_in(user, origin(method), second=PROVED)

@@ -17,7 +17,7 @@ from accounts.sign_on.states import LIFE, OAuthState, SessionOver
 from accounts.users import UserState
 from foundation.errors import AppError, BadRequest, Forbidden
 from foundation.logs import event
-from web.api.auth import LoggedIn, logged_in, told_of
+from web.api.auth import LoggedIn, SecondFactor, logged_in, origin, told_of
 from web.cookies import Cookie
 from web.http import answer, audit, services
 from web.next_path import is_on_this_host
@@ -76,6 +76,7 @@ class OneTimeCode(Body):
         pattern=r"^[\x21-\x7e]+$",
         examples=["9vXk2mQ4yQ0o3c4m5v6b7n8a9s0d1f2g3h4j5k6tWq1"],
     )
+    second_factor: SecondFactor = None
 
 
 class ProviderShown(Shown):
@@ -216,13 +217,20 @@ def _arrive(provider: str, noted: OAuthState, query: ReturnedFromProvider, brows
     door="sign-on steps",
 )
 def token(body: OneTimeCode) -> Response:
-    """Exchange the code that the browser came back with: once, within a minute, and from the same browser."""
-    return redeem(body.code)
+    """Exchange the code that the browser came back with: once, within five minutes, and from the same browser.
+
+    403 of the type `second_factor_needed`: send the code once more, with `second_factor`.
+    """
+    return redeem(body)
 
 
-def redeem(code: str) -> Response:
+def redeem(body: OneTimeCode) -> Response:
     """The answer with the tokens of a log-in. Raises BadRequest, Forbidden, Unauthorized."""
-    user_id, provider = services().sign_on.redeem(BROWSER.read(), code)
+
+    def check(user_id: int) -> None:
+        services().auth.check_second(user_id, body.second_factor, origin("sso"))
+
+    user_id, provider = services().sign_on.redeem(BROWSER.read(), body.code, check)
     told = logged_in(services().users.get(user_id), provider)
     BROWSER.take(told)
     return told

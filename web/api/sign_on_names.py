@@ -65,4 +65,4 @@ def github_login(query: Where) -> Response:
 )
 def github_callback(body: OneTimeCode) -> Response:
     """As POST /api/auth/sso/token: `code` is the one in the fragment, not GitHub's, which never leaves the gateway."""
-    return redeem(body.code)
+    return redeem(body)

@@ -27,6 +27,7 @@ from web.api import (
     profile,
     quotas,
     recovery,
+    second_factors,
     sessions,
     sign_on,
     sign_on_names,
@@ -44,6 +45,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(password.routes)
     app.register_blueprint(sessions.routes)
     app.register_blueprint(recovery.routes)
+    app.register_blueprint(second_factors.routes)
     app.register_blueprint(profile.routes)
     app.register_blueprint(sign_on.routes)
     app.register_blueprint(sign_on_names.routes)

@@ -19,6 +19,7 @@ from web.api.admin_users import (
     users_shown,
 )
 from web.api.recovery import make_reset_link
+from web.api.second_factors import remove_users_second_factor
 from web.api.sessions import end_all
 from web.http import services
 from web.pages.forms import form_of, query_of
@@ -99,6 +100,14 @@ def reset_link(operator: str, user_id: int) -> Response:
     made = make_reset_link(operator, user_id)
     address = services().config.public_url or request.host_url.rstrip("/")
     return show("operator_user_part.html", made=address + made["path"], **_values(user_id))
+
+
+@routes.delete(f"{ONE}/second-factor")
+@for_operators
+def remove_second_factor(operator: str, user_id: int) -> Response:
+    """Take away a second factor that its owner has lost."""
+    remove_users_second_factor(operator, user_id)
+    return show("operator_user_part.html", done="second factor removed", **_values(user_id))
 
 
 def _ended(operator: str, user_id: int, done: str) -> Response:

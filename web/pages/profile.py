@@ -11,10 +11,12 @@ from accounts.user_agents import browser_of
 from accounts.users import NO_KEY
 from web.api import profile
 from web.api import recovery as recovery_api
+from web.api import second_factors as factor_api
 from web.api import sessions as session_api
 from web.api import sign_on as sso_api
 from web.api.profile import NewProfile
 from web.api.recovery import FirstKey
+from web.api.second_factors import AppCode
 from web.api.sessions import NewDerivedKey
 from web.http import count_request, services
 from web.operation import Paging, asked
@@ -42,6 +44,9 @@ EVENTS = {
     "recovery_codes_made": "Recovery codes made",
     "reset_link_made": "An operator made a link to set a new password",
     "reset_link_used": "New password set by an operator’s link",
+    "second_factor_set_up": "Second factor set up",
+    "second_factor_removed": "Second factor removed",
+    "second_factor_refused": "Log-in with the right password and a wrong second factor",
     "profile_changed": "Profile changed",
     "identity_linked": "A log-in was linked",
     "identity_unlinked": "A log-in was unlinked",
@@ -68,7 +73,7 @@ FIRST_EVENTS = Paging.model_validate({"page_size": "10"})
 def page(visitor: Visitor) -> Response:
     """All of it."""
     parts = _about(visitor) | _links(visitor) | _sessions(visitor) | _events(visitor, FIRST_EVENTS)
-    return show("profile.html", **parts, **_recovery(visitor))
+    return show("profile.html", **parts, **(_recovery(visitor) | _second_factor(visitor)))
 
 
 @routes.put("")
@@ -210,6 +215,41 @@ def make_codes(visitor: Visitor) -> Response:
 
 
 def _recovery(visitor: Visitor) -> dict[str, Any]:
-    is_fresh = services().sessions.is_younger(visitor.user.id, visitor.caller.session_id, FRESH)
     left = recovery_api.codes_shown(visitor.user.id)
-    return {"has_password": visitor.user.key_hash != NO_KEY, "is_fresh": is_fresh, "recovery": left}
+    return {"has_password": visitor.user.key_hash != NO_KEY, "recovery": left, "is_fresh": _is_fresh(visitor)}
+
+
+def _is_fresh(visitor: Visitor) -> bool:
+    return services().sessions.is_younger(visitor.user.id, visitor.caller.session_id, FRESH)
+
+
+# ── second factor
+
+
+@routes.post("/second-factor")
+@for_users
+def begin_second_factor(visitor: Visitor) -> Response:
+    """A secret for an app: it is shown in this answer and never again."""
+    begun = factor_api.begin_second_factor(visitor.caller)
+    return show("profile_second_factor.html", begun=begun, **_second_factor(visitor))
+
+
+@routes.put("/second-factor")
+@for_users
+def confirm_second_factor(visitor: Visitor) -> Response:
+    """Put it in force, by a code that the app shows."""
+    count_request("log-ins")
+    factor_api.confirm_second_factor(visitor.caller, form_of(AppCode).code)
+    return show("profile_second_factor.html", **_second_factor(visitor))
+
+
+@routes.delete("/second-factor")
+@for_users
+def remove_second_factor(visitor: Visitor) -> Response:
+    """Take it away."""
+    factor_api.remove_second_factor(visitor.caller)
+    return show("profile_second_factor.html", **_second_factor(visitor))
+
+
+def _second_factor(visitor: Visitor) -> dict[str, Any]:
+    return {"second_factor": factor_api.second_factor_shown(visitor.user.id), "is_fresh": _is_fresh(visitor)}

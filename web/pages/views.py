@@ -26,7 +26,7 @@ from foundation.errors import Forbidden, NotFound, Unauthorized
 from foundation.logs import event
 from serving.door import REQUEST_ID
 from web.cookies import Cookie
-from web.http import admin_log, app_error, authenticate, count_request, refusal, services
+from web.http import admin_log, app_error, authenticate, check_second_factor, count_request, refusal, services
 from web.operation import MAX_ID
 from web.pages.static_files import asset
 from web.words import LANGUAGES, translate
@@ -136,6 +136,7 @@ def for_those_with(right: Right, view: View) -> View:
         if right not in visitor.rights:
             event(admin_log, "admin_refused", logging.WARNING)
             raise Forbidden("You may only read here" if visitor.rights else "This page is for operators")
+        check_second_factor(visitor.user.id)
         return view(visitor=visitor, **path)
 
     return for_users(run)

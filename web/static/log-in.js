@@ -52,11 +52,13 @@ export async function submit(form, work, working = form.dataset.working) {
   try {
     await work(Object.fromEntries(new FormData(form)));
   } catch (problem) {
-    error.textContent = problem.message;
+    const second = problem.type === 'second_factor_needed' && form.elements.second_factor;
+    if (second) second.closest('label').hidden = false;
+    error.textContent = second ? second.dataset.needed : problem.message;
     error.hidden = false;
     button.textContent = label;
     button.disabled = false;
-    form.querySelector('input[type="password"]').focus();
+    (second || form.querySelector('input[type="password"]')).focus();
   }
 }
 
@@ -66,6 +68,11 @@ export function ready(form) {
   if (form) form.querySelector('button').disabled = false;
 }
 
+/** The second factor that a form holds, if it was asked for one. */
+export function secondOf({ second_factor }) {
+  return second_factor ? { second_factor } : {};
+}
+
 /** The account that a form names, with the key that its password becomes on this device. */
 export async function keyOf({ username, password }) {
   const parameters = await fetchParameters('');
@@ -73,12 +80,25 @@ export async function keyOf({ username, password }) {
 }
 
 const logIn = document.getElementById('log-in');
+// Back from a provider: behind the # stands a one-time code, or why there is none.
+const told = new URLSearchParams(location.hash.slice(1));
+const code = told.get('sso');
+
+/** Log in by the code of a provider's log-in. */
+async function enterBySso(second_factor) {
+  const words = JSON.parse(logIn.dataset.refused);
+  const asked = ask('/api/auth/sso/token', { code, ...secondOf({ second_factor }) });
+  const tokens = await asked.catch(inWords(400, words.invalid_request)).catch(inWordsOf(logIn.dataset.refused));
+  await enter(tokens, logIn.dataset.next);
+}
+
 logIn?.addEventListener('submit', (event) => {
   event.preventDefault();
   submit(logIn, async (given) => {
-    const asked = ask('/login', await keyOf(given)).catch(inWords(401, logIn.dataset.wrong));
+    if (code) return enterBySso(given.second_factor);
+    const asked = ask('/login', { ...(await keyOf(given)), ...secondOf(given) }).catch(inWords(401, logIn.dataset.wrong));
     const tokens = await asked.catch(inWordsOf(logIn.dataset.refused));
-    await enter(tokens, logIn.dataset.next);
+    return enter(tokens, logIn.dataset.next);
   });
 });
 
@@ -150,9 +170,6 @@ export function strength(password) {
   return [24, 36, 50, 66].filter((bound) => bits >= bound).length;
 }
 
-// Back from a provider: behind the # stands a one-time code, or why there is none.
-const told = new URLSearchParams(location.hash.slice(1));
-const code = told.get('sso');
 const reason = told.get('sso_error');
 if (logIn && (code || reason)) {
   history.replaceState(null, '', location.pathname + location.search);
@@ -161,9 +178,11 @@ if (logIn && (code || reason)) {
     logIn,
     async () => {
       if (!code) throw new Refused(Object.hasOwn(words, reason) ? words[reason] : logIn.dataset.otherwise);
-      const asked = ask('/api/auth/sso/token', { code }).catch(inWords(400, words.invalid_request));
-      const tokens = await asked.catch(inWordsOf(logIn.dataset.refused));
-      await enter(tokens, logIn.dataset.next);
+      for (const name of ['username', 'password']) {
+        logIn.elements[name].disabled = true; // what is asked next is a second factor
+        logIn.elements[name].closest('label').hidden = true;
+      }
+      await enterBySso();
     },
     logIn.dataset.entering,
   );

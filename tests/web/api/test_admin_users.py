@@ -11,7 +11,9 @@ import pytest
 from tests.support.gateway import ADMIN_TOKEN, Gateway, check_headers, new_derived_key, refusal_of, user_id_of, wait_for
 
 PATH = "/admin/users"
-FIELDS = {"id", "state", "role", "trust_level", "created_at", "last_login", "upstream_choice", "quota"}
+FIELDS = {"id", "state", "role", "trust_level", "created_at", "last_login", "upstream_choice", "quota", "providers"} | {
+    "has_second_factor"
+}
 
 
 @pytest.fixture(scope="module")
