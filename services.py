@@ -15,6 +15,7 @@ from typing import Any
 
 from accounts.api_tokens import ApiTokens
 from accounts.audit_log import AuditLog
+from accounts.audit_sums import AuditSums
 from accounts.client_address import ClientAddresses
 from accounts.client_keys import ClientKeys
 from accounts.everything import Everything
@@ -149,14 +150,20 @@ class Services:
         self.costs = CostLookup(db, self.ledger, self.records, clock)
         self.usage = UsageStats(db, clock)
         self.usage_log = UsageLog(db, clock)
+        self.audit = AuditLog(db, clock)
         self.retention = LogRetention(
-            db, clock, config.log_retention_days, config.hourly_sums_days, config.daily_sums_days
+            db,
+            clock,
+            config.log_retention_days,
+            config.hourly_sums_days,
+            config.daily_sums_days,
+            partial(self.audit.delete_old, config.audit_log_days) if config.audit_log_days else None,
         )
 
     def _make_accounts(self) -> None:
         config, db, clock = self.config, self.db, self.clock
         hasher, signing = _hasher(config), SigningKeys(config.signing_keys)
-        self.audit = AuditLog(db, clock)
+        self.reads = AuditSums(self.audit)
         self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload)
         self.api_tokens = ApiTokens(db, clock)
         self.operator_tokens = OperatorTokens(db, clock)
@@ -276,12 +283,13 @@ class Services:
     def _told(self) -> dict[str, dict[str, Any]]:
         return self.pool.report() | self.proxy.destinations.report() | self.addresses.report()
 
-    def _write_counts(self) -> None:
+    def _write_counts(self, with_all: bool = False) -> None:
         self.pool.write_counts()
         self.client_keys.live.write_uses()
         self.api_tokens.live.write_uses()
         self.operator_tokens.live.write_uses()
-        self.auth.refused.write()
+        self.auth.refused.sums.write(with_all)
+        self.reads.write(with_all)
         self.refused_calls.write_sums()
 
     def stop(self) -> None:
@@ -294,7 +302,7 @@ class Services:
             if thread.name in WRITERS:  # or what it has just begun to write would come after our last words
                 thread.join(STOP_SECONDS)
         try:
-            self._write_counts()
+            self._write_counts(with_all=True)
         except DatabaseError as error:
             event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
         self.refused_calls.write_rows()

@@ -14,8 +14,8 @@
     everything.py         sessions, client keys and API tokens, ended together
     caller.py  client_address.py   who sent a request, what proved it, and from which address
     user_agents.py        a browser in two words
-    refused_log_ins.py    refused log-ins, counted
     audit_log.py          who changed what
+    audit_sums.py  refused_log_ins.py   what is summed up there; log-ins that were refused
     invitations.py        one-time links by which people sign up
     registration.py       who may sign up, and what their account begins with
     favourite_models.py   the models that people have marked

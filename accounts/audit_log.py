@@ -1,15 +1,15 @@
-"""Who changed what and who came in, and when: operators, and users to their own accounts. Kept for good; no secret."""
+"""Who changed what and who came in, and when: operators, and users to their own accounts. No secret."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from db import Database
+from db import Database, Transaction
 from foundation import json_text
 from foundation.clock import Clock
 from tables import audit_log as table
@@ -37,12 +37,16 @@ class AuditEntry:
         return asdict(self) | {"at": self.at.isoformat(timespec="milliseconds")}
 
 
+READ = "person_read"  # by somebody with a right to; not listed among the changes
+DELETED_AT_ONCE = 1000
+
+
 class AuditLog:
     """Entries are added and read, never changed."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
-        self._clock = clock
+        self.clock = clock
 
     def record(
         self,
@@ -60,16 +64,22 @@ class AuditLog:
 
     def record_all(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Write down entries, all or none, each by the names of `record`'s parameters. Raises DatabaseError."""
-        empty = {"at": self._clock.now(), "user_id": None, "address": None, "request_id": None}
+        empty = {"at": self.clock.now(), "user_id": None, "address": None, "request_id": None}
         rows = [{**empty, **entry, "details": json_text.write(entry["details"]).decode()} for entry in entries]
         if rows:
             self._db.transact(lambda tx: tx.execute(table.insert(), rows))
 
     def page(
-        self, page: int, page_size: int, action: str | None = None, user_id: int | None = None
+        self,
+        page: int,
+        page_size: int,
+        action: str | None = None,
+        user_id: int | None = None,
+        with_reads: bool = False,
     ) -> tuple[list[AuditEntry], int]:
-        """A page of entries, newest first, and how many there are in all."""
-        wanted = [
+        """A page of entries, newest first, and how many there are in all. with_reads: what was read too."""
+        wanted = [table.c.action != READ] if action is None and not with_reads else []
+        wanted += [
             column == value
             for column, value in ((table.c.action, action), (table.c.user_id, user_id))
             if value is not None
@@ -87,6 +97,18 @@ class AuditLog:
             query = sa.select(table).join(ids, table.c.id == ids.c.id).order_by(table.c.id.desc())
             rows = tx.execute(query).all()
         return [_entry(row) for row in rows], total
+
+    def delete_old(self, days: int) -> bool:
+        """Delete some of the entries that are older than so many days; True if there may be more."""
+        cutoff = self.clock.now() - timedelta(days=days)
+        first = sa.select(table.c.id, table.c.at).order_by(table.c.id).limit(DELETED_AT_ONCE)
+
+        def work(tx: Transaction) -> bool:
+            found = [row.id for row in tx.execute(first) if row.at < cutoff]  # ids go with time: no index, no search
+            tx.execute(table.delete().where(table.c.id.in_(found)))
+            return len(found) == DELETED_AT_ONCE
+
+        return self._db.transact(work)
 
 
 def _entry(row: Any) -> AuditEntry:

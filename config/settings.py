@@ -285,6 +285,9 @@ class Config(BaseModel):
     log_retention_days: int = Field(
         90, ge=0, le=36_500, description="how long the request log keeps a call; 0 for ever. Statistics stay"
     )
+    audit_log_days: int = Field(
+        0, ge=0, le=36_500, description="how long the audit log keeps who did what, from which address; 0 for ever"
+    )
     hourly_sums_days: int = Field(
         90,
         ge=32,

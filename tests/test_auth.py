@@ -456,7 +456,7 @@ def test_refused_log_ins_are_in_the_audit_log_of_whom_they_concern(house):
     with pytest.raises(Forbidden):
         house.auth.login(OWNER, key, home)
     assert house.audit.page(1, 10)[1] == 0  # nothing is written while somebody waits for the answer
-    house.refused.write()
+    house.refused.sums.write()
     told = {(one.action, one.user_id, one.address, one.details["count"]) for one in house.audit.page(1, 10)[0]}
     own = {(name, user.id, "192.0.2.1", 1) for name in ("key_change_refused", "login_refused")}
     assert told == own | {("login_failed", user.id, "192.0.2.1", 3), ("login_failed", None, None, 3)}

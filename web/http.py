@@ -10,6 +10,8 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from accounts import operator_tokens
+from accounts.audit_log import READ
+from accounts.audit_sums import SumKind
 from accounts.caller import Caller
 from accounts.roles import SCOPES, Right, rights_of
 from accounts.second_factors import SecondFactorRequired
@@ -113,7 +115,7 @@ def check_operator(right: Right) -> str:
     if right not in rights:
         event(admin_log, "admin_refused", logging.WARNING, operator=operator)
         raise Forbidden(NEEDS[right])
-    g.rights = rights
+    g.operator, g.rights = operator, rights
     return operator
 
 
@@ -121,6 +123,11 @@ def check_appoints() -> None:
     """For a change, by an operator who was let in, that says who else may do what. Raises Forbidden for a token."""
     if Right.APPOINT not in g.rights:
         raise Forbidden(NEEDS[Right.APPOINT])
+
+
+def note_read(what: str, user_id: int | None) -> None:
+    """Count that this request's operator reads something of a person, None for everybody, for the audit log."""
+    services().reads.count(SumKind(g.operator, READ, ("what", what), user_id))
 
 
 def count_operator(operator: str) -> None:

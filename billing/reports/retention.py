@@ -43,8 +43,18 @@ class RunTakenOver(Exception):
 class LogRetention:
     """Runs in a thread of its own, in every process; a lease decides which of them works."""
 
-    def __init__(self, db: Database, clock: Clock, days: int, hourly_days: int = 0, daily_days: int = 0) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        days: int,
+        hourly_days: int = 0,
+        daily_days: int = 0,
+        delete_more: Callable[[], bool] | None = None,
+    ) -> None:
         """clock: one for all processes. days: how long rows are kept, and sums by hour and by day; 0 for ever.
+
+        delete_more: deletes some of what else is old, and says whether there may be more.
 
         Sums by hour are never kept for less time than rows: pages of the log are counted by them.
         """
@@ -52,6 +62,7 @@ class LogRetention:
         self._clock = clock
         self._days = days
         self._sums = [(rollups.HOUR, max(hourly_days, days) if days else 0), (rollups.DAY, daily_days)]
+        self._delete_more = delete_more
         self._owner = new_id()
 
     def run(self, stopping: threading.Event) -> None:
@@ -60,7 +71,7 @@ class LogRetention:
 
     def run_once(self, stopping: threading.Event) -> bool:
         """Delete what is old, if a run is due and no other process is at it. True if it came to its end."""
-        if not (self._days or any(days for _, days in self._sums)) or not self._take():
+        if not (self._days or self._delete_more or any(days for _, days in self._sums)) or not self._take():
             return False
         deleted = 0
         try:
@@ -92,6 +103,14 @@ class LogRetention:
                 user_id = self._db.transact(partial(self._delete_sums, period, before, user_id))
                 yield 0
                 stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
+
+        is_more = self._delete_more is not None
+        while self._delete_more and is_more:
+            begun = time.monotonic()
+            self._db.transact(self._guard)
+            is_more = self._delete_more()
+            yield 0
+            stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
 
     def _delete_sums(self, period: str, before: datetime, from_user: int, tx: Transaction) -> int | None:
         self._guard(tx)

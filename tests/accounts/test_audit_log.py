@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accounts import audit_log
 from accounts.audit_log import AuditLog
 
 
@@ -56,3 +57,15 @@ def test_a_page_is_the_part_of_the_whole_that_it_says(audit, kept, page, page_si
     found, total = audit.page(page, page_size, action, user_id)
     assert found == whole[(page - 1) * page_size : page * page_size]
     assert total == len(whole)
+
+
+def test_old_entries_are_deleted_a_little_at_a_time_and_newer_ones_stay(db, clock, monkeypatch):
+    monkeypatch.setattr(audit_log, "DELETED_AT_ONCE", 2)
+    log = AuditLog(db, clock)
+    for number in range(3):
+        log.record("cli", "tried", f"old/{number}")
+    clock.advance(days=31)
+    log.record("cli", "tried", "new")
+    assert log.delete_old(30)
+    assert not log.delete_old(30)
+    assert [entry.subject for entry in log.page(1, 10)[0]] == ["new"]

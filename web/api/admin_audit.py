@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response
 from pydantic import Field
 
-from web.http import answer, services
+from web.http import answer, note_read, services
 from web.operation import Page, Paging, RowId, Shown, Who, operation
 
 routes = Blueprint("admin_audit_api", __name__, url_prefix="/admin")
@@ -38,7 +38,10 @@ class AuditEntryShown(Shown):
 @routes.get("/audit")
 @operation("List changes", Who.AUDITOR, query=AuditFilter, answers={200: Page[AuditEntryShown]})
 def page(query: AuditFilter) -> Response:
-    """Every change that operators made, and users to their keys and tokens, newest first. Kept for good."""
+    """Every change that operators made, and users to their keys and tokens, newest first.
+
+    What operators read of people is asked for by its name, `action=person_read`, and summed up by the hour.
+    """
     return answer(changes_shown(query))
 
 
@@ -47,6 +50,8 @@ def page(query: AuditFilter) -> Response:
 
 def changes_shown(query: AuditFilter) -> dict[str, Any]:
     """A page of changes, as it is answered."""
+    if query.user_id:
+        note_read("changes", query.user_id)
     found, total = services().audit.page(query.page, query.page_size, query.action, query.user_id)
     items = [entry.to_dict() for entry in found]
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}

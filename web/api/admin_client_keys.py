@@ -18,7 +18,7 @@ from web.api.client_keys import (
     revoke_key,
     shown,
 )
-from web.http import answer, services
+from web.http import answer, note_read, services
 from web.operation import MAX_ID, Page, Paging, RowId, Who, operation
 
 routes = Blueprint("admin_key_api", __name__, url_prefix="/admin/keys")
@@ -77,6 +77,8 @@ def delete(operator: str, key_id: int) -> Response:
 
 def client_keys_shown(query: ClientKeyFilter) -> dict[str, Any]:
     """A page of keys, as it is answered."""
+    if query.user_id:
+        note_read("client keys", query.user_id)
     keys = services().client_keys
     found, total = keys.page(query.page, query.page_size, query.user_id, query.state, with_revoked=True)
     return {"items": shown(found), "total": total, "page": query.page, "page_size": query.page_size}

@@ -14,7 +14,7 @@ from billing.reports import export as usage_export
 from billing.reports.one_request import get_request
 from billing.reports.statistics import UsageFilter
 from web.api.usage import ClientKeySums, DaysShown, DaySums, LogEntry, ModelSums, Sums, TryShown
-from web.http import answer, services
+from web.http import answer, note_read, services
 from web.operation import Number, Page, Query, RowId, Shown, Who, operation
 from web.usage_query import Days, LogFile, LogFilter, LogPageQuery, find_pool_key_id
 
@@ -109,6 +109,8 @@ class RefusalSums(Shown):
 @operation("Usage, summed up", Who.AUDITOR, query=UsersDays, answers={200: Statistics})
 def stats(query: UsersDays) -> Response:
     """In all, by model, by day and by pool key; for one user by client key too."""
+    if query.user_id:
+        note_read("usage", query.user_id)
     return answer(services().usage.summary(query.usage_of(query.user_id), for_operator=True))
 
 
@@ -123,7 +125,7 @@ def logs(query: EverybodysLogPage) -> Response:
 @operation("One call", Who.AUDITOR, answers={200: EverybodysRequest}, refusals=(404,))
 def one_request(request_id: str) -> Response:
     """All that is known of it: each of its tries, with which key, and why it failed."""
-    return answer(get_request(services().db, request_id))
+    return answer(request_shown(request_id))
 
 
 @routes.get("/refusals")
@@ -155,13 +157,22 @@ def export(query: EverybodysLogFile) -> Response:
 
 def log_shown(query: EverybodysLogPage) -> dict[str, Any]:
     """A page of everybody's log, as it is answered. Raises BadRequest."""
+    note_read("requests", query.user_id)
     found = services().usage_log.page(_asked(query, query), query.page, query.page_size)
     items = [item.to_dict(for_operator=True) for item in found.items]
     return {"items": items, "total": found.total, "page": query.page, "page_size": query.page_size}
 
 
+def request_shown(request_id: str) -> dict[str, Any]:
+    """One call, as it is answered. Raises NotFound."""
+    found = get_request(services().db, request_id)
+    note_read("one request", found["user_id"])
+    return found
+
+
 def log_file(query: EverybodysLogFile) -> Response:
     """Everybody's log as a file. Raises BadRequest."""
+    note_read("requests, as a file", query.user_id)
     walk = services().usage_log.walk(_asked(query, query))
     return Response(
         usage_export.lines(walk, query.format, for_operator=True), headers=usage_export.headers(query.format)

@@ -16,7 +16,7 @@ from web.api.quotas import QuotaShown
 from web.api.recovery import ResetLinkMade, make_reset_link
 from web.api.second_factors import SecondFactorChanged, remove_users_second_factor
 from web.api.sessions import AllEnded, end_all
-from web.http import answer, audit, check_appoints, services
+from web.http import answer, audit, check_appoints, note_read, services
 from web.operation import DIGITS, Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_user_api", __name__, url_prefix="/admin/users")
@@ -159,12 +159,15 @@ def user_found(body: UserName) -> dict[str, Any]:
     user = services().users.find(check_username(body.username))
     if user is None:
         raise NotFound("There is no user of this name")
+    note_read("account", user.id)
     return _with_quota(user)
 
 
 def user_shown(user_id: int) -> dict[str, Any]:
     """An account, as it is answered. Raises NotFound."""
-    return _with_quota(_get(user_id))
+    user = _get(user_id)
+    note_read("account", user.id)
+    return _with_quota(user)
 
 
 def change_user(operator: str, user_id: int, body: UserChange) -> Response:

@@ -182,6 +182,6 @@ def end_all(actor: str, user_id: int) -> dict[str, int]:
 
 def events_shown(user_id: int, query: Paging) -> dict[str, Any]:
     """A page of what happened to a user's account."""
-    found, total = services().audit.page(query.page, query.page_size, user_id=user_id)
+    found, total = services().audit.page(query.page, query.page_size, user_id=user_id, with_reads=True)
     items = [entry.to_dict() for entry in found]
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}

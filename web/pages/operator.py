@@ -15,13 +15,12 @@ from flask import Response, g, request
 
 from accounts.roles import Right
 from billing import refused_calls
-from billing.reports.one_request import get_request
 from billing.reports.statistics import UsageFilter
 from foundation.money import usd
 from upstream.registry import OPENROUTER
 from web.api.admin_audit import AuditFilter, changes_shown
 from web.api.admin_client_keys import ClientKeyFilter, client_keys_shown
-from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown
+from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown, request_shown
 from web.api.client_keys import revoke_key
 from web.api.health import health_shown
 from web.http import count_operator, count_request, services
@@ -59,7 +58,7 @@ def _for(right: Right, view: View) -> View:
 
     def counted(visitor: Visitor, **path: Any) -> Response:
         count_operator(f"user/{visitor.user.id}")
-        g.rights = visitor.rights
+        g.operator, g.rights = f"user/{visitor.user.id}", visitor.rights
         return view(operator=f"user/{visitor.user.id}", **path) if wants_operator else view(**path)
 
     guarded = for_those_with(right, counted)
@@ -147,7 +146,7 @@ def csv() -> Response:
 def one_request() -> Response:
     """Why a call failed, and whatever else is known of it; `id` names it, and without it is looked for."""
     request_id = request.args.get("id", "").strip()
-    return show("operator_request.html", item=get_request(services().db, request_id) if request_id else None)
+    return show("operator_request.html", item=request_shown(request_id) if request_id else None)
 
 
 @routes.get("/audit")

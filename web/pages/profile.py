@@ -61,6 +61,7 @@ EVENTS = {
     "openrouter_connected": "OpenRouter connected",
     "openrouter_disconnected": "OpenRouter disconnected",
     "upstream_chosen": "Keys for calls chosen",
+    "person_read": "Looked at",
     "quota_set": "Quota set",
     "quota_reset": "Quota reset",
     "user_changed": "Account changed",
