@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -20,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
+from config.database_tls import tls_options
 from config.settings import ROOT, Config
 from foundation.clock import Clock
 from tables import metadata
@@ -39,6 +39,7 @@ GONE = {1053, 1927, 3169, 4031}  # server errors that end the connection: shutdo
 READER = {1290, 1792, 1836, 1047}
 SQLITE_READER = 8
 NO_CONNECTION = range(2000, 3000)  # the errors of clients: nobody there, no such host, connection lost
+NO_TLS = 2026  # or a certificate that is nobody's: to wait helps nothing
 STATEMENT_SECONDS = 10  # of silence after which a server counts as gone
 LOCK_WAIT_SECONDS = 2  # for a lock that another connection has; longer than any of our transactions takes
 SQLITE_WAIT_SECONDS = 5  # for another process to finish writing
@@ -50,9 +51,6 @@ Transaction = sa.Connection
 DatabaseError = SQLAlchemyError
 Duplicate = IntegrityError
 BadValue = DataError
-
-ROWS_AT_ONCE = 1000  # some 500 kB of statement, of the 16 MB or more that a server takes
-PLAIN_TEXT = re.compile(r"[A-Za-z0-9 ._:/@+-]*")
 
 
 class NotAnswering(DatabaseError):
@@ -76,7 +74,7 @@ def database_url(config: Config) -> sa.URL:
         return url
     # SQLAlchemy's "mariadb" dialect would ignore the mysql_* table options; one dialect serves both servers.
     driver = "mysql+pymysql" if url.drivername == "mysql+pymysql" else "mysql+mysqlconnector"
-    url = url.set(drivername=driver).update_query_dict({"charset": "utf8mb4"})
+    url = url.set(drivername=driver).update_query_dict({"charset": "utf8mb4"} | tls_options(config, driver))
     if driver == "mysql+mysqlconnector":
         # Without both, the connector picks a collation that MariaDB 11 does not know.
         url = url.update_query_dict({"collation": "utf8mb4_unicode_ci"})
@@ -110,6 +108,12 @@ def _mysql_engine(url: sa.URL, timeout_seconds: int | None) -> sa.Engine:
     @event.listens_for(engine, "connect")
     def _use_utc(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
+            if "ssl_ca" in url.query:  # both drivers go on in clear where the server knows no TLS
+                cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+                if not cursor.fetchone()[1]:
+                    raise engine.dialect.loaded_dbapi.OperationalError(
+                        "the server speaks no TLS, and DB_SSL_CA wants it verified"
+                    )
             cursor.execute("SET time_zone='+00:00'")
             if timeout_seconds:  # a locked server says so before it counts as gone; both are of a session
                 cursor.execute(
@@ -241,10 +245,7 @@ class Database:
             engine.dispose()
 
     def is_current(self) -> bool:
-        """True if the schema is this version's, or a newer one's that it can work with: what every start asks.
-
-        Migrations only add (docs/upgrading.md). One that does not says in `revisions` which version it needs at least.
-        """
+        """True if the schema is this version's, or a newer one's that it can work with (docs/upgrading.md)."""
         if not self.has_table("alembic_version"):
             return False
         with self.reading() as tx:
@@ -290,7 +291,7 @@ def is_away(error: DatabaseError) -> bool:
     if isinstance(error, NotAnswering):
         return True
     number = _errno(error) if isinstance(error, DBAPIError) else None
-    return number is not None and (number in GONE or number in NO_CONNECTION)
+    return number in GONE or (number in NO_CONNECTION and number != NO_TLS)
 
 
 def error_number(error: DatabaseError) -> int | None:
@@ -318,63 +319,6 @@ def delete_some(tx: Transaction, key: sa.Column[Any], wanted: sa.ColumnElement[b
     """Delete at most so many of the wanted rows: by their primary key, because DELETE with LIMIT is MySQL's alone."""
     if found := list(tx.scalars(sa.select(key).where(wanted).limit(most))):
         tx.execute(key.table.delete().where(key.in_(found)))
-
-
-def insert_rows(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert many rows, each with a value for every column. Raises Duplicate."""
-    upsert_rows(tx, table, rows)
-
-
-def upsert_rows(
-    tx: Transaction,
-    table: sa.Table,
-    rows: Sequence[Mapping[str, Any]],
-    adding: Collection[str] = (),
-    setting: Collection[str] = (),
-) -> None:
-    """Insert many rows, each with a value for every column, in few statements.
-
-    adding, setting: columns that a row that is there already adds up, or takes over; with neither it raises Duplicate.
-    On MySQL the values are written into the statement: with a parameter for each, the pure Python driver takes ten
-    times as long as the server, and JSON_TABLE is not known to every server that speaks MySQL.
-    """
-    names = table.c.keys()
-    into = f"INSERT INTO {table.name} ({', '.join(f'`{name}`' for name in names)}) VALUES "  # noqa: S608 - our names
-    if tx.dialect.name == "sqlite":  # its driver takes them as they are, which is what SQLAlchemy would make of them
-        changes = [f"`{name}` = {table.name}.`{name}` + excluded.`{name}`" for name in adding]
-        changes += [f"`{name}` = excluded.`{name}`" for name in setting]
-        clash = f" ON CONFLICT DO UPDATE SET {', '.join(changes)}" if changes else ""
-        marks = f"({', '.join('?' * len(names))})"
-        if rows:
-            tx.exec_driver_sql(into + marks + clash, [tuple(_plain(row[name]) for name in names) for row in rows])
-        return
-    changes = [f"`{name}` = {table.name}.`{name}` + VALUES(`{name}`)" for name in adding]
-    changes += [f"`{name}` = VALUES(`{name}`)" for name in setting]
-    clash = f" ON DUPLICATE KEY UPDATE {', '.join(changes)}" if changes else ""
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[begin : begin + ROWS_AT_ONCE]
-        values = ", ".join(f"({', '.join([_literal(row[name]) for name in names])})" for row in some)
-        tx.exec_driver_sql(into + values + clash)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-    if isinstance(value, date):
-        return value.isoformat()
-    return int(value) if isinstance(value, bool) else value
-
-
-def _literal(value: Any) -> str:
-    """A value as MySQL reads it. Text that is not plain goes in hexadecimal, whatever sql_mode says of quotes."""
-    value = _plain(value)
-    if value is None:
-        return "NULL"
-    if isinstance(value, str):
-        return f"'{value}'" if PLAIN_TEXT.fullmatch(value) else f"_utf8mb4 X'{value.encode().hex()}'"
-    if isinstance(value, int):
-        return str(value)
-    raise TypeError(f"no column holds a {type(value).__name__}")
 
 
 def inserted_id(result: sa.CursorResult[Any]) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from accounts.sessions import UserSessions
 from accounts.users import Users
+from config.database_tls import is_unverified
 from config.settings import Config
 from db import Database, DatabaseError, UnknownSchema, database_url, is_away
 from foundation import json_text
@@ -91,6 +92,8 @@ def open_if_there(config: Config) -> tuple[Database, Envelopes]:
 
 
 def _connect(config: Config) -> tuple[Database, Envelopes]:
+    if is_unverified(config):
+        event(log, "database_unverified", logging.WARNING, missing="DB_SSL_CA")
     if database_url(config).drivername == "sqlite":
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Database(database_url(config)), Envelopes(config.encryption_keys)

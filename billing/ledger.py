@@ -23,10 +23,11 @@ from billing import details, rollups
 from billing.effects import Effects
 from billing.quotas import moves as quota_moves
 from billing.records import FINAL, OPEN, State, Unusable, fault_of
-from db import BadValue, Database, Duplicate, Transaction, insert_rows
+from db import BadValue, Database, Duplicate, Transaction
 from foundation.clock import Clock
 from foundation.logs import event
 from pool.life import PoolKeySource
+from storage.many_rows import insert_rows
 from tables import pool_keys
 from tables import usage_ledger as table
 

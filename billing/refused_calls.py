@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from accounts.caller import Caller
 from billing.journal import UsageJournal
 from billing.records import Record, State
-from db import Database, upsert_rows
+from db import Database
 from foundation.clock import Clock
+from storage.many_rows import upsert_rows
 from tables import refusal_sums as table
 
 MOST_ROWS = 60  # a minute for each caller

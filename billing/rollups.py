@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from db import Transaction, upsert_rows
+from db import Transaction
+from storage.many_rows import upsert_rows
 from tables import usage_rollups as table
 
 HOUR, DAY = "h", "d"

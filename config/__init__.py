@@ -1,11 +1,12 @@
 """Every setting, once.
 
-    settings.py   each setting: its name, type, bounds, default and help
-    rules.py      what settings must be like beside others
-    checks.py     what the text of one setting must be like: URLs, networks, headers
-    sources.py    where values come from: the environment, secret files, `.env`; all faults; development's own secrets
-    env_file.py   how `.env` is read
-    version.py    which version this is
+    settings.py      each setting: its name, type, bounds, default and help
+    rules.py         what settings must be like beside others
+    checks.py        what the text of one setting must be like: URLs, networks, headers
+    sources.py       where values come from: environment, secret files, `.env`; all faults; development's own secrets
+    database_tls.py  how the connection to the database is secured
+    env_file.py      how `.env` is read
+    version.py       which version this is
 
 The environment, env_file.py -> sources.py -> settings.py, which asks rules.py and checks.py -> one Config for all.
 """

@@ -7,8 +7,9 @@ import binascii
 import ipaddress
 import json
 import re
+from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import SecretStr
 
@@ -126,11 +127,24 @@ def redis_url(value: SecretStr | None) -> SecretStr | None:
 def database_url(value: SecretStr) -> SplitResult:
     """The parts of a URL of a database that several processes can share."""
     parts = _parts(value)
+    if any(name.startswith("ssl") for name in parse_qs(parts.query, keep_blank_values=True)):
+        raise ValueError("must not have ?ssl...: set DB_SSL_CA and DB_SSL_MODE, which mean the same for each driver")
     if parts.scheme not in DATABASE_SCHEMES:
         raise ValueError(f"must begin with one of {', '.join(s + '://' for s in DATABASE_SCHEMES)}")
     if parts.scheme == "sqlite" and (parts.netloc or len(parts.path) < 2 or parts.path == "/:memory:"):
         raise ValueError("must name a file, sqlite:///path: several processes share it")
     return parts
+
+
+def authorities(value: Path | None) -> Path | None:
+    """A file with certificates in PEM."""
+    try:
+        is_usable = value is None or "-----BEGIN CERTIFICATE-----" in value.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        is_usable = False
+    if not is_usable:
+        raise ValueError("can't be used as a file of certificates in PEM")
+    return value
 
 
 def _parts(value: SecretStr) -> SplitResult:

@@ -57,6 +57,13 @@ def _is_weak(password: str) -> bool:
     return checks.is_weak_password(password) or guesses_log10(password) < PASSWORD_GUESSES_LOG10
 
 
+def has_authority(value: str, info: ValidationInfo) -> str:
+    """DB_SSL_MODE beside DB_SSL_CA."""
+    if value.startswith("verify") and info.data.get("db_ssl_ca", "") is None:
+        raise ValueError("needs DB_SSL_CA, a file with the authorities' certificates")
+    return value
+
+
 def database_url(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
     """DATABASE_URL beside DB_HOST and DB_PASSWORD."""
     if not value:

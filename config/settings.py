@@ -85,6 +85,13 @@ class Config(BaseModel):
     db_user: str = Field("root", description="user at DB_HOST")
     db_password: SecretStr | None = Field(None, description="password of DB_USER")
     db_name: str = Field("openrouter_proxy", pattern=r"^[A-Za-z0-9_$-]{1,64}$", description="database at DB_HOST")
+    db_ssl_ca: Annotated[Path | None, AfterValidator(checks.authorities)] = Field(
+        None,
+        description="file with the certificates of authorities, by which the database's is verified; none for no check",
+    )
+    db_ssl_mode: Literal["auto", "off", "verify_ca", "verify_identity"] = Field(
+        "auto", description="verify_identity, as auto with DB_SSL_CA: its name too; verify_ca: any name; off: no TLS"
+    )
     database_url: SecretStr | None = Field(
         None, description="instead of DB_*: mysql://, mysql+pymysql://, mariadb:// or sqlite:///path"
     )
@@ -312,6 +319,7 @@ class Config(BaseModel):
     _is_unguessable = check("secret_key", "admin_token")(rules.unguessable_in_production)
     _no_debug = check("flask_debug")(rules.off_in_production)
     _db_password = check("db_password")(rules.database_password)
+    _has_authority = check("db_ssl_mode")(rules.has_authority)
     _database_url = check("database_url")(rules.database_url)
     _url = check("app_hostname", "openrouter_api_url")(rules.url)
     _sign_on_url = check("public_url", "github_url", "github_api_url", "linuxdo_url", "oidc_issuer")(rules.sign_on_url)

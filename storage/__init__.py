@@ -3,6 +3,7 @@
     columns.py    what every table is made of
     operators.py  what programs administer with: operator tokens
     ways_in.py    what opens an account besides its key: recovery codes, reset links, second factors
+    many_rows.py  many rows in few statements
 
 A new table goes into the file of its domain, and its name into tables.py.
 """

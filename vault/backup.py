@@ -14,8 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import SCHEMA_VERSION, Database, Transaction, insert_rows, utc_now
+from db import SCHEMA_VERSION, Database, Transaction, utc_now
 from foundation.column_types import UtcDateTime
+from storage.many_rows import insert_rows
 from tables import gateway_processes, metadata, quota_slices, rotator
 
 ROWS_AT_ONCE = 500

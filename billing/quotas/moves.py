@@ -20,8 +20,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from billing.quotas.rows import Quota, ensure_rows, quota_of
-from db import Transaction, upsert_rows
+from db import Transaction
 from replicas.processes import is_silent
+from storage.many_rows import upsert_rows
 from tables import quota_slices
 from tables import quotas as table
 

@@ -18,11 +18,12 @@ import sqlalchemy as sa
 from billing.quotas.subjects import check_subject
 from billing.quotas.terms import QuotaTerms, check_terms
 from config.settings import Config
-from db import Database, Transaction, upsert_rows, utc_now
+from db import Database, Transaction, utc_now
 from foundation.clock import Clock
 from foundation.money import MAX_NANO, nano, usd
 from pool.keys import connected_key_of
 from replicas.revisions import bump
+from storage.many_rows import upsert_rows
 from tables import client_keys, pool_keys, usage_rollups
 from tables import quotas as table
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from billing import rollups
 from billing.rollups import ANY_POOL_KEY, Bucket, UsageSums
-from db import ROWS_AT_ONCE, DatabaseError
+from db import DatabaseError
+from storage.many_rows import ROWS_AT_ONCE
 from tables import usage_rollups as table
 
 pytestmark = pytest.mark.mysql
