@@ -138,7 +138,10 @@ def test_a_missing_field_is_a_400_that_names_it(gateway, path, missing):
 
 def test_fields_that_nobody_asked_for_are_refused(gateway):
     account = {"username": f"u{time.monotonic_ns()}", "derived_key": new_derived_key()}
-    for path, taken in (("/register", "derived_key, invitation, username"), ("/login", "derived_key, username")):
+    for path, taken in (
+        ("/register", "derived_key, invitation, username"),
+        ("/login", "derived_key, second_factor, username"),
+    ):
         for name, value in {"id": 1, "user_id": 1, "is_admin": True, "role": "admin", "key_hash": "x"}.items():
             refused = gateway.post(path, account | {name: value})
             assert refused.status_code == 400
