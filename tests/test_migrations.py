@@ -65,7 +65,7 @@ def contents(database: Database) -> list[Any]:
 
 
 @pytest.mark.mysql
-@pytest.mark.parametrize("step", [30, pytest.param(1, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("step", [30, pytest.param(1, marks=[pytest.mark.torture, pytest.mark.timeout(7200)])])
 def test_an_upgrade_that_is_killed_is_finished_by_the_next(
     db: Database, database_server: DatabaseServer | None, tmp_path: Path, step: int
 ) -> None:
