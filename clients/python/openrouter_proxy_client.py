@@ -214,9 +214,13 @@ class ProxyClient:
         """
         return self._send_key("/register", username, password, {"invitation": invitation} if invitation else {})
 
-    def login(self, username: str, password: str) -> JsonObject:
-        """Sign in, keep the tokens for the calls that follow, return the gateway's whole answer."""
-        answer = self._send_key("/login", username, password)
+    def login(self, username: str, password: str, second_factor: str | None = None) -> JsonObject:
+        """Sign in, keep the tokens for the calls that follow, return the gateway's whole answer.
+
+        second_factor: a code of the app, or a recovery code, where the account has a second factor. Without it a
+        ProxyError of the type ``second_factor_needed`` says that the password was right.
+        """
+        answer = self._send_key("/login", username, password, _factor(second_factor))
         self._tokens = _Tokens.from_answer(answer)
         return answer
 
@@ -224,11 +228,16 @@ class ProxyClient:
         """Ten codes, each of which sets a new password once; those before are good no more. Soon after a sign-in."""
         return list(self._json("POST", "/api/auth/recovery-codes")["codes"])
 
-    def recover(self, username: str, recovery_code: str, new_password: str) -> JsonObject:
-        """Set a new password in the place of a forgotten one, and sign in. Only a key derived from it is sent."""
+    def recover(
+        self, username: str, recovery_code: str, new_password: str, second_factor: str | None = None
+    ) -> JsonObject:
+        """Set a new password in the place of a forgotten one, and sign in. Only a key derived from it is sent.
+
+        second_factor: as for ``login``; not the same recovery code.
+        """
         new_derived_key = derive_key(username, new_password, self.parameters())
         body = {"username": username, "recovery_code": recovery_code, "new_derived_key": new_derived_key}
-        answer = self._json("POST", "/api/auth/recover", body, is_signed=False)
+        answer = self._json("POST", "/api/auth/recover", body | _factor(second_factor), is_signed=False)
         self._tokens = _Tokens.from_answer(answer)
         return answer
 
@@ -385,11 +394,15 @@ class ProxyClient:
 
     def _secrets(self, response: requests.Response, sent: JsonObject) -> list[str]:
         token = response.request.headers.get("Authorization", "").replace("Bearer ", "")
-        names = ("derived_key", "new_derived_key", "recovery_code", "refresh_token")
+        names = ("derived_key", "new_derived_key", "recovery_code", "second_factor", "refresh_token")
         return [secret for secret in (token, self.token, self.refresh_token, *map(sent.get, names)) if secret]
 
     def _request_id(self, response: requests.Response) -> str:
         return response.headers.get("X-Request-Id", "")
+
+
+def _factor(second_factor: str | None) -> JsonObject:
+    return {"second_factor": second_factor} if second_factor else {}
 
 
 def _says_end(chunk: JsonObject) -> bool:

@@ -7,10 +7,11 @@ import secrets
 import subprocess
 import sys
 
+import pyotp
 import pytest
 from openrouter_proxy_client import ProxyClient, ProxyError
 
-from tests.support.gateway import ROOT, environment, in_threads, wait_for
+from tests.support.gateway import ROOT, environment, in_threads, shown, wait_for
 
 CLIENT = ROOT / "clients/python"
 MODEL = "openai/gpt-4o-mini"
@@ -126,3 +127,18 @@ def test_a_forgotten_password_is_made_up_for_by_a_recovery_code(running, client,
     with pytest.raises(ProxyError):
         client.login(name, PASSWORD)
     assert client.login(name, "quiet meadow 84")
+
+
+def test_an_account_with_a_second_factor_is_logged_in_to_with_both(running, client, name):
+    codes = client.new_recovery_codes()
+    token = client.token
+    begun = shown(running.post("/api/auth/second-factor", token=token), 201)
+    shown(running.post("/api/auth/second-factor/confirm", {"code": pyotp.TOTP(begun["secret"]).now()}, token))
+    with ProxyClient(running.url) as other:
+        with pytest.raises(ProxyError) as needed:
+            other.login(name, PASSWORD)
+        assert (needed.value.status, needed.value.error_type, other.token) == (403, "second_factor_needed", None)
+        assert other.login(name, PASSWORD, second_factor=codes[0])["token"]
+        assert other.quota()
+    with ProxyClient(running.url) as back:
+        assert back.recover(name, codes[1], "quiet meadow 84", second_factor=codes[2])["token"]

@@ -68,9 +68,14 @@ export class ProxyClient {
     return (await this.#json("POST", "/register", { body, isSigned: false })) as unknown as types.Registered;
   }
 
-  /** Log in and keep the tokens for the calls that follow. */
-  async login(username: string, password: string): Promise<types.LoggedIn> {
-    const body = { username, derived_key: await deriveKey(username, password, await this.parameters()) };
+  /**
+   * Log in and keep the tokens for the calls that follow. secondFactor: a code of the app, or a recovery code, where
+   * the account has a second factor; without it a ProxyError of the type second_factor_needed says that the password
+   * was right.
+   */
+  async login(username: string, password: string, secondFactor?: string): Promise<types.LoggedIn> {
+    const derived_key = await deriveKey(username, password, await this.parameters());
+    const body = { username, derived_key, ...factor(secondFactor) };
     const answer = await this.#json("POST", "/login", { body, isSigned: false });
     await this.#use(tokensOf(answer));
     return answer as unknown as types.LoggedIn;
@@ -82,10 +87,18 @@ export class ProxyClient {
     return codes as string[];
   }
 
-  /** Set a new password in the place of a forgotten one, and log in. Only a key derived from it is sent. */
-  async recover(username: string, recoveryCode: string, newPassword: string): Promise<types.LoggedIn> {
+  /**
+   * Set a new password in the place of a forgotten one, and log in. Only a key derived from it is sent. secondFactor: as
+   * for login; not the same recovery code.
+   */
+  async recover(
+    username: string,
+    recoveryCode: string,
+    newPassword: string,
+    secondFactor?: string,
+  ): Promise<types.LoggedIn> {
     const new_derived_key = await deriveKey(username, newPassword, await this.parameters());
-    const body = { username, recovery_code: recoveryCode, new_derived_key };
+    const body = { username, recovery_code: recoveryCode, new_derived_key, ...factor(secondFactor) };
     const answer = await this.#json("POST", "/api/auth/recover", { body, isSigned: false });
     await this.#use(tokensOf(answer));
     return answer as unknown as types.LoggedIn;
@@ -257,7 +270,7 @@ export class ProxyClient {
     const type = String(error.type ?? asObject(error.metadata).error_type ?? "");
     const status = typeof error.code === "number" ? error.code : response.status;
     const { access_token, refresh_token } = this.tokens ?? {};
-    const ofBody = [sent?.derived_key, sent?.new_derived_key, sent?.recovery_code, sent?.refresh_token];
+    const ofBody = [sent?.derived_key, sent?.new_derived_key, sent?.recovery_code, sent?.second_factor, sent?.refresh_token];
     const secrets = [token, access_token, refresh_token, ...ofBody];
     const hide = (text: string): string =>
       secrets.reduce<string>((rest, secret) => (secret ? rest.replaceAll(String(secret), "[secret]") : rest), text);
@@ -294,6 +307,10 @@ function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined):
 
 function hasStatus(problem: unknown, ...statuses: number[]): boolean {
   return problem instanceof ProxyError && statuses.includes(problem.status);
+}
+
+function factor(second_factor?: string): JsonObject {
+  return second_factor ? { second_factor } : {};
 }
 
 function saysEnd(chunk: JsonObject): boolean {

@@ -1,6 +1,6 @@
 // Against a running gateway (GATEWAY) before the stand-in for OpenRouter.
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
+import { createHmac, randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { ProxyClient } from "../../../clients/typescript/dist/index.js";
@@ -125,4 +125,33 @@ test("a forgotten password is made up for by a recovery code", async () => {
   assert.equal((await other.quota()).limit_usd, null);
   assert.equal((await failure(client.login(username, PASSWORD))).status, 401);
   await client.login(username, "quiet meadow 84");
+});
+
+/** The code of an authenticator app, now: RFC 6238 over RFC 4226, the secret in base 32. */
+function codeOf(secret) {
+  const bits = [...secret].map((c) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(c).toString(2).padStart(5, "0")).join("");
+  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
+  const step = Buffer.alloc(8);
+  step.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000)));
+  const digest = createHmac("sha1", key).update(step).digest();
+  const number = digest.readUInt32BE(digest.at(-1) & 15) & 0x7fffffff;
+  return String(number % 1_000_000).padStart(6, "0");
+}
+
+test("an account with a second factor is logged in to with both", async () => {
+  const { username, client } = await newUser();
+  const codes = await client.newRecoveryCodes();
+  const ask = async (path, body) => {
+    const headers = { authorization: `Bearer ${client.tokens.access_token}`, "content-type": "application/json" };
+    const answer = await fetch(GATEWAY + path, { method: "POST", headers, body: body && JSON.stringify(body) });
+    assert.ok(answer.ok);
+    return answer.json();
+  };
+  const { secret } = await ask("/api/auth/second-factor");
+  await ask("/api/auth/second-factor/confirm", { code: codeOf(secret) });
+  const other = new ProxyClient(GATEWAY);
+  const needed = await failure(other.login(username, PASSWORD));
+  assert.deepEqual([needed.status, needed.type, other.tokens], [403, "second_factor_needed", null]);
+  await other.login(username, PASSWORD, codes[0]);
+  assert.equal((await other.quota()).limit_usd, null);
 });
