@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from config import sources
 from config.settings import IDLE_CONNECTIONS, LAST_WORDS_SECONDS, ROOT, SPARE_THREADS, Config
 from foundation import logs
-from serving import listeners
 
 if TYPE_CHECKING:
     from flask import Flask, Response
@@ -143,6 +142,8 @@ def serve(listener: Listener) -> None:
 
     exec, and not a call: the server's parent process then holds none of our modules, which saves 50 MB.
     """
+    from serving import listeners
+
     settings = configure()
     if reason := listeners.why_not(settings.listen_host, settings.port):
         refuse(f"Cannot start: {reason}")

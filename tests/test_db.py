@@ -559,8 +559,8 @@ def test_the_driver_is_chosen_here_and_not_by_chance():
 
 
 def test_settings_in_the_url_are_kept_but_not_another_character_set():
-    found = database_url(Config(database_url="mysql://h/x?ssl_ca=/ca.pem&charset=latin1"))
-    assert dict(found.query) == {"ssl_ca": "/ca.pem", "charset": "utf8mb4", "collation": "utf8mb4_unicode_ci"}
+    found = database_url(Config(database_url="mysql://h/x?init_command=x&charset=latin1"))
+    assert dict(found.query) == {"init_command": "x", "charset": "utf8mb4", "collation": "utf8mb4_unicode_ci"}
 
 
 def test_a_server_that_calls_itself_mariadb_11_is_served(tmp_path):

@@ -212,7 +212,7 @@ class ProxyClient:
 
         The answer's ``state`` is ``pending`` if an operator has to let the account in first.
         """
-        return self._send_key("/register", username, password, {"invitation": invitation} if invitation else {})
+        return self._send_key("/register", username, password, invitation=invitation)
 
     def login(self, username: str, password: str, second_factor: str | None = None) -> JsonObject:
         """Sign in, keep the tokens for the calls that follow, return the gateway's whole answer.
@@ -220,7 +220,7 @@ class ProxyClient:
         second_factor: a code of the app, or a recovery code, where the account has a second factor. Without it a
         ProxyError of the type ``second_factor_needed`` says that the password was right.
         """
-        answer = self._send_key("/login", username, password, _factor(second_factor))
+        answer = self._send_key("/login", username, password, second_factor=second_factor)
         self._tokens = _Tokens.from_answer(answer)
         return answer
 
@@ -235,9 +235,8 @@ class ProxyClient:
 
         second_factor: as for ``login``; not the same recovery code.
         """
-        new_derived_key = derive_key(username, new_password, self.parameters())
-        body = {"username": username, "recovery_code": recovery_code, "new_derived_key": new_derived_key}
-        answer = self._json("POST", "/api/auth/recover", body | _factor(second_factor), is_signed=False)
+        more = {"recovery_code": recovery_code, "second_factor": second_factor}
+        answer = self._send_key("/api/auth/recover", username, new_password, "new_derived_key", **more)
         self._tokens = _Tokens.from_answer(answer)
         return answer
 
@@ -284,9 +283,11 @@ class ProxyClient:
             if not is_whole:
                 raise ProxyError(0, "The stream broke off", "connection_error", self._request_id(response))
 
-    def _send_key(self, path: str, username: str, password: str, more: JsonObject | None = None) -> JsonObject:
-        derived_key = derive_key(username, password, self.parameters())
-        body = {"username": username, "derived_key": derived_key, **(more or {})}
+    def _send_key(
+        self, path: str, username: str, password: str, name: str = "derived_key", **more: str | None
+    ) -> JsonObject:
+        body = {"username": username, name: derive_key(username, password, self.parameters())}
+        body |= {name: value for name, value in more.items() if value}
         return self._json("POST", path, body, is_signed=False)
 
     def _refresh(self, tokens: _Tokens, refused: str | None) -> bool:
@@ -399,10 +400,6 @@ class ProxyClient:
 
     def _request_id(self, response: requests.Response) -> str:
         return response.headers.get("X-Request-Id", "")
-
-
-def _factor(second_factor: str | None) -> JsonObject:
-    return {"second_factor": second_factor} if second_factor else {}
 
 
 def _says_end(chunk: JsonObject) -> bool:

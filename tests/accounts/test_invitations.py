@@ -95,7 +95,7 @@ def test_there_is_a_first_operator_once(users, invitations, clock):
     assert again
     admin = sign_up(users, invitations, first, "ann")
     users.reload()
-    assert users.admins == {admin}
+    assert users.roles == {admin: UserRole.ADMIN}
     with pytest.raises(InvitationRefused):
         sign_up(users, invitations, again, "bob")
     assert invitations.offer_first_operator() is None

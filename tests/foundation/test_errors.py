@@ -11,6 +11,8 @@ from openrouter import components
 import web.api.table  # which brings every kind of error along
 from accounts.invitations import InvitationRefused
 from accounts.registration import InvitationNeeded, RegistrationClosed
+from accounts.reset_links import ResetLinkRefused
+from accounts.second_factors import SecondFactorNeeded, SecondFactorRequired
 from accounts.sessions import TokenReused
 from foundation import errors
 from foundation.errors import AppError
@@ -42,7 +44,8 @@ ALL_TYPES = set().union(*OPENROUTER_TYPES.values())
 assert web.api.table
 
 
-OF_REGISTRATION = {InvitationRefused, InvitationNeeded, RegistrationClosed}
+WORDED = {InvitationRefused, InvitationNeeded, RegistrationClosed, ResetLinkRefused}  # they know what they say
+WORDED |= {SecondFactorNeeded, SecondFactorRequired, errors.UsernameTaken, errors.ServiceFault, errors.ServerEnds}
 
 
 def every_class(start: type[AppError] = AppError) -> list[type[AppError]]:
@@ -50,7 +53,7 @@ def every_class(start: type[AppError] = AppError) -> list[type[AppError]]:
 
 
 def an_error(kind: type[AppError]) -> AppError:
-    if kind in {errors.UsernameTaken, errors.ServiceFault, errors.ServerEnds} or kind in OF_REGISTRATION:
+    if kind in WORDED:
         return kind()
     if kind is errors.UpstreamRefused:
         return kind(418, "What was wrong")

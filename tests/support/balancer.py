@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import requests
@@ -57,18 +57,19 @@ class TcpBalancer:
         for task in passing:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*passing, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0))  # in which what was closed is let go
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ports = sorted(self._ready, key=lambda port: not self._ready[port])
         ready = sum(self._ready.values()) or len(ports)
         begin = next(self._turn) % ready
-        for port in [*ports[begin:ready], *ports[:begin], *ports[ready:]]:
-            with suppress(OSError):
-                there, back = await asyncio.open_connection("127.0.0.1", port)
-                await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
-                break
-        writer.close()
+        with closing(writer):
+            for port in [*ports[begin:ready], *ports[:begin], *ports[ready:]]:
+                with suppress(OSError):
+                    there, back = await asyncio.open_connection("127.0.0.1", port)
+                    await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+                    break
 
     def close(self) -> None:
         self._stopping.set()
@@ -78,11 +79,10 @@ class TcpBalancer:
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
+    with closing(writer), suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    writer.close()
 
 
 class Nginx:

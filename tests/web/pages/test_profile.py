@@ -142,7 +142,7 @@ def test_an_older_session_is_told_to_log_in_again_and_comes_back_here(page, site
     page.reload()
     expect(page.get_by_role("button", name="Link GitHub")).to_have_count(0)
     expect(page.locator("#log-ins")).to_contain_text("yours is older than 15 minutes")
-    page.get_by_role("button", name="Log in again").click()
+    page.locator("#log-ins").get_by_role("button", name="Log in again").click()
     page.wait_for_url("**/login?next=/profile")
     assert not works(site, person)
 
