@@ -74,6 +74,7 @@ from start_up import CannotStart, DatabaseAway, FirstSteps, open_if_there, told_
 from upstream.dial import GuardedDial, HttpProxy, dial_directly
 from upstream.http import UpstreamHttp
 from upstream.openrouter.account_api import AccountApi
+from upstream.openrouter.catalogue import Catalogue
 from upstream.openrouter.generation_records import GenerationRecords
 from upstream.registry import Upstreams
 
@@ -146,6 +147,7 @@ class Services:
         self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
         self.prices = ModelPrices(self._upstream, config.data_dir)
         self.forecasts = CostForecasts(db, self.prices)
+        self.catalogue = Catalogue(self._upstream, clock)
         self.records = GenerationRecords(self.pool_keys.authorizations, self._upstream)
         self.costs = CostLookup(db, self.ledger, self.records, clock)
         self.usage = UsageStats(db, clock)

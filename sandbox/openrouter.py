@@ -60,6 +60,7 @@ from pathlib import Path
 
 import orjson
 
+from sandbox import openrouter_catalogue as catalogue
 from sandbox import openrouter_keys, openrouter_models, openrouter_usage
 from sandbox.http_server import Exchange, Heads, Reply, listen
 from sandbox.openrouter_accounts import NANO, Account, Books, Key
@@ -105,6 +106,13 @@ ROUTES: dict[str, dict[str, tuple[Endpoint, str]]] = {
     "/generation": {"GET": (openrouter_usage.get_generation, ANY_KEY)},
     "/models": {"GET": (openrouter_models.list_models, ANYONE)},
     "/models/count": {"GET": (openrouter_models.count_models, ANYONE)},
+    "/models/user": {"GET": (openrouter_models.list_models, ANY_KEY)},
+    "/models/*": {"GET": (catalogue.list_endpoints, ANYONE)},
+    "/images/models": {"GET": (catalogue.list_image_models, ANYONE)},
+    "/images/models/*": {"GET": (catalogue.list_image_endpoints, ANYONE)},
+    "/videos/models": {"GET": (catalogue.list_video_models, ANYONE)},
+    "/providers": {"GET": (catalogue.list_providers, ANYONE)},
+    "/endpoints/zdr": {"GET": (catalogue.list_endpoints_zdr, ANYONE)},
     "/model/*": {"GET": (openrouter_models.get_model, ANYONE)},
     "/embeddings/models": {"GET": (openrouter_models.list_embedding_models, ANYONE)},
 }
@@ -119,6 +127,7 @@ APIS: dict[str, Api] = {
     "/audio/speech": Speech(),
     "/audio/transcriptions": Transcriptions(),
 }
+ENDPOINTS = ("/images/models/", "/models/")  # below which there are models' endpoints alone
 DUPLICATE_ID = "gen-1790000000-" + "0" * 20
 
 
@@ -189,8 +198,7 @@ class StandIn:
         self._calls.start(api, exchange, key, self._settings.defaults, forced)
 
     def _call(self, exchange: Exchange, path: str) -> Reply:
-        _, first, rest = (path + "//").split("/", 2)
-        pattern, rest = (f"/{first}/*", rest[:-2]) if first in ("keys", "model") and rest != "/" else (path, "")
+        pattern, rest = self._pattern(path)
         methods = self._routes.get(pattern)
         if methods is None and path not in APIS:
             raise Refused("404")
@@ -203,6 +211,15 @@ class StandIn:
         key = self._authenticate(exchange, access)
         account = self.books.accounts[key.account_id]
         return endpoint(Call(exchange, self.books, account, key, rest, self._settings))
+
+    def _pattern(self, path: str) -> tuple[str, str]:
+        """Return the route of a path, and what stands for its asterisk."""
+        if path in self._routes:
+            return path, ""
+        for folder in ("/images/models/", "/models/", "/model/", "/keys/"):
+            if path.startswith(folder) and (folder not in ENDPOINTS or path.endswith("/endpoints")):
+                return f"{folder}*", path[len(folder) :]
+        return path, ""
 
     def _authenticate(self, exchange: Exchange, access: str) -> Key:
         if not exchange.key_hash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from sandbox.openrouter_scenarios import MODEL_PREFIX
 VARIANTS = ("nitro", "floor", "exacto", "online", "thinking", "extended")
 DEFAULT_MODEL = "openai/gpt-4o-mini"
 DEFAULT_EMBEDDING_MODEL = "openai/text-embedding-3-small"
+PROGRAMMERS = {"anthropic/claude-sonnet-4.6", "openai/gpt-4o"}  # the models of the category `programming`
 # What a format's models answer with; those of all others write text.
 OUTPUTS = {
     "embeddings": "embeddings",
@@ -21,6 +23,7 @@ OUTPUTS = {
     "images": "image",
     "speech": "speech",
     "transcriptions": "transcription",
+    "videos": "video",
 }
 
 
@@ -39,6 +42,11 @@ class Model:
     tokenizer: str
     output: str = "text"  # or one of OUTPUTS
     request_nano: int = 0  # of each call, beside its tokens
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Tell whether its provider has zero data retention."""
+        return self.provider in {"Amazon Bedrock", "Google"}
 
     @property
     def is_free(self) -> bool:
@@ -231,6 +239,18 @@ MODELS = {
             "GPT",
             "image",
         ),
+        Model(
+            "google/veo-3.1",
+            "google/veo-3.1",
+            "Google: Veo 3.1",
+            "Google",
+            0,
+            0,
+            4096,
+            0,
+            "Other",
+            "video",
+        ),
         Model("sandbox/stream", "sandbox/stream", "Stand-in: scenarios", "Sandbox", 1000, 2000, 128_000, 4096, "Other"),
     )
 }
@@ -250,9 +270,11 @@ def is_known_without_variant(name: str) -> bool:
     return name.partition(":")[0] in {known.partition(":")[0] for known in MODELS}
 
 
-def listed_models(output: str, offset: int, limit: int | None) -> dict[str, Any]:
+def listed_models(
+    output: str, offset: int, limit: int | None, chosen: Callable[[Model], bool] = lambda _: True
+) -> dict[str, Any]:
     """Return the answer to `GET /models`, or one page of it. output: `text`, one of OUTPUTS, or `all`."""
-    models = [model.listed() for model in MODELS.values() if output in ("all", model.output)]
+    models = [model.listed() for model in MODELS.values() if output in ("all", model.output) and chosen(model)]
     end = len(models) if limit is None else offset + limit
     following = f"/api/v1/models?offset={end}&limit={limit}" if end < len(models) else None
     return {"data": models[offset:end], "links": {"next": following}, "total_count": len(models)}
@@ -264,7 +286,21 @@ def list_models(call: Call) -> Reply:
     if limit is not None and not 1 <= limit <= 1000:
         raise bad_request("limit: Invalid input: expected number from 1 to 1000")
     output = query.get("output_modalities") or "text"
-    return as_json(listed_models(output, whole_number("offset", query.get("offset") or "0"), limit))
+    offset = whole_number("offset", query.get("offset") or "0")
+    found = listed_models(output, offset, limit, lambda model: _is_chosen(model, query))
+    if query.get("sort") == "throughput-high-to-low":
+        found["data"].reverse()
+    return as_json(found)
+
+
+def _is_chosen(model: Model, query: dict[str, str]) -> bool:
+    """Tell what an entry does not say: the category, who serves it, and whether that keeps anything."""
+    providers = query.get("providers")
+    return (
+        ("category" not in query or model.id in PROGRAMMERS)
+        and (not providers or model.provider in providers.split(","))
+        and ("zdr" not in query or model.keeps_nothing)
+    )
 
 
 def list_embedding_models(_: Call) -> Reply:

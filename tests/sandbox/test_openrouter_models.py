@@ -51,6 +51,7 @@ def test_models_of_embeddings_are_listed_for_who_asks(stand_in):
         "openai/gpt-image-1",
         "mistralai/voxtral-mini-tts-2603",
         "openai/whisper-large-v3",
+        "google/veo-3.1",
     }
     assert listed("/models?output_modalities=all") == listed("/models") | {embedding} | others
     assert not listed("/models") & others

@@ -73,6 +73,22 @@ def test_what_would_lie_in_the_shared_account_is_refused_for_that_reason(path, w
     assert "in the request itself" in message
 
 
+@each_row(
+    ("path", "why"),
+    [
+        ("/v1/activity", "GET /api/v1/usage has yours"),
+        ("/api/v1/keys/abc", "yours are client keys"),
+        ("/v1/auth/keys/code", "oauth/initiate"),
+        ("/v1/generation/content", "are not kept"),
+        ("/v1/generation/feedback", "tell its operator"),
+        ("/v1/guardrails/assignments/keys", "client keys have model lists"),
+        ("/api/v1/credits/coinbase", "GET /v1/credits"),
+    ],
+)
+def test_what_is_the_operators_or_everybodys_is_refused_for_its_reason(path, why):
+    assert why in nothing_at(path).message
+
+
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/api/v1", "//v1", "/api", "/v1/v1"])
 def test_a_base_url_alone_is_told_to_be_one(path):
     assert "it is a base URL" in nothing_at(path).message
@@ -80,7 +96,7 @@ def test_a_base_url_alone_is_told_to_be_one(path):
 
 @each_row(
     "path",
-    ["", "/", "/x", "/v1/keys", "/v1/messages/batches", "/v1/filesystem", "/auth/key", "/v1/embeddings/models", "/é"],
+    ["", "/", "/x", "/keys", "/v1/messages/batches", "/v1/filesystem", "/auth/key", "/auth/keys", "/activity", "/é"],
 )
 def test_of_another_path_nothing_is_guessed(path):
     assert nothing_at(path).message == "There is nothing at this path"

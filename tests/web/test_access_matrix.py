@@ -75,6 +75,7 @@ SPOKEN = sent({"model": "mistralai/voxtral-mini-tts-2603", "input": "Hi"})
 HEARD = sent({"model": "openai/whisper-large-v3", "input_audio": {"data": "UklGRiQA", "format": "wav"}})
 RESPONSE = sent({"model": "openai/gpt-4o-mini", "input": "Hi", "max_output_tokens": 20})
 MODEL = sent(name="openai/gpt-4o-mini")
+IMAGE_MODEL = sent(name="openai/gpt-image-1")
 FILE = sent(query="?format=jsonl")
 
 
@@ -372,6 +373,22 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /api/v1/models/{name}": (CALLERS, MODEL),
     "GET /v1/model/{name}": (CALLERS, MODEL),
     "GET /api/v1/model/{name}": (CALLERS, MODEL),
+    **{
+        f"GET {base}{path}": (CALLERS, PLAIN)
+        for base in ("/v1", "/api/v1")
+        for path in (
+            "/models/count",
+            "/models/user",
+            "/embeddings/models",
+            "/images/models",
+            "/videos/models",
+            "/providers",
+            "/endpoints/zdr",
+            "/credits",
+        )
+    },
+    **{f"GET {base}/models/{{name}}/endpoints": (CALLERS, MODEL) for base in ("/v1", "/api/v1")},
+    **{f"GET {base}/images/models/{{name}}/endpoints": (CALLERS, IMAGE_MODEL) for base in ("/v1", "/api/v1")},
     "GET /v1/generation": (THEIR_CALLS, own_call),
     "GET /api/v1/generation": (THEIR_CALLS, own_call),
     "GET /v1/key": (CALLERS, PLAIN),

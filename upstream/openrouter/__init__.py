@@ -6,6 +6,8 @@
     generation_records.py   what a call was, from the pool key that made it; GET /generation
     small_answers.py        how long and how large such answers may be
     model_list.py           the list of models for our callers, in memory
+    model_filter.py         which of them somebody asks for
+    catalogue.py            what else OpenRouter publishes, kept for minutes
 
 An answer -> key_facts.py -> RemoteKey (in a list) or KeyAccount (of itself) -> the pool and the monitor.
 """

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from foundation import json_text
+from upstream.openrouter.model_filter import ModelFilter
 
 KEPT_PAGES = 16  # of up to 2 MB; other filters are written anew, in milliseconds
 MAX_DESCRIPTION = 500  # characters
 MAX_AMOUNT = 10**11  # of tokens or seconds: what is larger is a mistake, and no date
 DEFAULT_MODALITIES = frozenset({"text"})
+EVERYTHING = ModelFilter()
+LIST_PATH = "/api/v1/models"  # where pages of the list are read
 
 
 class Allowance(Protocol):
@@ -56,6 +59,7 @@ class ListedModel:
 @dataclass(frozen=True, slots=True)
 class _Model:
     name: str
+    slug: str  # the name with its date, which links and endpoints say
     outputs: frozenset[str]
     text: bytes
     listed: ListedModel
@@ -79,7 +83,7 @@ class ModelList:
         if not isinstance(entries, list):
             raise ValueError("the answer is no list of models")
         found = [
-            _Model(entry["id"], _outputs(entry), json_text.write(entry), _listed(entry))
+            _Model(entry["id"], _slug(entry), _outputs(entry), json_text.write(entry), _listed(entry))
             for entry in entries
             if _has_id(entry)
         ]
@@ -95,24 +99,36 @@ class ModelList:
         outputs: frozenset[str] | None = DEFAULT_MODALITIES,
         offset: int = 0,
         limit: int | None = None,
+        wanted: ModelFilter = EVERYTHING,
+        path: str = LIST_PATH,
     ) -> ModelPage:
         """The models that somebody may use, in OpenRouter's form and order.
 
         outputs: what models answer with, any of these; None for all. Without offset and limit all are on one page.
+        path: where the next one is, with its query.
         """
-        asked = (allowance.models if allowance else None, outputs, offset, limit)
+        asked = (allowance.models if allowance else None, outputs, offset, limit, wanted, path)
         with self._lock:
             models = self._models
             if found := self._pages.get(asked):
                 self._pages.move_to_end(asked)
                 return found
-        found = _written(models, allowance, outputs, offset, limit)
+        found = _written(_texts(models, allowance, outputs, wanted), offset, limit, path)
         with self._lock:
             if models is self._models:  # else a newer list came meanwhile, and this page is of the old one
                 self._pages[asked] = found
                 if len(self._pages) > KEPT_PAGES:
                     self._pages.popitem(last=False)
         return found
+
+    def count(self, allowance: Allowance | None, outputs: frozenset[str] | None) -> int:
+        """How many models somebody may use that answer with any of these; None for all."""
+        return sum(_is_offered(model, allowance, outputs) for model in self._models)
+
+    def find_name(self, name: str, allowance: Allowance | None) -> str | None:
+        """The id of the model with this id or dated slug; None if there is none, or none for the one who asks."""
+        named = [model.name for model in self._models if name in (model.name, model.slug)]
+        return next((found for found in named if allowance is None or allowance.allows_model(found)), None)
 
     def listed(self) -> list[ListedModel]:
         """Those that answer with text, in OpenRouter's order."""
@@ -127,20 +143,24 @@ class ModelList:
         return found
 
 
-def _written(
-    models: tuple[_Model, ...],
-    allowance: Allowance | None,
-    outputs: frozenset[str] | None,
-    offset: int,
-    limit: int | None,
-) -> ModelPage:
-    texts = [
-        model.text
-        for model in models
-        if (outputs is None or outputs & model.outputs) and (allowance is None or allowance.allows_model(model.name))
-    ]
+def _is_offered(model: _Model, allowance: Allowance | None, outputs: frozenset[str] | None) -> bool:
+    is_kind = outputs is None or bool(outputs & model.outputs)
+    return is_kind and (allowance is None or allowance.allows_model(model.name))
+
+
+def _texts(
+    models: tuple[_Model, ...], allowance: Allowance | None, outputs: frozenset[str] | None, wanted: ModelFilter
+) -> list[bytes]:
+    texts = [model.text for model in models if _is_offered(model, allowance, outputs)]
+    if wanted == EVERYTHING:
+        return texts
+    return [json_text.write(entry) for entry in wanted.chosen([json_text.parse(text) for text in texts])]
+
+
+def _written(texts: list[bytes], offset: int, limit: int | None, path: str) -> ModelPage:
     end = len(texts) if limit is None else offset + limit
-    following = None if end >= len(texts) else f"/api/v1/models?offset={end}&limit={limit}"
+    mark = "&" if "?" in path else "?"
+    following = None if end >= len(texts) else f"{path}{mark}offset={end}&limit={limit}"
     rest = json_text.write({"links": {"next": following}, "total_count": len(texts)})
     body = b'{"data":[' + b",".join(texts[offset:end]) + b"]," + rest[1:]
     return ModelPage(body, hashlib.blake2b(body, digest_size=16).hexdigest())
@@ -148,6 +168,11 @@ def _written(
 
 def _has_id(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("id"), str) and bool(entry["id"])
+
+
+def _slug(entry: dict[str, Any]) -> str:
+    slug = entry.get("canonical_slug")
+    return slug if isinstance(slug, str) else entry["id"]
 
 
 def _listed(entry: dict[str, Any]) -> ListedModel:

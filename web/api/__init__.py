@@ -8,7 +8,9 @@
     client_keys.py  tokens.py                  client keys, API tokens
     watched_keys.py                            watched keys
     connect.py  upstreams.py                   one's OpenRouter account; which pool keys carry one's calls
-    openrouter.py  anthropic_models.py         what SDKs read beside model calls
+    openrouter.py                              what SDKs read of their key: records, limits, credits
+    models.py  model_query.py                  the list of models; what may be asked of it
+    anthropic_models.py  catalogue.py          the same for Anthropic's clients; what OpenRouter publishes
     plugins.py                                 the same for plug-ins
     favourites.py                              favourite models
     quotas.py  usage.py                        what one may spend, and has used

@@ -1,4 +1,4 @@
-"""The list of models as Anthropic's clients read it; the routes are those of web/api/openrouter.py."""
+"""The list of models as Anthropic's clients read it; the routes are those of web/api/models.py."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from accounts.caller import Caller
 from foundation.errors import NotFound
-from web.api.openrouter import known_models
+from web.api.catalogue import known_models
 from web.http import answer, services
 from web.operation import Body, Shown, Who, operation
 

@@ -1,70 +1,39 @@
-"""What OpenRouter's and OpenAI's clients read beside calling models: the models, a call's record, the key's limits."""
+"""What OpenRouter's clients read of themselves: a call's record, the key's limits, the credits."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Annotated, Any
+from typing import Any
 
 from flask import Blueprint, Response, request
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from accounts.caller import Caller
 from billing.quotas.rows import Quota
-from foundation.errors import Busy, NotFound
-from foundation.money import usd
-from serving.dialects import speaks_anthropic
+from foundation.money import NANO, usd
 from upstream.openrouter.generation_records import unknown_generation
-from upstream.openrouter.model_list import DEFAULT_MODALITIES, Allowance, ModelList
-from web.api.anthropic_models import PageOfModels, one_model, page_of_models
 from web.http import answer, services
-from web.operation import DIGITS, Number, Query, Shown, Who, asked, operation
+from web.operation import Query, Shown, Who, operation
 
 routes = Blueprint("openrouter_api", __name__)
 
-MAX_OFFSET, MAX_LIMIT = 1_000_000, 1000
 LIMIT_RESETS = {"day": "daily", "week": "weekly", "month": "monthly", "none": None}
 JSON = "application/json"
+UNLIMITED_NANO = 1_000_000 * NANO  # what is left without a quota, where a number has to stand
 
 
-class ModelFilter(Query):
-    """Which models. OpenRouter's other parameters are taken and change nothing: clients send them."""
+class Credit(Shown):
+    """Dollars: what you have spent, and together with what you may still spend."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    output_modalities: str = Field("text", max_length=200, examples=["all"])
-    offset: Number = Field(0, ge=0, le=MAX_OFFSET)
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), DIGITS] | None = None
+    total_credits: float
+    total_usage: float
 
 
-class Links(Shown):
-    """Where the list goes on."""
+class Credits(Shown):
+    """Credits in OpenRouter's form."""
 
-    next: str | None
-
-
-class Models(Shown):
-    """Models in OpenRouter's form."""
-
-    data: list[dict[str, Any]]
-    links: Links
-    total_count: int
-
-
-class Model(Shown):
-    """A model in OpenRouter's form, with what OpenAI's has beside it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: str
-    object: str
-    owned_by: str
-
-
-class OneModel(Shown):
-    """A model in OpenRouter's form."""
-
-    data: dict[str, Any]
+    data: Credit
 
 
 class WhichGeneration(Query):
@@ -83,51 +52,6 @@ class CurrentKey(Shown):
     """Limits and usage in the form of OpenRouter's, in dollars."""
 
     data: dict[str, Any]
-
-
-@routes.get("/v1/models")
-@routes.get("/api/v1/models")
-@routes.get("/api/plugin-api/models")
-@operation("List models", Who.CALLER, query=ModelFilter, answers={200: Models, 304: ()}, refusals=(503,))
-def models(caller: Caller, query: ModelFilter) -> Response:
-    """The models that you may use, as OpenRouter lists them, up to an hour old.
-
-    With the header `anthropic-version`, as Anthropic lists its own: a page of them, by `after_id` or `before_id`.
-    """
-    if speaks_anthropic(request.environ):
-        return _varying(answer(page_of_models(known_models(), _allowance(caller), asked(PageOfModels))))
-    wanted = frozenset(filter(None, query.output_modalities.split(","))) or DEFAULT_MODALITIES
-    outputs = None if "all" in wanted else wanted
-    page = known_models().page(_allowance(caller), outputs, query.offset, query.limit)
-    is_known = request.if_none_match.contains_weak(page.etag)
-    response = Response(status=304) if is_known else Response(page.body, mimetype=JSON)
-    response.set_etag(page.etag)
-    # Programs may keep it, but must ask whether it still holds: what a key may use can change.
-    response.headers["Cache-Control"] = "private, no-cache"
-    return _varying(response)
-
-
-def _varying(response: Response) -> Response:
-    response.headers["Vary"] = "Authorization, X-Api-Key, Anthropic-Version"
-    return response
-
-
-@routes.get("/v1/models/<path:name>")
-@routes.get("/api/v1/models/<path:name>")
-@operation("Show a model", Who.CALLER, answers={200: Model}, refusals=(404, 503))
-def model(caller: Caller, name: str) -> Response:
-    """One model, for OpenAI's clients; for Anthropic's, which send `anthropic-version`, in its form."""
-    if speaks_anthropic(request.environ):
-        return answer(one_model(known_models(), _allowance(caller), name))
-    return answer(_model(caller, name) | {"object": "model", "owned_by": name.partition("/")[0]})
-
-
-@routes.get("/v1/model/<path:name>")
-@routes.get("/api/v1/model/<path:name>")
-@operation("Show a model, as OpenRouter does", Who.CALLER, answers={200: OneModel}, refusals=(404, 503))
-def openrouter_model(caller: Caller, name: str) -> Response:
-    """One model, for OpenRouter's clients."""
-    return answer({"data": _model(caller, name)})
 
 
 @routes.get("/v1/generation")
@@ -191,23 +115,18 @@ def key(caller: Caller) -> Response:
     return answer({"data": document})
 
 
-def _allowance(caller: Caller) -> Allowance | None:
-    return caller.client_key
+@routes.get("/v1/credits")
+@routes.get("/api/v1/credits")
+@operation("Show your credits", Who.CALLER, answers={200: Credits})
+def credits_left(caller: Caller) -> Response:
+    """What you have spent, and together with what you may still spend, in the form of OpenRouter's account.
 
-
-def known_models() -> ModelList:
-    """The list of models. Raises Busy before the first one has come."""
-    found = services().prices.models
-    if not found:
-        raise Busy("The list of models has not been fetched from OpenRouter yet; try again shortly", 5)
-    return found
-
-
-def _model(caller: Caller, name: str) -> dict[str, Any]:
-    found = known_models().find(name, _allowance(caller))
-    if found is None:
-        raise NotFound("There is no such model that you may use; GET /v1/models lists those")
-    return found
+    What is left is that of your tightest quota; without one it is a million dollars.
+    """
+    left_nano = min((quota.left_nano for quota in _budgets(caller)), default=UNLIMITED_NANO)
+    spent_nano = services().usage.spent_nano(caller.user_id, caller.client_key_id)["usage"]
+    total_nano = spent_nano + max(left_nano, 0)
+    return answer({"data": {"total_credits": usd(total_nano), "total_usage": usd(spent_nano)}})
 
 
 def _budgets(caller: Caller) -> list[Quota]:

@@ -1,6 +1,6 @@
 """What plug-ins of chat programs ask for by paths of their own, where no other file has it by its own name.
 
-Their `/quotas/user` is `GET /api/quota` (web/api/quotas.py), `/models` is `GET /v1/models` (web/api/openrouter.py), and
+Their `/quotas/user` is `GET /api/quota` (web/api/quotas.py), `/models` is `GET /v1/models` (web/api/models.py), and
 `/chat/completions` is one more path of chat completions (serving/door.py).
 """
 

@@ -17,10 +17,12 @@ from web.api import (
     admin_usage,
     admin_users,
     auth,
+    catalogue,
     client_keys,
     connect,
     favourites,
     health,
+    models,
     openrouter,
     password,
     plugins,
@@ -64,6 +66,8 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(upstreams.routes)
     app.register_blueprint(connect.routes)
     app.register_blueprint(openrouter.routes)
+    app.register_blueprint(models.routes)
+    app.register_blueprint(catalogue.routes)
     app.register_blueprint(favourites.routes)
     app.register_blueprint(client_keys.routes)
     app.register_blueprint(tokens.routes)
