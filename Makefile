@@ -16,7 +16,7 @@ TYPESCRIPT_CLIENT := clients/typescript
 LOCK := --quiet --universal --python-version 3.11 --exclude-newer "7 days" --generate-hashes --no-annotate --no-header
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test torture check lint fmt db lock release screenshots bench bench-ledger bench-pages bench-logins
+.PHONY: help run test torture check lint fmt db lock chart release screenshots bench bench-ledger bench-pages bench-logins
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,6 +88,10 @@ bench-pages: $(VENV)/dev ## Measure pages at ten million requests in the log (ta
 
 bench-logins: $(VENV)/dev ## Compare failed log-ins of unknown and of known names: answers and times (takes about a minute)
 	@$(PYTHON) -m bench.logins
+
+chart: $(VENV)/dev ## Check the Helm chart with Helm, which is built first where it is missing and Go is there
+	@tests/install-helm
+	@$(PYTHON) -m pytest tests/deploy/test_chart.py
 
 release: $(VENV)/dev ## Build the version of config/version.py into dist/: wheel, source, image context, bill of materials, checksums
 	@$(PYTHON) deploy/release.py
