@@ -95,10 +95,10 @@ class Auth:
         refused: RefusedLogIns,
         second_factors: SecondFactors,
     ) -> None:
-        self._second_factors = second_factors
         self._client_keys = client_keys
         self._api_tokens = api_tokens
         self.refused = refused
+        self._second_factors = second_factors
         self._users = users
         self._sessions = sessions
         self._hasher = hasher
@@ -154,19 +154,10 @@ class Auth:
             self.refused.note("login_refused", user.id, origin)
             event(log, "login_refused", user_id=user.id, state=user.state)
             raise shut(user.state)
-        self.check_second(user.id, second, origin)
+        self._second_factors.check(user.id, second, origin)
         session = self._sessions.start(user.id, origin, lambda tx: self._users.note_log_in(tx, user, new_hash))
         event(log, "login_succeeded", user_id=user.id)
         return session, self._access_token(session)
-
-    def check_second(self, user_id: int, second: object, origin: Origin) -> None:
-        """As SecondFactors.check; what is wrong is counted among the refused log-ins."""
-        try:
-            self._second_factors.check(user_id, second)
-        except Unauthorized:
-            self.refused.note("second_factor_refused", user_id, origin)
-            event(log, "second_factor_refused", user_id=user_id)
-            raise
 
     def refresh(self, token: object) -> tuple[UserSession, str]:
         """Exchange a refresh token. Raises Unauthorized, Forbidden, BadRequest."""

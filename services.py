@@ -172,7 +172,7 @@ class Services:
         self.everything = Everything(db, clock, self.sessions, self.client_keys, self.api_tokens)
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
         codes, links = RecoveryCodes(db, clock), ResetLinks(db, clock)
-        self.second_factors = SecondFactors(db, self._envelopes, clock, codes)
+        self.second_factors = SecondFactors(db, self._envelopes, clock, codes, refused)
         self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused, self.second_factors)
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0
         self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused, self.second_factors)

@@ -33,13 +33,13 @@ class Recovery:
         refused: RefusedLogIns,
         second_factors: SecondFactors,
     ) -> None:
-        self._second_factors = second_factors
         self.codes = codes
         self.links = links
         self._users = users
         self._sessions = sessions
         self._hasher = hasher
         self._refused = refused
+        self._second_factors = second_factors
 
     def by_code(self, username: str, code: str, new_key: str, origin: Origin, second: str | None = None) -> User:
         """Set a key with a recovery code. second: the account's second factor; the code itself is none.
@@ -57,7 +57,7 @@ class Recovery:
             raise Unauthorized("Invalid credentials")
         if user.state.is_shut:
             raise shut(user.state)
-        self._check_second(user, second, origin)
+        self._second_factors.check(user.id, second, origin)
         changed = self._users.set_derived_key(user, key_hash, lambda tx: self.codes.use(tx, user.id, code))
         return self._set(changed)
 
@@ -74,7 +74,7 @@ class Recovery:
         if user.state.is_shut:
             raise shut(user.state)
         name = self._name_for(user, username)
-        self._check_second(user, second, origin)
+        self._second_factors.check(user.id, second, origin)
         key_hash = self._hasher.hash(new_key)
         changed = self._users.set_derived_key(user, key_hash, lambda tx: self.links.redeem(tx, link), name)
         return self._set(changed), link
@@ -85,13 +85,6 @@ class Recovery:
             raise Conflict("This account has a password: change it with the one up to now")
         name = self._name_for(user, username)
         return self._set(self._users.set_derived_key(user, self._hasher.hash(new_key), username=name))
-
-    def _check_second(self, user: User, second: str | None, origin: Origin) -> None:
-        try:
-            self._second_factors.check(user.id, second)
-        except Unauthorized:
-            self._refused.note("second_factor_refused", user.id, origin)
-            raise
 
     def _name_for(self, user: User, username: str) -> str | None:
         """The name that the account gets; None if it has it already."""

@@ -6,6 +6,7 @@ the last one is kept. Who has the password and guesses waits longer after each f
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,12 +14,17 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from accounts.recovery_codes import RecoveryCodes
+from accounts.refused_log_ins import RefusedLogIns
+from accounts.sessions import Origin
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.crypto import Envelopes, same
 from foundation.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized
+from foundation.logs import event
 from tables import totp_secrets as table
 from tables import users
+
+log = logging.getLogger("auth")
 
 STEP_SECONDS = 30
 BESIDE = (-1, 0, 1)  # steps, for clocks that go wrong
@@ -58,11 +64,14 @@ class _Tried:
 class SecondFactors:
     """The rows: at most one secret for each account."""
 
-    def __init__(self, db: Database, envelopes: Envelopes, clock: Clock, codes: RecoveryCodes) -> None:
+    def __init__(
+        self, db: Database, envelopes: Envelopes, clock: Clock, codes: RecoveryCodes, refused: RefusedLogIns
+    ) -> None:
         self._db = db
         self._envelopes = envelopes
         self._clock = clock
         self._codes = codes
+        self._refused = refused
 
     def set_up_at(self, user_id: int) -> datetime | None:
         """Since when an account has a second factor; None if it has none."""
@@ -93,8 +102,8 @@ class SecondFactors:
         confirmed_at = self._clock.now()
         self._judge(self._db.transact(lambda tx: self._try(tx, user_id, code, confirmed_at)))
 
-    def check(self, user_id: int, given: object) -> None:
-        """Let only who has the second factor of an account pass, if it has one.
+    def check(self, user_id: int, given: object, origin: Origin) -> None:
+        """Let only who has the second factor of an account pass, if it has one. What is wrong is a refused log-in.
 
         given: what was sent; None for nothing; PROVED. Raises SecondFactorNeeded, Unauthorized, TooManyRequests.
         """
@@ -102,6 +111,14 @@ class SecondFactors:
             return
         if not isinstance(given, str) or not given.strip():
             raise SecondFactorNeeded
+        try:
+            self._use(user_id, given)
+        except Unauthorized:
+            self._refused.note("second_factor_refused", user_id, origin)
+            event(log, "second_factor_refused", user_id=user_id)
+            raise
+
+    def _use(self, user_id: int, given: str) -> None:
         code = given.replace(" ", "")
         if CODE.fullmatch(code):
             self._judge(self._db.transact(lambda tx: self._try(tx, user_id, code)))

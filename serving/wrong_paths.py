@@ -6,13 +6,8 @@ from formats.registry import MESSAGES, MODEL_APIS
 from foundation.errors import NotFound
 
 NOTHING = "There is nothing at this path"
-READ = (
-    "/models",
-    "/generation",
-    "/key",
-    "/credits",
-    "/providers",
-)  # what SDKs read beside calls, below the same base URL
+# What SDKs read beside calls, below the same base URL.
+READ = ("/models", "/generation", "/key", "/credits", "/providers")
 BASES = ({"v1"}, {"v1", "api"}, {"api"})  # segments of a base URL alone
 FOR_OPENAI = "the base URL of OpenAI's and OpenRouter's clients ends in /v1 (or /api/v1)"
 FOR_ANTHROPIC = "the base URL of Anthropic's clients, which add /v1 themselves, has no path"

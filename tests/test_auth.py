@@ -78,7 +78,7 @@ class House:
         self.refused = RefusedLogIns(self.audit)
         doors = self.users, self.sessions, self.hasher, SigningKeys(keys)
         codes = RecoveryCodes(db, clock)
-        self.second_factors = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes)
+        self.second_factors = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, self.refused)
         self.auth = Auth(*doors, clock, *held, self.refused, self.second_factors)
 
     def person(self, name: str) -> tuple[str, str]:

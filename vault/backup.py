@@ -20,9 +20,8 @@ from storage.many_rows import insert_rows
 from tables import gateway_processes, metadata, quota_slices, rotator
 
 ROWS_AT_ONCE = 500
-HOLD_DELETIONS = timedelta(
-    hours=24
-)  # at OpenRouter, of keys that were made since and that no row knows: docs/rotation.md
+# At OpenRouter, of keys that were made since and that no row knows: docs/rotation.md
+HOLD_DELETIONS = timedelta(hours=24)
 # What starts and commands write into a database that nobody has used yet.
 OF_STARTS = {"revisions", "rotator", "log_retention", "sealed_secrets", "api_keys", "upstreams", "gateway_processes"}
 OF_STARTS |= {"invitations", "audit_log"}

@@ -35,17 +35,9 @@ def house(db, clock):
         users = Users(db, b"k" * 32, clock)
         sessions = UserSessions(db, clock, *[clock.now() - clock.now()] * 2, refresh_key=b"r" * 32)
         hasher = Counting(permits=1)
-        recovery = Recovery(
-            users,
-            sessions,
-            hasher,
-            RecoveryCodes(db, clock),
-            ResetLinks(db, clock),
-            RefusedLogIns(AuditLog(db, clock)),
-            SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, RecoveryCodes(db, clock)),
-        )
-
-        second = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, RecoveryCodes(db, clock))
+        codes, refused = RecoveryCodes(db, clock), RefusedLogIns(AuditLog(db, clock))
+        second = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, refused)
+        recovery = Recovery(users, sessions, hasher, codes, ResetLinks(db, clock), refused, second)
 
         def new(self, name: str) -> int:
             return self.users.create(name, self.hasher.hash(new_derived_key()))

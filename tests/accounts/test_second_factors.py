@@ -8,8 +8,11 @@ import pyotp
 import pytest
 import sqlalchemy as sa
 
+from accounts.audit_log import AuditLog
 from accounts.recovery_codes import RecoveryCodes
+from accounts.refused_log_ins import RefusedLogIns
 from accounts.second_factors import PROVED, SecondFactorNeeded, SecondFactors
+from accounts.sessions import Origin
 from accounts.users import Users
 from foundation.crypto import Envelopes, SealBroken
 from foundation.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized
@@ -24,7 +27,7 @@ def codes(db, clock):
 
 @pytest.fixture
 def factors(db, clock, codes):
-    return SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes)
+    return SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, RefusedLogIns(AuditLog(db, clock)))
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def app(factors, people, clock):
 
 def is_let_in(factors, user_id, given) -> bool:
     try:
-        factors.check(user_id, given)
+        factors.check(user_id, given, Origin())
     except AppError:
         return False
     return True
@@ -54,7 +57,7 @@ def test_a_secret_is_of_no_effect_until_it_is_confirmed(factors, people, clock):
     ann = people[0]
     first, second = pyotp.TOTP(factors.begin(ann)), pyotp.TOTP(factors.begin(ann))
     assert factors.set_up_at(ann) is None
-    factors.check(ann, None)
+    factors.check(ann, None, Origin())
     with pytest.raises(Unauthorized):
         factors.confirm(ann, first.at(clock.time))
     factors.confirm(ann, second.at(clock.time))
@@ -71,9 +74,9 @@ def test_a_code_is_good_once_near_its_time_and_for_its_account_alone(factors, pe
     others = pyotp.TOTP(factors.begin(bob))
     for given in (None, "", " "):
         with pytest.raises(SecondFactorNeeded):
-            factors.check(ann, given)
-    factors.check(ann, PROVED)
-    factors.check(bob, None)  # his is not confirmed
+            factors.check(ann, given, Origin())
+    factors.check(ann, PROVED, Origin())
+    factors.check(bob, None, Origin())  # his is not confirmed
     now = clock.time.timestamp()
     for wrong in (others.at(now), app.at(now - 60), app.at(now + 60), "12345", "a" * 64, "１２３４５６"):
         assert not is_let_in(factors, ann, wrong)
@@ -94,18 +97,18 @@ def test_who_guesses_waits_and_the_right_code_with_them(factors, people, clock, 
     ann = people[0]
     for _ in range(5):
         with pytest.raises(Unauthorized):
-            factors.check(ann, "000000")
+            factors.check(ann, "000000", Origin())
     for wait in (60, 120, 240):
         with pytest.raises(TooManyRequests) as told:
-            factors.check(ann, app.at(clock.time))
+            factors.check(ann, app.at(clock.time), Origin())
         assert abs(int(told.value.headers["Retry-After"]) - wait) <= 1
         clock.advance(seconds=wait + 1)
         with pytest.raises(Unauthorized):
-            factors.check(ann, "000000")
+            factors.check(ann, "000000", Origin())
     clock.advance(hours=1, seconds=1)
-    factors.check(ann, app.at(clock.time))
+    factors.check(ann, app.at(clock.time), Origin())
     with pytest.raises(Unauthorized):  # and counts from nothing again
-        factors.check(ann, "000000")
+        factors.check(ann, "000000", Origin())
 
 
 def test_a_recovery_code_takes_its_place_once_while_others_wait(factors, codes, people, app):
@@ -128,11 +131,11 @@ def test_a_secret_opens_in_its_own_row_alone(db, factors, people, clock, app):
     moved = table.update().where(table.c.user_id == ann).values(secret_encrypted=sealed[bob])
     db.transact(lambda tx: tx.execute(moved))
     with pytest.raises(SealBroken):
-        factors.check(ann, pyotp.TOTP(secret).at(clock.time))
+        factors.check(ann, pyotp.TOTP(secret).at(clock.time), Origin())
 
 
 def test_it_can_be_removed(factors, people, app):
     factors.remove(people[0])
-    factors.check(people[0], None)
+    factors.check(people[0], None, Origin())
     with pytest.raises(NotFound):
         factors.remove(people[0])

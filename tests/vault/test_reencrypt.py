@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
 import tables
+from accounts.audit_log import AuditLog
 from accounts.recovery_codes import RecoveryCodes
+from accounts.refused_log_ins import RefusedLogIns
 from accounts.second_factors import SecondFactors
 from config.settings import Config
 from db import Database, Transaction
@@ -227,7 +229,8 @@ def test_no_sealed_column_is_forgotten(db, fill):
     upstreams = Upstreams(db, OLD, Clock(), GuardedDial(allow_private=False))
     upstreams.add(upstreams.check({"name": "one", "base_url": "https://8.8.8.8"}), "sk-key")
     a_watched_key(db)
-    SecondFactors(db, OLD, Clock(), RecoveryCodes(db, Clock())).begin(new_user(db, Clock()))
+    codes, refused = RecoveryCodes(db, Clock()), RefusedLogIns(AuditLog(db, Clock()))
+    SecondFactors(db, OLD, Clock(), codes, refused).begin(new_user(db, Clock()))
     holding = set()
     with db.reading() as tx:
         for table in tables.metadata.tables.values():

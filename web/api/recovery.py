@@ -55,42 +55,41 @@ LinkText = Annotated[
 ]
 
 
-class RecoveredKey(Body):
-    """A new key in the place of a forgotten one."""
-
+class _OtherKey(Body):
     username: Username
-    recovery_code: Code
     new_derived_key: NewKey
     second_factor: SecondFactor = None
 
 
-class RecoveredPassword(Body):
-    """A new password in the place of a forgotten one."""
-
+class _OtherPassword(Body):
     email: Name
-    recovery_code: Code
     new_password: Password = Field(description="As at the sign-up", examples=[EXAMPLE])
     new_password_confirm: Password
     second_factor: SecondFactor = None
 
 
-class ResetKey(Body):
+class RecoveredKey(_OtherKey):
+    """A new key in the place of a forgotten one."""
+
+    recovery_code: Code
+
+
+class RecoveredPassword(_OtherPassword):
+    """A new password in the place of a forgotten one."""
+
+    recovery_code: Code
+
+
+class ResetKey(_OtherKey):
     """A new key, by an operator's link."""
 
     reset: LinkText
-    username: Username
-    new_derived_key: NewKey
-    second_factor: SecondFactor = None
 
 
-class ResetPassword(Body):
+class ResetPassword(_OtherPassword):
     """A new password, by an operator's link."""
 
     reset: LinkText
-    email: Name
-    new_password: Password = Field(description="As at the sign-up", examples=[EXAMPLE])
-    new_password_confirm: Password
-    second_factor: SecondFactor = None
 
 
 class FirstKey(Body):

@@ -228,7 +228,7 @@ def redeem(body: OneTimeCode) -> Response:
     """The answer with the tokens of a log-in. Raises BadRequest, Forbidden, Unauthorized."""
 
     def check(user_id: int) -> None:
-        services().auth.check_second(user_id, body.second_factor, origin("sso"))
+        services().second_factors.check(user_id, body.second_factor, origin("sso"))
 
     user_id, provider = services().sign_on.redeem(BROWSER.read(), body.code, check)
     told = logged_in(services().users.get(user_id), provider)

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
-
 from tests.sandbox.conftest import Running
-from tests.support.billing import Billing
-from tests.support.gateway import Gateway
 from tests.support.rows import each_row
 
 PICTURES = "bytedance-seed/seedream-4.5"
@@ -23,26 +16,6 @@ READS = [
     "/models/meta-llama/llama-3.3-70b-instruct:free/endpoints",
     f"/images/models/{PICTURES}/endpoints",
 ]
-
-
-@pytest.fixture(scope="module")
-def billing(
-    start: Callable[..., Gateway], stand_in: Running, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Billing]:
-    folder: Path = tmp_path_factory.mktemp("catalogue")
-    made = Billing(start, stand_in, f"sqlite:///{folder}/x.db", folder)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def served(billing: Billing) -> Gateway:
-    return billing.gateway()
-
-
-@pytest.fixture(scope="module")
-def token(served: Gateway) -> str:
-    return served.new_user()
 
 
 def asked(stand_in: Running, path: str) -> int:

@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import requests
 
-from tests.sandbox.conftest import Running
-from tests.support.billing import Billing
 from tests.support.gateway import Gateway, refusal_of, wait_for
 from tests.support.lazily import lazily
+from tests.support.reads import data_of, get
 from tests.support.rows import each_row
 
 openai = lazily("openai")
 
 ALIASES = ["/v1", "/api/v1"]
 MODEL = "openai/gpt-4o-mini"
-
-
-@pytest.fixture(scope="module")
-def billing(
-    start: Callable[..., Gateway], stand_in: Running, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Billing]:
-    folder: Path = tmp_path_factory.mktemp("models")
-    made = Billing(start, stand_in, f"sqlite:///{folder}/x.db", folder)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def served(billing: Billing) -> Gateway:
-    return billing.gateway()
-
-
-@pytest.fixture(scope="module")
-def token(served: Gateway) -> str:
-    return served.new_user()
-
-
-def get(served: Gateway, path: str, token: str, **headers: str) -> requests.Response:
-    return requests.get(served.url + path, headers={"Authorization": f"Bearer {token}"} | headers, timeout=30)
-
-
-def data_of(served: Gateway, path: str, token: str) -> Any:
-    answer = served.get(path, token)
-    assert answer.status_code == 200, answer.text
-    return answer.json()["data"]
 
 
 def ids(served: Gateway, path: str, token: str) -> list[str]:

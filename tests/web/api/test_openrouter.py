@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -18,6 +17,7 @@ from tests.sandbox.conftest import Running
 from tests.support.billing import Billing, user_of
 from tests.support.gateway import Gateway, refusal_of, wait_for
 from tests.support.lazily import lazily
+from tests.support.reads import data_of
 
 openai = lazily("openai")
 
@@ -38,21 +38,6 @@ def billing(
     made = Billing(start, stand_in, url, folder)
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def served(billing: Billing) -> Gateway:
-    return billing.gateway()
-
-
-def get(served: Gateway, path: str, token: str, **headers: str) -> requests.Response:
-    return requests.get(served.url + path, headers={"Authorization": f"Bearer {token}"} | headers, timeout=30)
-
-
-def data_of(served: Gateway, path: str, token: str) -> Any:
-    answer = served.get(path, token)
-    assert answer.status_code == 200, answer.text
-    return answer.json()["data"]
 
 
 PATHS = ["/models", "/models/openai/gpt-4o", "/model/openai/gpt-4o", "/generation?id=gen-1", "/key", "/credits"]
