@@ -4,6 +4,7 @@ pyproject.toml, held by `make lint`."""
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 from tests.support.rows import each_row
@@ -54,6 +55,12 @@ def test_the_readmes_map_names_all_rooms_and_all_files_at_the_root():
     folders += ["bench/", "clients/", "docs/", "migrations/", "sandbox/", "tests/"]
     assert sorted(found) == sorted([*folders, *(path.name for path in ROOT.glob("*.py"))])
     assert len(list(ROOT.glob("*.py"))) <= MAX_ROOT_FILES
+
+
+def test_the_wheel_holds_all_rooms_and_all_files_at_the_root():
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    folders = {path.name for path in ROOMS if path.parent == ROOT} | {"clients/python", "migrations", "sandbox"}
+    assert set(wheel["only-include"]) == folders | {path.name for path in ROOT.glob("*.py")} | {"LICENSE"}
 
 
 @each(MODULES + OTHERS)

@@ -11,6 +11,7 @@ import pytest
 
 from accounts.caller import Caller
 from billing.quotas.rate_limits import UNLIMITED
+from config.version import USER_AGENT
 from formats.registry import CHAT
 from foundation.errors import (
     AppError,
@@ -50,7 +51,7 @@ def test_the_body_goes_up_byte_for_byte_under_our_headers_only(make_proxy, upstr
         "content-type": "application/json",
         "accept": "*/*",
         "accept-encoding": "identity",
-        "user-agent": "openrouter-proxy",
+        "user-agent": USER_AGENT,
         "http-referer": "https://myapp.com",
         "x-title": "Test",
         "x-openrouter-title": "Test",

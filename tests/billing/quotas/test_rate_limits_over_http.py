@@ -106,9 +106,8 @@ def make_door(upstream: ScriptedUpstream, tmp_path: Path, clock: MovableClock) -
         config = Config(**secrets, **own, openrouter_api_keys=POOL_KEY, **settings)
         services, hasher = build(config), CountingHasher()
         held = services.client_keys.live, services.api_tokens.live
-        auth = Auth(
-            services.users, services.sessions, hasher, SigningKeys([SECRET_KEY]), Clock(), *held, services.auth.refused
-        )
+        shared = services.auth.refused, services.second_factors
+        auth = Auth(services.users, services.sessions, hasher, SigningKeys([SECRET_KEY]), Clock(), *held, *shared)
         derivation = KeyDeriver(hasher, config.kdf_domain)
         limits = RateLimits(config, clock)
         services.auth, services.key_derivation, services.rate_limits = auth, derivation, limits
