@@ -67,7 +67,8 @@ def test_a_model_has_anthropics_fields():
         one_model(known(), None, "a/9")
 
 
-def test_anthropics_clients_get_it_and_others_get_openrouters(gateway, token):
+def test_anthropics_clients_get_it_and_others_get_openrouters(gateway):
+    token = gateway.new_user()
     wait_for(lambda: gateway.get("/v1/models", token).status_code == 200)
 
     def ask(path, key=token):
