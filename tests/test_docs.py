@@ -69,6 +69,12 @@ def test_changelog_is_there() -> None:
     assert (ROOT / "CHANGELOG.md").read_text().startswith("# Changelog\n")
 
 
+def test_the_list_of_decisions_is_whole() -> None:
+    decisions = {path.name for path in ROOT.glob("docs/decisions/0*.md")}
+    listed = re.findall(r"\]\((0[\w-]+\.md)\)", (ROOT / "docs/decisions/README.md").read_text())
+    assert sorted(listed) == sorted(decisions), "docs/decisions/README.md has a line for each decision"
+
+
 @DOCUMENT
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
