@@ -16,7 +16,7 @@ TYPESCRIPT_CLIENT := clients/typescript
 LOCK := --quiet --universal --python-version 3.11 --exclude-newer "7 days" --generate-hashes --no-annotate --no-header
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test torture check lint fmt db lock chart release screenshots bench bench-ledger bench-pages bench-path bench-logins
+.PHONY: help run test torture check lint fmt db lock chart release screenshots bench bench-ledger bench-pages bench-path bench-logins bench-peers
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ bench-pages: $(VENV)/dev ## Measure pages at ten million requests in the log (ta
 
 bench-path: $(VENV)/dev ## Compare what one call takes of the interpreter, step by step, with what is written down (takes seconds)
 	@$(PYTHON) -m bench.path_cost --steps 2>/dev/null
+
+bench-peers: $(VENV)/dev ## Compare gateways side by side: this one, nginx, and those that are installed (takes some minutes)
+	@$(PYTHON) -m bench.side_by_side
 
 bench-logins: $(VENV)/dev ## Compare failed log-ins of unknown and of known names: answers and times (takes about a minute)
 	@$(PYTHON) -m bench.logins

@@ -7,10 +7,10 @@ import itertools
 import time
 from dataclasses import dataclass, field
 
-from bench.load import Check, post, question
+from bench.load import Check, Way, question
 from bench.measures import percentile
 from bench.processes import Program
-from bench.streams import Stream
+from bench.streams import Stream, stream_of
 
 COUNT = 10
 PATH = "/v1/chat/completions"
@@ -44,12 +44,11 @@ class Seen:
 def _stream(token: str) -> tuple[bytes, Check]:
     """A short stream, and what tells that it is whole."""
     model = f"sandbox/stream?chunks={CHUNKS}&pace_ms=20"
-    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Count."}]}
 
     def is_right(status: int, answer: bytes) -> bool:
         return status == 200 and answer.endswith(b"data: [DONE]\n\n") and b'"error"' not in answer
 
-    return post(PATH, body, token), is_right
+    return stream_of(Way(PATH, token), model), is_right
 
 
 async def _ask(port: int, message: bytes, number: int) -> Stream:
@@ -75,7 +74,7 @@ def _first_content(exchange: Stream) -> float:
 
 async def _call_again_and_again(port: int, token: str, number: int, until: float, seen: Seen) -> None:
     """Streams and plain calls by turns."""
-    for message, is_right in itertools.cycle([_stream(token), question(PATH, token, number)]):
+    for message, is_right in itertools.cycle([_stream(token), question(Way(PATH, token), number)]):
         if time.perf_counter() >= until:
             return
         exchange = await _ask(port, message, number)

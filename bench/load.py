@@ -109,26 +109,41 @@ async def connect(port: int, on_answer: Callable[[Client], None]) -> Client:
     return client
 
 
-def post(path: str, body: object, token: str = "") -> bytes:
-    """The bytes of one JSON request."""
+def post(path: str, body: object, token: str = "", headers: str = "") -> bytes:
+    """The bytes of one JSON request. headers: more of them, each with its end of line."""
     text = json.dumps(body).encode()
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{authorization}"
+    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{authorization}{headers}"
     return f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text
 
 
-def question(path: str, token: str, number: int) -> tuple[bytes, Check]:
+@dataclass(frozen=True)
+class Way:
+    """How a gateway is called: at which path, as whom, and whether the bytes of an answer are those that were sent."""
+
+    path: str
+    token: str
+    headers: str = ""  # besides, each with its end of line
+    prefix: str = ""  # before the name of a model
+    rewrites: bool = False  # it writes answers anew: their text is compared instead of their bytes
+
+    def post(self, model: str, **fields: object) -> bytes:
+        """The bytes of one call of a model."""
+        return post(self.path, {"model": self.prefix + model, **fields}, self.token, self.headers)
+
+
+def question(way: Way, number: int) -> tuple[bytes, Check]:
     """A chat request of client `number`, and what tells its right answer: whole, and not that of another client."""
     own = f"I am client {number}. "
     messages = [{"role": "system", "content": "You are a helpful assistant."}]
     messages.append({"role": "user", "content": own + "Please tell me about gateways."})
-    body = {"model": "openai/gpt-4o-mini", "temperature": 0.7, "messages": messages}
     mark = own.encode()
 
     def is_right(status: int, answer: bytes) -> bool:
-        return status == 200 and mark in answer and b'"usage":{' in answer and answer.endswith(b"}}")
+        whole = b'"usage"' in answer if way.rewrites else b'"usage":{' in answer and answer.endswith(b"}}")
+        return status == 200 and mark in answer and whole
 
-    return post(path, body, token), is_right
+    return way.post("openai/gpt-4o-mini", temperature=0.7, messages=messages), is_right
 
 
 async def closed_loop(port: int, requests: list[tuple[bytes, Check]], seconds: float) -> Results:

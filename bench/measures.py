@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.load import Client, Results, all_at_once, closed_loop, fixed_rate, post, question, run
 from bench.meter import Meter
 from bench.set_up import Bench, Target
-from bench.streams import Shape, open_streams
+from bench.streams import Shape, judge_of, open_streams
 
 Figures = dict[str, float | str]
 CONNECTIONS = 32
@@ -31,7 +31,7 @@ class Scale:
 
 def plain(target: Target, bench: Bench, scale: Scale) -> Figures:
     """Non-streaming chat completions over 32 keep-alive connections, each as fast as answers come."""
-    requests = [question(target.path, target.token, number) for number in range(CONNECTIONS)]
+    requests = [question(target.way, number) for number in range(CONNECTIONS)]
     run(closed_loop(target.port, requests, WARM_UP_SECONDS))
     with Meter(target, bench) as meter:
         results = run(closed_loop(target.port, requests, scale.seconds))
@@ -51,10 +51,11 @@ def plain(target: Target, bench: Bench, scale: Scale) -> Figures:
 def streams(target: Target, bench: Bench, scale: Scale) -> Figures:
     """A thousand streams at a time, 50 chunks each, ten a second."""
     shape = Shape(scale.streams)
-    message = shape.request(target.path, target.token)
+    message = shape.request(target.way)
+    judge = judge_of(shape, target.way)
     before, during = target.program.memory_mb(), dict[str, float]()
     with Meter(target, bench) as meter:
-        opening = open_streams(target.port, message, shape, lambda: during.update(target.program.memory_mb()))
+        opening = open_streams(target.port, message, shape, judge, lambda: during.update(target.program.memory_mb()))
         results = run(opening)
     chunks = (len(results.durations) or 1) * shape.chunks
     return {
@@ -71,7 +72,7 @@ def streams(target: Target, bench: Bench, scale: Scale) -> Figures:
 
 def latency(target: Target, bench: Bench, scale: Scale) -> Figures:
     """Non-streaming calls at a fixed, moderate rate: what one caller waits when the gateway is not busy."""
-    request = question(target.path, target.token, 0)
+    request = question(target.way, 0)
     run(fixed_rate(target.port, request, scale.rate, WARM_UP_SECONDS))
     with Meter(target, bench) as meter:
         results = run(fixed_rate(target.port, request, scale.rate, scale.seconds))

@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.ledger_rows import BIG_USER, POPULAR_MODEL, RARE_MODEL, SMALL_USER
+from bench.load import Way
 from bench.measures import percentile
 from bench.meter import Meter
 from bench.pages_world import USERS, World
@@ -207,7 +208,7 @@ def measure(world: World, turns: int, tell: Callable[[str], None]) -> dict[str, 
                 browser.enter(user_id, world.accounts[user_id])
             database = psutil.Process(world.server.process.pid)
             before = sum(database.cpu_times()[:2])
-            with Meter(Target("granian", program, port, "", ""), world.bench) as meter:
+            with Meter(Target("granian", program, port, Way("", "")), world.bench) as meter:
                 for turn in range(turns):
                     tell(f"turn {turn + 1} of {turns}")
                     for one in found:

@@ -93,10 +93,15 @@ class Program:
 
 
 def start(arguments: list[str], core: int | None, back_to: int | None, **popen: Any) -> Program:
-    """Start a Python program on one core, and return this process to another."""
+    """Start a Python program of the project on one core, and return this process to another."""
+    return start_program([sys.executable, *arguments], core, back_to, cwd=ROOT, **popen)
+
+
+def start_program(command: list[str], core: int | None, back_to: int | None, **popen: Any) -> Program:
+    """Start any program on one core, and return this process to another."""
     pin(core)
     try:
-        return Program(subprocess.Popen([sys.executable, *arguments], cwd=ROOT, **popen))
+        return Program(subprocess.Popen(command, **popen))
     finally:
         pin(back_to)
 

@@ -16,25 +16,24 @@ from bench.measures import NAMES, Figures
 from bench.processes import ROOT, Cores
 
 FOLDER = ROOT / "bench" / "results"
-TARGETS = ["direct", "granian", "gunicorn"]
 MISSING = "–"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of the table. against_direct: `x` for a ratio, `+` for a difference, or nothing."""
+    """One figure of the table. against: how it compares with the base's: `x` a ratio, `+` a difference, or nothing."""
 
     measure: str
     figure: str
     label: str
     unit: str = ""
     digits: int = 0
-    against_direct: str = ""
+    against: str = ""
     goal: str = ""
 
 
 ROWS = [
-    Row("plain", "requests_per_second", "requests per second", against_direct="x"),
+    Row("plain", "requests_per_second", "requests per second", against="x"),
     Row("plain", "cpu_us_per_request", "CPU per request", "µs", goal="<= 90 µs (granian)"),
     Row("plain", "core_busy_percent", "core in use", "%"),
     Row("plain", "latency_p50_ms", "latency p50", "ms", 2, "x"),
@@ -95,15 +94,32 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a report is called, which rows it has, and which target the others are held against."""
+
+    stem: str
+    title: str
+    command: str
+    base: str
+    rows: list[Row]
+
+
+BESIDE_DIRECT = Form("gateway", "The gateway beside direct calls", "make bench", "direct", ROWS)
+
+
 class Report:
     """All results of a run."""
 
-    def __init__(self, results: list[Result], machine: dict[str, str], scale: dict[str, float]) -> None:
+    def __init__(
+        self, results: list[Result], machine: dict[str, str], scale: dict[str, float], form: Form = BESIDE_DIRECT
+    ) -> None:
         self.results = results
         self.machine = machine
         self.scale = scale
+        self._form = form
         self._figures = {(result.measure, result.target): result.figures for result in results}
-        self.targets = [name for name in TARGETS if any(result.target == name for result in results)]
+        self.targets = list(dict.fromkeys(result.target for result in results))
 
     @property
     def wrong(self) -> list[str]:
@@ -117,20 +133,22 @@ class Report:
     def cell(self, row: Row, target: str) -> str:
         """One figure in words, with its relation to the direct one."""
         value = self._figures.get((row.measure, target), {}).get(row.figure)
-        if not isinstance(value, int | float):
+        if isinstance(value, str):
+            return value
+        if value is None:
             return MISSING
         text = f"{value:,.{row.digits}f} {row.unit}".strip()
-        direct = self._figures.get((row.measure, "direct"), {}).get(row.figure)
-        if target == "direct" or not row.against_direct or not isinstance(direct, int | float) or not direct:
+        base = self._figures.get((row.measure, self._form.base), {}).get(row.figure)
+        if target == self._form.base or not row.against or not isinstance(base, int | float) or not base:
             return text
-        if row.against_direct == "+":
-            return f"{text} ({value - direct:+,.{row.digits}f})"
-        return f"{text} (× {value / direct:.2f})"
+        if row.against == "+":
+            return f"{text} ({value - base:+,.{row.digits}f})"
+        return f"{text} (× {value / base:.2f})"
 
     def lines(self) -> list[list[str]]:
         """The table's body: measure, label, one cell for each target, goal."""
-        measured = {result.measure for result in self.results}
-        rows = [row for name in NAMES for row in ROWS if row.measure == name and name in measured]
+        order = list(dict.fromkeys(row.measure for row in self._form.rows))
+        rows = sorted(self._form.rows, key=lambda row: order.index(row.measure))
         cells = [[row.measure, row.label, *(self.cell(row, name) for name in self.targets), row.goal] for row in rows]
         return [line for line in cells if set(line[2:-1]) != {MISSING}]
 
@@ -157,9 +175,10 @@ class Report:
         table = [f"| {' | '.join(line)} |" for line in [head, rule, *self.lines()]]
         machine = [f"* {name}: {text}" for name, text in self.machine.items()]
         scale = ", ".join(f"{name} {value:g}" for name, value in self.scale.items())
-        intro = "Written by `make bench`. In brackets: × the direct figure, or + the difference to it."
+        base = self._form.base
+        intro = f"Written by `{self._form.command}`. In brackets: × the figure of {base}, or + the difference to it."
         parts = [
-            "# The gateway beside direct calls",
+            f"# {self._form.title}",
             intro,
             "\n".join([*machine, f"* scale: {scale}"]),
             "\n".join(table),
@@ -167,7 +186,7 @@ class Report:
         return "\n\n".join([*parts, *(f"**Wrong answers.** {line}" for line in self.wrong)]) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write gateway.json and gateway.md."""
+        """Write the .json and the .md file."""
         folder.mkdir(parents=True, exist_ok=True)
         document = {
             "machine": self.machine,
@@ -175,5 +194,5 @@ class Report:
             "results": [result.as_dict() for result in self.results],
         }
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-        (folder / "gateway.json").write_text(text, encoding="utf-8")
-        (folder / "gateway.md").write_text(self.markdown(), encoding="utf-8")
+        (folder / f"{self._form.stem}.json").write_text(text, encoding="utf-8")
+        (folder / f"{self._form.stem}.md").write_text(self.markdown(), encoding="utf-8")

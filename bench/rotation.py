@@ -84,7 +84,7 @@ async def hold_streams(target: Target, shape: Shape, until: float) -> list[Strea
     loop, streams = asyncio.get_running_loop(), []
     while time.monotonic() < until:
         ended = asyncio.Event()
-        stream = Stream(shape.request(target.path, target.token), ended.set)
+        stream = Stream(shape.request(target.way), ended.set)
         await loop.create_connection(lambda stream=stream: stream, "127.0.0.1", target.port)  # type: ignore[misc]
         await asyncio.wait_for(ended.wait(), shape.nominal_seconds + 60)
         streams.append(stream)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.load import Way
 from bench.processes import Cores, Program, bare_environment, free_port, start
 
 POOL_KEYS = 10
@@ -27,8 +28,7 @@ class Target:
     name: str
     program: Program
     port: int
-    path: str
-    token: str
+    way: Way
     account: dict[str, str] = field(default_factory=dict)
 
 
@@ -65,7 +65,9 @@ class Bench:
             assert program.process.stdout
             address = json.loads(program.process.stdout.readline())["listening"]
             port = int(address.rpartition(":")[2].partition("/")[0])
-            self.stand_in = Target("direct", program, port, "/api/v1/chat/completions", "".join(self.pool_keys[:1]))
+            self.stand_in = Target(
+                "direct", program, port, Way("/api/v1/chat/completions", "".join(self.pool_keys[:1]))
+            )
             yield
         finally:
             program.stop()
@@ -79,7 +81,7 @@ class Bench:
             account = {"username": f"{secrets.token_hex(8)}@bench.test", "derived_key": key}
             ask(port, "/register", account, expect=201)
             token = ask(port, "/login", account, expect=200)["token"]
-            yield Target(server, program, port, "/v1/chat/completions", token, account)
+            yield Target(server, program, port, Way("/v1/chat/completions", token), account)
         finally:
             program.stop()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httptools
 
-from bench.load import post
+from bench.load import Way
 from sandbox.openrouter_answers import filler
 from sandbox.openrouter_chat import CHUNK_DELTA, CHUNK_END, deltas_of
 
@@ -31,11 +32,14 @@ class Shape:
         """From the first chunk to the last, if nothing is late."""
         return (self.chunks - 1) * self.pace_ms / 1000
 
-    def request(self, path: str, token: str) -> bytes:
+    def request(self, way: Way) -> bytes:
         """The request for one such stream."""
-        model = f"sandbox/stream?chunks={self.chunks}&pace_ms={self.pace_ms}"
-        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Count."}]}
-        return post(path, body, token)
+        return stream_of(way, f"sandbox/stream?chunks={self.chunks}&pace_ms={self.pace_ms}")
+
+
+def stream_of(way: Way, model: str) -> bytes:
+    """The request for a stream of this model."""
+    return way.post(model, stream=True, messages=[{"role": "user", "content": "Count."}])
 
 
 class Stream(asyncio.Protocol):
@@ -88,6 +92,9 @@ class Stream(asyncio.Protocol):
             self._on_end()
 
 
+Judge = Callable[[Stream], str]  # what is wrong with a stream, or nothing
+
+
 @dataclass
 class StreamResults:
     """All streams of a run."""
@@ -97,9 +104,9 @@ class StreamResults:
     durations: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def add(self, stream: Stream, deltas: list[bytes]) -> None:
+    def add(self, stream: Stream, judge: Judge) -> None:
         """Count one stream."""
-        if fault := fault_of(stream, deltas):
+        if fault := judge(stream):
             self.wrong.append(fault)
             return
         times = stream.arrivals
@@ -124,8 +131,32 @@ def fault_of(stream: Stream, deltas: list[bytes]) -> str:
     return "" if (done, end) == (b"data: [DONE]", b"") else f"ends in {done!r} {end!r}"
 
 
+def text_of(body: bytes) -> str:
+    """The text of a streamed chat completion, whatever else its events hold."""
+    text = ""
+    for line in body.split(b"\n"):
+        if line.startswith(b"data: {"):
+            choices = json.loads(line[6:]).get("choices") or [{}]
+            text += choices[0].get("delta", {}).get("content") or ""
+    return text
+
+
+def judge_of(shape: Shape, way: Way) -> Judge:
+    """What tells the fault of a stream: other bytes than were sent or, where answers are rewritten, another text."""
+    words = filler(shape.chunks, False)
+    deltas, text = deltas_of(words), "".join(words.pieces)
+
+    def differs(stream: Stream) -> str:
+        body = b"".join(stream.parts)
+        if stream.status == 200 and stream.whole and text_of(body) == text:
+            return ""
+        return f"{stream.status}, {len(body)} bytes: {body[:200]!r}"
+
+    return differs if way.rewrites else lambda stream: fault_of(stream, deltas)
+
+
 async def open_streams(
-    port: int, message: bytes, shape: Shape, while_all_are_open: Callable[[], None] = lambda: None
+    port: int, message: bytes, shape: Shape, judge: Judge, while_all_are_open: Callable[[], None] = lambda: None
 ) -> StreamResults:
     """Open all streams within RAMP_SECONDS, wait for their ends, and check them."""
     loop, finished, left = asyncio.get_running_loop(), asyncio.Event(), shape.streams
@@ -151,12 +182,12 @@ async def open_streams(
 
     looking = asyncio.ensure_future(look())
     streams = await asyncio.gather(*(open_one(number) for number in range(shape.streams)))
-    results, deltas = StreamResults(), deltas_of(filler(shape.chunks, False))
+    results = StreamResults()
     try:
         await asyncio.wait_for(finished.wait(), shape.nominal_seconds + PATIENCE_SECONDS)
     except TimeoutError:
         results.wrong.append(f"{left} streams had not ended after {PATIENCE_SECONDS} more seconds")
     await looking
     for stream in streams:
-        results.add(stream, deltas)
+        results.add(stream, judge)
     return results
