@@ -22,6 +22,7 @@ from accounts.everything import Everything
 from accounts.favourite_models import FavouriteModels
 from accounts.invitations import Invitations
 from accounts.key_derivation import KeyDeriver
+from accounts.leaving import Leaving
 from accounts.operator_tokens import OperatorTokens
 from accounts.recovery import Recovery
 from accounts.recovery_codes import RecoveryCodes
@@ -170,6 +171,7 @@ class Services:
         self.api_tokens = ApiTokens(db, clock)
         self.operator_tokens = OperatorTokens(db, clock)
         self.everything = Everything(db, clock, self.sessions, self.client_keys, self.api_tokens)
+        self.leaving = Leaving(db, clock, self.users, self.everything, self.accounts.drop)
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
         codes, links = RecoveryCodes(db, clock), ResetLinks(db, clock)
         self.second_factors = SecondFactors(db, self._envelopes, clock, codes, refused)

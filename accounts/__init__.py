@@ -7,11 +7,11 @@
     password_policy.py    what a new password must be
     sessions.py           sessions: begun, refreshed, ended; a refresh token that is used again is noticed here
     known_sessions.py     which sessions there are and whose, in memory: no other's token is good
-    client_keys.py        client keys, `sk-auto-...`: what programs call models with
-    api_tokens.py         API tokens, which only read usage
+    client_keys.py  api_tokens.py   what programs call models with; what only reads usage
     recovery_codes.py  reset_links.py  recovery.py   back in without the password, by a code or an operator's link
     second_factors.py     codes of an app beside the password
     everything.py         sessions, client keys and API tokens, ended together
+    leaving.py  deleted.py   accounts deleted, and what is left of them
     caller.py  client_address.py   who sent a request, what proved it, and from which address
     user_agents.py        a browser in two words
     audit_log.py          who changed what

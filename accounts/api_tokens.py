@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from accounts.deleted import hold_account
 from db import Database, Transaction, inserted_id
 from foundation.clock import Clock
 from foundation.errors import Conflict, NotFound
@@ -68,6 +69,7 @@ class ApiTokens:
 
         def insert(tx: Transaction, revision: int) -> ApiTokenRow:
             first(tx)
+            hold_account(tx, user_id)
             if _count(tx, user_id) >= MAX_PER_USER:
                 raise Conflict(f"You have {MAX_PER_USER} API tokens; revoke one that is not needed any more")
             token_id = inserted_id(tx.execute(table.insert().values(values | {"revision": revision})))

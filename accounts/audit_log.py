@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,6 +39,7 @@ class AuditEntry:
 
 READ = "person_read"  # by somebody with a right to; not listed among the changes
 DELETED_AT_ONCE = 1000
+WALKED_AT_ONCE = 500
 
 
 class AuditLog:
@@ -97,6 +98,18 @@ class AuditLog:
             query = sa.select(table).join(ids, table.c.id == ids.c.id).order_by(table.c.id.desc())
             rows = tx.execute(query).all()
         return [_entry(row) for row in rows], total
+
+    def walk(self, user_id: int) -> Iterator[AuditEntry]:
+        """All entries that concern somebody, oldest first, read in parts."""
+        wanted = sa.select(table).where(table.c.user_id == user_id).order_by(table.c.id).limit(WALKED_AT_ONCE)
+        last = 0
+        while True:
+            with self._db.reading() as tx:
+                rows = tx.execute(wanted.where(table.c.id > last)).all()
+            yield from map(_entry, rows)
+            if len(rows) < WALKED_AT_ONCE:
+                return
+            last = rows[-1].id
 
     def delete_old(self, days: int) -> bool:
         """Delete some of the entries that are older than so many days; True if there may be more."""

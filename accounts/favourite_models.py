@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from accounts.deleted import IS_THERE, hold_account
 from db import Database, Transaction
 from foundation.errors import BadRequest, Conflict, NotFound
 from tables import favourite_models as table
@@ -43,8 +44,8 @@ class FavouriteModels:
         _check(model)
 
         def insert(tx: Transaction) -> None:
-            # The user's row is the lock: two requests at once could both find one place left.
-            tx.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())
+            # Or two requests at once could both find one place left.
+            hold_account(tx, user_id)
             mine = table.c.user_id == user_id
             if tx.scalar(sa.select(sa.func.count()).select_from(table).where(mine, table.c.model == model)):
                 return
@@ -64,7 +65,7 @@ class FavouriteModels:
         """Choose the model that pages begin with; None for none. Raises BadRequest."""
         if model is not None:
             _check(model)
-        change = users.update().where(users.c.id == user_id).values(default_model=model)
+        change = users.update().where(users.c.id == user_id, IS_THERE).values(default_model=model)
         self._db.transact(lambda tx: tx.execute(change))
 
 

@@ -10,12 +10,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from accounts.deleted import hold_account
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.crypto import sha256_hex
 from foundation.errors import Unauthorized
 from tables import recovery_codes as table
-from tables import users
 
 CODES = 10
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: what is read as another letter is none
@@ -37,7 +37,7 @@ class RecoveryCodes:
         rows = [{"user_id": user_id, "code_hash": _hash(code), "created_at": now} for code in codes]
 
         def replace(tx: Transaction) -> None:
-            tx.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())  # one at a time
+            hold_account(tx, user_id)  # one at a time
             tx.execute(table.delete().where(table.c.user_id == user_id))
             tx.execute(table.insert(), rows)
 

@@ -10,6 +10,8 @@ from accounts.audit_log import AuditLog
 from accounts.audit_sums import AuditSums, SumKind
 from accounts.sessions import Origin
 
+NOBODY = "nobody"  # who is not known to be anybody, in the audit log
+
 
 class RefusedLogIns:
     """Counts of this process. Whose account it was is told with the address; nobody's addresses are not kept."""
@@ -20,4 +22,4 @@ class RefusedLogIns:
     def note(self, action: str, user_id: int | None, origin: Origin) -> None:
         """Count one. action: as the audit log names it."""
         address = origin.address if user_id else None
-        self.sums.count(SumKind("nobody", action, ("method", origin.method), user_id, address))
+        self.sums.count(SumKind(NOBODY, action, ("method", origin.method), user_id, address))

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from accounts.deleted import IS_THERE
 from accounts.users import UserRole
 from db import Database, Transaction, inserted_id
 from foundation.clock import Clock
@@ -69,7 +70,7 @@ class ResetLinks:
         row |= {"expires_at": now + LIFE}
 
         def insert(tx: Transaction) -> ResetLink:
-            role = tx.scalar(sa.select(users.c.role).where(users.c.id == user_id).with_for_update())
+            role = tx.scalar(sa.select(users.c.role).where(users.c.id == user_id, IS_THERE).with_for_update())
             if role is None:
                 raise NotFound(f"There is no user {user_id}")
             if role == UserRole.SERVICE:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from accounts.deleted import hold_account
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.sessions import Origin
@@ -22,7 +23,6 @@ from foundation.crypto import Envelopes, same
 from foundation.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized
 from foundation.logs import event
 from tables import totp_secrets as table
-from tables import users
 
 log = logging.getLogger("auth")
 
@@ -87,7 +87,7 @@ class SecondFactors:
         row = {"user_id": user_id, "secret_encrypted": self._seal(user_id, secret), "created_at": now, "failures": 0}
 
         def replace(tx: Transaction) -> None:
-            tx.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())  # one at a time
+            hold_account(tx, user_id)  # one at a time
             mine = table.c.user_id == user_id
             if tx.scalar(sa.select(table.c.confirmed_at).where(mine)) is not None:
                 raise Conflict("A second factor is set up already; remove it first")

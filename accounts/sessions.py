@@ -48,6 +48,7 @@ class EndedBy(StrEnum):
     DISABLED = "disabled"
     OPERATOR = "operator"
     EVERYTHING = "everything"
+    DELETED = "deleted"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from accounts.deleted import DELETED, IS_THERE, hold_account
 from accounts.sessions import EndedBy, end_all_of
 from db import Database, Duplicate, NotAnswering, Transaction, inserted_id
 from foundation.clock import Clock
@@ -184,12 +185,12 @@ class Users:
 
     def _find(self, condition: sa.ColumnElement[bool]) -> User | None:
         with self._db.reading() as tx:
-            row = tx.execute(sa.select(*COLUMNS).where(condition)).first()
+            row = tx.execute(sa.select(*COLUMNS).where(condition, IS_THERE)).first()
         return _user(row) if row else None
 
     def page(self, page: int, page_size: int, wanted: Mapping[str, object]) -> tuple[list[User], int]:
         """One page of accounts, newest first, and how many there are. wanted: values of columns, all of which hold."""
-        conditions = [table.c[name] == value for name, value in wanted.items()]
+        conditions = [IS_THERE, *(table.c[name] == value for name, value in wanted.items())]
         query = sa.select(*COLUMNS).where(*conditions).order_by(table.c.id.desc())
         with self._db.reading() as tx:
             total = tx.scalar(sa.select(sa.func.count()).select_from(table).where(*conditions)) or 0
@@ -225,7 +226,7 @@ class Users:
         values = {name: value for name, value in given.items() if value is not None}
 
         def update(tx: Transaction) -> tuple[User, User]:
-            row = tx.execute(sa.select(*COLUMNS).where(table.c.id == user_id).with_for_update()).first()
+            row = tx.execute(sa.select(*COLUMNS).where(table.c.id == user_id, IS_THERE).with_for_update()).first()
             if row is None:
                 raise NotFound(f"There is no user {user_id}")
             before = _user(row)
@@ -273,7 +274,12 @@ class Users:
     def set_display_name(self, user_id: int, name: str | None) -> None:
         """Store what a user wants to be called. No process keeps that in memory, so none has to be told."""
         values = {"display_name": name, "updated_at": self._clock.now()}
-        self._db.transact(lambda tx: tx.execute(table.update().where(table.c.id == user_id).values(values)))
+
+        def update(tx: Transaction) -> None:
+            hold_account(tx, user_id)
+            tx.execute(table.update().where(table.c.id == user_id).values(values))
+
+        self._db.transact(update)
 
     def upstream_choice(self, user_id: int) -> UpstreamChoice:
         """Which keys carry this user's calls, as this process knows it."""
@@ -287,6 +293,7 @@ class Users:
         values |= {"updated_at": self._clock.now()}
 
         def update(tx: Transaction) -> None:
+            hold_account(tx, user_id)
             tx.execute(table.update().where(table.c.id == user_id).values(values))
             bump(tx, "users")
 
@@ -294,7 +301,7 @@ class Users:
 
     def reload(self) -> None:
         """Copy into memory those who differ from most: few, where all users may be a million."""
-        differs = [table.c.state != UserState.ACTIVE, table.c.upstream_choice.is_not(None)]
+        differs = [table.c.state.not_in([UserState.ACTIVE, DELETED]), table.c.upstream_choice.is_not(None)]
         differs.append(table.c.role.in_(MORE_THAN_USERS))
         columns = table.c.id, table.c.state, table.c.upstream_choice, table.c.role
         with self._db.reading() as tx:
@@ -307,7 +314,7 @@ class Users:
 
 def _unchanged(user: User) -> sa.Update:
     """A change of a user who still has this key and may log in."""
-    is_same = sa.and_(table.c.key_hash == user.key_hash, table.c.state.not_in(SHUT))
+    is_same = sa.and_(table.c.key_hash == user.key_hash, table.c.state.not_in(SHUT), IS_THERE)
     return table.update().where(table.c.id == user.id, is_same)
 
 
@@ -330,7 +337,7 @@ def shut(state: UserState) -> Forbidden:
 
 def is_user(tx: Transaction, user_id: int) -> bool:
     """True if there is an account of this id."""
-    return tx.scalar(sa.select(table.c.id).where(table.c.id == user_id)) is not None
+    return tx.scalar(sa.select(table.c.id).where(table.c.id == user_id, IS_THERE)) is not None
 
 
 def is_there_an_admin(tx: Transaction, but: int | None = None) -> bool:

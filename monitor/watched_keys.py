@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from accounts.deleted import hold_account
 from accounts.users import SHUT
 from config.settings import Config
 from db import Database, Transaction, inserted_id
@@ -319,7 +320,7 @@ def _owned(tx: Transaction, query: sa.Select[Any], key_id: int, user_id: int) ->
 
 def _lock(tx: Transaction, user_id: int) -> None:
     """One change of a user's keys at a time: what was counted holds."""
-    tx.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update()).one()
+    hold_account(tx, user_id)
 
 
 def _count(tx: Transaction, user_id: int) -> int:

@@ -109,11 +109,12 @@ class ConnectedAccounts:
     def disconnect(self, user_id: int) -> bool:
         """Overwrite the user's key; False if there was none."""
 
-        def drop(tx: Transaction) -> bool:
-            bump(tx, pool_keys.name)
-            return self._drop(tx, user_id)
+        return self._db.transact(lambda tx: self.drop(tx, user_id))
 
-        return self._db.transact(drop)
+    def drop(self, tx: Transaction, user_id: int) -> bool:
+        """The same, in a transaction that has locked nothing of the pool yet."""
+        bump(tx, pool_keys.name)
+        return self._drop(tx, user_id)
 
     def note(self, account: ConnectedAccount, told: KeyAccount) -> None:
         """Keep what OpenRouter has just said of a connection, unless it was replaced meanwhile."""

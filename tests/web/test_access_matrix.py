@@ -429,6 +429,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "DELETE /api/auth/sessions/{session_id}": (THE_OWNER, own_session),
     "GET /api/auth/events": (USERS, PLAIN),
     "GET /api/auth/me": (USERS, PLAIN),
+    "DELETE /api/auth/me": (USERS, of_somebody_new),
+    "GET /api/auth/export": (USERS, PLAIN),
     "PUT /api/auth/profile": (USERS, sent({"display_name": "Ann"})),
     # ── single sign-on
     "GET /api/auth/sso": (ANYBODY, PLAIN),
@@ -517,6 +519,10 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /admin/users": (AUDITORS, PLAIN),
     "POST /admin/users/find": (AUDITORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
     "GET /admin/users/{user_id}": (AUDITORS, the_owner()),
+    "DELETE /admin/users/{user_id}": (
+        OPERATORS,
+        lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),
+    ),
     "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
     "GET /admin/tokens": (AUDITORS, PLAIN),
     "POST /admin/tokens": (instead(OPERATORS, 200, 201), new_named),

@@ -40,6 +40,8 @@ OF_WATCHED_KEYS = ALL_OF["personal_keys"] | ALL_OF["personal_key_days"]
 OF_QUOTAS = ALL_OF["quotas"] | {"revisions.value"}
 OF_UPSTREAMS = ALL_OF["upstreams"] | {"revisions.value"}
 OF_ACCOUNTS = ALL_OF["openrouter_accounts"] | ALL_OF["api_keys"] | {"revisions.value"}
+OF_LEAVING = ALL_OF["users"] | ALL_OF["user_sessions"] | ALL_OF["client_keys"] | ALL_OF["api_tokens"]
+OF_LEAVING |= {"revisions.value"}
 OF_POOL_KEYS = {"api_keys.enabled", "api_keys.updated_at", "revisions.value"}
 # What a route may change. In rows that are new every column is, so a table may stand here as a whole; that no other
 # person's rows change is for the access matrix.
@@ -66,6 +68,8 @@ CHANGES: dict[str, set[str]] = {
     "POST /api/auth/set-key": set(),  # the owner has one
     "POST /api/auth/set-password": set(),
     "POST /admin/users/{user_id}/reset-link": ALL_OF["reset_links"],
+    "DELETE /api/auth/me": OF_LEAVING,
+    "DELETE /admin/users/{user_id}": OF_LEAVING,
     "PUT /api/auth/profile": {"users.display_name", "users.updated_at"},
     "DELETE /api/auth/sessions/{session_id}": {"revisions.value"} | OF_SESSIONS,
     "POST /api/auth/github/callback": set(),

@@ -2,7 +2,7 @@
 
     table.py                                   all of it, in order
     auth.py  password.py                       signing up and logging in, with a derived key or a password
-    sessions.py  profile.py                    sessions, what one is called
+    sessions.py  profile.py  own_data.py       sessions, what one is called; leaving with all that is kept of one
     recovery.py  second_factors.py             back in without the password; codes beside it
     sign_on.py  sign_on_names.py               log-ins elsewhere; other names of their paths
     client_keys.py  tokens.py                  client keys, API tokens

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
+from accounts.roles import rights_of
 from accounts.users import MAX_TRUST_LEVEL, UpstreamChoice, User, UserRole, UserState
 from auth import check_username
 from billing.quotas.rows import Quota
 from foundation.errors import Conflict, NotFound
+from web.api.own_data import AccountDeleted
 from web.api.quotas import QuotaShown
 from web.api.recovery import ResetLinkMade, make_reset_link
 from web.api.second_factors import SecondFactorChanged, remove_users_second_factor
@@ -140,6 +142,18 @@ def remove_second_factor(operator: str, user_id: int) -> Response:
     return answer({"message": "Second factor removed"})
 
 
+@routes.delete(ONE)
+@operation("Delete a user", Who.OPERATOR, answers={200: AccountDeleted}, refusals=(404, 409))
+def delete(operator: str, user_id: int) -> Response:
+    """Sessions, keys and tokens are refused everywhere within two seconds, and it can't be undone. The name is free.
+
+    What their calls have cost stays in the books, under a number. 409 for one's own account: that is at
+    `DELETE /api/auth/me`.
+    """
+    delete_user(operator, user_id)
+    return answer({"message": "Account deleted"})
+
+
 # ── for the pages too
 
 
@@ -191,6 +205,17 @@ def end_users_sessions(operator: str, user_id: int) -> Response:
     ended = services().sessions.end_all(_get(user_id).id)
     audit(operator, "sessions_ended", f"user/{user_id}", user_id, ended=ended)
     return answer({"ended": ended})
+
+
+def delete_user(operator: str, user_id: int) -> None:
+    """Delete an account. Raises NotFound; Conflict for one's own; Forbidden for a token and who has rights."""
+    user = _get(user_id)
+    if operator == f"user/{user_id}":
+        raise Conflict("This is your own account: delete it in your profile")
+    if rights_of(user.role):
+        check_appoints()
+    services().leaving.delete(user_id)
+    audit(operator, "account_deleted", f"user/{user_id}", user_id)
 
 
 def _get(user_id: int) -> User:

@@ -24,6 +24,7 @@ from web.api import (
     health,
     models,
     openrouter,
+    own_data,
     password,
     plugins,
     profile,
@@ -49,6 +50,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(recovery.routes)
     app.register_blueprint(second_factors.routes)
     app.register_blueprint(profile.routes)
+    app.register_blueprint(own_data.routes)
     app.register_blueprint(sign_on.routes)
     app.register_blueprint(sign_on_names.routes)
     app.register_blueprint(health.routes)

@@ -13,6 +13,7 @@ from web.api.admin_users import (
     UserFilter,
     UserName,
     change_user,
+    delete_user,
     end_users_sessions,
     user_found,
     user_shown,
@@ -108,6 +109,14 @@ def remove_second_factor(operator: str, user_id: int) -> Response:
     """Take away a second factor that its owner has lost."""
     remove_users_second_factor(operator, user_id)
     return show("operator_user_part.html", done="second factor removed", **_values(user_id))
+
+
+@routes.delete(ONE)
+@for_operators
+def delete(operator: str, user_id: int) -> Response:
+    """Delete an account."""
+    delete_user(operator, user_id)
+    return go_to("/operator/users")
 
 
 def _ended(operator: str, user_id: int, done: str) -> Response:

@@ -9,7 +9,7 @@ from flask import Response, request
 from accounts.sessions import FRESH
 from accounts.user_agents import browser_of
 from accounts.users import NO_KEY
-from web.api import profile
+from web.api import own_data, profile
 from web.api import recovery as recovery_api
 from web.api import second_factors as factor_api
 from web.api import sessions as session_api
@@ -62,6 +62,7 @@ EVENTS = {
     "openrouter_disconnected": "OpenRouter disconnected",
     "upstream_chosen": "Keys for calls chosen",
     "person_read": "Looked at",
+    "data_exported": "All that is kept of you was fetched",
     "quota_set": "Quota set",
     "quota_reset": "Quota reset",
     "user_changed": "Account changed",
@@ -85,6 +86,21 @@ def change(visitor: Visitor) -> Response:
     body = form_of(NewProfile) if is_named else NewProfile(display_name=None)
     profile.change_display_name(visitor.user.id, body)
     return show("profile_about.html", is_saved=True, **_about(visitor))
+
+
+@routes.get("/export")
+@for_users
+def export(visitor: Visitor) -> Response:
+    """All that is kept of one, as a file."""
+    return own_data.own_data(visitor.caller)
+
+
+@routes.delete("")
+@for_users
+def delete(visitor: Visitor) -> Response:
+    """Delete one's account."""
+    own_data.delete_own_account(visitor.caller)
+    return _logged_out()
 
 
 def _about(visitor: Visitor) -> dict[str, Any]:

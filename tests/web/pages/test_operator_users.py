@@ -120,6 +120,19 @@ def test_who_ends_the_own_sessions_has_to_log_in_again(page, site):
     page.wait_for_url("**/login*")
 
 
+def test_an_account_is_deleted(admins_page, site, admin):
+    page, person = admins_page, somebody(site, site.new_person()["token"])
+    page.goto(f"/operator/users/{person.id}")
+    page.get_by_role("button", name="Delete this account").press("Enter")
+    page.wait_for_url("**/operator/users")
+    assert person.ask("GET", "/dashboard").status_code == 303
+    entry = latest_change(site, person.id)
+    assert (entry["actor"], entry["action"]) == (f"user/{admin.id}", "account_deleted")
+    page.goto(f"/operator/users/{admin.id}")
+    page.get_by_role("button", name="Delete this account").press("Enter")
+    expect(page.locator("#user .error").last).to_contain_text("This is your own account")
+
+
 def test_the_account_of_a_program_gets_no_role(admins_page, site):
     made = site.gateway.post("/admin/keys", {"name": "program"}, ADMIN_TOKEN).json()
     admins_page.goto(f"/operator/users/{made['user_id']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -216,6 +217,7 @@ def test_nobody_elses_account_is_shown_or_changed(site):
         ("POST", "/profile/sessions/end-others"),
         ("POST", "/profile/sessions/end-all"),
         ("POST", "/profile/password"),
+        ("DELETE", "/profile"),
     ]:
         stranger = requests.request(method, site.url + path, timeout=10, allow_redirects=False)
         assert (stranger.status_code, stranger.headers["Location"]) == (303, "/login?next=/dashboard")
@@ -224,6 +226,30 @@ def test_nobody_elses_account_is_shown_or_changed(site):
     for path in ("/profile", "/profile/events"):
         stranger = requests.get(site.url + path, timeout=10, allow_redirects=False)
         assert (stranger.status_code, stranger.headers["Location"]) == (303, f"/login?next={path}")
+
+
+# ── leaving
+
+
+def test_somebody_leaves_by_keyboard_with_all_that_is_kept_of_them(page, site, person, database):
+    other = site.new_person()
+    page.goto("/profile")
+    with page.expect_download() as begun:
+        page.get_by_role("link", name="Download your data").press("Enter")
+    assert begun.value.suggested_filename == "my-data.json"
+    assert json.loads(begun.value.path().read_bytes())["account"]["id"] == user_id_of(person["token"])
+    make_old(database, person)
+    page.get_by_role("button", name="Delete your account").press("Enter")
+    expect(page.locator("#leaving .error")).to_contain_text("log in again first")
+    page.reload()
+    expect(page.locator("#leaving").get_by_role("button", name="Log in again")).to_be_visible()
+    site.enter(page.context, another_session(site, person))
+    page.goto("/profile")
+    tab_to(page, "Delete your account")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/login")
+    assert page.context.cookies() == []
+    assert [works(site, one) for one in (person, other)] == [False, True]
 
 
 # ── what happened
