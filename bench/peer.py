@@ -97,21 +97,21 @@ class Peer:
         finally:
             started.stop()
 
-    def _values(self, bench: Bench, folder: Path) -> dict[str, str]:
+    def _values(self, bench: Bench, folder: Path) -> dict[str, Any]:
         host = f"127.0.0.1:{bench.stand_in.port}"
         values = {f"key{number}": key for number, key in enumerate(bench.pool_keys)}
         values |= {"port": str(free_port()), "folder": str(folder), "admin": ADMIN, "keys": "\n".join(bench.pool_keys)}
         values |= {"upstream_host": host, "upstream_of_v1": f"http://{host}/api", "upstream": f"http://{host}/api/v1"}
         return values | {"token": filled(self.token, values)}
 
-    def _prepared(self, program: Program, values: dict[str, str]) -> Way:
+    def _prepared(self, program: Program, values: dict[str, Any]) -> Way:
         """Make what callers need, and call it until that goes well. Raises RuntimeError when the time is over."""
         port, until = int(values["port"]), time.monotonic() + self.start_seconds
         for step in self.set_up:
             message = post(filled(step["path"], values), filled(step["body"], values), values["admin"])
             answer = json.loads(until_right(program, port, (message, lambda status, _: status == 200), until))
             for name, place in step.get("take", {}).items():
-                values[name] = str(functools.reduce(lambda inner, key: inner[key], place, answer))
+                values[name] = functools.reduce(lambda inner, key: inner[key], place, answer)
         headers = "".join(f"{name}: {text}\r\n" for name, text in filled(self.headers, values).items())
         way = Way(self.path, values["token"], headers, self.prefix, self.rewrites)
         until_right(program, port, question(way, 0), until)
@@ -135,12 +135,14 @@ def until_right(program: Program, port: int, request: tuple[bytes, Check], until
     raise RuntimeError(f"{Path(program.process.args[0]).name} gave no right answer: {seen}")
 
 
-def filled(text: Any, values: dict[str, str]) -> Any:
+def filled(text: Any, values: dict[str, Any]) -> Any:
     """A text, or those in lists and tables, with what the names in them stand for. Raises KeyError for another name."""
     if isinstance(text, dict):
         return {name: filled(inner, values) for name, inner in text.items()}
     if isinstance(text, list):
         return [filled(inner, values) for inner in text]
+    if isinstance(text, str) and text.startswith("@") and text[1:] in values:
+        return values[text[1:]]  # a number that was taken from an answer stays one
     return Placeholders(text).substitute(values) if isinstance(text, str) else text
 
 

@@ -78,7 +78,7 @@ def test_a_field_or_a_value_that_there_is_not_is_refused():
         Peer(name="x", comand=[])
     with pytest.raises(KeyError, match="prot"):
         filled({"a": ["@port", "@prot"]}, {"port": "1"})
-    assert filled({"a": ["@port$x{}", 7]}, {"port": "1"}) == {"a": ["1$x{}", 7]}
+    assert filled({"a": ["@port$x{}", "@id", 7]}, {"port": "1", "id": 2}) == {"a": ["1$x{}", 2, 7]}
 
 
 def test_a_program_is_found_below_its_own_name_first(tmp_path):
