@@ -16,7 +16,7 @@ TYPESCRIPT_CLIENT := clients/typescript
 LOCK := --quiet --universal --python-version 3.11 --exclude-newer "7 days" --generate-hashes --no-annotate --no-header
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test torture check lint fmt db lock chart release screenshots bench bench-ledger bench-pages bench-path bench-logins bench-peers
+.PHONY: help run test torture check lint fmt docs db lock chart release screenshots bench bench-ledger bench-pages bench-path bench-logins bench-peers
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,10 @@ fmt: $(VENV)/dev ## Format the code and fix what can be fixed
 	@$(VENV)/bin/ruff check --fix .
 
 check: lint test ## Format, lint, types and tests: what continuous integration runs
+
+docs: $(VENV)/dev ## Build the documents as a site, into site/; dead links and anchors are errors
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build
+	@echo "site/index.html"
 
 db: $(VENV)/runtime ## Bring the configured database to the newest schema
 	@$(VENV)/bin/flask --app app db upgrade
