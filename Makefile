@@ -57,11 +57,12 @@ torture: $(VENV)/dev ## Try many examples, kill the key rotation at every point,
 	@$(PYTHON) -m tests.money_soak
 	@$(PYTHON) -m bench.isolation
 
-lint: $(VENV)/dev ## Check format, lint, types, and what imports what
+lint: $(VENV)/dev ## Check format, lint, types, what imports what, and the links of the documents
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --site-dir .cache/site
 
 fmt: $(VENV)/dev ## Format the code and fix what can be fixed
 	@$(VENV)/bin/ruff format .
