@@ -8,6 +8,7 @@
     quotas.py           quota
     pool.py             pool: pool keys
     upstreams.py        upstreams
+    requests.py         requests
     usage.py            logs, usage
     watched_keys.py     personal-keys: watched keys
     encryption_keys.py  encryption-keys

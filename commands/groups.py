@@ -13,8 +13,9 @@ from commands.operator_tokens import operator_token_commands
 from commands.pool import pool_commands
 from commands.printing import Commands, services, show
 from commands.quotas import quota_commands
+from commands.requests import request_commands
 from commands.upstreams import upstream_commands
-from commands.usage import logs_commands, request_commands, usage_commands
+from commands.usage import logs_commands, usage_commands
 from commands.users import user_commands
 from commands.watched_keys import watched_key_commands
 

@@ -1,4 +1,4 @@
-"""Operator commands for what was used: `flask --app app logs`, `requests` and `usage`."""
+"""Operator commands for what was used: `flask --app app logs` and `usage`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from typing import BinaryIO
 
 import click
 
-from billing import daily_check_rows, refused_calls, set_aside
+from billing import daily_check_rows, set_aside
 from billing.records import OPEN
 from billing.reports import export as usage_export
+from billing.reports.log_items import LogItem
 from billing.reports.lost_tries import lost_tries
-from billing.reports.one_request import get_request
-from billing.reports.request_log import LogItem
 from billing.reports.retention import log_end
 from billing.reports.statistics import UsageFilter
 from commands.printing import Commands, audit, is_for_people, services, show
@@ -27,7 +26,6 @@ from db import DatabaseError
 
 logs_commands = Commands("logs", help="The request log.")
 usage_commands = Commands("usage", help="What was spent.")
-request_commands = Commands("requests", help="Single requests, and why they failed.")
 
 DAY = click.DateTime(["%Y-%m-%d"])
 FILE = click.Path(path_type=Path)
@@ -130,27 +128,6 @@ def _watched(counts: Iterable[int], total: int, title: str) -> Iterator[int]:
         for count in counts:
             progress.advance(task, count)
             yield count
-
-
-@request_commands.command("show")
-@click.argument("request_id")
-def show_request(request_id: str) -> None:
-    """Show one request with its tries. REQUEST_ID is in the answer's X-Request-Id, and in the log."""
-    found = get_request(services().db, request_id)
-    tries = found.pop("attempts")
-    if not is_for_people():
-        show([found | {"attempts": tries}], "Request")
-        return
-    show([{"what": name, "is": value} for name, value in found.items() if value is not None], f"Request {request_id}")
-    show(tries, "Tries")
-
-
-@request_commands.command("refused")
-@click.option("--hours", default=24, type=click.IntRange(1, 24 * 366), help="In so many hours; by default 24.")
-def show_refused(hours: int) -> None:
-    """Show refusals that have no row in the log: of strangers, and of callers who ask far too often."""
-    since = services().clock.now() - timedelta(hours=hours)
-    show(refused_calls.latest(services().db, since, 1000), "Refused")
 
 
 @usage_commands.command("checks")

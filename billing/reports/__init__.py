@@ -1,6 +1,8 @@
 """What was used, for those who may see it.
 
     statistics.py    sums by model, day and key; the fields of a filter
+    row_filter.py    what only rows tell: statuses, reasons, amounts; in which order they come
+    log_items.py     what the log says of a call: its tries, put together
     request_log.py   calls, newest first: filtered and paged here
     lost_tries.py    tries that brought nobody an answer, and may have been billed
     one_request.py   one call with each of its tries

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-from billing.reports.request_log import LogItem, columns
+from billing.reports.log_items import LogItem, columns
 
 MIMETYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 # A cell that begins like this is a formula to a spreadsheet, which runs it.

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from billing.reports.request_log import items_of
+from billing.reports.log_items import items_of
 from db import Database
 from foundation.errors import NotFound
 from foundation.money import usd

@@ -2,100 +2,49 @@
 
 A page has a number outside and a place inside. Which hour it begins in comes from the roll-ups, which count the
 requests of every day and hour; its rows are then a short range of one index. Counting and skipping rows instead takes
-the longer the older the page is.
+the longer the older the page is. What no sum counts is searched for in the newest rows, SEARCH_ROWS at most.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from billing import details
-from billing.effects import is_lost
-from billing.records import NO_ERROR, State
-from billing.reports.statistics import POOL, UsageFilter, shown_upstream
+from billing.records import NO_ERROR
+from billing.reports.log_items import LogItem, items_of
+from billing.reports.row_filter import RowFilter
+from billing.reports.statistics import POOL, UsageFilter
 from billing.rollups import DAY, HOUR
 from db import Database, Transaction
 from foundation.clock import Clock
-from foundation.money import usd
-from pool.life import PoolKeySource
-from tables import log_retention, pool_keys, upstreams
+from tables import log_retention
 from tables import usage_ledger as ledger
 from tables import usage_rollups as rollups
-from upstream.registry import OPENROUTER
 
-# Of a request with several tries the log shows the state that leaves most open.
-STATES = [State.DISPATCHED, State.STREAMING, State.PENDING, State.UNKNOWN, State.ESTIMATED, State.SETTLED, State.VOID]
 HOUR_LONG, DAY_LONG = timedelta(hours=1), timedelta(days=1)
 # A page that begins this deep in a day looks up the hours of the day; below, to skip the rows is as fast.
 SKIP_AT_MOST = 500
+SEARCH_ROWS = 100_000
 WALK_ROWS = 500  # MariaDB makes a join of a list of 1,000 ids
 
 Range = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
-class LogItem:
-    """One request. tokens: of all its tries; cost_nano: what its caller pays, which is not what a try cost that another
-    one followed; None while unknown. tries: calls upstream.
-
-    What they consist of (billing/details.py) is None where it is 0 or nobody has told.
-
-    upstream: where it went, `openrouter` for the pool; None if it never went up. error_type, error_message: why it was
-    refused or failed, as the client was told; None if it was not, or nobody was there to be told.
-    """
-
-    request_id: str
-    created_at: datetime
-    user_id: int
-    client_key_id: int | None
-    model: str
-    upstream: str | None
-    pool_key: str | None
-    status: int | None
-    outcome: str | None
-    error_type: str | None
-    error_message: str | None
-    stream: bool
-    state: str
-    source: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-    reasoning_tokens: int | None
-    image_tokens: int | None
-    web_searches: int | None
-    cost_nano: int | None
-    byok_nano: int | None
-    tries: int
-    first_byte_ms: int | None
-    total_ms: int | None
-
-    def to_dict(self, for_operator: bool = False) -> dict[str, Any]:
-        """As JSON, with the names of `columns`."""
-        shown = {name: getattr(self, name) for name in columns(for_operator) if name != "cost_usd"}
-        shown["created_at"] = self.created_at.isoformat(timespec="milliseconds")
-        shown["cost_usd"] = usd(self.cost_nano)
-        return shown
-
-
-def columns(for_operator: bool) -> list[str]:
-    """What is shown of a request. Whose it is and which pool key carried it are the operator's alone to see."""
-    names = [*(field.name for field in fields(LogItem)), "cost_usd"]
-    return names if for_operator else [name for name in names if name not in {"user_id", "pool_key"}]
-
-
-@dataclass(frozen=True)
 class LogPage:
-    """items: newest first. total: of all pages."""
+    """items: newest first, unless asked otherwise. total: of all pages.
+
+    searched_since: of a search that has left older rows alone, from when on it has looked; None for all that there is.
+    """
 
     items: list[LogItem]
     total: int
+    searched_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +67,8 @@ class UsageLog:
         """One page, counted from 1; beyond the last there are none. What was deleted counts no more."""
         with self._db.reading() as tx:
             begin, end = self._counted_bounds(tx, asked)
+            if asked.rows:
+                return self._found(tx, asked, (begin, end), (page - 1) * page_size, page_size)
             counts = self._counts(tx, asked, begin, end)
             total, skip = sum(count.requests for count in counts), (page - 1) * page_size
             if skip >= total:
@@ -130,6 +81,25 @@ class UsageLog:
             found = queries[0] if len(queries) == 1 else sa.union_all(*queries)
             newest_first = found.order_by(sa.desc("request_id")).limit(page_size).offset(skip)
             return LogPage(items_of(tx, list(tx.scalars(newest_first))), total)
+
+    def _found(self, tx: Transaction, asked: UsageFilter, within: Range, skip: int, page_size: int) -> LogPage:
+        rows = asked.rows or RowFilter()
+        since = None if rows.request_id else self._search_since(tx, asked, *within)
+        found = _select_ids(asked, (since or within[0], within[1]))
+        total = tx.scalar(sa.select(sa.func.count()).select_from(found.subquery())) or 0
+        ids = tx.scalars(found.order_by(*rows.sorting()).limit(page_size).offset(skip))
+        return LogPage(items_of(tx, list(ids)), total, since)
+
+    def _search_since(self, tx: Transaction, asked: UsageFilter, begin: datetime, end: datetime) -> datetime | None:
+        """The full hour from which on a search reads SEARCH_ROWS rows, and that hour's; None if there are no more."""
+        read = _indexed_part(asked)
+        touched, older = _newest(self._counts(tx, read, begin, end), SEARCH_ROWS)
+        last = touched[-1] if touched else None
+        if last and last.end - last.start == DAY_LONG and sum(one.requests for one in touched) > SEARCH_ROWS:
+            left = SEARCH_ROWS - sum(one.requests for one in touched[:-1])
+            touched, older_today = _newest(_counted(tx, read, HOUR, [(last.start, last.end)]), left)
+            older = older or older_today
+        return touched[-1].start if older else None
 
     def count(self, asked: UsageFilter) -> int:
         """How many requests there are."""
@@ -266,6 +236,12 @@ def _touched(counts: list[_Count], skip: int, wanted: int) -> tuple[list[_Count]
     return touched, skip
 
 
+def _newest(counts: list[_Count], wanted: int) -> tuple[list[_Count], bool]:
+    """The counts that hold the newest `wanted` requests, and whether there are older ones."""
+    touched, _ = _touched(counts, 0, wanted)
+    return touched, len(touched) < len(counts)
+
+
 def _joined(ranges: Iterable[Range]) -> list[Range]:
     """Ranges, newest first, with neighbours made one."""
     joined: list[Range] = []
@@ -288,10 +264,20 @@ def _index(asked: UsageFilter) -> str:
     return "usage_ledger_pool_key" if asked.pool_key_id is not None else "PRIMARY"
 
 
+def _indexed_part(asked: UsageFilter) -> UsageFilter:
+    """What is asked for, as far as one index tells it: the rows that a walk along that index reads."""
+    has_user = asked.user_id is not None
+    return UsageFilter(
+        asked.user_id,
+        model=None if has_user else asked.model,
+        pool_key_id=None if has_user or asked.model is not None else asked.pool_key_id,
+    )
+
+
 def _is_indexed(asked: UsageFilter) -> bool:
     """True if all that is asked for stands in one index."""
     others = asked.user_id, asked.model, asked.pool_key_id
-    unindexed = asked.client_key_id, asked.is_error, asked.upstream_id
+    unindexed = asked.client_key_id, asked.is_error, asked.upstream_id, asked.model_part
     return all(one is None for one in unindexed) and sum(one is not None for one in others) <= 1
 
 
@@ -311,62 +297,13 @@ def _select_ids(asked: UsageFilter, within: Range) -> sa.Select[Any]:
     if asked.upstream_id is not None:
         is_pools = ledger.c.pool_key_id.is_not(None)
         query = query.where(is_pools if asked.upstream_id == POOL else ledger.c.upstream_id == asked.upstream_id)
+    if asked.model_part is not None:
+        query = query.where(sa.func.lower(ledger.c.model).contains(asked.model_part, autoescape=True))
+    if asked.rows is not None:
+        query = query.where(*asked.rows.conditions())
     if asked.is_error is not None:
         outcome = sa.func.coalesce(ledger.c.outcome, "")
         query = query.where(outcome.not_in(NO_ERROR) if asked.is_error else outcome.in_(NO_ERROR))
     # Left to itself, MySQL may read along another index if it hopes to meet enough rows before the limit. SQLite takes
     # an index with an equal column; there is a choice only within the hours that are looked at for several columns.
     return query.with_hint(ledger, f"FORCE INDEX ({_index(asked)})", "mysql")
-
-
-def items_of(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
-    """These requests with all their tries, in this order."""
-    joined = ledger.outerjoin(pool_keys, pool_keys.c.id == ledger.c.pool_key_id)
-    joined = joined.outerjoin(upstreams, upstreams.c.id == ledger.c.upstream_id)
-    names = pool_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream")
-    query = sa.select(ledger, *names, pool_keys.c.source.label("key_source")).select_from(joined)
-    tries: dict[str, list[sa.Row[Any]]] = {}
-    query = query.where(ledger.c.request_id.in_(request_ids)).with_hint(ledger, "FORCE INDEX (PRIMARY)", "mysql")
-    for row in tx.execute(query.order_by(ledger.c.attempt)):
-        tries.setdefault(row.request_id, []).append(row)
-    return [_item(tries[request_id]) for request_id in request_ids if request_id in tries]
-
-
-def _item(tries: list[sa.Row[Any]]) -> LogItem:
-    last = next((row for row in tries if row.is_last), tries[-1])
-    paid = [row for row in tries if not is_lost(row.is_last, row.key_source == PoolKeySource.CONNECTED)]
-    priced = [row for row in paid if row.cost_nano is not None]
-    return LogItem(
-        request_id=last.request_id,
-        created_at=last.created_at,
-        user_id=last.user_id,
-        client_key_id=last.client_key_id,
-        model=last.model,
-        upstream=_upstream(last),
-        pool_key=last.pool_key,
-        status=last.http_status,
-        outcome=last.outcome,
-        error_type=last.error_type,
-        error_message=last.error_message,
-        stream=last.is_stream,
-        state=min((row.state for row in tries), key=STATES.index),
-        source=priced[-1].source if priced else None,
-        prompt_tokens=_sum(row.prompt_tokens for row in tries),
-        completion_tokens=_sum(row.completion_tokens for row in tries),
-        **{name: _sum(getattr(row, name) for row in tries) for name in details.NAMES},
-        cost_nano=0 if all(row.state == "void" for row in tries) else _sum(row.cost_nano for row in paid),
-        tries=sum(row.attempt > 0 for row in tries),
-        first_byte_ms=last.first_byte_ms,
-        total_ms=last.total_ms,
-    )
-
-
-def _upstream(row: sa.Row[Any]) -> str | None:
-    if row.upstream_id is not None:
-        return shown_upstream(row.upstream_id, row.upstream)
-    return None if row.pool_key_id is None else OPENROUTER
-
-
-def _sum(amounts: Iterable[int | None]) -> int | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if known else None

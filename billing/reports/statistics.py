@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from billing.reports.row_filter import RowFilter
 from billing.rollups import DAY, EVERYBODY, UsageSums
 from db import Database, Transaction
 from foundation.clock import Clock
@@ -28,6 +29,7 @@ class UsageFilter:
 
     user_id: None for everybody. client_key_id: only together with a user, because everybody's sums don't tell keys.
     start, end: aware, full hours; end is not included. upstream_id: of another upstream than the pool, or POOL.
+    model_part: a text in the model's name, in lower case. rows: what only rows tell; sums leave it open.
     """
 
     user_id: int | None = None
@@ -38,6 +40,8 @@ class UsageFilter:
     start: datetime | None = None
     end: datetime | None = None
     upstream_id: int | None = None
+    model_part: str | None = None
+    rows: RowFilter | None = None
 
     def sums_of(self, period: str) -> sa.ColumnElement[bool]:
         """The roll-ups that these calls are counted in; the time is the caller's to add."""
@@ -53,6 +57,8 @@ class UsageFilter:
             wanted.append(carrier > 0 if self.upstream_id == POOL else carrier == -self.upstream_id)
         if self.model is not None:
             wanted.append(table.c.model == self.model)
+        if self.model_part is not None:
+            wanted.append(sa.func.lower(table.c.model).contains(self.model_part, autoescape=True))
         return sa.and_(*wanted)
 
 

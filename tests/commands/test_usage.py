@@ -17,7 +17,8 @@ from click.testing import Result
 from app import create_command_line
 from billing import daily_check_rows
 from billing.daily_check_rows import Check
-from billing.reports.request_log import LogItem, UsageLog
+from billing.reports.log_items import LogItem
+from billing.reports.request_log import UsageLog
 from billing.reports.statistics import UsageFilter
 from config.settings import Config
 from pool.life import PoolKeySource
@@ -187,23 +188,6 @@ def test_the_daily_checks_are_shown_newest_first(command, services):
     ]
     assert len(lines(command("usage", "checks").stdout)) == 3
     assert command("usage", "checks", "--count", "0").exit_code == 2
-
-
-def test_a_request_is_shown_with_its_tries_and_one_that_is_not_there_is_named(services, command):
-    [newest, *_] = UsageLog(services.db, services.clock).page(UsageFilter(), 1, 1).items
-    shown = command("requests", "show", newest.request_id)
-    [found] = lines(shown.stdout)
-    assert (found["request_id"], len(found["attempts"])) == (newest.request_id, 1)
-    missing = command("requests", "show", "nobodys")
-    assert missing.exit_code == 1
-    assert "There is no request nobodys here" in missing.stderr
-
-
-def test_refusals_without_a_row_are_shown_by_caller(services, command):
-    services.refused_calls.note_stranger("203.0.113.7", {"error_type": "authentication_error"})
-    services.refused_calls.write_sums()
-    [found] = lines(command("requests", "refused").stdout)
-    assert (found["caller"], found["refusals"]) == ("address/203.0.113.7", 1)
 
 
 def test_a_repair_applies_what_is_mended_and_shows_what_is_not(services, command):

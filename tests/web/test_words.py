@@ -8,6 +8,7 @@ import pytest
 
 from accounts.users import UserRole, UserState
 from billing.daily_check_rows import Verdict
+from billing.reports.row_filter import Ending
 from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import SEVERITY
 from tests.support.gateway import ROOT
@@ -22,7 +23,7 @@ VALUES = {"day", "week", "month", "none", "active", "expired", "revoked", "reset
 VALUES |= {*PoolKeyState, *PoolKeySource, *UserState, *UserRole, *SEVERITY}
 VALUES |= {"degraded", "unavailable", "unreachable", "off", "behind", "empty", "wrong"}  # of GET /api/health
 VALUES |= {*Verdict, "silent"}
-VALUES |= {"error", "refused", "lost", "client_gone"}  # how requests end
+VALUES |= {*Ending}  # how requests end
 
 
 def texts() -> set[str]:

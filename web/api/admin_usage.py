@@ -13,9 +13,11 @@ from billing import refused_calls
 from billing.reports import export as usage_export
 from billing.reports.one_request import get_request
 from billing.reports.statistics import UsageFilter
-from web.api.usage import ClientKeySums, DaysShown, DaySums, LogEntry, ModelSums, Sums, TryShown
+from foundation.errors import BadRequest, NotFound
+from web.api.usage import ClientKeySums, DaysShown, DaySums, LogEntry, LogShown, ModelSums, Sums, TryShown
+from web.api.usage import log_shown as page_shown
 from web.http import answer, note_read, services
-from web.operation import Number, Page, Query, RowId, Shown, Who, operation
+from web.operation import Number, Query, RowId, Shown, Who, operation
 from web.usage_query import Days, LogFile, LogFilter, LogPageQuery, find_pool_key_id
 
 MOST_REFUSALS = 200
@@ -115,7 +117,7 @@ def stats(query: UsersDays) -> Response:
 
 
 @routes.get("/logs")
-@operation("Everybody's calls", Who.AUDITOR, query=EverybodysLogPage, answers={200: Page[EverybodysLogEntry]})
+@operation("Everybody's calls", Who.AUDITOR, query=EverybodysLogPage, answers={200: LogShown[EverybodysLogEntry]})
 def logs(query: EverybodysLogPage) -> Response:
     """The request log, newest first. It holds no prompt and no answer."""
     return answer(log_shown(query))
@@ -158,9 +160,7 @@ def export(query: EverybodysLogFile) -> Response:
 def log_shown(query: EverybodysLogPage) -> dict[str, Any]:
     """A page of everybody's log, as it is answered. Raises BadRequest."""
     note_read("requests", query.user_id)
-    found = services().usage_log.page(_asked(query, query), query.page, query.page_size)
-    items = [item.to_dict(for_operator=True) for item in found.items]
-    return {"items": items, "total": found.total, "page": query.page, "page_size": query.page_size}
+    return page_shown(query, _asked(query, query), for_operator=True)
 
 
 def request_shown(request_id: str) -> dict[str, Any]:
@@ -180,4 +180,14 @@ def log_file(query: EverybodysLogFile) -> Response:
 
 
 def _asked(calls: LogFilter, whose: _OfPoolKey) -> UsageFilter:
-    return replace(calls.usage_of(whose.user_id), pool_key_id=find_pool_key_id(whose.pool_key))
+    user_id = whose.user_id
+    if user_id is None and calls.client_key_id is not None:  # sums of keys are their owners'
+        user_id = _owner(calls.client_key_id)
+    return replace(calls.usage_of(user_id), pool_key_id=find_pool_key_id(whose.pool_key))
+
+
+def _owner(client_key_id: int) -> int:
+    try:
+        return services().client_keys.get(client_key_id, with_revoked=True).user_id
+    except NotFound:
+        raise BadRequest("client_key_id must be the number of a client key, as GET /admin/keys shows it") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date, datetime
-from typing import Literal
+from typing import Any, Generic, Literal
 
 from flask import Blueprint, Response
 from pydantic import Field
@@ -13,10 +13,10 @@ from accounts.caller import Caller
 from accounts.client_keys import ClientKeyRow
 from billing.reports import export as usage_export
 from billing.reports.one_request import get_request
-from billing.reports.statistics import no_usage
+from billing.reports.statistics import UsageFilter, no_usage
 from web.api.watched_keys import cost
 from web.http import MAX_PAGE, MAX_PAGE_SIZE, answer, services
-from web.operation import Number, Page, Shown, Who, operation
+from web.operation import Item, Number, Page, Shown, Who, operation
 from web.usage_query import Days, LogFile, LogPageQuery
 
 routes = Blueprint("usage_api", __name__, url_prefix="/api")
@@ -151,6 +151,15 @@ class LogEntry(Shown):
     total_ms: int | None = Field(examples=[1900])
 
 
+class LogShown(Page[Item], Generic[Item]):
+    """A page of the log. Some filters, and every order but `newest`, look at the newest rows alone."""
+
+    searched_since: datetime | None = Field(
+        description="The full hour from which on such a search has looked; null if there is nothing older",
+        examples=[None],
+    )
+
+
 class TryShown(Shown):
     """One try of a call. source: where its cost is known from."""
 
@@ -186,12 +195,10 @@ def stats(caller: Caller, query: Days) -> Response:
 
 
 @routes.get("/usage/logs")
-@operation("Your calls", Who.READER, query=LogPageQuery, answers={200: Page[LogEntry]})
+@operation("Your calls", Who.READER, query=LogPageQuery, answers={200: LogShown[LogEntry]})
 def logs(caller: Caller, query: LogPageQuery) -> Response:
     """The request log, newest first. It holds no prompt and no answer."""
-    found = services().usage_log.page(query.usage_of(caller.user_id), query.page, query.page_size)
-    items = [item.to_dict() for item in found.items]
-    return answer({"items": items, "total": found.total, "page": query.page, "page_size": query.page_size})
+    return answer(log_shown(query, query.usage_of(caller.user_id)))
 
 
 @routes.get("/usage/logs/<request_id>")
@@ -253,3 +260,16 @@ def _watched_keys(user_id: int, first: date, last: date) -> list[dict[str, objec
 
 def _described(row: ClientKeyRow, now: datetime) -> dict[str, object]:
     return {"name": row.name, "key_hint": row.key_hint, "state": row.state(now), "last_used": row.last_used}
+
+
+def log_shown(query: LogPageQuery, calls: UsageFilter, for_operator: bool = False) -> dict[str, Any]:
+    """A page of these calls, as it is answered."""
+    found = services().usage_log.page(calls, query.page, query.page_size)
+    since = found.searched_since
+    return {
+        "items": [item.to_dict(for_operator) for item in found.items],
+        "total": found.total,
+        "page": query.page,
+        "page_size": query.page_size,
+        "searched_since": since.isoformat() if since else None,
+    }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from flask import request
 from pydantic import BaseModel, ValidationError
 
 from foundation.errors import BadRequest
 from web.bad_input import told
+from web.http import DEFAULT_PAGE_SIZE
 
 Model = TypeVar("Model", bound=BaseModel)
+
+NOTHING: dict[str, Any] = {"items": [], "total": 0, "page": 1, "page_size": DEFAULT_PAGE_SIZE}
 
 
 def form_of(model: type[Model], lists: tuple[str, ...] = (), **more: object) -> Model:
@@ -35,6 +39,24 @@ def form_of(model: type[Model], lists: tuple[str, ...] = (), **more: object) -> 
 def query_of(model: type[Model], **more: object) -> Model:
     """The same of a form that was sent by GET, or of a link to what it finds."""
     return _read(model, {name: value for name, value in request.args.items() if value.strip()} | more)
+
+
+def here(path: str, **changes: object) -> str:
+    """A link with this request's filters, but for these changes; None drops one."""
+    asked: dict[str, object] = {name: value for name, value in request.args.items() if value.strip()}
+    query = urlencode({name: value for name, value in (asked | changes).items() if value is not None})
+    return f"{path}?{query}" if query else path
+
+
+def found(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a list's filters find; if they can't be read, nothing, and `fault` says why: they stay on the page.
+
+    `status` is that of the page.
+    """
+    try:
+        return read() | {"status": 200, "fault": None}
+    except BadRequest as error:
+        return NOTHING | {"status": error.status, "fault": error.message}
 
 
 def _read(model: type[Model], given: Mapping[str, object]) -> Model:

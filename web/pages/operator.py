@@ -9,7 +9,6 @@ import inspect
 from datetime import UTC, timedelta
 from functools import wraps
 from typing import Any
-from urllib.parse import urlencode
 
 from flask import Response, g, request
 
@@ -17,7 +16,6 @@ from accounts.roles import Right
 from billing import refused_calls
 from billing.reports.statistics import UsageFilter
 from foundation.money import usd
-from upstream.registry import OPENROUTER
 from web.api.admin_audit import AuditFilter, changes_shown
 from web.api.admin_client_keys import ClientKeyFilter, client_keys_shown
 from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown, request_shown
@@ -25,7 +23,8 @@ from web.api.client_keys import revoke_key
 from web.api.health import health_shown
 from web.http import count_operator, count_request, services
 from web.pages.dashboard import series
-from web.pages.forms import query_of
+from web.pages.forms import found, here, query_of
+from web.pages.requests import log_form
 from web.pages.views import View, Visitor, find_visitor, for_those_with, page_blueprint, show
 from web.usage_query import midnight
 
@@ -73,13 +72,6 @@ def _for(right: Right, view: View) -> View:
     return run
 
 
-def here(path: str, **changes: object) -> str:
-    """A link with this request's filters, but for these changes; None drops one."""
-    asked: dict[str, object] = {name: value for name, value in request.args.items() if value.strip()}
-    query = urlencode({name: value for name, value in (asked | changes).items() if value is not None})
-    return f"{path}?{query}" if query else path
-
-
 @routes.get("")
 @for_auditors
 def overview() -> Response:
@@ -123,15 +115,15 @@ def _compared(today: list[dict[str, Any]], month: list[dict[str, Any]], name: st
 @for_auditors
 def logs() -> Response:
     """Everybody's requests, newest first."""
-    names = [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())]
     since = services().clock.now() - timedelta(hours=24)
     refused = refused_calls.latest(services().db, since, MOST_ROWS)
-    return show("operator_logs.html", upstreams=names, refused=refused, given=request.args, here=here, **log_values())
+    return show("operator_logs.html", path="/operator/logs", refused=refused, **log_form(), **found(log_values))
 
 
 def log_values() -> dict[str, Any]:
-    """What the part with the requests shows."""
-    return log_shown(query_of(EverybodysLogPage))
+    """What the part with the requests shows. Raises BadRequest."""
+    query = query_of(EverybodysLogPage)
+    return log_shown(query) | {"is_search": query.is_search}
 
 
 @routes.get("/logs.csv")
@@ -153,14 +145,17 @@ def one_request() -> Response:
 @for_auditors
 def changes() -> Response:
     """Who changed what, newest first."""
-    return show("operator_audit.html", given=request.args, here=here, **changes_shown(query_of(AuditFilter)))
+    return show(
+        "operator_audit.html", given=request.args, here=here, **found(lambda: changes_shown(query_of(AuditFilter)))
+    )
 
 
 @routes.get("/keys")
 @for_auditors
 def keys() -> Response:
     """Everybody's client keys."""
-    return show("operator_keys.html", given=request.args, here=here, **client_keys_shown(query_of(ClientKeyFilter)))
+    shown = found(lambda: client_keys_shown(query_of(ClientKeyFilter)))
+    return show("operator_keys.html", given=request.args, here=here, **shown)
 
 
 @routes.delete("/keys/<int:key_id>")

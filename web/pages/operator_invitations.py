@@ -9,8 +9,8 @@ from flask import Response, request
 from web.api.admin_invitations import NewInvitation, invitations_shown, invite, revoke_invitation
 from web.http import services
 from web.operation import Paging
-from web.pages.forms import form_of, query_of
-from web.pages.operator import for_auditors, for_operators, here
+from web.pages.forms import form_of, here, query_of
+from web.pages.operator import for_auditors, for_operators
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_invitation_pages", "/operator/invitations")

@@ -19,10 +19,12 @@ from flask import Response, request, stream_with_context
 
 from accounts.roles import Right, rights_of
 from db import DatabaseError
-from foundation.errors import AppError, Busy
+from foundation.errors import AppError, BadRequest, Busy
 from serving import ending
+from web.api.admin_usage import EverybodysLogPage
 from web.http import services
-from web.pages.operator import for_auditors, here, log_values
+from web.pages.forms import here, query_of
+from web.pages.operator import for_auditors, log_values
 from web.pages.operator_pool import pool_values
 from web.pages.views import find_caller, page_blueprint, show
 
@@ -47,8 +49,10 @@ def pool() -> Response:
 @routes.get("/logs")
 @for_auditors
 def logs() -> Response:
-    """Everybody's requests."""
-    return _stream("operator_logs_part.html", log_values)
+    """Everybody's requests; not what has to be searched for, which would be searched for again each second."""
+    if query_of(EverybodysLogPage).is_search:
+        raise BadRequest("What was searched for is not kept up to date: load the page again")
+    return _stream("log_part.html", lambda: log_values() | {"path": "/operator/logs"})
 
 
 def _stream(template: str, read: Read) -> Response:

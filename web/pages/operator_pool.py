@@ -11,8 +11,8 @@ from pool.overview import RENEWAL_STEPS, renewals
 from replicas.lease import rotation_status
 from web.api.admin_pool import PoolFilter, PoolKeyName, ask_renewal, pool_shown, set_enabled
 from web.http import services
-from web.pages.forms import form_of, query_of
-from web.pages.operator import for_auditors, for_operators, here
+from web.pages.forms import form_of, here, query_of
+from web.pages.operator import for_auditors, for_operators
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_pool_pages", "/operator/pool")

@@ -17,8 +17,8 @@ from web.api.admin_quotas import (
 )
 from web.http import MAX_PAGE_SIZE
 from web.operation import Paging
-from web.pages.forms import form_of, query_of
-from web.pages.operator import for_auditors, for_operators, here
+from web.pages.forms import form_of, here, query_of
+from web.pages.operator import for_auditors, for_operators
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_quota_pages", "/operator/quotas")

@@ -10,8 +10,8 @@ from web.api.admin_pool import PoolFilter, pool_shown
 from web.api.health import health_shown
 from web.http import services
 from web.operation import Paging
-from web.pages.forms import query_of
-from web.pages.operator import for_auditors, here
+from web.pages.forms import here, query_of
+from web.pages.operator import for_auditors
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_system_pages", "/operator/system")

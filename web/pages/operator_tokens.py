@@ -8,8 +8,8 @@ from flask import Response
 
 from web.api.admin_tokens import NewOperatorToken, make_operator_token, operator_tokens_shown, revoke_operator_token
 from web.operation import Paging
-from web.pages.forms import form_of, query_of
-from web.pages.operator import for_appointers, for_auditors, for_operators, here
+from web.pages.forms import form_of, here, query_of
+from web.pages.operator import for_appointers, for_auditors, for_operators
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_token_pages", "/operator/tokens")

@@ -9,8 +9,8 @@ from flask import Response, request
 from foundation.errors import BadRequest
 from web.api.admin_upstreams import NewUpstream, add_upstream, change_upstream, remove_upstream, upstreams_shown
 from web.operation import Paging
-from web.pages.forms import form_of, query_of
-from web.pages.operator import for_auditors, for_operators, here
+from web.pages.forms import form_of, here, query_of
+from web.pages.operator import for_auditors, for_operators
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_upstream_pages", "/operator/upstreams")

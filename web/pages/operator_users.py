@@ -23,8 +23,8 @@ from web.api.recovery import make_reset_link
 from web.api.second_factors import remove_users_second_factor
 from web.api.sessions import end_all
 from web.http import services
-from web.pages.forms import form_of, query_of
-from web.pages.operator import for_auditors, for_operators, here
+from web.pages.forms import form_of, found, here, query_of
+from web.pages.operator import for_auditors, for_operators
 from web.pages.views import SESSION, go_to, page_blueprint, show
 
 routes = page_blueprint("operator_user_pages", "/operator/users")
@@ -36,8 +36,8 @@ ONE = "/<int:user_id>"
 @for_auditors
 def users() -> Response:
     """The accounts, newest first."""
-    found = users_shown(query_of(UserFilter))
-    return show("operator_users.html", given=request.args, here=here, max_trust_level=MAX_TRUST_LEVEL, **found)
+    shown = found(lambda: users_shown(query_of(UserFilter)))
+    return show("operator_users.html", given=request.args, here=here, max_trust_level=MAX_TRUST_LEVEL, **shown)
 
 
 @routes.post("/find")

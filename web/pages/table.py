@@ -20,6 +20,7 @@ from web.pages import (
     operator_users,
     playground,
     profile,
+    requests,
     sessions,
     static_files,
     views,
@@ -32,6 +33,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(static_files.routes)
     app.register_blueprint(sessions.routes)
     app.register_blueprint(dashboard.routes)
+    app.register_blueprint(requests.routes)
     app.register_blueprint(keys.routes)
     app.register_blueprint(operator.routes)
     app.register_blueprint(operator_pool.routes)

@@ -9,7 +9,8 @@ import json
 import pytest
 
 from billing.reports import export
-from billing.reports.request_log import LogItem, UsageLog, columns
+from billing.reports.log_items import LogItem, columns
+from billing.reports.request_log import UsageLog
 from billing.reports.statistics import UsageFilter
 from tests.support.usage_rows import NOON, random_rows, row, store
 

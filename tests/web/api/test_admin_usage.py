@@ -67,6 +67,12 @@ def test_the_log_of_everybody_is_shown_with_users_and_pool_keys(served):  # noqa
         (f"model={MODELS[1]}&status=ok", 6),
         ("status=error&user_id=101", 3),
         ("user_id=4711", 0),
+        ("model_contains=CLAUDE", 8),
+        ("status=2xx&user_id=102", 12),
+        ("outcome=refused&min_ms=900", 5),
+        ("min_cost_usd=0.000001", 25),
+        ("min_cost_usd=0.0000011", 0),
+        ("error_type=server", 0),
     ],
 )
 def test_the_log_is_filtered(served, query, total):  # noqa: F811
@@ -95,7 +101,7 @@ def test_statistics_of_everybody_and_of_one_user(served):  # noqa: F811
         ("/admin/logs?user_id=0", "user_id must be a whole number"),
         ("/admin/logs?user_id=x", "user_id must be a whole number"),
         ("/admin/logs?pool_key=nobody", "pool_key must be the name of a key of the pool"),
-        ("/admin/logs?client_key_id=7", "client_key_id needs the user_id"),
+        ("/admin/logs?client_key_id=70000", "client_key_id must be the number of a client key"),
         ("/admin/logs?upstream=x", "upstream must be openrouter or the name of another upstream"),
         ("/admin/stats?pool_key=env/one", "There is no parameter 'pool_key'"),
         ("/admin/stats?start_date=x", "start_date must be a day"),

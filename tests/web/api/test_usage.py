@@ -141,7 +141,7 @@ def test_who_may_not_call_may_still_look(served, db):
 def test_the_log_is_paged_and_filtered(served, owner):
     first = get(served, "/api/usage/logs", owner)
     assert [first[name] for name in ("total", "page", "page_size")] == [30, 1, 20]
-    assert set(first) == {"items", "total", "page", "page_size"}
+    assert set(first) == {"items", "total", "page", "page_size", "searched_since"}
     assert set(first["items"][0]) == FIELDS
     assert first["items"][0]["cost_usd"] == 0.005
     rest = get(served, "/api/usage/logs?page=2&page_size=20", owner)["items"]
@@ -218,7 +218,14 @@ BAD = [
     ("/api/usage/logs", "page", ["0", "-1", "x", "", "1.5", "٣", "1000001"], "a whole number from 1 to 1000000"),
     ("/api/usage/logs", "page_size", ["0", "101", "1e1"], "a whole number from 1 to 100"),
     ("/api/v1/usage", "limit", ["0", "101", "x"], "a whole number from 1 to 100"),
-    ("/api/usage/logs", "status", ["", "200", "Error"], "error or ok"),
+    ("/api/usage/logs", "status", ["", "20", "Error", "4XX", "999"], "error, ok, a status such as 429"),
+    ("/api/usage/logs", "outcome", ["", "fine"], "one of complete, client_gone"),
+    ("/api/usage/logs", "sort", ["", "Cost", "oldest"], "one of newest, cost"),
+    ("/api/usage/logs", "request_id", ["", "019", "g" * 32, "0" * 33], "first 12 characters"),
+    ("/api/usage/logs", "model_contains", ["", "a b"], "a part of a model's name"),
+    ("/api/usage/logs", "error_type", ["", "a b", "x" * 33], "a reason as the log shows it"),
+    ("/api/usage/logs", "min_cost_usd", ["", "-1", "1e3", "1000001", "nan"], "dollars from 0 to 1000000"),
+    ("/api/usage/logs", "min_ms", ["", "-1", "0.5"], "a whole number from 0"),
     ("/api/usage/logs", "client_key_id", ["0", "x", "-7", "9" * 30], "a whole number from 1"),
     ("/api/usage/logs", "model", ["x" * 256, "a b", "%C3%BC", "a%00"], "up to 255 ASCII characters"),
     (

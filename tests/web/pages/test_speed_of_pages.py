@@ -19,7 +19,7 @@ from tests.web.pages.operator_world import operator_settings
 FIRST_PAINT_MS = 500  # on the loopback
 WEIGHT_BYTES = 200_000  # compressed, everything that a first visit loads
 NOBODYS = ["/login", "/register", "/recover", "/reset"]
-USERS = ["/dashboard", "/keys", "/connect", "/models", "/profile"]
+USERS = ["/dashboard", "/requests", "/keys", "/connect", "/models", "/profile"]
 OPERATORS = [
     "/operator",
     "/operator/logs",
