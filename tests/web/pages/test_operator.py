@@ -219,7 +219,6 @@ def test_tables_are_sorted_by_the_column_that_is_pressed(admins_page, database, 
     page.goto("/operator/logs?model=s/model")
     spent = page.get_by_role("columnheader", name="Spent")
     cells = page.locator("#logs tbody tr td:nth-child(7)")
-    expect(cells).to_have_text(["$0.0200", "$3.00", "$0.0000001"])
     spent.get_by_role("link").press("Enter")
     expect(spent).to_have_attribute("aria-sort", "descending")
     expect(cells).to_have_text(["$3.00", "$0.0200", "$0.0000001"])
