@@ -185,12 +185,16 @@ def user_shown(user_id: int) -> dict[str, Any]:
 
 
 def change_user(operator: str, user_id: int, body: UserChange) -> Response:
-    """Change an account. Raises NotFound; Conflict for one's own rights and for the role of a service account."""
+    """Change an account.
+
+    Raises NotFound; Conflict for one's own rights and for the role of a service account; Forbidden for a token that
+    changes a role, or anything of who has rights.
+    """
     if operator == f"user/{user_id}" and (body.state or "active", body.role or "admin") != ("active", "admin"):
         raise Conflict("You can't take your own rights away; another operator can")
     state = UserState(body.state) if body.state else None
     role = UserRole(body.role) if body.role else None
-    if role:
+    if role or rights_of(_get(user_id).role):
         check_appoints()
     before, after = services().users.change(user_id, state, role, body.trust_level)
     if changes := after.changed_from(before):

@@ -51,6 +51,8 @@ def test_what_would_outlive_a_token_is_not_given_by_one(administered, people):
         ("POST", PATH, {"name": "another"}),
         ("PATCH", f"/admin/users/{user_id}", {"role": "admin"}),
         ("PATCH", f"/admin/users/{people.admin_id}", {"role": "user"}),
+        ("PATCH", f"/admin/users/{people.admin_id}", {"state": "disabled"}),
+        ("DELETE", f"/admin/users/{people.admin_id}", None),
         ("POST", "/admin/invitations", {"role": "admin"}),
         ("POST", "/admin/invitations", {"role": "auditor"}),
         ("POST", f"/admin/users/{people.admin_id}/reset-link", None),
