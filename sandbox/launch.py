@@ -155,7 +155,6 @@ def say_what_to_try(url: str, settings: Config) -> None:
 def say_what_else(url: str) -> None:
     """What the stand-ins are good for besides."""
     say(f"{url}/login offers GitHub, Linux.do and OpenID Connect, too: stand-ins, which ask who you want to be.")
-    say("Whoever opens the link above first becomes the operator and sees the operator pages too.")
 
 
 def say(line: str) -> None:
