@@ -41,7 +41,8 @@ def main(steps: tuple[str, str] = ("3/4", "4/4")) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave children behind
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not leave children behind
+            signal.signal(number, signal.SIG_IGN)
         for child in reversed(children):
             child.terminate()
             child.wait()

@@ -89,15 +89,24 @@ def test_a_newcomer_talks_to_a_model_and_ctrl_c_ends_it_all(launched, tmp_path):
             assert not child.environ().get("OPENROUTER_PROVISION_KEY"), environments.keys()
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(60) == 0
-    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+    assert are_over(children)
+
+
+def are_over(children):
+    return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_a_second_start_finds_the_keys_of_the_first(launched, tmp_path):
+    """What ends a start is impatient: told again while it ends what it has started, it still leaves nothing behind."""
     for _ in range(2):
         process, output = launched()
         lines_to_try(process, output)
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda some=children: any(are_over([child]) for child in some))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert are_over(children)
     assert "key_minted" not in output.read_text()
 
 
