@@ -129,6 +129,18 @@ def check(settings: Config) -> None:
             make_folder(settings.data_dir / "journal")
     except CannotStart as error:
         refuse(f"Cannot start: {error}")
+    _tell_of_few_files(settings)
+
+
+def _tell_of_few_files(settings: Config) -> None:
+    """Say so if this process may not open as many files as SERVER_THREADS takes: calls would be refused for it."""
+    from serving import listeners
+
+    files, needed = listeners.allow_open_files(), listeners.files_of(settings.server_threads)
+    if files < needed:
+        logs.event(
+            log, "few_files", logging.WARNING, files=files, needed=needed, server_threads=settings.server_threads
+        )
 
 
 def refuse(message: str) -> NoReturn:

@@ -385,6 +385,6 @@ class _Call:
             is_final=self.to.upstream_id is not None and attempt.status is not None and not may_be_billed,
             streamed=attempt.events is not None,
             refused=attempt.form is Form.REFUSAL and not may_be_billed,
-            sent=attempt.kind != "unreachable",
+            sent=attempt.kind not in {"unreachable", "no-files"},
             estimate=estimate,
         )

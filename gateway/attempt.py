@@ -27,7 +27,7 @@ from foundation.deadline import Deadline, TimeIsUp
 from foundation.errors import AppError, UpstreamFailed, UpstreamTimeout
 from gateway.forms import Form, form_of_body, form_of_head, is_encoded
 from pool.choice import PoolKey
-from upstream.connection import ConnectFailed, ConnectionLost
+from upstream.connection import ConnectFailed, ConnectionLost, NoFilesLeft
 from upstream.disclosure import hide_account, hide_account_in, is_clean
 from upstream.http import Exchange
 from upstream.known_keys import Screen
@@ -49,7 +49,8 @@ PASSED_HEADERS = ("content-type", "x-generation-id", "x-provider-name", "content
 class NoAnswer(Exception):
     """An attempt that ended without content and without a refusal.
 
-    kind: `unreachable` (nothing was sent), `lost` (sent, but no head came), `cut`, `empty` or `page` (after the head).
+    kind: `unreachable` (nothing was sent), `no-files` (likewise, by our own fault), `lost` (sent, but no head came),
+    `cut`, `empty` or `page` (after the head).
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -120,6 +121,8 @@ class Attempt:
         """Send the call, and learn the answer's form. Raises NothingYet, TimeIsUp, NoAnswer."""
         try:
             self.exchange.wait_head(deadline)
+        except NoFilesLeft as error:
+            raise NoAnswer("no-files", str(error)) from None
         except ConnectFailed as error:
             raise NoAnswer("unreachable", str(error)) from None
         except ConnectionLost as error:

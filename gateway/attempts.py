@@ -15,7 +15,7 @@ from typing import Any
 from accounts.users import UpstreamChoice
 from formats.chat import ModelApi
 from foundation.deadline import Deadline
-from foundation.errors import AppError, PaymentRequired, UpstreamFailed
+from foundation.errors import AppError, Busy, PaymentRequired, UpstreamFailed
 from foundation.json_members import Text
 from foundation.logs import event
 from gateway.attempt import Attempt, NoAnswer
@@ -113,9 +113,12 @@ class Attempts:
     def prepare_retry_without_answer(self, attempt: Attempt, failure: NoAnswer) -> bool:
         """True if another attempt is to be made."""
         attempt.kind = failure.kind
+        fields = {"key": attempt.key.name, "kind": failure.kind, "reason": str(failure)}
+        if failure.kind == "no-files":
+            event(log, "no_files_left", logging.ERROR, request_id=self._request_id, **fields)
+            return False
         if failure.kind != "empty":
             self._to.reach.note_failure()
-        fields = {"key": attempt.key.name, "kind": failure.kind, "reason": str(failure)}
         event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
         return self._prepare_retry(Other.KEY, self._back_off(), any_key=True, may_be_billed=failure.kind == "lost")
 
@@ -232,6 +235,8 @@ def _pause_seconds(tries: int) -> float:
 
 def in_our_words(failure: NoAnswer) -> AppError:
     """What a client is told when no attempt was answered."""
+    if failure.kind == "no-files":
+        return Busy("The service has as many connections open as it may; try again shortly")
     if failure.kind in {"unreachable", "lost"}:
         return UpstreamFailed("The upstream could not be reached; try again shortly")
     return UpstreamFailed("The upstream sent nothing usable in answer; try again shortly")

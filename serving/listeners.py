@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 WANTED_FILES = 20_000  # connections of clients, connections upstream, and what is open besides
+OTHER_FILES = 250  # of log-ins, pages, the database, the journal and libraries
 
 
 def limit_unread(seconds: float) -> None:
@@ -56,6 +57,11 @@ def why_not(host: str, port: int) -> str | None:
             reason = getattr(error, "strerror", None) or "no such host"
             return f"can't listen on {host}:{port} ({reason}); set HOST and PORT"
     return None
+
+
+def files_of(calls: int) -> int:
+    """How many files a process opens that carries so many calls at once: two for each, and what is open besides."""
+    return 2 * calls + OTHER_FILES
 
 
 def allow_open_files() -> int:

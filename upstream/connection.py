@@ -34,6 +34,10 @@ class ConnectFailed(UpstreamError):
     """No connection: nothing was sent."""
 
 
+class NoFilesLeft(ConnectFailed):
+    """This process, or this machine, may open no more files: our fault, and says nothing of the upstream."""
+
+
 class ConnectionLost(UpstreamError):
     """The upstream went away, or spoke something other than HTTP, before its answer was whole."""
 

@@ -9,6 +9,7 @@ from the environment.
 from __future__ import annotations
 
 import base64
+import errno
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -22,6 +23,19 @@ Resolve = Callable[[str, int], list[str]]
 
 MAX_PROXY_HEAD_BYTES = 16 * 1024
 STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
+
+
+def no_files_left(failure: OSError) -> bool:
+    """Whether a connection failed because this process may open no more files.
+
+    Looking a name up needs files as well, and its failure does not say so: then we try to open one.
+    """
+    if failure.errno not in {errno.EMFILE, errno.ENFILE} and isinstance(failure, socket.gaierror | CannotConnect):
+        try:
+            socket.socket().close()
+        except OSError as error:
+            failure = error
+    return failure.errno in {errno.EMFILE, errno.ENFILE}
 
 
 class CannotConnect(OSError):

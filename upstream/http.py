@@ -22,8 +22,16 @@ from urllib.parse import urlsplit
 import httptools
 
 from foundation.deadline import Deadline, TimeIsUp
-from upstream.connection import RECEIVE_BYTES, ConnectFailed, Connection, ConnectionLost, Dialling, UpstreamError
-from upstream.dial import CannotConnect, Dial, dial_directly
+from upstream.connection import (
+    RECEIVE_BYTES,
+    ConnectFailed,
+    Connection,
+    ConnectionLost,
+    Dialling,
+    NoFilesLeft,
+    UpstreamError,
+)
+from upstream.dial import CannotConnect, Dial, dial_directly, no_files_left
 
 MAX_HEAD_BYTES = 64 * 1024
 JOINED_BYTES = 64 * 1024
@@ -321,11 +329,13 @@ class UpstreamHttp:
             if self._tls:
                 sock.settimeout(max(deadline.left, 0.001))
                 sock = self._tls.wrap_socket(sock, server_hostname=self._host)
-        except CannotConnect as error:
-            raise ConnectFailed(str(error)) from None
         except OSError as error:
             if sock:
                 sock.close()
+            if no_files_left(error):
+                raise NoFilesLeft("no more files may be opened") from None
+            if isinstance(error, CannotConnect):
+                raise ConnectFailed(str(error)) from None
             raise ConnectFailed(f"{type(error).__name__} while connecting to the upstream") from None
         return Connection(sock, self._idle)
 

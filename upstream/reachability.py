@@ -18,7 +18,7 @@ from config.version import USER_AGENT
 from foundation.deadline import Deadline, TimeIsUp
 from foundation.errors import Busy
 from foundation.logs import event
-from upstream.connection import UpstreamError
+from upstream.connection import NoFilesLeft, UpstreamError
 from upstream.http import UpstreamHttp
 
 log = logging.getLogger("upstreams")
@@ -88,6 +88,8 @@ class Reachability:
         exchange = self._http.exchange(self._http.request_line("GET", "/key") + HEADERS, b"")
         try:
             exchange.wait_head(Deadline(QUESTION_SECONDS))
+        except NoFilesLeft:  # so nothing was learnt
+            return not self.is_away
         except (UpstreamError, TimeIsUp):
             return False
         finally:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import resource
 import socket
 
+import psutil
+
 from serving import listeners
-from tests.support.gateway import run
+from tests.support.gateway import run, start_gateway, wait_for
+from tests.support.rows import each_row
 
 
 def test_connections_of_our_listeners_end_when_nothing_is_taken_for_so_long():
@@ -26,6 +29,33 @@ def test_as_many_files_may_be_open_as_the_system_allows():
     assert ended.stdout == "128 128\n", ended.stderr
     assert listeners.WANTED_FILES >= 2 * 4096
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_a_start_says_so_if_too_few_files_may_be_open(tmp_path):
+    lowered = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))"
+    for threads, words in ((1100, "few_files files=512 needed=2450 server_threads=1100"), (100, "")):
+        checked = f"import resource, app; {lowered}; app.check(app.configure())"
+        ended = run("-c", checked, DATA_DIR=tmp_path, SERVER_THREADS=threads)
+        assert ended.returncode == 0, ended.stderr
+        assert ("few_files" in ended.stderr) == bool(words)
+        assert words in ended.stderr
+
+
+@each_row("server", ["granian", "gunicorn"])
+def test_both_servers_raise_the_limit_of_open_files(tmp_path, server):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 500), hard))
+    try:
+        gateway = start_gateway(tmp_path / server, by_app_py=True, SERVER=server, DATA_DIR=tmp_path, SERVER_THREADS=16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        wanted = listeners.WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, listeners.WANTED_FILES)
+        children = wait_for(lambda: psutil.Process(gateway.process.pid).children())
+        for process in (gateway.process, *children):
+            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] == wanted
+    finally:
+        gateway.stop()
 
 
 def test_says_why_nobody_can_listen_at_an_address():

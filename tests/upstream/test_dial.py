@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import socket
 import ssl
 import subprocess
@@ -17,7 +19,7 @@ from tests.support.connect_proxy import ConnectProxy
 from tests.support.gateway import free_port
 from tests.support.scripted_upstream import CLOSE, ScriptedUpstream, json_answer
 from upstream.connection import ConnectFailed
-from upstream.dial import CannotConnect, GuardedDial, HttpProxy, resolve
+from upstream.dial import CannotConnect, GuardedDial, HttpProxy, no_files_left, resolve
 from upstream.http import UpstreamHttp
 from upstream.safe_address import UnsafeAddress
 
@@ -278,3 +280,15 @@ def test_proxies_of_the_environment_are_not_used(upstream, new_proxy, monkeypatc
         monkeypatch.setenv(name, proxy.url)
     assert get(upstream.url, GuardedDial(allow_private=True).dial) == (200, b"{}")
     assert proxy.tunnels == []
+
+
+def test_a_lookup_that_fails_for_want_of_files_is_told_from_a_name_that_there_is_not():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    failures = CannotConnect("the host's name does not resolve"), socket.gaierror(socket.EAI_AGAIN, "again")
+    assert [no_files_left(failure) for failure in failures] == [False, False]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        found = [no_files_left(failure) for failure in (*failures, ConnectionRefusedError(errno.ECONNREFUSED, ""))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == [True, True, False]
