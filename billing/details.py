@@ -39,7 +39,8 @@ def details_of(told: Mapping[str, Any]) -> dict[str, int]:
             _add(found, COUNTS[name], value)
         elif name in COUNTS_WITHIN and isinstance(value, dict):
             for inner, count_name in COUNTS_WITHIN[name].items():
-                _add(found, count_name, value.get(inner))
+                if count := value.get(inner):  # most are 0
+                    _add(found, count_name, count)
     if told.get("is_byok") is True:
         costs = told.get("cost_details")
         within = cost_of(costs.get("upstream_inference_cost")) if isinstance(costs, dict) else None

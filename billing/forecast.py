@@ -11,10 +11,10 @@ import threading
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import msgspec
 import sqlalchemy as sa
 
 from billing.prices import ModelPrices
@@ -44,8 +44,7 @@ def _nothing(_cost_nano: int) -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True):
     """What one try may cost, in nano-dollars. most: at worst. reserved: what is to be reserved for it, 1 at least
     unless it is free. learn: takes what it did cost.
     """
@@ -88,15 +87,16 @@ class CostForecasts:
         most_nano = tariff.most_nano(call, body_bytes)
         if not most_nano:
             return Forecast(0, 0)
+        names = call.names
         expected_nano = prompt_nano = 0
-        for name in call.names:
+        for name in names:
             prompt_nano = tariff.estimate_nano(name, body_bytes, 0) or 0
             known = self._models.get((upstream_id, name))
             typical_nano = known.typical_nano if known else None
             probable_nano = most_nano if typical_nano is None else prompt_nano + typical_nano * call.n
             expected_nano = max(expected_nano, probable_nano)
         learn = _nothing
-        if call.n == len(call.names) == 1:  # else nobody says which model answered, or what one answer cost
+        if call.n == len(names) == 1:  # else nobody says which model answered, or what one answer cost
             learn = partial(self._learn, (upstream_id, call.model), prompt_nano)
         return Forecast(most_nano, max(1, min(expected_nano, most_nano)), learn)
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from accounts.caller import Caller
 from billing.details import cost_of, count_of, details_of, is_plausible
@@ -36,8 +37,7 @@ def _unpriced(_usage: dict[str, Any]) -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptResult:
+class AttemptResult(msgspec.Struct, frozen=True):
     """How a try ended. usage: OpenRouter's block, with chat's names, if one came. streamed: it came in a stream.
     refused: OpenRouter said no before it did anything. sent: False if nothing went out.
 
@@ -68,8 +68,8 @@ class UsageMeter:
 
     def call(self, request_id: str, caller: Caller, model: str, stream: bool, forecast: Forecast) -> CallMeter:
         """The meter of one request. model: a name that may be written down. forecast: what one try may cost."""
-        about: Record = {"model": model, "is_stream": stream, "user_id": caller.user_id}
-        about |= {"client_key_id": caller.client_key_id}
+        whose = {"user_id": caller.user_id, "client_key_id": caller.client_key_id}
+        about: Record = {"model": model, "is_stream": stream, **whose}
         return CallMeter(self._journal, self._slices, request_id, caller, about, forecast, self._counts_byok)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from formats import form_data
 from formats.named_models import named_models
@@ -24,10 +25,10 @@ MAX_COUNT, MAX_IMAGES = 1_000_000, 10
 PICTURE_BYTES = 8 * 1024  # of text that cost as much as a picture beside it, or a voice
 NOT_STREAMED = "Transcriptions are not streamed; leave `stream` out"
 DIGIT = "-0123456789"
+NAMING = ("models", "fallbacks", "plugins", "preset")  # members in which other models can stand, and tools
 
 
-@dataclass(frozen=True, slots=True)
-class CallBody:
+class CallBody(msgspec.Struct, frozen=True):
     """What the gateway has to know of a call.
 
     max_tokens: at most so many tokens an answer; None if the client sets no bound, 0 where nothing is written. n:
@@ -63,7 +64,7 @@ def read_chat(body: Text) -> CallBody:
     # Which of two bounds OpenRouter obeys is not documented; the larger is the safe one for what a call may cost.
     bound = older if newer is None or (older is not None and older > newer) else newer
     n = _whole(request, "n", MAX_CHOICES) or 1
-    return CallBody(model, stream, _session(request), bound, n, _models(request), request.others())
+    return CallBody(model, stream, _session(request), bound, n, _models(request), request.others(model))
 
 
 def read_completion(body: Text) -> CallBody:
@@ -75,7 +76,7 @@ def read_completion(body: Text) -> CallBody:
     # best_of answers are written for each prompt, and billed, though only n of them come back.
     n = max(_whole(request, "n", MAX_CHOICES) or 1, _whole(request, "best_of", MAX_CHOICES) or 1)
     bound = _whole(request, "max_tokens", MAX_TOKENS)
-    return CallBody(model, stream, _session(request), bound, n * count, _models(request), request.others())
+    return CallBody(model, stream, _session(request), bound, n * count, _models(request), request.others(model))
 
 
 def read_embeddings(body: Text) -> CallBody:
@@ -84,7 +85,7 @@ def read_embeddings(body: Text) -> CallBody:
     if stream:
         raise BadRequest("Embeddings are not streamed; leave `stream` out")
     _check_filled(request, "input")
-    return CallBody(model, False, _session(request), 0, 1, _models(request), request.others())
+    return CallBody(model, False, _session(request), 0, 1, _models(request), request.others(model))
 
 
 def read_rerank(body: Text) -> CallBody:
@@ -97,7 +98,7 @@ def read_rerank(body: Text) -> CallBody:
     if request.kind("documents") != "[" or not request.is_filled("documents"):
         raise BadRequest("`documents` must be a non-empty list of texts, or of objects with `text` or `image`")
     _whole(request, "top_n", MAX_COUNT)
-    return CallBody(model, False, _session(request), 0, 1, _models(request), request.others())
+    return CallBody(model, False, _session(request), 0, 1, _models(request), request.others(model))
 
 
 def read_images(body: Text) -> CallBody:
@@ -107,7 +108,7 @@ def read_images(body: Text) -> CallBody:
     _check_text(request, "prompt")
     n = _whole(request, "n", MAX_IMAGES) or 1
     size = request.size("prompt") + PICTURE_BYTES * len(request.items("input_references"))
-    names = _models(request), request.others()
+    names = _models(request), request.others(model)
     return CallBody(model, stream, _session(request), None, n, *names, prompt_bytes=size, images=n)
 
 
@@ -119,7 +120,7 @@ def read_speech(body: Text) -> CallBody:
     if stream or request.get("stream_format") not in (None, "audio"):
         raise BadRequest("Speech comes as bytes, as soon as there are any; leave `stream` and `stream_format` out")
     size = request.size("input") + PICTURE_BYTES * len(request.items("input_references"))
-    names = _models(request), request.others()
+    names = _models(request), request.others(model)
     return CallBody(model, False, _session(request), None, 1, *names, prompt_bytes=size)
 
 
@@ -134,7 +135,9 @@ def read_transcription(body: Text) -> CallBody:
     if stream:
         raise BadRequest(NOT_STREAMED)
     size = len(body) // BYTES_A_SOUND_TOKEN
-    return CallBody(model, False, _session(request), None, 1, _models(request), request.others(), prompt_bytes=size)
+    return CallBody(
+        model, False, _session(request), None, 1, _models(request), request.others(model), prompt_bytes=size
+    )
 
 
 def _read_transcription_form(body: Text) -> CallBody:
@@ -157,7 +160,7 @@ def read_response(body: Text) -> CallBody:
         if request.get(name):
             raise BadRequest(f"`{name}` does not work here: nothing is kept between calls; send the whole `input`")
     bound = _whole(request, "max_output_tokens", MAX_TOKENS)
-    return CallBody(model, stream, _session(request), bound, 1, _models(request), request.others())
+    return CallBody(model, stream, _session(request), bound, 1, _models(request), request.others(model))
 
 
 def read_message(body: Text) -> CallBody:
@@ -170,7 +173,7 @@ def read_message(body: Text) -> CallBody:
         raise BadRequest(f'`fallbacks` must be a list of at most {MAX_MODELS} objects such as {{"model": "..."}}')
     bound = _whole(request, "max_tokens", MAX_TOKENS)
     models: Any = (*_models(request), *names)
-    return CallBody(model, stream, _session(request), bound, 1, models, request.others())
+    return CallBody(model, stream, _session(request), bound, 1, models, request.others(model))
 
 
 class _Members:
@@ -205,10 +208,12 @@ class _Members:
         except json_text.BadJson as error:
             raise BadRequest(f"The body is {error}") from None
 
-    def others(self) -> tuple[str, ...]:
-        """The models that it names elsewhere."""
-        read = {name: self.get(name) for name in ("model", "models", "fallbacks", "plugins", "preset")}
-        return named_models(read | {"tools": self._tools() if "tools" in self._members else None})
+    def others(self, model: str) -> tuple[str, ...]:
+        """The models that it names elsewhere than as its model, which may name some too."""
+        read = {name: self.get(name) for name in NAMING if name in self._members}
+        if "tools" in self._members:
+            read["tools"] = self._tools()
+        return named_models(read | {"model": model}) if read or "@" in model else ()
 
     def _tools(self) -> list[Any]:
         """The tools but for functions, which run at the client."""

@@ -131,7 +131,7 @@ class EventStream:
         self.done = self.done or api.is_end(payload)
         self.finished = self.finished or api.is_finished(payload)
         if (usage := api.usage_in(payload)) is not None:
-            self.usage = api.with_usage(self.usage, usage_block.exact(event, usage))
+            self.usage = api.with_usage(self.usage, usage_block.to_the_nano(event, usage))
         refusal = api.refusal_in(payload)
         if refusal is None:
             return event

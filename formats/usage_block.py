@@ -7,10 +7,26 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from foundation.money import NANO
+
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_CANDIDATES = 8
+SURE_NANO, HAIR = 10**12, 0.001  # up to a thousand dollars a float is off by less than half of that, of a nano-dollar
 COUNTS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens", "search_units")
 _decoder = json.JSONDecoder(parse_float=Decimal)
+
+
+def to_the_nano(text: bytes, seen: dict[str, Any]) -> dict[str, Any]:
+    """The usage block `seen` in a JSON text, with a cost that becomes the nano-dollars which its digits say.
+
+    Floats do, but for those that are a hair's breadth from half a nano-dollar: only then is the text read again.
+    """
+    cost = seen.get("cost")
+    if type(cost) is float and not seen.get("is_byok"):  # of a BYOK call other amounts count too
+        nano = cost * NANO
+        if -SURE_NANO < nano < SURE_NANO and abs(nano % 1 - 0.5) > HAIR:
+            return seen | {"cost": Decimal(repr(cost))}
+    return exact(text, seen)
 
 
 def exact(text: bytes, seen: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class _Key:
 
     __slots__ = ("text",)
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, _type: type, text: str) -> None:
         self.text = text
 
 
@@ -69,15 +69,15 @@ class _Keys:
     def __init__(self) -> None:
         self._left = MOST_MEMBERS
 
-    def __call__(self, _type: type, text: str) -> _Key:
+    def __call__(self, kind: type, text: str) -> _Key:
         self._left -= 1
         if self._left < 0:
             raise _TooMany
-        return _Key(text)
+        return _Key(kind, text)
 
 
 _Members = dict[_Key, Raw]
-_few_members = msgspec.json.Decoder(_Members, dec_hook=lambda _type, text: _Key(text))
+_few_members = msgspec.json.Decoder(_Members, dec_hook=_Key)
 _items = msgspec.json.Decoder(list[Raw])
 
 

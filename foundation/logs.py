@@ -57,7 +57,8 @@ def hide_values(values: Iterable[str]) -> None:
     longest_first = sorted(_known_values, key=len, reverse=True)
     _secret = re.compile("|".join([*map(re.escape, longest_first), *SECRET_PATTERNS]))
     as_in_json = [orjson.dumps(value, default=str).decode()[1:-1] for value in longest_first]
-    _marks = tuple(dict.fromkeys([*MARKS, *longest_first, *as_in_json]))
+    spellings = dict.fromkeys([*longest_first, *as_in_json])
+    _marks = (*MARKS, *(text for text in spellings if not any(mark in text for mark in MARKS)))
 
 
 def _json_line(line: dict[str, Any]) -> str:

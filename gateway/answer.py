@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from upstream.http import Exchange
 
@@ -17,8 +18,7 @@ JSON = [("Content-Type", "application/json")]
 Headers = list[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyAnswer:
+class ProxyAnswer(msgspec.Struct, frozen=True):
     """What goes back. The body's iterator must be closed, whole or not: that ends the exchange upstream."""
 
     status: int

@@ -41,6 +41,8 @@ def form_of_head(exchange: Exchange) -> Form:
 def form_of_body(begun: bytes, told: Form) -> Form | None:
     """What a body is by its beginning; None while there is too little of it. told: by its head."""
     begun = begun.removeprefix(BYTE_ORDER_MARK).lstrip(BLANK)
+    if not begun:
+        return None
     if begun.startswith((b"{", b"[")):
         return Form.PLAIN
     if begun.startswith(EVENT_FIELDS):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from accounts.caller import Caller
 from billing.quotas.rate_limits import Admission
@@ -28,8 +29,7 @@ def never() -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyRequest:
+class ProxyRequest(msgspec.Struct, frozen=True):
     """A verified caller's call in one of the formats.
 
     headers: upstream header lines, from `forwarded_headers`. admission: released when the call is over. upstream: the

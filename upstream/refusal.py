@@ -141,8 +141,10 @@ def status_of_word(word: object) -> int | None:
 
 
 def _error_of_choice(choices: Any) -> Any:
-    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-    error = next((choice["error"] for choice in found if choice.get("error")), None)
-    if error is None and any(choice.get("finish_reason") == "error" for choice in found):
-        return {"code": 502, "message": "The answer ended with an error"}
-    return error
+    ended_with_error = False
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            if error := choice.get("error"):
+                return error
+            ended_with_error = ended_with_error or choice.get("finish_reason") == "error"
+    return {"code": 502, "message": "The answer ended with an error"} if ended_with_error else None

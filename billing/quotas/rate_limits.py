@@ -209,16 +209,21 @@ class RateLimits:
         Returns what it was counted in and the limit that is reached. Appends what is left to `states`.
         """
         names = [f"{kind}/{ids[kind]}" for _, kind, _ in plan.at_once]
+        places: list[tuple[str, int]] = []
+        full: _Limit | None = None
         with self._lock:
-            counts = [self._running.get(name, 0) for name in names]
-            full = [limit for (limit, _, _), count in zip(plan.at_once, counts, strict=True) if count >= limit.amount]
-            enters = may_enter and not full
+            enters = may_enter
+            for (limit, _, shown), name in zip(plan.at_once, names, strict=True):
+                left = limit.amount - self._running.get(name, 0)
+                if left <= 0:
+                    enters, full = False, full or limit
+                places.append((shown, left))
             if enters:
-                for name, count in zip(names, counts, strict=True):
-                    self._running[name] = count + 1
-        for (limit, _, name), count in zip(plan.at_once, counts, strict=True):
-            states.append(f'"{name}";r={max(0, limit.amount - count - enters)}')
-        return (names if enters else []), (full[0] if full else None)
+                for name in names:
+                    self._running[name] = self._running.get(name, 0) + 1
+        for shown, left in places:
+            states.append(f'"{shown}";r={max(0, left - enters)}')
+        return (names if enters else []), full
 
     def release(self, admission: Admission, tokens: int | None) -> None:
         """Take a call out of those that run and count its tokens; for Admission.release."""

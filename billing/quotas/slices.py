@@ -11,7 +11,8 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from accounts.caller import Caller
 from billing.quotas.leased import CALLS, LeasedQuota, granted, target
@@ -32,8 +33,7 @@ AWAY_SECONDS = 1.0  # so does a database that did not answer
 BATCH = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True):
     """What a call may cost, taken from the slices of these quotas; 0 and None where none has a limit.
 
     credit_of: the user, if it was taken from what that one may spend while quotas are unknown.

@@ -6,7 +6,6 @@ import json
 import resource
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from accounts.caller import Caller
 from accounts.client_keys import ClientKey

@@ -127,6 +127,18 @@ def test_the_largest_number_is_accepted_and_the_next_is_not(name, largest):
         read_chat(b'{"%s":%d,%s}' % (name.encode(), largest + 1, HELLO))
 
 
+@each_row(
+    "member",
+    [
+        b'"model":"a@preset/x"', b'"models":["a/b@preset/x"]', b'"fallbacks":[{"model":"a@preset/x"}]', b'"preset":"x"',
+        b'"plugins":[{"id":"@preset/x"}]', b'"tools":[{"type":"openrouter:@preset/x"}]',
+    ],
+)  # fmt: skip
+def test_each_member_in_which_a_model_can_stand_is_looked_into_by_itself(member):
+    [named] = read_chat(b"{%b,%b}" % (member, HELLO)).others
+    assert named.removeprefix("openrouter:") == "@preset/x"
+
+
 def test_what_nobody_reads_may_be_as_large_as_it_likes():
     tool = b'{"type":"function","function":{"name":"f","description":"%s"}}' % (b"long, " * 50_000)
     assert read_chat(b'{"model":"a","tools":[%s],%s}' % (tool, HELLO)) == CallBody("a", False)

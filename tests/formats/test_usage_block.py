@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formats import usage_block
+from foundation.money import nano
 from tests.support.rows import each_row
 
 COSTS = ["0", "0.0", "1", "0.1", "1e-9", "0.00000015", "0.1234567890123456789", "123456.7890123456789012345", "1.5E-7"]
@@ -38,6 +39,48 @@ def test_a_cost_keeps_every_digit(cost):
 def test_any_cost_does(cost):
     text = answer(f'{{"cost":{cost:f}}}')
     assert exact(text)["cost"] == usage_block.in_tail(text)["cost"] == cost
+
+
+# Beside, on, and a hair's breadth from half a nano-dollar; and what a float can't hold.
+HALVES = ["1.5e-9", "2.5e-9", "0.0000000014999999999999999999", "0.0000000025000000000000000001", "0.00001320049999999"]
+HALVES += ["999.9999999995", "999.99999999949999999", "1000000.0000000005", "-1.5e-9", "0.1234567894999999999999"]
+
+
+@each_row("cost", [*COSTS, *HALVES])
+def test_a_cost_becomes_the_nano_dollars_that_its_digits_say(cost):
+    assert_right_to_the_nano(Decimal(cost), f'{{"cost":{cost}}}')
+
+
+@given(
+    st.decimals(-(10**7), 10**7, allow_nan=False, allow_infinity=False)
+    | st.builds(
+        lambda nano, beside, digits: (nano + Decimal("0.5") + beside * Decimal(10) ** -digits) / 10**9,
+        st.integers(0, 10**15),
+        st.sampled_from([-1, 0, 1]),
+        st.integers(1, 22),
+    )
+)
+def test_any_cost_becomes_them_however_close_to_half_of_one_it_is(cost):
+    assert_right_to_the_nano(cost, f'{{"cost":{cost:f}}}')
+
+
+def assert_right_to_the_nano(cost: Decimal, usage: str) -> None:
+    text = answer(usage)
+    told = usage_block.to_the_nano(text, orjson.loads(text)["usage"])
+    assert nano(told["cost"]) == nano(cost)
+
+
+def test_the_other_amounts_of_a_byok_call_keep_their_digits_too():
+    text = answer(
+        '{"cost":0.1,"is_byok":true,"cost_details":{"upstream_inference_cost":0.0000000014999999999999999999}}'
+    )
+    told = usage_block.to_the_nano(text, orjson.loads(text)["usage"])
+    assert nano(told["cost_details"]["upstream_inference_cost"]) == 1
+
+
+def test_an_ordinary_answer_is_not_read_twice():
+    told = usage_block.to_the_nano(b"no text", {"cost": 0.0000132, "prompt_tokens": 3})
+    assert told == {"cost": Decimal("0.0000132"), "prompt_tokens": 3}
 
 
 @each_row(

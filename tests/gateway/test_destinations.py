@@ -6,11 +6,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from formats.body import CallBody
 from formats.registry import MESSAGES, TRANSCRIPTIONS
