@@ -109,6 +109,7 @@ class Services:
             self.pool_keys,
             self.upstreams,
             rehearse,
+            self.key_derivation.know_domain,
         )
         self.first_steps.begin()
         self._make_billing()
@@ -124,6 +125,8 @@ class Services:
 
     def _make_pool(self) -> None:
         config, db, clock = self.config, self.db, self.clock
+        self._hasher = _hasher(config)
+        self.key_derivation = KeyDeriver(self._hasher, config.kdf_domain)
         self.users = Users(db, None, clock)
         self.sessions = UserSessions(
             db, clock, timedelta(hours=config.jwt_expiration_hours), timedelta(days=config.refresh_token_days)
@@ -165,7 +168,7 @@ class Services:
 
     def _make_accounts(self) -> None:
         config, db, clock = self.config, self.db, self.clock
-        hasher, signing = _hasher(config), SigningKeys(config.signing_keys)
+        hasher, signing = self._hasher, SigningKeys(config.signing_keys)
         self.reads = AuditSums(self.audit)
         self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload)
         self.api_tokens = ApiTokens(db, clock)
@@ -178,7 +181,6 @@ class Services:
         self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused, self.second_factors)
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0
         self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused, self.second_factors)
-        self.key_derivation = KeyDeriver(hasher, config.kdf_domain)
         self.oauth_states = OAuthStates(db, self._envelopes, clock)
         self.invitations = Invitations(db, clock)
         mode = RegistrationMode(config.registration_mode)

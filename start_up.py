@@ -31,6 +31,9 @@ from vault import sealed
 
 log = logging.getLogger("services")
 
+# Of installations that had accounts before each had a domain of its own: their keys are derived with it.
+SHARED_DOMAIN = "openrouter-proxy-access-key-v1"
+OWN_DOMAIN_PREFIX = "openrouter-proxy-"
 TOO_MUCH_SKEW_SECONDS = 3600.0
 
 Rehearsal = Callable[[Database, Clock], None]
@@ -128,6 +131,7 @@ class FirstSteps:
     pool_keys: PoolKeys
     upstreams: Upstreams
     rehearse: Rehearsal
+    know_domain: Callable[[str], object]
     are_done: bool = False
 
     def begin(self) -> None:
@@ -146,12 +150,21 @@ class FirstSteps:
         self.rehearse(self.db, self.clock)
         self.users.know_username_key(self._key(sealed.USERNAME_KEY))
         self.sessions.know_refresh_key(self._key(sealed.REFRESH_KEY))
+        self.know_domain(self.config.kdf_domain or self._domain())
         import_keys(self.pool_keys, self.config)
         import_upstreams(self.upstreams, self.config)
         self.are_done = True
 
     def _key(self, name: str) -> bytes:
         return sealed.open_deployment_key(self.db, self.envelopes, name, self.clock.now())
+
+    def _domain(self) -> str:
+        """This installation's own, random and made once; the shared one where accounts are older than that."""
+        had_accounts = self.users.are_there_any()  # asked first: another process may make the key, and then an account
+        found = sealed.find_deployment_key(self.db, self.envelopes, sealed.DOMAIN_KEY)
+        if found is None and had_accounts:
+            return SHARED_DOMAIN
+        return OWN_DOMAIN_PREFIX + (found or self._key(sealed.DOMAIN_KEY)).hex()[:32]
 
     def _open(self) -> None:
         other = self.db.another()  # the shut one lets nobody in meanwhile, and be it for a migration of hours
@@ -170,7 +183,7 @@ def prepare(config: Config, rehearse: Rehearsal) -> None:
     users, sessions, pool_keys = Users(db, None, clock), UserSessions(db, clock, *life), PoolKeys(db, envelopes, clock)
     upstreams = Upstreams(db, envelopes, clock, GuardedDial(config.allow_private_upstreams))
     try:
-        FirstSteps(config, db, envelopes, clock, users, sessions, pool_keys, upstreams, rehearse).begin()
+        FirstSteps(config, db, envelopes, clock, users, sessions, pool_keys, upstreams, rehearse, str).begin()
     finally:
         db.close()
 

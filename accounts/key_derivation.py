@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from db import NotAnswering
 from foundation.crypto import DerivedKeyHasher, blake2b_128
 
 PREFIX_CHARACTERS = 6  # of the password, as Unicode code points
@@ -21,10 +22,20 @@ KEY_CHARACTERS = 64
 class KeyDeriver:
     """Derives keys as clients of this deployment do."""
 
-    def __init__(self, hasher: DerivedKeyHasher, domain: str) -> None:
-        """domain: KDF_DOMAIN, a part of every salt."""
+    def __init__(self, hasher: DerivedKeyHasher, domain: str | None) -> None:
+        """domain: a part of every salt; None if it is told by `know_domain`, once the database has answered."""
         self._hasher = hasher
-        self._domain = domain
+        self._known = domain
+
+    def know_domain(self, domain: str) -> None:
+        """Learn the domain."""
+        self._known = domain
+
+    @property
+    def _domain(self) -> str:
+        if self._known is None:
+            raise NotAnswering("the database, which has the domain of derived keys, has not answered yet")
+        return self._known
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -42,7 +53,10 @@ class KeyDeriver:
         }
 
     def derive(self, username: str, password: str) -> str:
-        """The 64 characters that stand in for a password; some 3 ms of a core, among the hasher's. Raises Busy."""
+        """The 64 characters that stand in for a password; some 3 ms of a core, among the hasher's.
+
+        Raises Busy; NotAnswering before the domain is known, here and above.
+        """
         salt = blake2b_128(password[:PREFIX_CHARACTERS] + username + self._domain)
         raw = self._hasher.derive(password, salt, TIME_COST, MEMORY_KIB, PARALLELISM, HASH_BYTES)
         return base64.urlsafe_b64encode(raw).decode()[:KEY_CHARACTERS]

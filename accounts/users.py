@@ -168,6 +168,11 @@ class Users:
         """True if the name is taken."""
         return self.find(username) is not None
 
+    def are_there_any(self) -> bool:
+        """True if there is an account, or ever was one."""
+        with self._db.reading() as tx:
+            return tx.scalar(sa.select(table.c.id).limit(1)) is not None
+
     def find(self, username: str) -> User | None:
         """The account of this name."""
         return self._find(table.c.username_hash == self.name_hash(username))

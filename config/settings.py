@@ -118,8 +118,11 @@ class Config(BaseModel):
     allow_private_upstreams: bool = Field(
         False, description="whether upstreams may have private addresses, and http:// URLs"
     )
-    kdf_domain: str = Field(
-        "openrouter-proxy-access-key-v1", min_length=1, max_length=200, description="part of every client's key salt"
+    kdf_domain: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="part of every client's key salt; by default the database's own",
     )
     registration: Literal["auto", "closed", "invite", "approval", "open"] = Field(
         "auto",

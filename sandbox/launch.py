@@ -71,7 +71,7 @@ def run(children: list[Child], steps: tuple[str, str]) -> int:
         without = {"OPENROUTER_PROVISION_KEY": "", "OPENROUTER_PROVISION_KEY_FILE": ""}
         children.append(start("app.py", environment | without))
         wait_until_healthy(url, children)
-    say_what_to_try(url, settings)
+    say_what_to_try(url)
     if settings.github_client_id == STAND_IN_CLIENT:
         say_what_else(url)
     while all(child.poll() is None for child in children):
@@ -139,10 +139,11 @@ def wait_until_healthy(url: str, children: list[Child]) -> None:
     raise SystemExit(1)
 
 
-def say_what_to_try(url: str, settings: Config) -> None:
+def say_what_to_try(url: str) -> None:
     """Three lines for another terminal, with the key of a password made up here."""
+    parameters = KdfParameters.from_answer(requests.get(f"{url}/api/auth/kdf", timeout=5).json())
     username = f"you-{secrets.token_hex(2)}@example.com"
-    key = derive_key(username, secrets.token_urlsafe(16), KdfParameters(domain=settings.kdf_domain))
+    key = derive_key(username, secrets.token_urlsafe(16), parameters)
     account = f'{{"username":"{username}","derived_key":"{key}"}}'
     messages = '[{"role":"user","content":"Hello, who are you?"}]'
     question = f'{{"model":"openai/gpt-4o-mini","stream":true,"messages":{messages}}}'

@@ -10,11 +10,57 @@ import pytest
 import requests
 from cryptography.fernet import Fernet
 
+from accounts.key_derivation import KeyDeriver
+from accounts.users import Users
+from config.settings import Config
+from db import Database, NotAnswering, database_url
+from foundation.clock import Clock
+from foundation.crypto import DerivedKeyHasher
+from services import build
+from start_up import SHARED_DOMAIN
+from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.sandbox.conftest import Running
 from tests.support.billing import Billing, user_of
 from tests.support.gateway import Gateway, environment, new_derived_key, refusal_of, run, wait_for
 from tests.support.mariadb import DatabaseServer
 from tests.support.scripted_upstream import ScriptedUpstream, json_answer
+
+
+def domain_of(url: str, **settings: object) -> str:
+    """What a process that starts on this database tells clients to derive keys with."""
+    services = build(Config(database_url=url, encryption_key=ENCRYPTION_KEY, secret_key=SECRET_KEY, **settings))
+    try:
+        return services.key_derivation.parameters["domain"]
+    finally:
+        services.db.close()
+
+
+def test_each_database_has_a_domain_of_its_own_and_keeps_it(migrated_database_url, tmp_path):
+    mine, other = domain_of(migrated_database_url), domain_of(f"sqlite:///{tmp_path}/other.db")
+    assert mine.startswith("openrouter-proxy-")
+    assert len({mine, other, SHARED_DOMAIN}) == 3
+    database = Database(database_url(Config(database_url=migrated_database_url)))
+    Users(database, b"k" * 32, Clock()).create("owner", "x")
+    database.close()
+    assert domain_of(migrated_database_url) == mine
+    assert domain_of(migrated_database_url, kdf_domain="given") == "given"
+    assert domain_of(migrated_database_url) == mine
+
+
+def test_accounts_from_before_keep_the_domain_that_their_keys_were_derived_with(migrated_database_url):
+    database = Database(database_url(Config(database_url=migrated_database_url)))
+    Users(database, b"k" * 32, Clock()).create("owner", "x")
+    database.close()
+    assert [domain_of(migrated_database_url) for _ in range(2)] == [SHARED_DOMAIN] * 2
+
+
+def test_nobody_is_told_a_domain_before_the_database_has_answered():
+    derivation = KeyDeriver(DerivedKeyHasher(1, 1), None)
+    with pytest.raises(NotAnswering):
+        derivation.derive("ann", "pass")
+    derivation.know_domain("mine")
+    assert derivation.parameters["domain"] == "mine"
+
 
 ADMIN_TOKEN = "Qd81-operators-own-Zx7Kp3Vt0Lm9Rw2Yc"
 CREDIT_NANO = 350_000  # ten times what is reserved for a call; about

@@ -1,4 +1,5 @@
-"""What the deployment itself must remember under encryption: the keys that hide usernames and make refresh tokens.
+"""What the deployment itself must remember under encryption: the keys that hide usernames, make refresh tokens
+and tell its derived keys from others'.
 
 The username key's row is also the canary: a process whose ENCRYPTION_KEY does not open it must not start, or it would
 take every pool key for damaged. These keys live here, and not in SECRET_KEY, so that SECRET_KEY can be changed.
@@ -16,7 +17,7 @@ from db import Database, Duplicate, Transaction
 from foundation.crypto import Envelopes
 from tables import sealed_secrets as table
 
-USERNAME_KEY, REFRESH_KEY = "username_key", "refresh_key"
+USERNAME_KEY, REFRESH_KEY, DOMAIN_KEY = "username_key", "refresh_key", "domain_key"
 
 
 def check_canary(db: Database, envelopes: Envelopes) -> None:
@@ -42,6 +43,11 @@ def open_deployment_key(db: Database, envelopes: Envelopes, name: str, now: date
     found = _find(db, envelopes, name)
     assert found is not None  # noqa: S101 - just inserted, by us or by the other process
     return found
+
+
+def find_deployment_key(db: Database, envelopes: Envelopes, name: str) -> bytes | None:
+    """The 32-byte key of this name, if it was ever made. Raises crypto.SealBroken."""
+    return _find(db, envelopes, name)
 
 
 def check_canary_in(tx: Transaction, envelopes: Envelopes) -> None:

@@ -25,7 +25,7 @@ def config_with(url: str, encryption_key: str) -> Config:
 def test_the_status_names_each_encryption_key_without_showing_it(command, services):
     fingerprint = sha256_hex(f"encryption-key {ENCRYPTION_KEY}")[:8]
     shown = command("encryption-keys", "status")
-    assert lines(shown) == [{"position": 1, "fingerprint": fingerprint, "rows": 2, "removable": False}]
+    assert lines(shown) == [{"position": 1, "fingerprint": fingerprint, "rows": 3, "removable": False}]
     assert ENCRYPTION_KEY not in shown.output
 
 
@@ -36,10 +36,10 @@ def test_values_are_sealed_anew_and_the_old_key_is_called_removable(empty_databa
     both = build(config_with(empty_database_url, f"{NEW_ENCRYPTION_KEY} {ENCRYPTION_KEY}"))
     runner = create_command_line(both).test_cli_runner()
     new_use, old_use = lines(runner.invoke(args=["encryption-keys", "status"]))
-    assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (0, False, 3, False)
+    assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (0, False, 4, False)
     *progress, new_use, old_use = lines(runner.invoke(args=["encryption-keys", "reencrypt"]))
-    assert progress == [{"done": 2, "of": 3, "resealed": 2}, {"done": 3, "of": 3, "resealed": 1}]
-    assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (3, False, 0, True)
+    assert progress == [{"done": 3, "of": 4, "resealed": 3}, {"done": 4, "of": 4, "resealed": 1}]
+    assert (new_use["rows"], new_use["removable"], old_use["rows"], old_use["removable"]) == (4, False, 0, True)
     both.db.close()
     alone = build(config_with(empty_database_url, NEW_ENCRYPTION_KEY))
     assert alone.pool_keys.text(1) == KEY

@@ -338,7 +338,7 @@ def test_killed_at_any_point_it_loses_nothing_and_goes_on_when_run_again(db, wat
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert sum(line["resealed"] for line in lines[:-2]) == ROWS + 1 - done
     assert [(line["position"], line["rows"], line["removable"]) for line in lines[-2:]] == [
-        (1, ROWS + 2, False),  # beside the keys, those of usernames and of refresh tokens; the start made the latter
+        (1, ROWS + 3, False),  # those of usernames, refresh tokens and the domain; the start made the last two
         (2, 0, True),
     ]
     opens_everywhere(db, NEW, ROWS)

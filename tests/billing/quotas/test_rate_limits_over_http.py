@@ -108,7 +108,7 @@ def make_door(upstream: ScriptedUpstream, tmp_path: Path, clock: MovableClock) -
         held = services.client_keys.live, services.api_tokens.live
         shared = services.auth.refused, services.second_factors
         auth = Auth(services.users, services.sessions, hasher, SigningKeys([SECRET_KEY]), Clock(), *held, *shared)
-        derivation = KeyDeriver(hasher, config.kdf_domain)
+        derivation = KeyDeriver(hasher, "domain-of-tests")
         limits = RateLimits(config, clock)
         services.auth, services.key_derivation, services.rate_limits = auth, derivation, limits
         built.append(services)

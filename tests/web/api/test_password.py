@@ -34,12 +34,17 @@ class Person:
 
     def log_in_with_key(self, password: str = PASSWORD) -> requests.Response:
         """As a client that derives the key itself."""
-        key = derive_key(self.email, password, KdfParameters())
+        key = derive_key(self.email, password, parameters_of(self.gateway))
         return self.gateway.post("/login", {"username": self.email, "derived_key": key})
 
     def change(self, token: str | None, **changed: Any) -> requests.Response:
         body = {"email": self.email, "password": PASSWORD, "new_password": NEW, "new_password_confirm": NEW}
         return self.gateway.post("/api/auth/change-password", body | changed, token)
+
+
+def parameters_of(gateway: Gateway) -> KdfParameters:
+    """How this gateway wants keys derived."""
+    return KdfParameters.from_answer(gateway.get("/api/auth/kdf").json())
 
 
 @pytest.fixture
@@ -82,7 +87,9 @@ def test_both_forms_log_in_to_one_account(administered, owner, teammate):
 @pytest.mark.parametrize("name", ["{}", "{}@example.com", "用户{}@例子.中国"])
 def test_who_signed_up_with_a_key_logs_in_with_the_password(administered, name):
     username = name.format(secrets.token_hex(8))
-    key = derive_key(username, "any 🔑", KdfParameters())  # of a derived key nobody can say what password it is of
+    key = derive_key(
+        username, "any 🔑", parameters_of(administered)
+    )  # of a derived key nobody can say what password it is of
     assert administered.post("/register", {"username": username, "derived_key": key}).status_code == 201
     answer = administered.post("/api/auth/login", {"email": username, "password": "any 🔑"})
     assert answer.status_code == 200
@@ -234,7 +241,10 @@ def test_wrong_passwords_and_others_addresses_are_refused_alike_and_nothing_chan
 
 
 def test_the_address_has_to_be_the_accounts_own_even_if_the_key_was_derived_with_another(administered, owner):
-    account = {"username": f"x{owner.email}", "derived_key": derive_key(owner.email, PASSWORD, KdfParameters())}
+    account = {
+        "username": f"x{owner.email}",
+        "derived_key": derive_key(owner.email, PASSWORD, parameters_of(administered)),
+    }
     assert administered.post("/register", account).status_code == 201
     theirs = administered.post("/login", account).json()
     answer = owner.change(theirs["token"])
@@ -269,4 +279,6 @@ def test_no_password_and_no_name_is_in_the_log(administered, owner):
     administered.get(f"/api/auth/check-username?username={owner.email}")
     log = administered.log()
     assert "password_changed" in log
-    assert not any(word in log for word in (PASSWORD, NEW, owner.email, derive_key(owner.email, NEW, KdfParameters())))
+    assert not any(
+        word in log for word in (PASSWORD, NEW, owner.email, derive_key(owner.email, NEW, parameters_of(administered)))
+    )
