@@ -28,17 +28,19 @@ COUNTS_WITHIN = {
     "server_tool_use_details": {"web_search_requests": "web_searches"},
     "server_tool_use": {"web_search_requests": "web_searches"},
 }
+PLACES: dict[str, str | dict[str, str]] = {**COUNTS, **COUNTS_WITHIN}
 NAMES = ("cached_tokens", "reasoning_tokens", "image_tokens", "web_searches", "byok_nano")
 
 
 def details_of(told: Mapping[str, Any]) -> dict[str, int]:
     """The counts that are above 0, and `byok_nano`: what the provider bills for its own key, beside the cost."""
     found: dict[str, int] = {}
-    for name, value in told.items():
-        if name in COUNTS:
-            _add(found, COUNTS[name], value)
-        elif name in COUNTS_WITHIN and isinstance(value, dict):
-            for inner, count_name in COUNTS_WITHIN[name].items():
+    for name in filter(PLACES.__contains__, told):
+        value, place = told[name], PLACES[name]
+        if isinstance(place, str):
+            _add(found, place, value)
+        elif isinstance(value, dict):
+            for inner, count_name in place.items():
                 if count := value.get(inner):  # most are 0
                     _add(found, count_name, count)
     if told.get("is_byok") is True:

@@ -59,10 +59,12 @@ def tokens_used(usage: dict[str, Any], events: int) -> int | None:
 
     Of a stream that broke off only the prompt's may be known; it has an event for each token, more or less.
     """
-    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    if counts[1] is None:
-        counts[1] = events
-    return sum(count for count in counts if isinstance(count, int) and count > 0) or None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    used = 0
+    for count in (prompt, events if completion is None else completion):
+        if isinstance(count, int) and count > 0:
+            used += count
+    return used or None
 
 
 def _candidates(text: bytes) -> list[dict[str, Any]]:

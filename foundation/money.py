@@ -19,7 +19,7 @@ def nano(dollars: object) -> int | None:
     """
     if dollars is None:
         return None
-    amount = Decimal(str(dollars)) * NANO
+    amount = (dollars if isinstance(dollars, Decimal) else Decimal(str(dollars))) * NANO
     if abs(amount) > MAX_NANO:  # before it is rounded: to make an integer of 1e999999 takes many seconds
         raise ValueError("more than a column holds")
     return round(amount)

@@ -105,7 +105,7 @@ class Destination:
 
     def body_for(self, call: CallBody, body: Text) -> Pieces:
         """What goes up: the client's bytes, but for the model's name where it has another one there."""
-        prefix = longest_prefix(call.model, self.model_prefixes)
+        prefix = longest_prefix(call.model, self.model_prefixes) if self.model_prefixes else None
         if prefix is None or self.model_prefixes[prefix] == prefix:
             return (body,)
         model = self.model_prefixes[prefix] + call.model[len(prefix) :]

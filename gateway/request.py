@@ -70,8 +70,9 @@ def forwarded_headers(api: ModelApi, environ: dict[str, Any]) -> bytes:
     An empty one is none: that is how users of some clients take a header away.
     """
     lines = ""
-    for variable, name in api.forwarded.items():
-        if value := environ.get(variable):
+    for variable in filter(environ.__contains__, api.forwarded):  # most are not there
+        if value := environ[variable]:
+            name = api.forwarded[variable]
             if not HEADER_TEXT.fullmatch(value):
                 raise BadRequest(f"The header {name} must be at most {MAX_HEADER} printable ASCII characters")
             lines += f"{name}: {value}\r\n"

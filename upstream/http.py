@@ -36,8 +36,9 @@ from upstream.dial import CannotConnect, Dial, dial_directly, no_files_left
 MAX_HEAD_BYTES = 64 * 1024
 JOINED_BYTES = 64 * 1024
 # The headers that anybody here asks for: decoding all the others would take longer than the rest of a head.
-READ_HEADERS = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"}
-READ_HEADERS |= {b"x-generation-id", b"x-provider-name", b"x-ratelimit-reset"}
+_READ = "content-type content-length content-encoding transfer-encoding retry-after"
+_READ += " x-generation-id x-provider-name x-ratelimit-reset"
+READ_HEADERS = {name.encode("ascii"): name for name in _READ.split()}
 # An end that comes later than this was not on its way when the request went out: it may be worked on, and billed.
 STALE_SECONDS = 1.0
 
@@ -106,7 +107,7 @@ class Exchange:
             return
         name = name.lower()
         if name in READ_HEADERS:
-            self.headers[name.decode("ascii")] = value.decode("latin-1")
+            self.headers[READ_HEADERS[name]] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         if self.complete:
