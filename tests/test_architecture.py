@@ -16,7 +16,7 @@ ROOMS = sorted(
 ROOMS += sorted(path.parent for room in ROOMS for path in room.glob("*/__init__.py"))
 MAX_LINES, MAX_FUNCTION_LINES, MAX_MAP_LINES, MAX_ROOT_FILES = 400, 50, 25, 10
 # One file by design: people copy it beside their own program (CONTRIBUTING.md), so its nouns cannot move out.
-LONGER = {"clients/python/openrouter_proxy_client.py": 455}
+LONGER = {"clients/python/openrouter_proxy_client.py": 500}
 MODULES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in room.glob("*.py"))])
 MODULES = [path for path in MODULES if path.name not in {"gunicorn.conf.py", "__init__.py"}]
 OTHERS = sorted([*ROOT.glob("sandbox/*.py"), *ROOT.glob("bench/*.py"), *ROOT.glob("clients/python/*.py")])

@@ -6,11 +6,12 @@ import argparse
 import base64
 import getpass
 import hashlib
+import ipaddress
 import json
 import sys
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,9 @@ JsonObject = dict[str, Any]
 DERIVED_KEY_LENGTH = 64
 SALT_BYTES = 16
 SALT_PASSWORD_CHARACTERS = 6
+# With any other domain the key might open the same person's account at another service.
+OWN_DOMAINS = "openrouter-proxy-"
+PRIVATE_ENDS = {"localhost", "local", "internal", "lan", "test"}
 # So short that a second try falls into the ten seconds in which the gateway says a lost answer again.
 REFRESH_SECONDS = 4.0
 
@@ -153,15 +157,34 @@ class ProxyClient:
     """One user's connection to one gateway; threads may share it.
 
     Set ``token`` to use a client key instead of signing in, and then ``refresh_token`` to go on with a session.
+
+    pin: what ``pin()`` told at the sign-up; the gateway gets no key but one derived as then. domain: one that is not
+    the gateways' own, such as "novelai_data_access_key", which is taken only so. allows_http: without TLS to a public
+    name.
     """
 
-    def __init__(self, base_url: str, timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        timeout: float = 120.0,
+        *,
+        pin: JsonObject | None = None,
+        domain: str | None = None,
+        allows_http: bool = False,
+    ) -> None:
         address = urlsplit(base_url)
         if address.scheme not in {"http", "https"} or not address.hostname:
             raise ValueError("base_url must look like https://gateway.example")
         if "@" in address.netloc:
             # requests would send these instead of the token.
             raise ValueError("base_url must not contain a user name or password")
+        if address.scheme == "http" and not allows_http and _is_public(address.hostname):
+            raise ValueError("http:// would show keys and tokens to all on the way: use https://, or allows_http=True")
+        self._origin = f"{address.scheme}://{address.netloc.lower()}"
+        if pin is not None and pin.get("origin") != self._origin:
+            raise ValueError(f"The pin is of {pin.get('origin')}, not of {self._origin}")
+        self._pinned = KdfParameters(**{name: pin[name] for name in pin if name != "origin"}) if pin else None
+        self._domain = domain
         self.base_url = base_url.rstrip("/")
         self.timeout = timeout
         self._tokens = _Tokens()
@@ -204,8 +227,20 @@ class ProxyClient:
     def parameters(self) -> KdfParameters:
         """Ask the gateway how it wants keys derived, once."""
         if self._parameters is None:
-            self._parameters = KdfParameters.from_answer(self._json("GET", "/api/auth/kdf", is_signed=False))
+            found = KdfParameters.from_answer(self._json("GET", "/api/auth/kdf", is_signed=False))
+            if self._pinned is None and found.domain != self._domain and not found.domain.startswith(OWN_DOMAINS):
+                raise KeyDerivationRefused(
+                    f"domain {found.domain!r} may be another service's, where the key would open your account: "
+                    "pass it as domain=... if it is meant"
+                )
+            if self._pinned not in {None, found}:
+                raise KeyDerivationRefused("the gateway wants keys derived otherwise than it did at the sign-up")
+            self._parameters = found
         return self._parameters
+
+    def pin(self) -> JsonObject:
+        """How this gateway wants keys derived, to be kept from the sign-up on, as JSON: see the class."""
+        return {"origin": self._origin, **asdict(self.parameters())}
 
     def register(self, username: str, password: str, invitation: str | None = None) -> JsonObject:
         """Sign up. invitation: the code behind the # of an invitation's link, where the gateway asks for one.
@@ -402,6 +437,13 @@ class ProxyClient:
         return response.headers.get("X-Request-Id", "")
 
 
+def _is_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:  # a name; or a number, which systems read as an address
+        return host[0].isdigit() or ("." in host and host.rsplit(".", 1)[1] not in PRIVATE_ENDS)
+
+
 def _says_end(chunk: JsonObject) -> bool:
     choices = chunk.get("choices")
     return isinstance(choices, list) and any(_object(choice).get("finish_reason") for choice in choices)
@@ -438,13 +480,15 @@ def main() -> None:
     derive = commands.add_parser("derive", help="print the derived key; the password is asked for or read from stdin")
     derive.add_argument("username")
     derive.add_argument("--server", metavar="URL", help="take the parameters from this gateway, not the defaults")
+    derive.add_argument("--domain", help="take this domain from it, though it is not a gateway's own")
     arguments = parser.parse_args()
     if sys.stdin.isatty():
         password = getpass.getpass()
     else:
         password = sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n")
     try:
-        parameters = ProxyClient(arguments.server).parameters() if arguments.server else DEFAULT_PARAMETERS
+        server, domain = arguments.server, arguments.domain
+        parameters = ProxyClient(server, domain=domain).parameters() if server else DEFAULT_PARAMETERS
         print(derive_key(arguments.username, password, parameters))
     except (ProxyError, ValueError) as problem:
         sys.exit(f"error: {problem}")

@@ -204,6 +204,49 @@ class TestDeriveKey:
         assert finished.stderr.strip() == b"error: the password is not valid Unicode"
 
 
+class TestPin:
+    FOREIGN = "novelai_data_access_key"
+
+    def is_refused(self, gateway, reason, **options):
+        with ProxyClient(gateway.url, WAIT, **options) as client, pytest.raises(KeyDerivationRefused, match=reason):
+            client.login("user@example.com", "hunter2")
+        assert set(gateway.paths()) == {"/api/auth/kdf"}
+
+    def test_another_services_domain_is_taken_only_if_it_is_told_by_name(self, gateway, published):
+        gateway.answer("/api/auth/kdf", published | {"domain": self.FOREIGN})
+        self.is_refused(gateway, self.FOREIGN)
+        self.is_refused(gateway, self.FOREIGN, domain="another")
+        with ProxyClient(gateway.url, WAIT, domain=self.FOREIGN) as client:
+            pin = client.pin()
+        with ProxyClient(gateway.url, WAIT, pin=pin) as client:
+            assert client.parameters().domain == self.FOREIGN
+
+    def test_what_was_pinned_at_the_sign_up_holds(self, gateway, published):
+        stronger = published | {"time_cost": 3}
+        gateway.answer("/api/auth/kdf", stronger)
+        with ProxyClient(gateway.url, WAIT) as client:
+            pin = json.loads(json.dumps(client.pin()))
+        for change in ({"time_cost": 2}, {"memory_kib": 4096}, {"domain": "openrouter-proxy-other"}):
+            gateway.answer("/api/auth/kdf", stronger | change)
+            self.is_refused(gateway, "otherwise than it did at the sign-up", pin=pin)
+            with ProxyClient(gateway.url, WAIT) as client:
+                client.parameters()
+        gateway.answer("/api/auth/kdf", stronger)
+        with ProxyClient(gateway.url, WAIT, pin=pin) as client:
+            assert client.pin() == pin
+        with pytest.raises(ValueError, match=r"The pin is of http://127"):
+            ProxyClient("https://gateway.example", pin=pin)
+
+    def test_http_to_a_public_name_needs_a_switch(self):
+        for host in ("gateway.example", "8.8.8.8", "134744072", "[2001:4860:4860::8888]", "172.32.0.1", "10.example"):
+            with pytest.raises(ValueError, match="use https"):
+                ProxyClient(f"http://{host}")
+            ProxyClient(f"http://{host}", allows_http=True)
+            ProxyClient(f"https://{host}")
+        for host in ("localhost:5000", "127.0.0.1", "[::1]:5000", "10.1.2.3", "192.168.1.9", "gateway", "box.local"):
+            ProxyClient(f"http://{host}")
+
+
 class TestAccount:
     def test_parameters_are_fetched_once(self, gateway, client):
         assert client.parameters() == client.parameters() == KdfParameters()

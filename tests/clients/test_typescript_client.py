@@ -30,7 +30,7 @@ def test_what_is_tested_was_built_from_this_source():
     assert max(file.stat().st_mtime for file in (CLIENT / "src").glob("*.ts")) < oldest, "`make test` builds it"
 
 
-@pytest.mark.parametrize("name", ["derive", "session", "calls"])
+@pytest.mark.parametrize("name", ["derive", "pin", "session", "calls"])
 def test_alone(name):
     in_node("--test", TESTS / f"{name}.test.mjs")
 

@@ -1,4 +1,4 @@
-import { type KdfParameters, checkedParameters, deriveKey } from "./derive.js";
+import { type KdfParameters, checkedParameters, deriveKey, refused } from "./derive.js";
 import { ProxyError } from "./errors.js";
 import { eventData } from "./events.js";
 import type * as types from "./types.js";
@@ -12,7 +12,26 @@ export interface ClientOptions {
   tokens?: Tokens | null;
   /** Told of each new pair of tokens, and of null when they are of no use any more. */
   onTokens?: (tokens: Tokens | null) => void | Promise<void>;
+  /** What pin() told at the sign-up: the gateway gets no key but one derived as then. */
+  pin?: Pin | null;
+  /** A domain of keys that is not the gateways' own, such as "novelai_data_access_key", which is taken only so. */
+  domain?: string;
+  /** Without TLS to a public name. */
+  allowsHttp?: boolean;
 }
+
+/** How a gateway wants keys derived, to be kept from the sign-up on, as JSON. */
+export interface Pin {
+  readonly origin: string;
+  readonly parameters: KdfParameters;
+}
+
+// With any other domain the key might open the same person's account at another service.
+const OWN_DOMAINS = "openrouter-proxy-";
+const PRIVATE_NAME = /^(?:[^.]+|.*\.(?:localhost|local|internal|lan|test))$/;
+// URL has written numbers as addresses of four parts.
+const PRIVATE_ADDRESS =
+  /^(?:127\.|10\.|192\.168\.|169\.254\.|172\.(?:1[6-9]|2\d|3[01])\.|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.|\[::1\]|\[f[cd]|\[fe[89ab])/;
 
 export interface CallOptions {
   signal?: AbortSignal;
@@ -31,13 +50,24 @@ export class ProxyClient {
   readonly #baseUrl: string;
   readonly #onTokens: (tokens: Tokens | null) => void | Promise<void>;
   #session: Session;
+  readonly #origin: string;
+  readonly #pin: Pin | null;
+  readonly #domain: string | undefined;
   #parameters: Promise<KdfParameters> | null = null;
 
-  constructor(baseUrl: string, { tokens = null, onTokens = () => undefined }: ClientOptions = {}) {
-    const { protocol, username, password } = new URL(baseUrl);
+  constructor(baseUrl: string, options: ClientOptions = {}) {
+    const { tokens = null, onTokens = () => undefined, pin = null, domain, allowsHttp = false } = options;
+    const { protocol, username, password, hostname, origin } = new URL(baseUrl);
     if ((protocol !== "http:" && protocol !== "https:") || username || password) {
       throw new TypeError("baseUrl must look like https://gateway.example");
     }
+    if (protocol === "http:" && !allowsHttp && isPublic(hostname)) {
+      throw new TypeError("http:// would show keys and tokens to all on the way: use https://, or allowsHttp: true");
+    }
+    if (pin && pin.origin !== origin) throw new TypeError(`The pin is of ${pin.origin}, not of ${origin}`);
+    this.#origin = origin;
+    this.#pin = pin;
+    this.#domain = domain;
     this.#baseUrl = baseUrl.replace(/\/+$/, "");
     this.#onTokens = onTokens;
     this.#session = { tokens, refreshing: null };
@@ -54,11 +84,34 @@ export class ProxyClient {
 
   /** How the gateway wants keys derived; asked once. */
   parameters(): Promise<KdfParameters> {
-    this.#parameters ??= this.#json("GET", "/api/auth/kdf", { isSigned: false }).then(checkedParameters);
+    this.#parameters ??= this.#json("GET", "/api/auth/kdf", { isSigned: false }).then((answer) =>
+      this.#expected(checkedParameters(answer)),
+    );
     this.#parameters.catch(() => {
       this.#parameters = null;
     });
     return this.#parameters;
+  }
+
+  /** How this gateway wants keys derived, to be kept from the sign-up on; see ClientOptions. */
+  async pin(): Promise<Pin> {
+    return { origin: this.#origin, parameters: await this.parameters() };
+  }
+
+  #expected(found: KdfParameters): KdfParameters {
+    if (this.#pin) {
+      const pinned = checkedParameters(this.#pin.parameters);
+      const names = ["time_cost", "memory_kib", "parallelism", "hash_len", "domain"] as const;
+      if (names.some((name) => pinned[name] !== found[name])) {
+        throw refused("the gateway wants keys derived otherwise than it did at the sign-up");
+      }
+    } else if (found.domain !== this.#domain && !found.domain.startsWith(OWN_DOMAINS)) {
+      throw refused(
+        `domain "${found.domain}" may be another service's, where the key would open your account: ` +
+          "pass it as domain if it is meant",
+      );
+    }
+    return found;
   }
 
   /** Sign up. invitation: the code behind the # of an invitation's link, where the gateway asks for one. */
@@ -337,4 +390,9 @@ function asObject(value: unknown): JsonObject {
 
 function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isPublic(hostname: string): boolean {
+  const isAddress = hostname.startsWith("[") || /^\d+(?:\.\d+){3}$/.test(hostname);
+  return !(isAddress ? PRIVATE_ADDRESS : PRIVATE_NAME).test(hostname);
 }

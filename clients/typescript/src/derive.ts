@@ -106,6 +106,7 @@ function encoded(text: string, what: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-function refused(message: string): ProxyError {
+/** What is thrown where no key may be derived. */
+export function refused(message: string): ProxyError {
   return new ProxyError(0, message, "key_derivation_refused");
 }
