@@ -14,6 +14,7 @@ from config.checks import OPENROUTER_KEY
 from foundation.crypto import sha256_hex
 from pool.keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, KeyAlreadyKnown, Whose
 from pool.life import PoolKeySource
+from pool.names import get_whole_name, short_name
 from pool.overview import pool_overview
 
 
@@ -45,7 +46,7 @@ def _whose(owner: str) -> Whose:
 def _for_people(row: Mapping[str, Any]) -> dict[str, object]:
     """What fits on a terminal."""
     return {
-        "name": row["name"],
+        "name": short_name(row["name"]),
         "state": row["state"] if row["enabled"] else f"{row['state']}, not enabled",
         "health": f"{row['health'] or ''} {row['reason'] or ''}".strip(),
         "until": row["until"],
@@ -87,7 +88,8 @@ def add_key(name: str | None) -> None:
 @pool_commands.command("enable")
 @click.argument("name")
 def enable_key(name: str) -> None:
-    """Let a pool key be picked again."""
+    """Let a pool key be picked again. NAME: or its short name, or any part that only it has."""
+    name = get_whole_name(services().db, name)
     services().pool_keys.set_enabled(name, True)
     audit("pool_key_enabled", f"pool/{name}")
     show([{"name": name, "enabled": True}], "Changed")
@@ -96,7 +98,8 @@ def enable_key(name: str) -> None:
 @pool_commands.command("disable")
 @click.argument("name")
 def disable_key(name: str) -> None:
-    """Stop a pool key from being picked; it stays alive at OpenRouter."""
+    """Stop a pool key from being picked; it stays alive at OpenRouter. NAME: or any part that only it has."""
+    name = get_whole_name(services().db, name)
     services().pool_keys.set_enabled(name, False)
     audit("pool_key_disabled", f"pool/{name}")
     show([{"name": name, "enabled": False}], "Changed")
@@ -105,7 +108,8 @@ def disable_key(name: str) -> None:
 @pool_commands.command("rotate")
 @click.argument("name")
 def rotate_key(name: str) -> None:
-    """Let the background service replace a minted pool key at its next pass."""
+    """Let the background service replace a minted pool key at its next pass. NAME: or any part of it."""
+    name = get_whole_name(services().db, name)
     services().pool_keys.ask_renewal(name)
     audit("pool_key_rotation_asked", f"pool/{name}")
     show([{"name": name, "rotation": "requested"}], "Changed")

@@ -3,6 +3,7 @@ api_key_manager.py at the root picks from them; key_rotation.py renews them.
 
     life.py             the states of a pool key, from intent to deleted
     keys.py             pool keys' rows, sealed: state, limits, owner, the moves between states
+    names.py            short names, and which key one means
     choice.py           keys arranged so that a pick is cheap
     health.py           breakers, which keep a rest to its end; doubts, which GET /key settles
     probe.py            asks GET /key about keys

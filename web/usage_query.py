@@ -230,5 +230,8 @@ def find_pool_key_id(name: str | None) -> int | None:
     """The id of the pool key of this name, for filters; which only operators may give. Raises BadRequest."""
     found = None if name is None else find_pool_key(services().db, name)
     if name is not None and found is None:
-        raise BadRequest("pool_key must be the name of a key of the pool, as GET /admin/pool?all=true shows it")
+        raise BadRequest(
+            "pool_key must be the name of a key of the pool, as GET /admin/pool?all=true shows it, "
+            "or a part that only one has"
+        )
     return found

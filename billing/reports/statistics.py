@@ -13,7 +13,9 @@ from billing.reports.row_filter import RowFilter
 from billing.rollups import DAY, EVERYBODY, UsageSums
 from db import Database, Transaction
 from foundation.clock import Clock
+from foundation.errors import NotFound
 from foundation.money import usd
+from pool.names import get_whole_name
 from tables import pool_keys, upstreams
 from tables import usage_rollups as table
 from upstream.registry import OPENROUTER
@@ -187,9 +189,13 @@ def find_upstream(db: Database, name: str) -> int | None:
 
 
 def find_pool_key(db: Database, name: str) -> int | None:
-    """The id of the pool key of this name."""
+    """The id of the pool key of this name, short name or part of a name. Raises BadRequest if several match."""
+    try:
+        whole = get_whole_name(db, name)
+    except NotFound:
+        return None
     with db.reading() as tx:
-        found: int | None = tx.scalar(sa.select(pool_keys.c.id).where(pool_keys.c.name == name))
+        found: int | None = tx.scalar(sa.select(pool_keys.c.id).where(pool_keys.c.name == whole))
     return found
 
 

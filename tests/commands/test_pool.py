@@ -105,6 +105,18 @@ def test_a_minted_key_is_put_down_for_rotation(command, services):
     assert services.pool_keys.rows()[0].renew_at is not None
 
 
+def test_a_key_is_meant_by_its_short_name_or_any_part_that_only_it_has(command, services):
+    name = "gw/9d2f/eecc361770f9"
+    command("pool", "add", "--name", f"{name}70f9", stdin=KEY)
+    command("pool", "add", "--name", "gw/other", stdin=OTHER_KEY)
+    for part in ("k-70f9", "eecc", f"{name}70f9"):
+        assert lines(command("pool", "disable", part)) == [{"name": f"{name}70f9", "enabled": False}]
+        assert lines(command("pool", "enable", part)) == [{"name": f"{name}70f9", "enabled": True}]
+    told = refusal(command("pool", "disable", "gw/"))
+    assert "Several pool keys match 'gw/': gw/other, " in told and name in told
+    assert all(row.enabled for row in services.pool_keys.rows())
+
+
 def test_a_key_that_nobody_minted_cannot_be_rotated(command, services):
     command("pool", "add", "--name", "mine", stdin=KEY)
     assert "no minted key in use named 'mine'" in refusal(command("pool", "rotate", "mine"))

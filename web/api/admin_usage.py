@@ -30,7 +30,7 @@ class _OfUser(Query):
 
 
 class _OfPoolKey(_OfUser):
-    pool_key: str | None = Field(None, description="With this key of the pool, by its name")
+    pool_key: str | None = Field(None, description="With this key of the pool, by its name or a part that only it has")
 
 
 class UsersDays(Days, _OfUser):

@@ -24,6 +24,7 @@ from db import DatabaseError
 from foundation.crypto import same
 from foundation.errors import Forbidden, NotFound, Unauthorized
 from foundation.logs import event
+from pool.names import short_name
 from serving.door import REQUEST_ID
 from web.cookies import Cookie
 from web.http import admin_log, app_error, authenticate, check_second_factor, count_request, refusal, services
@@ -58,7 +59,7 @@ class Visitor:
 def register(app: Flask) -> None:
     """Give the templates what they work with, and people a page for what goes wrong at any address."""
     app.jinja_env.globals["asset"] = asset
-    app.jinja_env.filters |= {"dollars": _dollars, "count": _count}
+    app.jinja_env.filters |= {"dollars": _dollars, "count": _count, "short_name": short_name}
     app.register_error_handler(Exception, _refused)
 
 

@@ -55,3 +55,13 @@ document.addEventListener('click', async (event) => {
   await navigator.clipboard.writeText(place.textContent);
   notify(button.dataset.copied);
 });
+
+document.addEventListener('copy', (event) => { // of a short name, the whole one
+  const selected = getSelection();
+  const short = [selected.anchorNode, selected.anchorNode?.childNodes[selected.anchorOffset]]
+    .map((node) => (node?.closest ? node : node?.parentElement)?.closest('abbr.short'))
+    .find((one) => one?.textContent === selected.toString().trim());
+  if (!short) return;
+  event.clipboardData.setData('text/plain', short.title);
+  event.preventDefault();
+});

@@ -44,6 +44,22 @@ def test_a_key_is_disabled_and_enabled_in_place(admins_page, site, admin):
     assert latest_change(site) == (f"user/{admin.id}", "pool_key_enabled", f"pool/{name}")
 
 
+def test_a_long_name_is_shown_short_and_copied_whole(admins_page, database):
+    page, name = admins_page, "gw/eecc3617-5e8a-4f0b-9f43-1f6a5d0a9b11/0123456789abcdef0123456789ab70f9"
+    add_pool_key(database, name, "draining")
+    page.goto("/operator/pool")
+    expect(page.get_by_text(name)).to_have_count(0)
+    short = page.get_by_text("k-70f9", exact=True)
+    expect(short).to_have_attribute("title", name)
+    page.evaluate(
+        "document.addEventListener('copy', (event) => { window.copied = event.clipboardData.getData('text/plain') })"
+    )
+    short.click()
+    page.keyboard.press("Control+C")
+    assert page.evaluate("window.copied") == name
+    expect(page.get_by_role("button", name="Disable k-70f9")).to_be_visible()
+
+
 def test_limits_renewals_and_the_rotation_are_shown(admins_page, site, database, admin):
     page = admins_page
     add_pool_key(database, "gw/one", "draining", limit_nano=10_000_000_000, remaining_nano=2_500_000_000)
