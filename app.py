@@ -129,10 +129,9 @@ def check(settings: Config) -> None:
             make_folder(settings.data_dir / "journal")
     except CannotStart as error:
         refuse(f"Cannot start: {error}")
-    _tell_of_few_files(settings)
 
 
-def _tell_of_few_files(settings: Config) -> None:
+def tell_of_few_files(settings: Config) -> None:
     """Say so if this process may not open as many files as SERVER_THREADS takes: calls would be refused for it."""
     from serving import listeners
 
@@ -160,6 +159,7 @@ def serve(listener: Listener) -> None:
     if reason := listeners.why_not(settings.listen_host, settings.port):
         refuse(f"Cannot start: {reason}")
     check(settings)
+    tell_of_few_files(settings)
     _greet_first_operator(settings)
     url = f"http://{settings.listen_host}:{settings.port}"
     logs.event(log, "serving", url=url, server=settings.server, environment=settings.app_env)

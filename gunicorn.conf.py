@@ -52,6 +52,7 @@ def _check() -> None:
     import app
 
     app.check(_settings)
+    app.tell_of_few_files(_settings)
 
 
 listeners.allow_open_files()

@@ -34,7 +34,7 @@ def test_as_many_files_may_be_open_as_the_system_allows():
 def test_a_start_says_so_if_too_few_files_may_be_open(tmp_path):
     lowered = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))"
     for threads, words in ((1100, "few_files files=512 needed=2450 server_threads=1100"), (100, "")):
-        checked = f"import resource, app; {lowered}; app.check(app.configure())"
+        checked = f"import resource, app; {lowered}; app.tell_of_few_files(app.configure())"
         ended = run("-c", checked, DATA_DIR=tmp_path, SERVER_THREADS=threads)
         assert ended.returncode == 0, ended.stderr
         assert ("few_files" in ended.stderr) == bool(words)
