@@ -12,11 +12,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 import tables
-from accounts.deleted import DELETED, hold_account
+from accounts.deleted import MARK, hold_account
 from accounts.everything import Everything, revoke_all_of
 from accounts.refused_log_ins import NOBODY
 from accounts.sessions import EndedBy, end_all_of
-from accounts.users import NO_KEY, UserRole, Users, is_there_an_admin
+from accounts.users import NO_KEY, UserRole, Users, UserState, is_there_an_admin
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.errors import Conflict
@@ -88,8 +88,8 @@ class Leaving:
         values: dict[str, object] = dict.fromkeys(
             ("display_name", "avatar_url", "default_model", "upstream_choice", "last_login")
         )
-        values |= {"username_hash": f"{DELETED}-{user_id}", "key_hash": NO_KEY, "role": UserRole.USER}
-        values |= {"state": DELETED, "updated_at": now}
+        values |= {"username_hash": f"{MARK}{user_id}", "key_hash": NO_KEY, "role": UserRole.USER}
+        values |= {"state": UserState.DISABLED, "updated_at": now}
         tx.execute(users.update().where(users.c.id == user_id).values(values))
         bump(tx, "users")
 

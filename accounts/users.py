@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from accounts.deleted import DELETED, IS_THERE, hold_account
+from accounts.deleted import IS_THERE, hold_account
 from accounts.sessions import EndedBy, end_all_of
 from db import Database, Duplicate, NotAnswering, Transaction, inserted_id
 from foundation.clock import Clock
@@ -306,11 +306,11 @@ class Users:
 
     def reload(self) -> None:
         """Copy into memory those who differ from most: few, where all users may be a million."""
-        differs = [table.c.state.not_in([UserState.ACTIVE, DELETED]), table.c.upstream_choice.is_not(None)]
+        differs = [table.c.state != UserState.ACTIVE, table.c.upstream_choice.is_not(None)]
         differs.append(table.c.role.in_(MORE_THAN_USERS))
         columns = table.c.id, table.c.state, table.c.upstream_choice, table.c.role
         with self._db.reading() as tx:
-            rows = tx.execute(sa.select(*columns).where(sa.or_(*differs))).all()
+            rows = tx.execute(sa.select(*columns).where(sa.or_(*differs), IS_THERE)).all()
         self.restricted = {row.id: UserState(row.state) for row in rows if row.state != UserState.ACTIVE}
         mighty = (row for row in rows if row.role in MORE_THAN_USERS and row.id not in self.restricted)
         self.roles = {row.id: UserRole(row.role) for row in mighty}

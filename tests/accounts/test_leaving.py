@@ -144,6 +144,13 @@ def test_every_table_with_a_persons_number_is_said_to_go_or_to_stay():
     assert {table for table in tables.metadata.tables.values() if "user_id" in table.c} == said
 
 
+def test_a_gateway_of_an_older_version_sees_a_disabled_account(here, people):
+    """It reads all states and roles at its start and every two seconds, and must know each of them."""
+    here.leaving.delete(people[0])
+    [left] = [row for row in here.rows()["users"] if row.id == people[0]]
+    assert (left.state, left.role) == ("disabled", "user")
+
+
 def test_the_name_is_free_and_the_number_is_never_given_again(here, people):
     _, teammate = people
     here.furnish(teammate, CANARY)
