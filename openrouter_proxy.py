@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 from billing.meter import AttemptResult, UsageMeter
 from config.settings import Config
@@ -28,6 +29,7 @@ from foundation.deadline import Deadline, NothingYet, TimeIsUp
 from foundation.errors import AppError, ServerEnds, ServiceFault, UpstreamFailed, UpstreamTimeout
 from foundation.logs import event
 from foundation.money import usd
+from gateway.aliases import Aliases
 from gateway.answer import EVENT_STREAM, JSON, STREAM_HEADERS, ClosingBody, ProxyAnswer, headers_of
 from gateway.attempt import Attempt, NoAnswer
 from gateway.attempts import Attempts, in_our_words, note_refusal
@@ -49,8 +51,9 @@ CLIENT_GONE_STATUS = 499
 class OpenRouterProxy:
     """Forwards calls to OpenRouter with the pool's keys, or to another upstream."""
 
-    def __init__(self, destinations: Destinations, usage: UsageMeter, config: Config) -> None:
+    def __init__(self, destinations: Destinations, aliases: Aliases, usage: UsageMeter, config: Config) -> None:
         self.destinations = destinations
+        self.aliases = aliases
         self.usage = usage
         self.latest_calls = LatestCalls()
         self.keepalive = config.keepalive_seconds
@@ -61,6 +64,7 @@ class OpenRouterProxy:
         body = request.api.read(request.body.data)
         if key := request.caller.client_key:
             key.check_scope(request.api.name)
+        body = self.aliases.resolve(body, request)
         to = self.destinations.choose(request.upstream, body.model)
         if key:
             key.check_upstream(to.name)
@@ -95,9 +99,12 @@ class _Call:
         self.relay: Relay | None = None
         self.finished = False
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
+        self.names: dict[str, Any] = {"model": self.model_name or None, "asked_model": body.asked_model}
         self.prompt_bytes = request.body.size if body.prompt_bytes is None else body.prompt_bytes
         self.forecast = forecast = proxy.usage.forecasts.of(to.upstream_id, body, self.prompt_bytes, to.prices)
-        self.meter = proxy.usage.call(request.request_id, request.caller, self.model_name, body.stream, forecast)
+        self.meter = proxy.usage.call(
+            request.request_id, request.caller, self.model_name, body.stream, forecast, body.asked_model
+        )
         self.attempts = Attempts(
             to,
             api=request.api,
@@ -351,7 +358,7 @@ class _Call:
             user_id=self.request.caller.user_id,
             api=self.api.name,
             upstream=self.to.name,
-            model=self.model_name or None,
+            **self.names,
             stream=self.body.stream,
             status=status,
             outcome=outcome,

@@ -60,6 +60,7 @@ from foundation.clock import MAX_SKEW_SECONDS, Clock
 from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.logs import event
 from foundation.money import nano
+from gateway.aliases import Aliases
 from gateway.destinations import Destinations
 from monitor.sync import WatchedKeySync
 from monitor.watched_keys import WatchedKeys
@@ -195,7 +196,8 @@ class Services:
         config, clock = self.config, self.clock
         destinations = Destinations(self.pool, self._upstream, self.prices, self.upstreams, clock, config)
         meter = UsageMeter(self.journal, self.quota_slices, self.forecasts, self._counts_byok)
-        self.proxy = OpenRouterProxy(destinations, meter, config)
+        self.aliases = Aliases(self.db, clock)
+        self.proxy = OpenRouterProxy(destinations, self.aliases, meter, config)
         self.watcher = RevisionWatcher(self.db, clock)
         self.watcher.watch("users", self.users.reload)
         self.watcher.watch("user_sessions", self.sessions.reload)
@@ -205,6 +207,7 @@ class Services:
         self.watcher.watch("api_keys", self.pool.reload)
         self.watcher.watch("quotas", self.quota_slices.reload)
         self.watcher.watch("upstreams", self.proxy.destinations.reload)
+        self.watcher.watch("model_aliases", self.aliases.reload)
 
     def start(self) -> None:
         """Fill the copies in memory and keep them fresh. Calls after the first do nothing."""

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from foundation.column_types import Id, UtcDateTime, ascii_text
-from storage import columns, operators, ways_in
+from storage import columns, operators, routing, ways_in
 
 metadata, _table, _integers = columns.metadata, columns.table, columns.integers
 operator_tokens = operators.operator_tokens
+model_aliases = routing.model_aliases
 recovery_codes, reset_links, totp_secrets = ways_in.recovery_codes, ways_in.reset_links, ways_in.totp_secrets
 
 users = _table(
@@ -316,6 +317,7 @@ usage_ledger = _table(
     sa.Column("next_check_at", UtcDateTime, index=True),
     sa.Column("checks", sa.SmallInteger, nullable=False),
     sa.Column("upstream_id", sa.BigInteger),
+    sa.Column("asked_model", ascii_text(64)),
     sa.Index("usage_ledger_user", "user_id", "request_id"),
     sa.Index("usage_ledger_model", "model", "request_id"),
     sa.Index("usage_ledger_pool_key", "pool_key_id", "request_id"),

@@ -66,10 +66,21 @@ class UsageMeter:
         self.forecasts = forecasts
         self._counts_byok = counts_byok
 
-    def call(self, request_id: str, caller: Caller, model: str, stream: bool, forecast: Forecast) -> CallMeter:
-        """The meter of one request. model: a name that may be written down. forecast: what one try may cost."""
+    def call(
+        self,
+        request_id: str,
+        caller: Caller,
+        model: str,
+        stream: bool,
+        forecast: Forecast,
+        asked_model: str | None = None,
+    ) -> CallMeter:
+        """The meter of one request. model: a name that may be written down. forecast: what one try may cost.
+        asked_model: the alias that led to the model, if one did."""
         whose = {"user_id": caller.user_id, "client_key_id": caller.client_key_id}
         about: Record = {"model": model, "is_stream": stream, **whose}
+        if asked_model:
+            about["asked_model"] = asked_model
         return CallMeter(self._journal, self._slices, request_id, caller, about, forecast, self._counts_byok)
 
 

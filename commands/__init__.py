@@ -9,6 +9,7 @@
     pool.py             pool: pool keys
     upstreams.py        upstreams
     requests.py         requests
+    aliases.py          aliases
     usage.py            logs, usage
     watched_keys.py     personal-keys: watched keys
     encryption_keys.py  encryption-keys

@@ -34,7 +34,7 @@ class CallBody(msgspec.Struct, frozen=True):
     max_tokens: at most so many tokens an answer; None if the client sets no bound, 0 where nothing is written. n:
     answers asked for. models: to fall back to, in this order. others: what else it can make OpenRouter use
     (formats/named_models.py). prompt_bytes: of its text, where the body holds pictures or sound; None for all of it.
-    images: pictures asked for. is_form: no JSON.
+    images: pictures asked for. is_form: no JSON. asked_model: the alias that led to the model (gateway/aliases.py).
     """
 
     model: str
@@ -47,6 +47,7 @@ class CallBody(msgspec.Struct, frozen=True):
     prompt_bytes: int | None = None
     images: int = 0
     is_form: bool = False
+    asked_model: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

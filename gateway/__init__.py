@@ -2,6 +2,7 @@
 
     request.py        a verified call, and which of its headers go up
     bodies.py         bodies in flight, and the memory that they share
+    aliases.py        other names for models, by which the operator chooses
     destinations.py   where it goes: OpenRouter with a pool key, or another upstream with its own key, prices and rests
     attempts.py       its tries: what is tried again, with which pool key, after which pause
     retry_budget.py   how much may be tried again, of whom

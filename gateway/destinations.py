@@ -104,11 +104,12 @@ class Destination:
         return self.http.exchange(b"%s%s%s" % (head, key.authorization, headers), *body)
 
     def body_for(self, call: CallBody, body: Text) -> Pieces:
-        """What goes up: the client's bytes, but for the model's name where it has another one there."""
-        prefix = longest_prefix(call.model, self.model_prefixes) if self.model_prefixes else None
-        if prefix is None or self.model_prefixes[prefix] == prefix:
+        """What goes up: the client's bytes, but for the model's name where it was an alias, or is another one there."""
+        model = call.model
+        if self.model_prefixes and (prefix := longest_prefix(model, self.model_prefixes)) is not None:
+            model = self.model_prefixes[prefix] + model[len(prefix) :]
+        if model == (call.asked_model or call.model):
             return (body,)
-        model = self.model_prefixes[prefix] + call.model[len(prefix) :]
         if call.is_form:
             return form_data.replaced(body, "model", model)
         return json_members.replaced(body, "model", json_text.write(model))

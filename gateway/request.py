@@ -58,10 +58,13 @@ class ProxyRequest(msgspec.Struct, frozen=True):
             return str(self.caller.user_id)
         if rule == "off":
             return None
-        line = SESSION_LINE.search(self.headers)
-        # OpenRouter too lets the body win over the header.
-        session = call.session_id or (line.group(1).decode("ascii") if line else None)
+        session = self.session(call)
         return f"{self.caller.user_id}/{session}" if session else None
+
+    def session(self, call: CallBody) -> str | None:
+        """The client's name for its session. OpenRouter too lets the body win over the header."""
+        line = SESSION_LINE.search(self.headers)
+        return call.session_id or (line.group(1).decode("ascii") if line else None)
 
 
 def forwarded_headers(api: ModelApi, environ: dict[str, Any]) -> bytes:

@@ -31,6 +31,8 @@ class LogItem:
 
     What they consist of (billing/details.py) is None where it is 0 or nobody has told.
 
+    asked_model: the alias that led to the model; None if none did.
+
     upstream: where it went, `openrouter` for the pool; None if it never went up. error_type, error_message: why it was
     refused or failed, as the client was told; None if it was not, or nobody was there to be told.
     """
@@ -40,6 +42,7 @@ class LogItem:
     user_id: int
     client_key_id: int | None
     model: str
+    asked_model: str | None
     upstream: str | None
     pool_key: str | None
     status: int | None
@@ -98,6 +101,7 @@ def _item(tries: list[sa.Row[Any]]) -> LogItem:
         user_id=last.user_id,
         client_key_id=last.client_key_id,
         model=last.model,
+        asked_model=last.asked_model,
         upstream=_upstream(last),
         pool_key=last.pool_key,
         status=last.http_status,

@@ -27,6 +27,7 @@ from formats.chat import ModelApi
 from formats.registry import CHAT
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
+from gateway.aliases import Aliases
 from gateway.bodies import HeldBody
 from gateway.destinations import Destinations
 from gateway.request import ProxyRequest
@@ -128,7 +129,7 @@ def make_proxy(
         store = Upstreams(db, envelopes, clock, guard)
         destinations = Destinations(pool, http, prices, store, clock, config)
         closing.append(destinations)
-        return OpenRouterProxy(destinations, meter, config)
+        return OpenRouterProxy(destinations, Aliases(db, clock), meter, config)
 
     yield make
     for one in closing:

@@ -38,6 +38,7 @@ def row(number: int, at: datetime, **values: Any) -> Row:
         "client_key_id": None,
         "pool_key_id": 1,
         "upstream_id": None,
+        "asked_model": None,
         "model": MODELS[0],
         "is_stream": True,
         "state": "settled",

@@ -66,6 +66,7 @@ def sent(body: Any = None, query: str = "", **parts: object) -> Ask:
 PLAIN = sent()
 PASSWORD = "Tr4in-to-Nowhere"
 UPSTREAM = {"base_url": "https://1.1.1.1/v1", "is_active": False}  # an address that may be one; nothing calls it
+ALIAS = {"models": [{"model": "openai/gpt-4o-mini"}]}
 CHAT = sent({"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})
 TEXT = sent({"model": "openai/gpt-4o-mini", "prompt": "Hi", "max_tokens": 5})
 VECTORS = sent({"model": "openai/text-embedding-3-small", "input": "Hi"})
@@ -307,6 +308,16 @@ def new_upstream(world: World, _kind: str) -> Asked:
     return Asked(UPSTREAM | {"name": name})
 
 
+def an_alias(body: Any = None) -> Ask:
+    def ask(world: World, _kind: str) -> Asked:
+        name = f"a{secrets.token_hex(6)}"
+        assert world.ask("operator", "PUT", f"/admin/aliases/{name}", ALIAS).status_code == 200
+        world.cleanups.append(lambda: world.ask("operator", "DELETE", f"/admin/aliases/{name}"))
+        return Asked(body, {"alias": name})
+
+    return ask
+
+
 def new_named(world: World, kind: str) -> Asked:
     del world, kind
     return Asked({"name": f"n{secrets.token_hex(4)}"})
@@ -524,6 +535,9 @@ ROWS: dict[str, tuple[str, Ask]] = {
         lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),
     ),
     "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
+    "GET /admin/aliases": (AUDITORS, PLAIN),
+    "PUT /admin/aliases/{alias}": (OPERATORS, an_alias(ALIAS)),
+    "DELETE /admin/aliases/{alias}": (OPERATORS, an_alias()),
     "GET /admin/tokens": (AUDITORS, PLAIN),
     "POST /admin/tokens": (instead(OPERATORS, 200, 201), new_named),
     "DELETE /admin/tokens/{token_id}": (OPERATORS, an_operator_token),
@@ -594,7 +608,7 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
         numbers = dict.fromkeys(("key_id", "token_id", "user_id", "invitation_id", "number"), 1)
-        names = dict.fromkeys(("name", "upstream", "session_id", "provider", "request_id"), "x")
+        names = dict.fromkeys(("name", "upstream", "alias", "session_id", "provider", "request_id"), "x")
         asked = path.format(**numbers, **names, kind="user")
         # What stands in the place of another path's part, too.
         here = {found for found, other in taken if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", other), asked)}

@@ -106,6 +106,8 @@ CHANGES: dict[str, set[str]] = {
     "POST /admin/upstreams": OF_UPSTREAMS,
     "PUT /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "DELETE /admin/upstreams/{upstream}": OF_UPSTREAMS,
+    "PUT /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
+    "DELETE /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
     "POST /admin/users/find": set(),
     "POST /admin/tokens": ALL_OF["operator_tokens"] | {"revisions.value"},
     "DELETE /admin/tokens/{token_id}": {f"operator_tokens.{name}" for name in ("revoked_at", "revision")}

@@ -11,14 +11,14 @@
     openrouter.py                              what SDKs read of their key: records, limits, credits
     models.py  model_query.py                  the list of models; what may be asked of it
     anthropic_models.py  catalogue.py          the same for Anthropic's clients; what OpenRouter publishes
-    plugins.py                                 the same for plug-ins
-    favourites.py                              favourite models
+    plugins.py  favourites.py                  the same for plug-ins; favourite models
     quotas.py  usage.py                        what one may spend, and has used
     health.py                                  whether the service can work
     admin_users.py  admin_invitations.py       for operators: accounts, invitations
     admin_audit.py  admin_tokens.py            changes, operator tokens
     admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas
     admin_pool.py  admin_upstreams.py          pool keys, other upstreams
+    admin_aliases.py                           other names for models
     admin_usage.py  admin_check.py             everybody's calls, the daily check
 
 table.py -> a route -> @operation checks caller and body -> a noun of accounts, billing, pool or monitor.

@@ -6,6 +6,7 @@ from flask import Flask
 
 from web import http
 from web.api import (
+    admin_aliases,
     admin_audit,
     admin_check,
     admin_client_keys,
@@ -61,6 +62,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_quotas.routes)
     app.register_blueprint(admin_check.routes)
     app.register_blueprint(admin_upstreams.routes)
+    app.register_blueprint(admin_aliases.routes)
     app.register_blueprint(admin_users.routes)
     app.register_blueprint(admin_invitations.routes)
     app.register_blueprint(admin_tokens.routes)

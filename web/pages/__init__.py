@@ -13,6 +13,7 @@
     operator_invitations.py                    invitations
     operator_tokens.py                         what programs administer with
     operator_pool.py  operator_upstreams.py    pool keys, other upstreams
+    operator_aliases.py                        other names for models
     operator_system.py                         how the parts are
 
 A request -> views.py -> a page -> the verb that web/api has for it -> a template, or the part that has changed.

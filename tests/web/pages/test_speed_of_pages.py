@@ -32,6 +32,7 @@ OPERATORS = [
     "/operator/keys",
     "/operator/pool",
     "/operator/upstreams",
+    "/operator/aliases",
     "/operator/system",
 ]
 # A live page's stream has no end, and no weight until then.

@@ -1,0 +1,28 @@
+"""Model aliases, and the name that a call asked for where it was one."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0020"
+down_revision = "0019"
+
+OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_unicode_ci"}
+TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql")
+REVISIONS = sa.table("revisions", sa.column("name", sa.String), sa.column("value", sa.BigInteger))
+
+
+def ascii_text(length):
+    return sa.String(length).with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql")
+
+
+def upgrade():
+    op.create_table(
+        "model_aliases",
+        sa.Column("name", ascii_text(64), primary_key=True),
+        sa.Column("models", sa.Text, nullable=False),
+        sa.Column("updated_at", TIME, nullable=False),
+        **OPTIONS,
+    )
+    op.add_column("usage_ledger", sa.Column("asked_model", ascii_text(64)))
+    op.bulk_insert(REVISIONS, [{"name": "model_aliases", "value": 1}])
