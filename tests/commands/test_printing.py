@@ -28,7 +28,7 @@ def test_every_command_takes_json(services):
 
 
 def test_a_refusal_is_one_line_and_exit_code_1_and_leaves_no_entry(command, services):
-    assert refusal(command("pool", "disable", "nobody")) == "Error: There is no key named 'nobody'\n"
+    assert refusal(command("pool", "disable", "nobody")) == "Error: There is no pool key named 'nobody'\n"
     assert refusal(command("quota", "set", "group/1")).count("\n") == 1
     assert services.audit.page(1, 20) == ([], 0)
 
