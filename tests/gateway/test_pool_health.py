@@ -191,7 +191,7 @@ def test_a_suspect_of_a_small_pool_is_back_when_openrouter_accepts_it(new_pool):
     [key] = pool.keys
     for path in ("/chat/completions", "/key"):
         pool.fail(key, "401b", path)
-    assert pool.call().status_code == 502
+    assert pool.call().status_code in {502, 429}  # by the call, or by a question in the background just before it
     wait_for(lambda: pool.health()["refused"] == 1)
     answer = pool.call()
     assert answer.status_code == 429
