@@ -37,7 +37,7 @@ FIELDS = {
     "state",
     "source",
 }
-FIELDS |= {"error_type", "error_message"}
+FIELDS |= {"asked_model", "error_type", "error_message"}
 FIELDS |= {"cached_tokens", "reasoning_tokens", "image_tokens", "web_searches", "byok_nano"}
 FIELDS |= {"prompt_tokens", "completion_tokens", "cost_usd", "cost_nano", "tries", "first_byte_ms", "total_ms"}
 
