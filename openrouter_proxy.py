@@ -17,7 +17,6 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 from billing.meter import AttemptResult, UsageMeter
 from config.settings import Config
@@ -99,7 +98,6 @@ class _Call:
         self.relay: Relay | None = None
         self.finished = False
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
-        self.names: dict[str, Any] = {"model": self.model_name or None, "asked_model": body.asked_model}
         self.prompt_bytes = request.body.size if body.prompt_bytes is None else body.prompt_bytes
         self.forecast = forecast = proxy.usage.forecasts.of(to.upstream_id, body, self.prompt_bytes, to.prices)
         self.meter = proxy.usage.call(
@@ -337,8 +335,7 @@ class _Call:
         self.proxy.latest_calls.note(outcome, self.attempts.log)
         if late and last and not last.refusal:  # after content: the key has done its work
             note_refusal(self.request.request_id, last.key, late)
-        known = last.known if last else None
-        first_byte_ms = None if known is None else (known - self.begun) * 1000
+        first_byte_ms = (last.known - self.begun) * 1000 if last and last.known is not None else None
         total_ms = (time.monotonic() - self.begun) * 1000
         cost_nano = self.meter.finish(
             result,
@@ -358,7 +355,8 @@ class _Call:
             user_id=self.request.caller.user_id,
             api=self.api.name,
             upstream=self.to.name,
-            **self.names,
+            model=self.model_name or None,
+            asked_model=self.body.asked_model,
             stream=self.body.stream,
             status=status,
             outcome=outcome,

@@ -54,6 +54,7 @@ class _Key:
     __slots__ = ("text",)
 
     def __init__(self, _type: type, text: str) -> None:
+        """As msgspec's dec_hook, which is told the type that it wants first, calls it: once for each key of a body."""
         self.text = text
 
 

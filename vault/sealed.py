@@ -23,12 +23,12 @@ USERNAME_KEY, REFRESH_KEY, DOMAIN_KEY = "username_key", "refresh_key", "domain_k
 def check_canary(db: Database, envelopes: Envelopes) -> None:
     """Raise crypto.SealBroken if the database was sealed with another key. Reads only; an empty database passes."""
     if db.has_table(table.name):
-        _find(db, envelopes, USERNAME_KEY)
+        find_deployment_key(db, envelopes, USERNAME_KEY)
 
 
 def open_deployment_key(db: Database, envelopes: Envelopes, name: str, now: datetime) -> bytes:
     """The 32-byte key of this name, made at the first call. Raises crypto.SealBroken."""
-    if (found := _find(db, envelopes, name)) is not None:
+    if (found := find_deployment_key(db, envelopes, name)) is not None:
         return found
     text = base64.b64encode(secrets.token_bytes(32)).decode()
     sealed = envelopes.seal(table.name, "value_encrypted", name, text)
@@ -40,14 +40,9 @@ def open_deployment_key(db: Database, envelopes: Envelopes, name: str, now: date
         db.transact(insert)
     except Duplicate:
         pass  # another process was first; its key counts
-    found = _find(db, envelopes, name)
+    found = find_deployment_key(db, envelopes, name)
     assert found is not None  # noqa: S101 - just inserted, by us or by the other process
     return found
-
-
-def find_deployment_key(db: Database, envelopes: Envelopes, name: str) -> bytes | None:
-    """The 32-byte key of this name, if it was ever made. Raises crypto.SealBroken."""
-    return _find(db, envelopes, name)
 
 
 def check_canary_in(tx: Transaction, envelopes: Envelopes) -> None:
@@ -55,7 +50,8 @@ def check_canary_in(tx: Transaction, envelopes: Envelopes) -> None:
     _find_in(tx, envelopes, USERNAME_KEY)
 
 
-def _find(db: Database, envelopes: Envelopes, name: str) -> bytes | None:
+def find_deployment_key(db: Database, envelopes: Envelopes, name: str) -> bytes | None:
+    """The 32-byte key of this name, if it was ever made. Raises crypto.SealBroken."""
     with db.reading() as tx:
         return _find_in(tx, envelopes, name)
 

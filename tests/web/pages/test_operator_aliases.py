@@ -28,7 +28,7 @@ def test_an_alias_is_made_changed_and_removed(admins_page, site):
     page.get_by_role("button", name="New alias").click()
     new = page.get_by_role("dialog", name="New alias")
     assert accessibility_faults(page) == []
-    expect(new.get_by_text("A call costs what the model costs that it is led to")).to_be_visible()
+    expect(new.get_by_text("A call is billed at the price of the model behind the alias")).to_be_visible()
     new.get_by_label("Name").fill("fast")
     new.get_by_label("Models, one on each line").fill("openai/gpt-4o-mini many")
     new.get_by_role("button", name="Save").click()
