@@ -1,5 +1,6 @@
 """Whether an upstream is away: known only once our own question fails, and over as soon as anything is answered."""
 
+import errno
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from foundation.errors import Busy
 from tests.support.gateway import free_port, wait_for
 from tests.support.scripted_upstream import CLOSE, RESET, ScriptedUpstream, json_answer
 from upstream import reachability
+from upstream.dial import dial_directly
 from upstream.http import UpstreamHttp
 from upstream.reachability import FAILURES, Reachability
 
@@ -21,8 +23,8 @@ def make(monkeypatch):
     monkeypatch.setattr(reachability, "FIRST_PAUSE_SECONDS", 0.02)
     made = []
 
-    def watch(url):
-        http = UpstreamHttp(url, 1)
+    def watch(url, dial=dial_directly):
+        http = UpstreamHttp(url, 1, dial)
         made.append((http, Reachability(http, "local")))
         return made[-1][1]
 
@@ -67,6 +69,32 @@ def test_an_answer_in_between_begins_the_row_anew(make):
         fail(reach, FAILURES - 1)
         reach.note_answer()
     assert not asking()
+
+
+def test_a_question_for_which_there_is_no_file_tells_nothing(make):
+    """What was known stays: there before, or away before."""
+    files_left = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def dial(host, port, deadline):
+        asked.release()
+        if not files_left.is_set():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return dial_directly(host, port, deadline)
+
+    reach = make(f"http://127.0.0.1:{free_port()}/api/v1", dial)
+    fail(reach)
+    wait_for(lambda: not asking())
+    assert asked.acquire(timeout=10)
+    assert not reach.is_away
+    files_left.set()
+    wait_for(lambda: fail(reach) or reach.is_away)  # the next question is due after a pause
+    files_left.clear()
+    while asked.acquire(blocking=False):
+        pass
+    for _ in range(3):  # the third began after the second had ended, and that one had no file
+        assert asked.acquire(timeout=10)
+    assert reach.is_away
 
 
 @pytest.mark.parametrize(
