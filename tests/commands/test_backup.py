@@ -11,7 +11,7 @@ import pytest
 
 from tests.sandbox.conftest import Running
 from tests.support.billing import Billing, user_of
-from tests.support.gateway import Gateway, environment, new_derived_key, run
+from tests.support.gateway import Gateway, environment, new_derived_key, run, wait_for
 
 PASSPHRASE = "kettle orbit mustard violin lantern"
 
@@ -90,9 +90,11 @@ def test_a_backup_under_load_is_restored_in_another_engine(
     assert second.get("/api/health").json()["status"] == "ok"
     login = second.post("/login", account)
     assert login.status_code == 200
-    assert second.chat(token, max_tokens=10).status_code == 200  # who was logged in still is
+    last = second.chat(token, max_tokens=10)
+    assert last.status_code == 200  # who was logged in still is
     assert user_of(login.json()["token"]) == user_of(token)
-    billing.at_rest(1)
+    wait_for(lambda: last.headers["X-Request-Id"] in {row.request_id for row in billing.at_rest()})
+    assert second.stop() == 0  # after which nothing moves any more
     rows = billing.rows()
     spent = sum(row.cost_nano for row in rows if row.cost_nano)
     assert 0 < spent <= billing.bill() > made

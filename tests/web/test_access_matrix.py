@@ -613,5 +613,7 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
         # What stands in the place of another path's part, too.
         here = {found for found, other in taken if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", other), asked)}
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"):
+            # These two have no body (RFC 9110, 9.3.6 and 9.3.8): a server takes one for the start of another request.
+            body = None if method in {"TRACE", "CONNECT"} else {}
             if method not in here and not pages.test(asked, method):
-                assert world.ask("operator", method, asked, {}).status_code in {404, 405}, (method, path)
+                assert world.ask("operator", method, asked, body).status_code in {404, 405}, (method, path)
