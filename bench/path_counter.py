@@ -55,6 +55,8 @@ STEPS = {
     "billing/": "journal",
     "gateway/answer.py": "relay",
     "gateway/relay.py": "relay",
+    "gateway/outbound.py": "driver",
+    "gateway/route.py": "driver",
     "foundation/logs.py": "log line",
     "openrouter_proxy.py": "driver",
     "serving/": "server",

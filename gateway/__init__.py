@@ -4,6 +4,8 @@
     bodies.py         bodies in flight, and the memory that they share
     aliases.py        other names for models, by which the operator chooses
     destinations.py   where it goes: OpenRouter with a pool key, or another upstream with its own key, prices and rests
+    route.py          a call's way to one model there: what goes up, what it may cost
+    outbound.py       the call on its way up: attempts, each written down and accounted for
     attempts.py       its tries: what is tried again, with which pool key, after which pause
     retry_budget.py   how much may be tried again, of whom
     attempt.py        one try: one pool key, one exchange, up to the first content
@@ -13,5 +15,5 @@
     reasons.py        why it was refused or failed, for the log of requests
     latest_calls.py   how many calls of the last minute failed, and why
 
-request.py -> destinations.py -> attempts.py -> attempt.py -> upstream/http.py, and back through relay.py.
+request.py -> route.py -> outbound.py -> attempts.py -> attempt.py -> upstream/http.py, and back through relay.py.
 """

@@ -103,6 +103,16 @@ class Attempt:
         found = FIRST_ID.search(self.held[:MAX_ID_BYTES])
         return found.group(1).decode("ascii") if found and GENERATION_ID.fullmatch(found.group(1)) else None
 
+    @property
+    def told_usage(self) -> dict[str, Any] | None:
+        """The usage block of its answer, once it has come."""
+        return self.events.usage if self.events else self.usage
+
+    @property
+    def event_count(self) -> int:
+        """How many events of its stream have come."""
+        return self.events.count if self.events else 0
+
     def close(self) -> None:
         """End the exchange; at once if its answer was not whole."""
         self.exchange.close()

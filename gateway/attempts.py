@@ -37,8 +37,8 @@ MAX_ASKED_SECONDS = 5.0
 
 
 class Attempts:
-    """The attempts at one call: openrouter_proxy makes them, each with the key that is next here. Every key is told how
-    it went, if that became known, and released once.
+    """The attempts at one call: gateway/outbound.py makes them, each with the key that is next here. Every key is told
+    how it went, if that became known, and released once.
 
         next_key ──> begin ──┬─> note_success
            └─────────────────┴─ prepare_retry_...: there is another key, so that this one can end

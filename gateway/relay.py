@@ -18,7 +18,7 @@ from foundation.deadline import Deadline, NothingYet, TimeIsUp
 from foundation.errors import AppError, ServerEnds, ServiceFault
 from gateway.attempt import Attempt, broken
 from gateway.forms import Form
-from gateway.request import never
+from gateway.request import ClientGone, never
 from upstream.connection import ConnectionLost
 from upstream.refusal import Refusal
 
@@ -27,10 +27,6 @@ log = logging.getLogger("proxy")
 # How often whoever waits for the upstream looks whether the client is still there.
 TICK_SECONDS = 0.5
 USAGE_TAIL_BYTES = 16 * 1024
-
-
-class ClientGone(Exception):
-    """Nobody is listening any more."""
 
 
 class Silence:

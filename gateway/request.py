@@ -12,7 +12,7 @@ from accounts.caller import Caller
 from billing.quotas.rate_limits import Admission
 from formats.body import CallBody
 from formats.chat import ModelApi
-from foundation.errors import BadRequest
+from foundation.errors import BadRequest, ServerEnds
 from gateway.bodies import HeldBody
 
 MAX_HEADER = 8000  # characters; agents name dozens of beta features, and gunicorn takes lines of 8190
@@ -22,6 +22,10 @@ SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
 MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
 # Other upstreams' names need none; keys and tokens are longer, or begin like these.
 OTHER_MODEL_NAME = re.compile(MODEL_NAME.pattern + r"|(?!sk-|or_|eyJ)[A-Za-z0-9@~._:+-]{1,48}")
+
+
+class ClientGone(Exception):
+    """Nobody is listening any more."""
 
 
 def never() -> bool:
@@ -47,6 +51,13 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     upstream: str = ""
     client_has_ended: Callable[[], bool] = bool
     server_ends: Callable[[], bool] = never
+
+    def check_client(self) -> None:
+        """Raise ClientGone or ServerEnds if there is nobody to answer any more, or no time."""
+        if self.client_is_gone():
+            raise ClientGone
+        if self.server_ends():
+            raise ServerEnds
 
     def sticky_text(self, rule: str, call: CallBody) -> str | None:
         """What calls that should share a pool key have in common; None if any key will do.
