@@ -38,7 +38,7 @@ def watched_page(browser: Browser, but: str = "", **settings: Any) -> Iterator[P
 
     but: complaints are let pass in whose text or place this stands.
     """
-    context = browser.new_context(locale="en-GB", timezone_id="UTC", **settings)
+    context = browser.new_context(**{"locale": "en-GB", "timezone_id": "UTC"} | settings)
     page = context.new_page()
     complaints: list[str] = []
 

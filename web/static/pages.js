@@ -1,4 +1,5 @@
-// What all pages do: send the session's token with every change, say what went wrong, remember language and appearance.
+// What all pages do: send the session's token with every change, say what went wrong, show times as the reader's clock
+// does, remember language and appearance.
 
 const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
 
@@ -65,3 +66,32 @@ document.addEventListener('copy', (event) => { // of a short name, the whole one
   event.clipboardData.setData('text/plain', short.title);
   event.preventDefault();
 });
+
+document.addEventListener('keydown', (event) => {
+  if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest('input, select, textarea, [contenteditable], dialog')) return;
+  const search = document.querySelector('main [type="search"]');
+  if (!search) return;
+  event.preventDefault();
+  search.focus();
+});
+
+const two = (number) => String(number).padStart(2, '0');
+
+/** A moment of the reader's own clock, as the server writes it in UTC: 2026-11-22 00:34:36. */
+function ownClock(moment) {
+  const day = [moment.getFullYear(), two(moment.getMonth() + 1), two(moment.getDate())].join('-');
+  return `${day} ${[moment.getHours(), moment.getMinutes(), moment.getSeconds()].map(two).join(':')}`;
+}
+
+// UTC is shown on hover. A text that is a day alone stays: days are counted in UTC here.
+function showOwnClock(part) {
+  for (const time of part.querySelectorAll('time:not([title])')) {
+    const utc = /^(\d{4}-)?\d\d-\d\d \d\d:\d\d(:\d\d)?$/.exec(time.textContent);
+    if (!utc) continue;
+    const from = utc[1] ? 0 : 5;
+    time.title = `${utc[0]} UTC`;
+    time.textContent = ownClock(new Date(time.dateTime)).slice(from, from + utc[0].length);
+  }
+}
+htmx.onLoad(showOwnClock);

@@ -76,6 +76,12 @@ def person(page: Page, site: Site) -> dict[str, str]:
     return made
 
 
+def log_out(page: Page) -> None:
+    """Log out by the menu of the account."""
+    page.get_by_role("button", name="Account", exact=True).click()
+    page.get_by_role("button", name="Log out").click()
+
+
 def accessibility_faults(page: Page) -> list[str]:
     """What axe finds on the page as it is, by WCAG 2.2 AA and its best practices."""
     # By the DevTools, which the page's policy does not bind.

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 import tables
 from db import Database
 from tests.support.gateway import free_port, user_id_of, wait_for
-from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_sideways_scroll, tab_to
+from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_sideways_scroll, log_out, tab_to
 from tests.web.pages.operator_world import operator_settings
 from tests.web.pages.test_connect import badge, begin_in_pop_up, connect_with, connection, open_dialog
 from tests.web.pages.test_dashboard import tile
@@ -113,10 +113,11 @@ def test_somebody_signs_up_watches_what_keys_cost_and_tidies_up(page: Page, site
     page.get_by_role("button", name="Revoke chart").click()
     expect(page.locator("#api-tokens")).to_contain_text("No token yet")
     wait_for(lambda: site.gateway.get("/api/v1/stats", token).status_code == 401)
-    go(page, "Profile")
+    page.get_by_role("button", name="Account").click()
+    page.get_by_role("link", name="Profile").click()
     fill_passwords(page, somebody, PASSWORD, NEW_PASSWORD)
     expect(page.locator("#outcome")).to_contain_text("Your password is changed")
-    page.get_by_role("button", name="Log out").click()
+    log_out(page)
     page.wait_for_url("**/login*")
     log_in(page, somebody)
     expect(page.get_by_role("alert")).to_have_text("Username or password is wrong")
@@ -150,6 +151,8 @@ def test_the_heart_of_it_goes_by_keyboard_alone(page: Page, site: Site) -> None:
     expect(page.locator("#client-keys")).to_contain_text("No key yet")
     expect(page.locator("#client-keys")).to_be_focused()
     wait_for(lambda: site.gateway.chat(key, MODEL).status_code == 401)
+    tab_to(page, "Account")
+    page.keyboard.press("Enter")
     tab_to(page, "Log out")
     page.keyboard.press("Enter")
     page.wait_for_url("**/login*")

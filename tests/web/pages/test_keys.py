@@ -330,6 +330,7 @@ def test_the_page_is_accessible_and_fits_a_phone_with_keys_on_it(page, site, per
 
 def test_the_page_speaks_chinese(page, person):
     page.goto("/keys")
+    page.get_by_role("button", name="Account", exact=True).click()
     page.get_by_label("Language").select_option("zh")
     for heading in ("密钥", "客户端密钥", "您的 OpenRouter 密钥", "API 令牌"):
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()

@@ -15,7 +15,7 @@ from db import Database, database_url
 from tables import user_sessions
 from tests.support.gateway import free_port, new_derived_key, user_id_of, wait_for
 from tests.support.sign_on import Browser, sign_on_settings
-from tests.web.pages.conftest import PHONE, accessibility_faults, has_no_sideways_scroll, tab_to
+from tests.web.pages.conftest import PHONE, accessibility_faults, has_no_sideways_scroll, log_out, tab_to
 from tests.web.pages.test_sessions import PASSWORD, log_in, new_name, sign_up
 
 PAYLOADS = ['"><img src=x onerror=alert(1)>', "{{7*7}}"]
@@ -100,7 +100,7 @@ def test_a_log_in_is_linked_used_and_unlinked(page, site, person):
     part = page.locator("#log-ins")
     expect(part.locator("li", has_text="GitHub")).to_contain_text("linked")
     expect(page.locator("#events")).to_contain_text("A log-in was linked")
-    page.get_by_role("button", name="Log out").click()
+    log_out(page)
     page.get_by_role("link", name="GitHub").click()
     page.click("#log-in-as-bob")
     page.wait_for_url(f"{site.url}/dashboard")
@@ -408,6 +408,7 @@ def test_the_page_is_accessible_and_fits_a_phone(page, site, person, database, s
 
 def test_the_page_speaks_chinese(page, person):
     page.goto("/profile")
+    page.get_by_role("button", name="Account", exact=True).click()
     page.get_by_label("Language").select_option("zh")
     for heading in ("个人资料", "修改密码", "第三方登录", "已登录的位置", "活动记录"):
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()

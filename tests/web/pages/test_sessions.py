@@ -10,7 +10,7 @@ import requests
 from playwright.sync_api import Page, expect
 
 from tests.support.gateway import wait_for
-from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_sideways_scroll
+from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_sideways_scroll, log_out
 
 PASSWORD = "violet Harbor 27 lantern"
 
@@ -54,7 +54,7 @@ def test_somebody_signs_up_leaves_and_comes_back_and_no_password_is_sent(page, s
     sign_up(page, name)
     page.wait_for_url("**/dashboard")
     expect(page.get_by_role("heading", name="Dashboard")).to_be_visible()
-    page.get_by_role("button", name="Log out").click()
+    log_out(page)
     page.wait_for_url("**/login*")
     page.goto("/keys")
     assert page.url.endswith("/login?next=/keys")
@@ -207,7 +207,7 @@ def test_a_cookie_that_was_there_before_the_log_in_is_worth_nothing_after_it(pag
     sign_up(page, name)
     page.wait_for_url("**/dashboard")
     [cookie] = page.context.cookies()
-    page.get_by_role("button", name="Log out").click()
+    log_out(page)
     page.wait_for_url("**/login")
     old = PLANTED[planted] or cookie["value"]
     page.context.add_cookies([{"name": "session", "value": old, "url": site.url, "httpOnly": True}])

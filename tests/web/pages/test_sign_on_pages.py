@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.support.gateway import free_port
 from tests.support.sign_on import Browser, agree, sign_on_settings
-from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_sideways_scroll, tab_to
+from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_sideways_scroll, log_out, tab_to
 from tests.web.pages.test_profile import show_pictures
 from tests.web.pages.test_sessions import log_in, new_name, sign_up
 
@@ -150,7 +150,7 @@ def test_a_code_works_once(page, site):
     page.click("#log-in-as-bob")
     page.wait_for_url(f"{site.url}/dashboard")
     [code] = codes
-    page.get_by_role("button", name="Log out").click()
+    log_out(page)
     page.wait_for_url("**/login")
     page.goto(f"/login?again#sso={code}")
     expect(page.get_by_role("alert")).to_have_text(ANOTHERS)
