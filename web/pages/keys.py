@@ -17,12 +17,14 @@ from web.api.watched_keys import NewWatchedKey, WatchedKeyChange
 from web.http import count_request, services
 from web.operation import Paging, asked
 from web.pages.forms import form_of
-from web.pages.views import Visitor, for_users, page_blueprint, show
+from web.pages.views import Visitor, for_users, own_address, page_blueprint, show
 from web.usage_query import Days
 
 routes = page_blueprint("key_pages", "/keys")
 
 BAR_HEIGHT = 20
+CHEAP_MODEL = "openai/gpt-4o-mini"
+
 FIRST_PAGE = Paging.model_validate({})
 
 
@@ -52,7 +54,9 @@ def make_client_key(visitor: Visitor) -> Response:
     made_up = {"budget": budget, "limit_usd": None, "period": None, "last_day": None, "expires_at": _last_moment()}
     body = form_of(NewClientKey, lists=("scopes", "models"), **made_up)
     key = make_key(f"user/{visitor.user.id}", visitor.user.id, body, visitor.caller.hold).get_json()
-    return show("keys_client.html", made=key, **_client_keys(visitor))
+    return show(
+        "keys_client.html", made=key, base=own_address(), model=_first_model(visitor, key), **_client_keys(visitor)
+    )
 
 
 @routes.put("/client/<int:key_id>")
@@ -69,6 +73,12 @@ def revoke_client_key(visitor: Visitor, key_id: int) -> Response:
     """Revoke a key, in force everywhere within two seconds."""
     revoke_key(f"user/{visitor.user.id}", key_id, visitor.user.id)
     return show("keys_client.html", **_client_keys(visitor))
+
+
+def _first_model(visitor: Visitor, key: dict[str, Any]) -> str:
+    """A model for examples: one that the key may call, the owner's default, or a cheap one."""
+    named = [name for name in key["models"] or [] if "*" not in name]
+    return named[0] if named else services().favourite_models.of(visitor.user.id).default_model or CHEAP_MODEL
 
 
 def _client_keys(visitor: Visitor) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
 from web.api.admin_invitations import NewInvitation, invitations_shown, invite, revoke_invitation
 from web.http import services
 from web.operation import Paging
 from web.pages.forms import form_of, here, query_of
 from web.pages.operator import for_auditors, for_operators
-from web.pages.views import page_blueprint, show
+from web.pages.views import own_address, page_blueprint, show
 
 routes = page_blueprint("operator_invitation_pages", "/operator/invitations")
 
@@ -28,8 +28,7 @@ def invitations() -> Response:
 def create(operator: str) -> Response:
     """Make a link; it is shown in this answer and never again."""
     made = invite(operator, form_of(NewInvitation))
-    address = services().config.public_url or request.host_url.rstrip("/")
-    return show("operator_invitations_part.html", made=address + made["path"], **_values())
+    return show("operator_invitations_part.html", made=own_address() + made["path"], **_values())
 
 
 @routes.delete("/<int:invitation_id>")

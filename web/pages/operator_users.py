@@ -22,10 +22,9 @@ from web.api.admin_users import (
 from web.api.recovery import make_reset_link
 from web.api.second_factors import remove_users_second_factor
 from web.api.sessions import end_all
-from web.http import services
 from web.pages.forms import form_of, found, here, query_of
 from web.pages.operator import for_auditors, for_operators
-from web.pages.views import SESSION, go_to, page_blueprint, show
+from web.pages.views import SESSION, go_to, own_address, page_blueprint, show
 
 routes = page_blueprint("operator_user_pages", "/operator/users")
 
@@ -99,8 +98,7 @@ def end_everything(operator: str, user_id: int) -> Response:
 def reset_link(operator: str, user_id: int) -> Response:
     """Make a link by which a user sets a new password; it is shown in this answer and never again."""
     made = make_reset_link(operator, user_id)
-    address = services().config.public_url or request.host_url.rstrip("/")
-    return show("operator_user_part.html", made=address + made["path"], **_values(user_id))
+    return show("operator_user_part.html", made=own_address() + made["path"], **_values(user_id))
 
 
 @routes.delete(f"{ONE}/second-factor")

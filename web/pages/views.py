@@ -156,6 +156,11 @@ def show(template: str, status: int = 200, **values: Any) -> Response:
     return Response(render_template(template, **shared, **values), status, mimetype="text/html")
 
 
+def own_address() -> str:
+    """This gateway's address without a path, as its visitor has to write it."""
+    return services().config.public_url or request.host_url.rstrip("/")
+
+
 def go_to(path: str) -> Response:
     """Have the browser go to another address; elsewhere only for parts: forms may lead to this host alone (POLICY)."""
     if _is_part():

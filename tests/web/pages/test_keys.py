@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +16,8 @@ from config.checks import OPENROUTER_KEY
 from config.settings import Config
 from db import Database, database_url
 from tables import watched_keys
+from tests.sdks.conftest import CLIENTS
+from tests.support.browser import watched_page
 from tests.support.gateway import wait_for
 from tests.web.pages.conftest import PHONE, accessibility_faults, has_no_sideways_scroll, tab_to
 
@@ -334,3 +339,65 @@ def test_the_page_speaks_chinese(page, person):
     page.get_by_label("Language").select_option("zh")
     for heading in ("密钥", "客户端密钥", "您的 OpenRouter 密钥", "API 令牌"):
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+
+
+# ── what is ready to paste
+
+
+@pytest.fixture(scope="module")
+def pasted(browser, site):
+    """The snippets that somebody got with a new key, by their names."""
+    with watched_page(browser, base_url=site.url) as page:
+        site.enter(page.context, site.new_person())
+        page.goto("/keys")
+        page.get_by_role("button", name="New key").click()
+        page.fill("#new-client-key [name=name]", "snippets")
+        page.get_by_role("button", name="Make key").click()
+        key = page.locator("#made-key").inner_text()
+        found = {}
+        for one in page.locator("details[name=snippets]").all():
+            one.locator("summary").click()
+            expect(page.locator("details[name=snippets][open]")).to_have_count(1)
+            assert key in one.locator("code").inner_text()
+            found[one.locator("summary").inner_text()] = one.locator("code").inner_text()
+        assert accessibility_faults(page) == []
+        page.set_viewport_size(PHONE)
+        assert has_no_sideways_scroll(page)
+        page.reload()
+        expect(page.locator("details[name=snippets]")).to_have_count(0)  # shown this once, as the key
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "ending"),
+    [
+        ("curl", ["bash"], ".sh"),
+        ("Python (openai)", [sys.executable], ".py"),
+        ("Node (openai)", ["node"], ".mjs"),
+        ("LangChain", [CLIENTS / "langchain/.venv/bin/python"], ".py"),
+    ],
+)
+def test_what_is_pasted_runs_as_it_stands(pasted, name, command, ending):
+    folder = CLIENTS / "node"  # below which node finds its packages
+    with tempfile.NamedTemporaryFile("w", suffix=ending, dir=folder) as file:
+        file.write(pasted[name])
+        file.flush()
+        ran = subprocess.run(
+            [*command, file.name], capture_output=True, text=True, timeout=120, cwd=folder, check=False
+        )
+    assert (ran.returncode, "You said" in ran.stdout) == (0, True), ran.stderr
+
+
+def test_what_other_programs_are_told_is_this_gateway(pasted, site):
+    assert f"ANTHROPIC_BASE_URL={site.url} " in pasted["Claude Code"]
+    assert f"Override OpenAI Base URL: {site.url}/v1" in pasted["Cursor"]
+    assert f"OPENAI_API_BASE_URL={site.url}/v1\n" in pasted["Open WebUI"]
+
+
+def test_the_model_of_what_is_pasted_is_one_that_the_key_may_call(site, person):
+    http = site.signed_in(person)
+    body = {"name": "x", "models": "anthropic/*\nmistralai/mistral-small"}
+    made = http.post(f"{site.url}/keys/client", body, timeout=30)
+    assert made.status_code == 200
+    assert '"mistralai/mistral-small"' in made.text
+    assert "openai/gpt-4o-mini" not in made.text.partition("<dialog")[0]
