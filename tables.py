@@ -32,6 +32,8 @@ users = _table(
     sa.Column("display_name", sa.String(100)),
     sa.Column("avatar_url", sa.String(500)),
     sa.Column("default_model", ascii_text(255)),
+    sa.Column("label", sa.String(100)),
+    sa.Column("shares_name", sa.Boolean, nullable=False, server_default="0"),
 )
 
 favourite_models = _table(

@@ -1,7 +1,7 @@
 """Who people are, and what they call with.
 
     users.py              accounts: made, found, changed; the username only as a hash
-    roles.py              what each role may do where operators work
+    labels.py  roles.py   what operators call people; what each role may do where they work
     operator_tokens.py    what programs administer with
     key_derivation.py     the derived key of those who send a password
     password_policy.py    what a new password must be

@@ -86,9 +86,9 @@ class Leaving:
         _clear_invitations(tx, user_id, now)
         users = tables.users
         values: dict[str, object] = dict.fromkeys(
-            ("display_name", "avatar_url", "default_model", "upstream_choice", "last_login")
+            ("display_name", "label", "avatar_url", "default_model", "upstream_choice", "last_login")
         )
-        values |= {"username_hash": f"{MARK}{user_id}", "key_hash": NO_KEY, "role": UserRole.USER}
+        values |= {"username_hash": f"{MARK}{user_id}", "key_hash": NO_KEY, "role": UserRole.USER, "shares_name": False}
         values |= {"state": UserState.DISABLED, "updated_at": now}
         tx.execute(users.update().where(users.c.id == user_id).values(values))
         bump(tx, "users")

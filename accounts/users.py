@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from accounts.deleted import IS_THERE, hold_account
+from accounts.labels import shown_label
 from accounts.sessions import EndedBy, end_all_of
 from db import Database, Duplicate, NotAnswering, Transaction, inserted_id
 from foundation.clock import Clock
@@ -73,9 +74,15 @@ class User:
     trust_level: int
     display_name: str | None
     avatar_url: str | None
+    label: str | None
+    shares_name: bool
 
     def to_dict(self) -> dict[str, Any]:
         """What operators get to see of it."""
+        label = shown_label(self.label, self.display_name, self.shares_name)
+        return self._plain() | {"label": self.label, "user_label": label}
+
+    def _plain(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "state": self.state.value,
@@ -87,8 +94,9 @@ class User:
         }
 
     def profile(self) -> dict[str, Any]:
-        """What its owner gets to see of it: names and pictures of people are theirs alone."""
-        return self.to_dict() | {"display_name": self.display_name, "avatar_url": self.avatar_url}
+        """What its owner gets to see of it: names and pictures of people are theirs alone, labels the operators'."""
+        own = {"display_name": self.display_name, "shares_display_name": self.shares_name}
+        return self._plain() | own | {"avatar_url": self.avatar_url}
 
     def account(self) -> dict[str, Any]:
         """What clients are told of who has logged in. username: None, since it is stored as a hash only."""
@@ -103,11 +111,14 @@ class User:
             "role": self.role.value,
         }
 
-    def changed_from(self, before: User) -> dict[str, Any]:
-        """What an operator has changed, for the audit log: each new value, and the old one as `old_<name>`."""
+    def changes_since(self, before: User) -> dict[str, dict[str, Any]]:
+        """What an operator has changed, for the audit log: by the action, each new value, and the old one as
+        `old_<name>`. A label may be somebody's name, which would stay there when the account is deleted.
+        """
         names = [name for name in ("state", "role", "trust_level") if getattr(self, name) != getattr(before, name)]
         old = {f"old_{name}": getattr(before, name) for name in names}
-        return {name: getattr(self, name) for name in names} | old
+        changes = {"user_changed": {name: getattr(self, name) for name in names} | old} if names else {}
+        return changes | ({"user_labelled": {}} if self.label != before.label else {})
 
 
 COLUMNS = [table.c[name] for name in User.__dataclass_fields__]
@@ -222,13 +233,16 @@ class Users:
         state: UserState | None = None,
         role: UserRole | None = None,
         trust_level: int | None = None,
+        label: str | None = None,
     ) -> tuple[User, User]:
         """Change what is given, in force in every process within two seconds. Returns the user before and after.
 
-        Disabling ends all sessions. Raises NotFound; Conflict for the role of a service account, which stays.
+        label: empty for none. Disabling ends all sessions. Raises NotFound; Conflict for the role of a service account,
+        which stays.
         """
         given = {"state": state, "role": role, "trust_level": trust_level}
-        values = {name: value for name, value in given.items() if value is not None}
+        values: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+        values |= {} if label is None else {"label": label or None}
 
         def update(tx: Transaction) -> tuple[User, User]:
             row = tx.execute(sa.select(*COLUMNS).where(table.c.id == user_id, IS_THERE).with_for_update()).first()
@@ -276,9 +290,13 @@ class Users:
             raise UsernameTaken from None
         return replace(user, key_hash=key_hash)
 
-    def set_display_name(self, user_id: int, name: str | None) -> None:
-        """Store what a user wants to be called. No process keeps that in memory, so none has to be told."""
-        values = {"display_name": name, "updated_at": self._clock.now()}
+    def set_display_name(self, user_id: int, name: str | None, is_shared: bool | None = None) -> None:
+        """Store what a user wants to be called. No process keeps that in memory, so none has to be told.
+
+        is_shared: operators are shown it; None leaves that as it is.
+        """
+        values: dict[str, object] = {"display_name": name, "updated_at": self._clock.now()}
+        values |= {} if is_shared is None else {"shares_name": is_shared}
 
         def update(tx: Transaction) -> None:
             hold_account(tx, user_id)

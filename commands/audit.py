@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from accounts.labels import called, with_labels
 from commands.printing import Commands, is_for_people, services, show
 from foundation import json_text
 
@@ -19,9 +22,19 @@ def list_changes(action: str | None, user_id: int | None, page: int, page_size: 
     """Show the changes that operators made, and users to their keys and tokens."""
     found, total = services().audit.page(page, page_size, action, user_id)
     rows = [entry.to_dict() for entry in found]
+    rows = with_labels(services().db, rows, actor_label="actor", user_label="user_id")
     if is_for_people():
-        shown = ("at", "actor", "action", "subject", "address")
-        rows = [
-            {name: row[name] for name in shown} | {"details": json_text.write(row["details"]).decode()} for row in rows
-        ]
+        rows = [_for_people(row) for row in rows]
     show(rows, f"Changes: {total}")
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, object]:
+    """What fits on a terminal."""
+    return {
+        "at": row["at"],
+        "actor": called(row["actor"], row["actor_label"]),
+        "action": row["action"],
+        "subject": called(row["subject"], row["user_label"]),
+        "address": row["address"],
+        "details": json_text.write(row["details"]).decode(),
+    }

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from accounts.client_keys import MAX_RPM, SCOPES, ClientKeyRow
+from accounts.labels import called, with_labels
 from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
 from billing.quotas.terms import PERIODS, RECOVERIES, QuotaTerms, check_amount
 from commands.printing import Commands, audit, is_for_people, services, show
@@ -95,7 +96,8 @@ def _told(row: ClientKeyRow) -> dict[str, object]:
 
 
 def _shown(rows: Sequence[ClientKeyRow]) -> list[dict[str, Any]]:
-    return with_budgets(rows, services().quotas, services().clock.now())
+    shown = with_budgets(rows, services().quotas, services().clock.now())
+    return with_labels(services().db, shown, user_label="user_id")
 
 
 def _show(rows: Sequence[ClientKeyRow], title: str) -> None:
@@ -112,7 +114,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, object]:
         "key": row["key_hint"],
         "name": row["name"],
         "state": row["state"],
-        "user": row["user_id"],
+        "user": called(row["user_id"], row["user_label"]),
         "budget left": f"${quota['remaining_usd']:.2f} of ${quota['limit_usd']:.2f}" if is_limited else None,
         "expires": row["expires_at"] and f"{row['expires_at']:%Y-%m-%d %H:%M}",
         "last used": row["last_used"] and f"{row['last_used']:%Y-%m-%d %H:%M}",

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import click
 
+from accounts.labels import with_labels
 from accounts.operator_tokens import MAX_DAYS
 from accounts.roles import TokenScope
 from commands.printing import Commands, audit, services, show
@@ -19,7 +20,8 @@ operator_token_commands = Commands("operator-tokens", help="What programs admini
 def list_tokens(page: int, page_size: int) -> None:
     """Show the tokens, revoked ones too."""
     found, total = services().operator_tokens.page(page, page_size)
-    show([one.to_dict(services().clock.now()) for one in found], f"Operator tokens: {total}")
+    rows = [one.to_dict(services().clock.now()) for one in found]
+    show(with_labels(services().db, rows, created_by_label="created_by"), f"Operator tokens: {total}")
 
 
 @operator_token_commands.command("create")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
+from accounts.labels import called, with_labels
 from commands.printing import Commands, audit, is_for_people, services, show
 from config.checks import OPENROUTER_KEY
 from foundation.crypto import sha256_hex
@@ -28,7 +29,7 @@ def pool_commands(context: click.Context, with_gone: bool, owner: str) -> None:
     if context.invoked_subcommand:
         return
     found = pool_overview(services().pool_keys, services().db, services().clock.now(), with_gone, _whose(owner))
-    rows = [key.to_dict() for key in found.keys]
+    rows = with_labels(services().db, [key.to_dict() for key in found.keys], owner_label="owner_id")
     if is_for_people():
         rows = [_for_people(row) for row in rows]
     wanted = services().config.pool_size
@@ -55,7 +56,7 @@ def _for_people(row: Mapping[str, Any]) -> dict[str, object]:
         "used": row["used"],
         "in flight": row["in_flight"],
         "expires": row["expires_at"],
-        "owner": row["owner_id"],
+        "owner": called(row["owner_id"], row["owner_label"]),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import click
 
+from accounts.labels import with_labels
 from billing.quotas.rows import Quota
 from billing.quotas.subjects import known_subject, user_of
 from billing.quotas.terms import PERIODS, RECOVERIES, check_amount
@@ -67,4 +68,4 @@ def _subject(subject: str) -> str:
 
 def _show_quotas(found: Iterable[tuple[str, Quota | None]], title: str) -> None:
     rows = [{"subject": subject, **(quota.to_dict() if quota else {"limit_usd": None})} for subject, quota in found]
-    show(rows, title)
+    show(with_labels(services().db, rows, user_label="subject"), title)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from accounts.labels import called, with_labels
 from billing import refused_calls
 from billing.records import REQUEST_ID
 from billing.reports.log_items import LogItem
@@ -117,7 +118,7 @@ def _line(item: LogItem) -> dict[str, object]:
     return {
         "request": item.request_id[:12],
         "time": f"{item.created_at:%m-%d %H:%M:%S}",
-        "user": item.user_id,
+        "user": called(item.user_id, item.user_label),
         "model": item.model,
         "status": item.status,
         "why": item.error_type or ("" if item.outcome == Ending.COMPLETE else item.outcome),
@@ -144,4 +145,5 @@ def show_request(request_id: str) -> None:
 def show_refused(hours: int) -> None:
     """Show refusals that have no row in the log: of strangers, and of callers who ask far too often."""
     since = services().clock.now() - timedelta(hours=hours)
-    show(refused_calls.latest(services().db, since, 1000), "Refused")
+    found = refused_calls.latest(services().db, since, 1000)
+    show(with_labels(services().db, found, user_label="caller"), "Refused")

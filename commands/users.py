@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from accounts.invitations import InvitationTerms
+from accounts.labels import check_printable
 from accounts.users import MAX_TRUST_LEVEL, User, UserRole, UserState
 from auth import check_username
 from billing.quotas.terms import PERIODS, check_amount
-from commands.printing import Commands, audit, services, show
+from commands.printing import Commands, audit, is_for_people, services, show
 from foundation.errors import NotFound
 
 user_commands = Commands("users", help="Accounts: who may call, and who may administer.")
@@ -22,6 +23,13 @@ ROLE = click.Choice([role.value for role in UserRole])
 GIVEN_ROLE = click.Choice([role.value for role in UserRole if role is not UserRole.SERVICE])
 WHAT_ROLES_MAY = "auditor: may read all below /admin; admin: may change it too."
 TRUST_LEVEL = click.IntRange(0, MAX_TRUST_LEVEL)
+
+
+def _label(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    try:
+        return check_printable(text) if text else text
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @user_commands.command("list")
@@ -34,7 +42,7 @@ def list_users(page: int, page_size: int, **filters: Any) -> None:
     """Show the accounts. Service accounts are those of client keys without a person."""
     wanted = {name: value for name, value in filters.items() if value is not None}
     found, total = services().users.page(page, page_size, wanted)
-    show([user.to_dict() for user in found], f"Users: {total}")
+    show([_row(user) for user in found], f"Users: {total}")
 
 
 @user_commands.command("show")
@@ -65,14 +73,15 @@ def find_user() -> None:
 @click.option("--state", type=STATE, help="disabled: no log-in, no calls; silenced: may look, may not call.")
 @click.option("--role", type=GIVEN_ROLE, help=WHAT_ROLES_MAY)
 @click.option("--trust-level", type=TRUST_LEVEL)
-def set_user(user_id: int, state: str | None, role: str | None, trust_level: int | None) -> None:
+@click.option("--label", callback=_label, help='What it is called: "marketing, laptop 3"; "" for nothing.')
+def set_user(user_id: int, state: str | None, role: str | None, trust_level: int | None, label: str | None) -> None:
     """Change an account, in force everywhere within two seconds. Disabling ends all its sessions."""
-    if state is None and role is None and trust_level is None:
-        raise click.UsageError("Say what to change: --state, --role or --trust-level")
+    if all(value is None for value in (state, role, trust_level, label)):
+        raise click.UsageError("Say what to change: --state, --role, --trust-level or --label")
     new_state, new_role = UserState(state) if state else None, UserRole(role) if role else None
-    before, after = services().users.change(user_id, new_state, new_role, trust_level)
-    if changes := after.changed_from(before):
-        audit("user_changed", f"user/{user_id}", user_id, **changes)
+    before, after = services().users.change(user_id, new_state, new_role, trust_level, label)
+    for action, details in after.changes_since(before).items():
+        audit(action, f"user/{user_id}", user_id, **details)
     _show(after)
 
 
@@ -122,4 +131,10 @@ def _address() -> str:
 def _show(user: User) -> None:
     quota = services().quotas.find(f"user/{user.id}")
     amounts = {name: quota.to_dict()[name] if quota else None for name in ("limit_usd", "spent_usd", "remaining_usd")}
-    show([user.to_dict() | amounts], "User")
+    show([_row(user) | amounts], "User")
+
+
+def _row(user: User) -> dict[str, Any]:
+    """For people without the label, which is what the account is called if it has one."""
+    shown = user.to_dict()
+    return {name: shown[name] for name in shown if name != "label"} if is_for_people() else shown

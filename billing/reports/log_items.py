@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from accounts import labels
 from billing import details
 from billing.effects import is_lost
 from billing.records import State
@@ -16,7 +17,7 @@ from billing.reports.statistics import shown_upstream
 from db import Transaction
 from foundation.money import usd
 from pool.life import PoolKeySource
-from tables import pool_keys, upstreams
+from tables import pool_keys, upstreams, users
 from tables import usage_ledger as ledger
 from upstream.registry import OPENROUTER
 
@@ -31,7 +32,7 @@ class LogItem:
 
     What they consist of (billing/details.py) is None where it is 0 or nobody has told.
 
-    asked_model: the alias that led to the model; None if none did.
+    user_label: what operators call the user. asked_model: the alias that led to the model; None if none did.
 
     upstream: where it went, `openrouter` for the pool; None if it never went up. error_type, error_message: why it was
     refused or failed, as the client was told; None if it was not, or nobody was there to be told.
@@ -40,6 +41,7 @@ class LogItem:
     request_id: str
     created_at: datetime
     user_id: int
+    user_label: str | None
     client_key_id: int | None
     model: str
     asked_model: str | None
@@ -72,17 +74,21 @@ class LogItem:
         return shown
 
 
+OPERATORS = {"user_id", "user_label", "pool_key"}
+
+
 def columns(for_operator: bool) -> list[str]:
     """What is shown of a request. Whose it is and which pool key carried it are the operator's alone to see."""
     names = [*(field.name for field in fields(LogItem)), "cost_usd"]
-    return names if for_operator else [name for name in names if name not in {"user_id", "pool_key"}]
+    return names if for_operator else [name for name in names if name not in OPERATORS]
 
 
 def items_of(tx: Transaction, request_ids: list[str]) -> list[LogItem]:
     """These requests with all their tries, in this order."""
     joined = ledger.outerjoin(pool_keys, pool_keys.c.id == ledger.c.pool_key_id)
     joined = joined.outerjoin(upstreams, upstreams.c.id == ledger.c.upstream_id)
-    names = pool_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream")
+    joined = joined.outerjoin(users, users.c.id == ledger.c.user_id)
+    names = pool_keys.c.name.label("pool_key"), upstreams.c.name.label("upstream"), *labels.COLUMNS
     query = sa.select(ledger, *names, pool_keys.c.source.label("key_source")).select_from(joined)
     tries: dict[str, list[sa.Row[Any]]] = {}
     query = query.where(ledger.c.request_id.in_(request_ids)).with_hint(ledger, "FORCE INDEX (PRIMARY)", "mysql")
@@ -99,6 +105,7 @@ def _item(tries: list[sa.Row[Any]]) -> LogItem:
         request_id=last.request_id,
         created_at=last.created_at,
         user_id=last.user_id,
+        user_label=labels.shown_label(last.label, last.display_name, last.shares_name),
         client_key_id=last.client_key_id,
         model=last.model,
         asked_model=last.asked_model,

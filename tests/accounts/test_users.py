@@ -191,7 +191,7 @@ def test_a_change_returns_what_was_and_what_is_and_touches_nobody_else(db, users
     assert was == before
     assert now == users.get(owner)
     assert (now.state, now.role, now.trust_level) == (UserState.SILENCED, UserRole.ADMIN, 3)
-    assert now.changed_from(was) == {
+    assert now.changes_since(was)["user_changed"] == {
         "state": "silenced",
         "old_state": "active",
         "role": "admin",
@@ -202,8 +202,11 @@ def test_a_change_returns_what_was_and_what_is_and_touches_nobody_else(db, users
     assert (stored(db)[0]["updated_at"], stored(db)[1], revision(db)) == (clock.now(), stored_teammate, number + 1)
     clock.advance(hours=1)
     was, now = users.change(owner, role=UserRole.ADMIN, trust_level=3)
-    assert (was, now.changed_from(was)) == (now, {})
+    assert (was, now.changes_since(was)) == (now, {})
     assert revision(db) == number + 1
+    was, now = users.change(owner, label="laptop 3")
+    assert (now.label, now.changes_since(was)) == ("laptop 3", {"user_labelled": {}})  # not what it is called
+    assert users.change(owner, trust_level=3, label="")[1].label is None
     with pytest.raises(NotFound):
         users.change(owner + teammate, trust_level=1)
 
@@ -267,7 +270,8 @@ def test_what_the_owner_sees_of_an_account_operators_do_not_and_neither_sees_a_h
     user_id = users.create(OWNER, "the hash")
     users.set_display_name(user_id, "Ann")
     user = users.get(user_id)
-    assert user.profile().keys() - user.to_dict().keys() == {"display_name", "avatar_url"}
+    assert user.profile().keys() - user.to_dict().keys() == {"display_name", "shares_display_name", "avatar_url"}
+    assert user.to_dict().keys() - user.profile().keys() == {"label", "user_label"}
     assert (user.profile()["display_name"], user.profile()["avatar_url"]) == ("Ann", None)
     assert "the hash" not in str(user.profile())
     assert "Ann" not in str(user.to_dict())

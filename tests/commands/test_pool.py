@@ -42,6 +42,7 @@ def test_a_key_from_standard_input_is_added_and_shown_without_its_text(command, 
         "last_used": None,
         "source": "operator",
         "owner_id": None,
+        "owner_label": None,
         "hash": sha256_hex(KEY)[:12],
     }
     assert "sk-or" not in added.output + shown.output

@@ -22,13 +22,14 @@ def test_a_quota_is_set_shown_listed_and_reset(command, services):
         "period": "week",
         "recovery": "steady",
         "resets_at": None,
+        "user_label": None,
         "soft_limit_passed": False,
     }
     assert lines(command("quota", "show", subject)) == lines(command("quota", "list")) == [given]
     lines(command("quota", "set", "key/7", "--limit", "1"))
     assert [line["subject"] for line in lines(command("quota", "list"))] == ["key/7", subject]
     assert [line["subject"] for line in lines(command("quota", "list", "--page", "2", "--page-size", "1"))] == [subject]
-    assert lines(command("quota", "reset", subject)) == [{"subject": subject, "limit_usd": None}]
+    assert lines(command("quota", "reset", subject)) == [{"subject": subject, "limit_usd": None, "user_label": None}]
     assert refusal(command("quota", "show", subject)) == f"Error: {subject} has no quota\n"
 
 

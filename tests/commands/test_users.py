@@ -77,6 +77,21 @@ def test_a_change_holds_and_is_written_down_and_nothing_else_is(command, service
     ]
 
 
+def test_a_label_is_set_shown_and_taken_away(command, services, user_id):
+    [shown] = lines(command("users", "set", user_id, "--label", "marketing, laptop 3"))
+    assert (shown["label"], shown["user_label"]) == ("marketing, laptop 3", "marketing, laptop 3")
+    services.quotas.set(f"user/{user_id}", 10**9, None, "day", "reset")
+    assert [line["user_label"] for line in lines(command("quota", "list"))] == ["marketing, laptop 3"]
+    assert [line["user_label"] for line in lines(command("users", "list"))] == ["marketing, laptop 3", None]
+    audited = lines(command("audit", "list", "--action", "user_labelled"))
+    assert [(line["user_id"], line["user_label"], line["details"]) for line in audited] == [
+        (user_id, "marketing, laptop 3", {})
+    ]
+    assert command("users", "set", user_id, "--label", "a\nb").exit_code == 2
+    [shown] = lines(command("users", "set", user_id, "--label", ""))
+    assert shown["user_label"] is None
+
+
 def test_what_makes_no_sense_is_refused_and_changes_nothing(command, services, user_id):
     before = services.users.get(user_id)
     for words in ([], ["--role", "service"], ["--state", "gone"], ["--trust-level", 9], ["--name", "x"]):

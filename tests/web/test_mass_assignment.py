@@ -70,7 +70,7 @@ CHANGES: dict[str, set[str]] = {
     "POST /admin/users/{user_id}/reset-link": ALL_OF["reset_links"],
     "DELETE /api/auth/me": OF_LEAVING,
     "DELETE /admin/users/{user_id}": OF_LEAVING,
-    "PUT /api/auth/profile": {"users.display_name", "users.updated_at"},
+    "PUT /api/auth/profile": {"users.display_name", "users.shares_name", "users.updated_at"},
     "DELETE /api/auth/sessions/{session_id}": {"revisions.value"} | OF_SESSIONS,
     "POST /api/auth/github/callback": set(),
     "POST /api/auth/sso/token": set(),  # what is sent is no code
@@ -114,7 +114,9 @@ CHANGES: dict[str, set[str]] = {
     | {"revisions.value"},
     "POST /admin/invitations": ALL_OF["invitations"],
     "DELETE /admin/invitations/{invitation_id}": {"invitations.revoked_at"},
-    "PATCH /admin/users/{user_id}": {f"users.{name}" for name in ("state", "role", "trust_level", "updated_at")}
+    "PATCH /admin/users/{user_id}": {
+        f"users.{name}" for name in ("state", "role", "trust_level", "label", "updated_at")
+    }
     | {"user_sessions.ended_at", "user_sessions.ended_by", "revisions.value"},
     "POST /admin/users/{user_id}/end-everything": {"revisions.value"}
     | {f"{table}.{name}" for table in ("client_keys", "api_tokens") for name in ("revoked_at", "revision")}

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, Response
 from pydantic import Field
 
+from accounts.labels import with_labels
 from web.http import answer, note_read, services
 from web.operation import Page, Paging, RowId, Shown, Who, operation
 
@@ -35,8 +36,15 @@ class AuditEntryShown(Shown):
     details: dict[str, Any] = Field(examples=[{"limit_usd": 20}])
 
 
+class OperatorsAuditEntry(AuditEntryShown):
+    """A change, with what operators call those whom it names."""
+
+    actor_label: str | None = Field(examples=[None])
+    user_label: str | None = Field(examples=["marketing, laptop 3"])
+
+
 @routes.get("/audit")
-@operation("List changes", Who.AUDITOR, query=AuditFilter, answers={200: Page[AuditEntryShown]})
+@operation("List changes", Who.AUDITOR, query=AuditFilter, answers={200: Page[OperatorsAuditEntry]})
 def page(query: AuditFilter) -> Response:
     """Every change that operators made, and users to their keys and tokens, newest first.
 
@@ -53,5 +61,6 @@ def changes_shown(query: AuditFilter) -> dict[str, Any]:
     if query.user_id:
         note_read("changes", query.user_id)
     found, total = services().audit.page(query.page, query.page_size, query.action, query.user_id)
-    items = [entry.to_dict() for entry in found]
+    rows = [entry.to_dict() for entry in found]
+    items = with_labels(services().db, rows, actor_label="actor", user_label="user_id")
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import Field
 
+from accounts.client_keys import ClientKeyRow
+from accounts.labels import with_labels
 from web.api.client_keys import (
     ClientKeyChanges,
     ClientKeyMade,
@@ -37,8 +40,14 @@ class NewKeyOfAnybody(NewClientKey):
     user_id: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
 
 
+class EverybodysKey(ClientKeyShown):
+    """A key, with what operators call its owner."""
+
+    user_label: str | None = Field(examples=["marketing, laptop 3"])
+
+
 @routes.get("")
-@operation("List client keys", Who.AUDITOR, query=ClientKeyFilter, answers={200: Page[ClientKeyShown]})
+@operation("List client keys", Who.AUDITOR, query=ClientKeyFilter, answers={200: Page[EverybodysKey]})
 def page(query: ClientKeyFilter) -> Response:
     """Newest first, revoked ones too."""
     return answer(client_keys_shown(query))
@@ -52,10 +61,10 @@ def create(operator: str, body: NewKeyOfAnybody) -> Response:
 
 
 @routes.get("/<int:key_id>")
-@operation("Show a client key", Who.AUDITOR, answers={200: ClientKeyShown}, refusals=(404,))
+@operation("Show a client key", Who.AUDITOR, answers={200: EverybodysKey}, refusals=(404,))
 def show(key_id: int) -> Response:
     """Anybody's key, one that is revoked too."""
-    return answer(shown([services().client_keys.get(key_id, with_revoked=True)])[0])
+    return answer(_labelled([services().client_keys.get(key_id, with_revoked=True)])[0])
 
 
 @routes.patch("/<int:key_id>")
@@ -81,4 +90,8 @@ def client_keys_shown(query: ClientKeyFilter) -> dict[str, Any]:
         note_read("client keys", query.user_id)
     keys = services().client_keys
     found, total = keys.page(query.page, query.page_size, query.user_id, query.state, with_revoked=True)
-    return {"items": shown(found), "total": total, "page": query.page, "page_size": query.page_size}
+    return {"items": _labelled(found), "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def _labelled(keys: Sequence[ClientKeyRow]) -> list[dict[str, Any]]:
+    return with_labels(services().db, shown(keys), user_label="user_id")

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
-from accounts.invitations import MAX_NOTE_CHARACTERS, InvitationTerms
+from accounts.invitations import MAX_NOTE_CHARACTERS, Invitation, InvitationTerms
+from accounts.labels import with_labels
 from accounts.users import UserRole
 from billing.quotas.terms import check_amount
 from web.http import answer, audit, check_appoints, services
@@ -46,10 +47,12 @@ class InvitationShown(Shown):
     period: str | None
     is_first: bool = Field(description="Made by a start that found no operator")
     created_by: str = Field(examples=["user/1"])
+    created_by_label: str | None = Field(examples=[None])
     created_at: datetime
     expires_at: datetime
     used_at: datetime | None
     used_by: int | None = Field(description="The account that was made by it", examples=[17])
+    used_by_label: str | None = Field(description="What operators call it", examples=["marketing, laptop 3"])
     state: Literal["open", "used", "expired", "revoked"]
 
 
@@ -90,8 +93,7 @@ def delete(operator: str, invitation_id: int) -> Response:
 def invitations_shown(query: Paging) -> dict[str, Any]:
     """A page of invitations, as it is answered."""
     found, total = services().invitations.page(query.page, query.page_size)
-    now = services().clock.now()
-    items = [one.to_dict(now) for one in found]
+    items = [_shown(one) for one in found]
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
 
 
@@ -103,15 +105,19 @@ def invite(operator: str, body: NewInvitation) -> dict[str, Any]:
     made, text = services().invitations.create(terms, timedelta(days=body.days), operator)
     fields = body.model_dump(mode="json", exclude_unset=True)
     audit(operator, "invitation_made", f"invitation/{made.id}", fields=fields)
-    shown = made.to_dict(services().clock.now())
-    return shown | {"invitation": text, "path": path_of(text)}
+    return _shown(made) | {"invitation": text, "path": path_of(text)}
 
 
 def revoke_invitation(operator: str, invitation_id: int) -> dict[str, Any]:
     """Revoke an invitation; returns it. Raises NotFound, Conflict."""
     found = services().invitations.revoke(invitation_id)
     audit(operator, "invitation_revoked", f"invitation/{invitation_id}")
-    return found.to_dict(services().clock.now())
+    return _shown(found)
+
+
+def _shown(found: Invitation) -> dict[str, Any]:
+    row = found.to_dict(services().clock.now())
+    return with_labels(services().db, [row], used_by_label="used_by", created_by_label="created_by")[0]
 
 
 def path_of(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from accounts.labels import with_labels
 from pool.keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, Whose
 from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import pool_overview
@@ -61,6 +62,7 @@ class PoolKeyShown(Shown):
     created_at: datetime
     source: PoolKeySource
     owner_id: int | None = Field(description="The user whose own key it is", examples=[None])
+    owner_label: str | None = Field(description="What operators call the owner", examples=[None])
     hash: str = Field(description="The begin of the hash of its text", examples=["0a1b2c3d4e5f"])
 
 
@@ -133,7 +135,7 @@ def pool_shown(query: PoolFilter) -> dict[str, Any]:
     keys, db = services().pool_keys, services().db
     found = pool_overview(keys, db, now, query.all == "true", query.owner, begin, query.page_size)
     return {
-        "items": [key.to_dict() for key in found.keys],
+        "items": with_labels(db, [key.to_dict() for key in found.keys], owner_label="owner_id"),
         "total": found.total,
         "page": query.page,
         "page_size": query.page_size,

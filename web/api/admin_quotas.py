@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import Field
 
+from accounts.labels import with_labels
 from billing.quotas.rows import Quota
 from billing.quotas.subjects import known_subject, user_of
 from billing.quotas.terms import check_amount
@@ -35,6 +37,7 @@ class SubjectsQuota(QuotaShown):
     """A quota with whose it is: `user/<id>` or `key/<id>`."""
 
     subject: str
+    user_label: str | None = Field(description="What operators call the user", examples=["marketing, laptop 3"])
     is_default: bool
 
 
@@ -53,7 +56,7 @@ def show(kind: str, number: str) -> Response:
     found = services().quotas.find(subject)
     if not found:
         raise NotFound(f"{subject} has no quota")
-    return answer(_shown(subject, found))
+    return answer(_labelled([_shown(subject, found)])[0])
 
 
 @routes.put(ONE)
@@ -76,7 +79,7 @@ def delete(operator: str, kind: str, number: str) -> Response:
 def quotas_shown(query: Paging) -> dict[str, Any]:
     """A page of quotas, as it is answered."""
     found, total = services().quotas.page(query.page, query.page_size)
-    items = [_shown(quota.subject, quota) for quota in found]
+    items = _labelled([_shown(quota.subject, quota) for quota in found])
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
 
 
@@ -94,14 +97,18 @@ def set_subjects_quota(operator: str, subject: str, body: NewQuota) -> Response:
     terms = body.period or config.quota_period, body.recovery or config.quota_recovery
     found = services().quotas.set(subject, limit_nano, soft_limit_nano, *terms)
     audit(operator, "quota_set", subject, user_of(subject), **body.model_dump())
-    return answer(_shown(subject, found))
+    return answer(_labelled([_shown(subject, found)])[0])
 
 
 def reset_subjects_quota(operator: str, subject: str) -> Response:
     """Back to the default. subject: one that there is."""
     found = services().quotas.reset(subject)
     audit(operator, "quota_reset", subject, user_of(subject))
-    return answer(_shown(subject, found))
+    return answer(_labelled([_shown(subject, found)])[0])
+
+
+def _labelled(quotas: Sequence[dict[str, object]]) -> list[dict[str, Any]]:
+    return with_labels(services().db, quotas, user_label="subject")
 
 
 def _shown(subject: str, found: Quota | None) -> dict[str, object]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
-from accounts.operator_tokens import MAX_DAYS
+from accounts.labels import with_labels
+from accounts.operator_tokens import MAX_DAYS, OperatorTokenRow
 from accounts.roles import TokenScope
 from web.http import answer, audit, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
@@ -38,6 +39,7 @@ class OperatorTokenShown(Shown):
     name: str
     scope: TokenScope
     created_by: str = Field(examples=["user/1"])
+    created_by_label: str | None = Field(description="What operators call a user", examples=[None])
     created_at: datetime
     expires_at: datetime
     last_used: datetime | None
@@ -80,8 +82,7 @@ def delete(operator: str, token_id: int) -> Response:
 def operator_tokens_shown(query: Paging) -> dict[str, Any]:
     """A page of tokens, as it is answered."""
     found, total = services().operator_tokens.page(query.page, query.page_size)
-    now = services().clock.now()
-    items = [one.to_dict(now) for one in found]
+    items = [_shown(one) for one in found]
     return {"items": items, "total": total, "page": query.page, "page_size": query.page_size}
 
 
@@ -90,11 +91,16 @@ def make_operator_token(operator: str, body: NewOperatorToken) -> dict[str, Any]
     scope = TokenScope(body.scope)
     made, text = services().operator_tokens.create(body.name, scope, timedelta(days=body.days), operator)
     audit(operator, "operator_token_made", f"token/{made.name}", scope=scope.value, days=body.days)
-    return made.to_dict(services().clock.now()) | {"token": text}
+    return _shown(made) | {"token": text}
 
 
 def revoke_operator_token(operator: str, token_id: int) -> dict[str, Any]:
     """Revoke a token; returns it. Raises NotFound."""
     found = services().operator_tokens.revoke(token_id)
     audit(operator, "operator_token_revoked", f"token/{found.name}")
-    return found.to_dict(services().clock.now())
+    return _shown(found)
+
+
+def _shown(found: OperatorTokenRow) -> dict[str, Any]:
+    row = found.to_dict(services().clock.now())
+    return with_labels(services().db, [row], created_by_label="created_by")[0]

@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, Response
 from pydantic import Field
 
+from accounts.labels import with_labels
 from billing import refused_calls
 from billing.reports import export as usage_export
 from billing.reports.one_request import get_request
@@ -66,6 +67,7 @@ class EverybodysLogEntry(LogEntry):
     """One request, with whose it was and which key of the pool carried it."""
 
     user_id: int = Field(examples=[1])
+    user_label: str | None = Field(description="What operators call the user", examples=["marketing, laptop 3"])
     pool_key: str | None = Field(examples=["env/0a1b2c3d4e5f"])
 
 
@@ -96,6 +98,7 @@ class RefusalSum(Shown):
     """Refusals of one kind. caller: `address/…`, `user/…`, or `others` where there were too many to tell apart."""
 
     caller: str = Field(examples=["address/203.0.113.7"])
+    user_label: str | None = Field(description="What operators call the user", examples=[None])
     error_type: str = Field(examples=["authentication_error"])
     refusals: int = Field(examples=[1200])
     latest: datetime = Field(description="The hour of the last one")
@@ -137,8 +140,7 @@ def refusals(query: RefusalsQuery) -> Response:
 
     Strangers' calls, by address, and those of callers who were refused more than 60 times in a minute.
     """
-    since = services().clock.now() - timedelta(hours=query.hours)
-    found = refused_calls.latest(services().db, since, MOST_REFUSALS)
+    found = refusals_shown(query.hours, MOST_REFUSALS)
     return answer({"items": [row | {"latest": row["latest"].isoformat()} for row in found]})
 
 
@@ -161,6 +163,12 @@ def log_shown(query: EverybodysLogPage) -> dict[str, Any]:
     """A page of everybody's log, as it is answered. Raises BadRequest."""
     note_read("requests", query.user_id)
     return page_shown(query, _asked(query, query), for_operator=True)
+
+
+def refusals_shown(hours: int, most: int) -> list[dict[str, Any]]:
+    """Refusals that are in no log, in the last hours."""
+    found = refused_calls.latest(services().db, services().clock.now() - timedelta(hours=hours), most)
+    return with_labels(services().db, found, user_label="caller")
 
 
 def request_shown(request_id: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from accounts.labels import MAX_CHARACTERS, check_printable
 from accounts.roles import rights_of
 from accounts.users import MAX_TRUST_LEVEL, UpstreamChoice, User, UserRole, UserState
 from auth import check_username
@@ -44,6 +45,10 @@ class UserName(Body):
     username: str = Field(examples=["somebody@example.com"])
 
 
+def _label(text: str) -> str:
+    return check_printable(text) if text else text
+
+
 class UserChange(Body):
     """What changes; what is null or missing stays."""
 
@@ -56,6 +61,11 @@ class UserChange(Body):
         None, description="auditor: may read all below /admin; admin: may change it too", examples=["user"]
     )
     trust_level: int | None = Field(None, ge=0, le=MAX_TRUST_LEVEL, examples=[1])
+    label: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_label)] | None = Field(
+        None,
+        description="What operators call it, in printable characters; empty for nothing",
+        examples=["marketing, laptop 3"],
+    )
 
 
 class UserShown(Shown):
@@ -68,6 +78,11 @@ class UserShown(Shown):
     created_at: datetime
     last_login: datetime | None
     upstream_choice: UpstreamChoice
+    label: str | None = Field(description="What operators call it", examples=["marketing, laptop 3"])
+    user_label: str | None = Field(
+        description="The label; without one the display name that its owner shares, in quotation marks",
+        examples=["marketing, laptop 3"],
+    )
     providers: list[str] = Field(description="Where its owner logs in elsewhere", examples=[["github"]])
     has_second_factor: bool
     quota: QuotaShown | None = Field(description="What it may spend and has spent; null without a quota")
@@ -103,7 +118,7 @@ def show(user_id: int) -> Response:
 @routes.patch(ONE)
 @operation("Change a user", Who.OPERATOR, body=UserChange, answers={200: UserShown}, refusals=(404, 409))
 def patch(operator: str, user_id: int, body: UserChange) -> Response:
-    """Change state, role or trust level, in force everywhere within two seconds; disabling ends all sessions.
+    """Change state, role, trust level or label, in force everywhere within two seconds; disabling ends all sessions.
 
     409 for an admin who would lock themselves out, and for the role of a service account.
     """
@@ -196,11 +211,11 @@ def change_user(operator: str, user_id: int, body: UserChange) -> Response:
     role = UserRole(body.role) if body.role else None
     if role or rights_of(_get(user_id).role):
         check_appoints()
-    before, after = services().users.change(user_id, state, role, body.trust_level)
-    if changes := after.changed_from(before):
-        if state is not None:
-            services().users.reload()  # here at once: who is let in logs in next
-        audit(operator, "user_changed", f"user/{user_id}", user_id, **changes)
+    before, after = services().users.change(user_id, state, role, body.trust_level, body.label)
+    if after.state is not before.state:
+        services().users.reload()  # here at once: who is let in logs in next
+    for action, details in after.changes_since(before).items():
+        audit(operator, action, f"user/{user_id}", user_id, **details)
     return answer(_with_quota(after))
 
 

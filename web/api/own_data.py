@@ -12,6 +12,7 @@ import orjson
 from flask import Blueprint, Response
 
 from accounts.caller import Caller
+from accounts.users import User
 from billing.reports.statistics import UsageFilter
 from foundation.logs import event
 from services import Services
@@ -64,7 +65,7 @@ def own_data(caller: Caller) -> Response:
     """The file, written piece by piece."""
     user_id, found = caller.user_id, services()
     plain = {
-        "account": found.users.get(user_id).profile(),
+        "account": _account(found.users.get(user_id)),
         "second_factor": second_factors.second_factor_shown(user_id),
         "recovery_codes": recovery.codes_shown(user_id),
         "openrouter_account": connect.shown(found.accounts.find(user_id)),
@@ -84,6 +85,10 @@ def delete_own_account(caller: Caller) -> None:
 
 
 Items = Iterable[Any]
+
+
+def _account(user: User) -> dict[str, Any]:
+    return user.profile() | {"label": user.label}
 
 
 def _lists(of: Services, user_id: int) -> dict[str, Items]:

@@ -13,12 +13,11 @@ from typing import Any
 from flask import Response, g, request
 
 from accounts.roles import Right
-from billing import refused_calls
 from billing.reports.statistics import UsageFilter
 from foundation.money import usd
 from web.api.admin_audit import AuditFilter, changes_shown
 from web.api.admin_client_keys import ClientKeyFilter, client_keys_shown
-from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown, request_shown
+from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown, refusals_shown, request_shown
 from web.api.client_keys import revoke_key
 from web.api.health import health_shown
 from web.http import count_operator, count_request, services
@@ -115,8 +114,7 @@ def _compared(today: list[dict[str, Any]], month: list[dict[str, Any]], name: st
 @for_auditors
 def logs() -> Response:
     """Everybody's requests, newest first."""
-    since = services().clock.now() - timedelta(hours=24)
-    refused = refused_calls.latest(services().db, since, MOST_ROWS)
+    refused = refusals_shown(24, MOST_ROWS)
     return show("operator_logs.html", path="/operator/logs", refused=refused, **log_form(), **found(log_values))
 
 

@@ -57,7 +57,7 @@ def user(user_id: int) -> Response:
 @for_operators
 def change(operator: str, user_id: int) -> Response:
     """Change state, role or trust level."""
-    change_user(operator, user_id, form_of(UserChange))
+    change_user(operator, user_id, form_of(UserChange, label=_label()))
     return show("operator_user_part.html", done="saved", **_values(user_id))
 
 
@@ -123,6 +123,12 @@ def _ended(operator: str, user_id: int, done: str) -> Response:
         SESSION.take(response)  # or this process would know the visitor for another second
         return response
     return show("operator_user_part.html", done=done, **_values(user_id))
+
+
+def _label() -> str | None:
+    """Empty where the field is, as somebody has emptied it."""
+    text = request.form.get("label")
+    return None if text is None else text.strip()
 
 
 def _values(user_id: int) -> dict[str, Any]:

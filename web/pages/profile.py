@@ -66,6 +66,7 @@ EVENTS = {
     "quota_set": "Quota set",
     "quota_reset": "Quota reset",
     "user_changed": "Account changed",
+    "user_labelled": "An operator changed what the account is called",
 }
 FIRST_EVENTS = Paging.model_validate({"page_size": "10"})
 
@@ -83,7 +84,11 @@ def page(visitor: Visitor) -> Response:
 def change(visitor: Visitor) -> Response:
     """Call oneself otherwise; empty for no name."""
     is_named = bool(request.form.get("display_name", "").strip())
-    body = form_of(NewProfile) if is_named else NewProfile(display_name=None)
+    shares = "shares_display_name" in request.form
+    if is_named:
+        body = form_of(NewProfile, shares_display_name=shares)
+    else:
+        body = NewProfile(display_name=None, shares_display_name=shares)
     profile.change_display_name(visitor.user.id, body)
     return show("profile_about.html", is_saved=True, **_about(visitor))
 

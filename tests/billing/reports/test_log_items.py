@@ -60,5 +60,5 @@ def test_a_request_that_never_went_up_has_no_tries(db, log):
 
 def test_users_are_not_shown_pool_keys(db, log):
     shown = item(db, log, row(1, NOON)).to_dict()
-    assert set(columns(True)) - set(shown) == {"user_id", "pool_key"}
+    assert set(columns(True)) - set(shown) == {"user_id", "user_label", "pool_key"}
     assert shown["created_at"] == "2026-11-21T12:00:00.000+00:00"

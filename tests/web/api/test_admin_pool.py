@@ -19,7 +19,7 @@ from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import ADMIN_TOKEN, Gateway, check_headers, refusal_of, wait_for
 
 FIELDS = {"name", "state", "enabled", "health", "reason", "until", "limit_usd", "remaining_usd", "used", "in_flight"}
-FIELDS |= {"expires_at", "last_used", "created_at", "source", "owner_id", "hash"}
+FIELDS |= {"expires_at", "last_used", "created_at", "source", "owner_id", "owner_label", "hash"}
 CHANGES = ["/admin/pool/enable", "/admin/pool/disable", "/admin/pool/rotate"]
 
 

@@ -12,7 +12,9 @@ from tests.support.gateway import ADMIN_TOKEN, Gateway, check_headers, new_deriv
 
 PATH = "/admin/users"
 FIELDS = {"id", "state", "role", "trust_level", "created_at", "last_login", "upstream_choice", "quota", "providers"} | {
-    "has_second_factor"
+    "has_second_factor",
+    "label",
+    "user_label",
 }
 
 
@@ -205,3 +207,65 @@ def test_a_filter_that_is_not_understood_is_a_400(administered, query):
 def test_who_does_not_exist_is_a_404(administered):
     for method, path in (("GET", ""), ("PATCH", ""), ("POST", "/end-sessions"), ("POST", "/end-everything")):
         refused(administered, 404, method, f"{PATH}/999999{path}", {})
+
+
+def test_a_label_is_set_shown_wherever_the_number_stands_and_taken_away(administered, people):
+    token, other = administered.new_user(), administered.new_user()
+    user_id, label = user_id_of(token), "=marketing, <b>laptop</b> 3"
+    path = f"{PATH}/{user_id}"
+    changed = shown(administered, "PATCH", path, {"label": label}, people.admin)
+    assert (changed["label"], changed["user_label"]) == (label, label)
+    assert shown(administered, "PATCH", path, {"trust_level": 1})["label"] == label  # what is not given stays
+    assert shown(administered, "PATCH", path, {"label": label, "trust_level": 0})["label"] == label
+    assert administered.post("/api/api-keys", {"name": "mine"}, token).status_code == 201
+    shown(administered, "PUT", f"/admin/quotas/user/{user_id}", {"limit_usd": 1})
+    for place in (
+        f"/admin/keys?user_id={user_id}",
+        "/admin/quotas?page_size=100",
+        f"/admin/audit?user_id={user_id}",
+        f"{PATH}?page_size=100",
+    ):
+        items = shown(administered, "GET", place)["items"]
+        named = {one.get("subject") if "quotas" in place else one.get("user_id", one.get("id")) for one in items}
+        assert named & {user_id, f"user/{user_id}"}, place
+        for one in items:
+            is_theirs = user_id in {one.get("user_id"), one["id"] if place.startswith(PATH) else None}
+            is_theirs = is_theirs or one.get("subject") == f"user/{user_id}"
+            assert (one["user_label"] == label) is is_theirs, (place, one)
+    own = [one for one in entries(administered, user_id) if one[1] == "user_labelled"]
+    assert own == [(f"user/{people.admin_id}", "user_labelled", {})]
+    assert label not in administered.log()
+    for somebody in (token, other):  # its owner finds it in what is kept of them alone, nobody else anywhere
+        for place in ("/api/auth/me", "/api/api-keys", "/api/auth/events", "/api/usage/logs"):
+            assert "laptop" not in administered.get(place, somebody).text
+    assert administered.get("/api/auth/export", token).json()["account"]["label"] == label
+    assert "laptop" not in administered.get("/api/auth/export", other).text
+    assert shown(administered, "PATCH", path, {"label": ""})["user_label"] is None
+
+
+@pytest.mark.parametrize("label", [" ", " x", "a\nb", "a\u202eb", "é" * 101, 7, ["x"]], ids=ascii)
+def test_what_is_no_label_is_refused_and_changes_nothing(administered, label):
+    path = f"{PATH}/{user_id_of(administered.new_user())}"
+    before = shown(administered, "PATCH", path, {"label": "before"})
+    assert "label" in refused(administered, 400, "PATCH", path, {"label": label, "trust_level": 4})
+    assert shown(administered, "GET", path) == before
+
+
+def test_a_shared_name_is_shown_in_quotation_marks_until_it_is_shared_no_more(administered):
+    token = administered.new_user()
+    path = f"{PATH}/{user_id_of(token)}"
+    for sent, expected in (
+        ({"display_name": "Ann"}, None),
+        ({"display_name": "Ann", "shares_display_name": True}, "“Ann”"),
+        ({"display_name": "Anna"}, "“Anna”"),  # left as it is
+        ({"display_name": "Anna", "shares_display_name": False}, None),
+    ):
+        saved = shown(administered, "PUT", "/api/auth/profile", sent, token)
+        assert saved["display_name"] == sent["display_name"]
+        assert shown(administered, "GET", path)["user_label"] == expected
+    shown(administered, "PUT", "/api/auth/profile", {"display_name": "Ann", "shares_display_name": True}, token)
+    assert shown(administered, "PATCH", path, {"label": "laptop 3"})["user_label"] == "laptop 3"
+    assert shown(administered, "DELETE", path)
+    refused(administered, 404, "GET", path)
+    rows = shown(administered, "GET", f"/admin/audit?user_id={user_id_of(token)}")["items"]
+    assert {row["user_label"] for row in rows} == {None}

@@ -6,7 +6,17 @@ import pytest
 
 from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, user_id_of
 
-FIELDS = {"id", "display_name", "avatar_url", "state", "role", "trust_level", "created_at", "last_login"}
+FIELDS = {
+    "id",
+    "display_name",
+    "shares_display_name",
+    "avatar_url",
+    "state",
+    "role",
+    "trust_level",
+    "created_at",
+    "last_login",
+}
 
 
 @pytest.fixture
@@ -39,7 +49,7 @@ def test_one_names_oneself_and_nobody_else(administered, owner, name):
     assert administered.ask("PUT", "/api/auth/profile", {"display_name": "x"}).status_code == 401
 
 
-def test_names_are_shown_to_no_operator_and_written_to_no_log(administered, owner):
+def test_names_that_are_not_shared_are_shown_to_no_operator_and_written_to_no_log(administered, owner):
     assert administered.ask("PUT", "/api/auth/profile", {"display_name": "Annabel-7731"}, owner).status_code == 200
     user_id = user_id_of(owner)
     paths = (f"/admin/users/{user_id}", "/admin/users?page_size=100", f"/admin/audit?user_id={user_id}")
@@ -56,7 +66,13 @@ def test_names_are_shown_to_no_operator_and_written_to_no_log(administered, owne
         {"display_name": value}
         for value in ("", " ", " Ann", "Ann ", "A\nnn", "A\u202enn", "A\u200bnn", "A\0nn", "é" * 101, 7, True, ["Ann"])
     ]
-    + [{}, [], {"display_name": "x", "avatar_url": "https://example.com/"}, {"display_name": "x", "role": "admin"}],
+    + [
+        {},
+        [],
+        {"display_name": "x", "shares_display_name": "yes"},
+        {"display_name": "x", "avatar_url": "https://example.com/"},
+        {"display_name": "x", "role": "admin"},
+    ],
     ids=ascii,
 )
 def test_what_is_no_name_is_refused_and_changes_nothing(administered, owner, body):

@@ -69,6 +69,23 @@ def test_a_user_is_changed_by_the_keyboard_alone(admins_page, site, admin):
     assert entry["details"] == {"state": "silenced", "old_state": "active", "trust_level": 3, "old_trust_level": 0}
 
 
+def test_an_account_is_labelled_and_known_by_that(admins_page, site):
+    page, user_id, label = admins_page, user_id_of(site.new_person()["token"]), "<i>marketing</i>, laptop 3"
+    page.goto(f"/operator/users/{user_id}")
+    page.get_by_label("Label").fill(label)
+    page.get_by_role("button", name="Save").press("Enter")
+    expect(page.get_by_role("status").first).to_contain_text("Saved")
+    for path in ("/operator/users", f"/operator/audit?user_id={user_id}"):
+        page.goto(path)
+        expect(page.locator("tr", has_text=str(user_id)).first).to_contain_text(label)
+    page.goto(f"/operator/users/{user_id}")
+    expect(page.get_by_label("Label")).to_have_value(label)
+    page.get_by_label("Label").fill("")
+    page.get_by_role("button", name="Save").press("Enter")
+    expect(page.get_by_role("status").first).to_contain_text("Saved")
+    assert shown(site, user_id)["label"] is None
+
+
 def test_an_admin_can_not_take_the_own_rights_away(admins_page, site, admin):
     page = admins_page
     page.goto(f"/operator/users/{admin.id}")
