@@ -12,11 +12,11 @@ from flask.cli import with_appcontext
 from accounts.client_address import FORWARDED_FOR
 from billing import set_aside
 from commands.printing import json_option, services, show
-from commands.upstreams import ask
 from db import DatabaseError
 from foundation.clock import MAX_SKEW_SECONDS
 from replicas.processes import reports
 from start_up import what_database_does
+from upstream.check import check as check_upstream
 
 ANSWERS: dict[int | None, str] = {
     None: "does not open with ENCRYPTION_KEY",
@@ -102,9 +102,9 @@ def _upstreams() -> Iterator[Finding]:
     except DatabaseError:
         return  # its line has said so
     for upstream in active:
-        told = ask(upstream)
-        found = "answers" if told["ok"] else str(told["reason"] or f"answers {told['status']}")
-        yield Finding(f"upstream {upstream.terms.name}", bool(told["ok"]), found)
+        checked = check_upstream(services().upstreams, upstream)
+        found = "answers" if checked.ok else checked.reason or f"answers {checked.status}"
+        yield Finding(f"upstream {checked.name}", checked.ok, found)
 
 
 def _redis() -> Iterator[Finding]:

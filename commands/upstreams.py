@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from commands.printing import Commands, audit, is_for_people, services, show
-from foundation.deadline import TimeIsUp
 from pool.overview import upstream_overview
-from upstream.connection import UpstreamError
-from upstream.http import UpstreamHttp
+from upstream.check import check
 from upstream.registry import Keep, Upstream, check_key
 
 upstream_commands = Commands("upstreams", help="Services besides the pool of OpenRouter keys.")
 
-ANSWER_SECONDS = 15.0
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
 ON_A_TERMINAL = ("id", "name", "base_url", "api_key", "is_default", "is_active", "health", "reason", "model_prefixes")
 
 
@@ -115,36 +112,13 @@ def remove(name: str) -> None:
 
 @upstream_commands.command("check")
 @click.argument("name", required=False)
-def check(name: str | None) -> None:
+def check_upstreams(name: str | None) -> None:
     """Ask each upstream, or one, for its models. Exits with 1 if one can't be reached or does not take its key."""
     upstreams = services().upstreams
     found = [upstreams.get(name)] if name else upstreams.rows()
-    results = [ask(upstream) for upstream in found]
-    show(results, "Upstreams")
-    sys.exit(0 if all(result["ok"] for result in results) else 1)
-
-
-def ask(upstream: Upstream) -> dict[str, object]:
-    """What became of asking an upstream for its models: name, ok, status and reason."""
-    upstreams, terms = services().upstreams, upstream.terms
-    result: dict[str, object] = {"name": terms.name, "ok": False, "status": None, "reason": None}
-    key = upstreams.keys([upstream.id]).get(upstream.id)
-    if not (key is None or isinstance(key, str)):
-        return result | {"reason": str(key)}
-    headers = f"Authorization: Bearer {key}\r\n".encode("ascii") if key else b""
-    http = UpstreamHttp(terms.base_url, terms.connect_timeout_seconds, dial=upstreams.guard.dial)
-    try:
-        status, _ = http.get("/models", headers, ANSWER_SECONDS, MAX_ANSWER_BYTES)
-    except UpstreamError as error:
-        return result | {"reason": str(error)}
-    except TimeIsUp:
-        return result | {"reason": f"no whole answer in {ANSWER_SECONDS:.0f} s"}
-    finally:
-        http.close()
-    reasons = {401: "it does not take its key", 403: "it does not take its key", 404: "it has no /models"}
-    is_redirect = 300 <= status < 400
-    reason = "it redirects, which is not followed" if is_redirect else reasons.get(status)
-    return result | {"ok": status == 200, "status": status, "reason": reason}
+    results = [check(upstreams, upstream) for upstream in found]
+    show([asdict(result) for result in results], "Upstreams")
+    sys.exit(0 if all(result.ok for result in results) else 1)
 
 
 def _read_key() -> str:

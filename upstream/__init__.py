@@ -11,6 +11,7 @@
     refusal_body.py   what a refusal's body says, whatever it looks like
     disclosure.py     what clients may see of a refusal
     registry.py       other upstreams: rows, sealed keys, prices
+    check.py          whether one of them answers and takes its key
     openrouter/       OpenRouter's own APIs
 
 dial.py -> connection.py -> http.py -> an answer; if it refuses, its row of refusals.py says what follows.

@@ -102,7 +102,7 @@ def test_check_asks_each_upstream_with_its_key(command):
     try:
         lines(command("add", "local", "--base-url", upstream.url, key=KEY))
         upstream.play("", json_answer("200 OK", b'{"data":[]}'))
-        assert lines(command("check")) == [{"name": "local", "ok": True, "status": 200, "reason": None}]
+        assert lines(command("check")) == [{"name": "local", "ok": True, "status": 200, "reason": None, "models": 0}]
         for status, reason in (
             ("401 Unauthorized", "it does not take its key"),
             ("302 Found", "it redirects, which is not followed"),

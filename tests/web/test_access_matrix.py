@@ -527,6 +527,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /admin/upstreams/{upstream}": (AUDITORS, of_a_new_upstream()),
     "PUT /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream(UPSTREAM | {"timeout_seconds": 9})),
     "DELETE /admin/upstreams/{upstream}": (OPERATORS, of_a_new_upstream()),
+    "POST /admin/upstreams/{upstream}/check": (OPERATORS, of_a_new_upstream()),
     "GET /admin/users": (AUDITORS, PLAIN),
     "POST /admin/users/find": (AUDITORS, lambda world, _kind: Asked({"username": world.owner.account["username"]})),
     "GET /admin/users/{user_id}": (AUDITORS, the_owner()),

@@ -34,6 +34,7 @@ ALL_OF = {name: {f"{name}.{column.name}" for column in table.columns} for name, 
 BACKGROUND |= ALL_OF["audit_log"]  # those of refused log-ins come some seconds later
 BACKGROUND |= ALL_OF["usage_ledger"] | ALL_OF["usage_rollups"]  # and calls, when their journal is drained
 OF_SESSIONS = ALL_OF["user_sessions"] | {"users.last_login", "users.updated_at"}
+OF_LOG_INS = OF_SESSIONS | ALL_OF["reset_links"]  # a log-in tells of them
 OF_KEYS = ALL_OF["client_keys"] | ALL_OF["quotas"] | {"revisions.value"}
 OF_TOKENS = ALL_OF["api_tokens"] | {"revisions.value"}
 OF_WATCHED_KEYS = ALL_OF["personal_keys"] | ALL_OF["personal_key_days"]
@@ -47,9 +48,9 @@ OF_POOL_KEYS = {"api_keys.enabled", "api_keys.updated_at", "revisions.value"}
 # person's rows change is for the access matrix.
 CHANGES: dict[str, set[str]] = {
     "POST /register": ALL_OF["users"],
-    "POST /login": OF_SESSIONS,
+    "POST /login": OF_LOG_INS,
     "POST /api/auth/register": ALL_OF["users"],
-    "POST /api/auth/login": OF_SESSIONS,
+    "POST /api/auth/login": OF_LOG_INS,
     "POST /api/auth/refresh": OF_SESSIONS,
     "POST /api/auth/logout": {"user_sessions.ended_at", "revisions.value"} | OF_SESSIONS,
     "POST /api/auth/logout-all": {"revisions.value"} | OF_SESSIONS,
@@ -106,6 +107,7 @@ CHANGES: dict[str, set[str]] = {
     "POST /admin/upstreams": OF_UPSTREAMS,
     "PUT /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "DELETE /admin/upstreams/{upstream}": OF_UPSTREAMS,
+    "POST /admin/upstreams/{upstream}/check": set(),
     "PUT /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
     "DELETE /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
     "POST /admin/users/find": set(),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import Field
 
 from pool.overview import upstream_overview
+from upstream.check import check as check_upstream
 from upstream.registry import Keep, Upstream
 from web.http import answer, audit, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
@@ -68,6 +70,16 @@ class UpstreamShown(Shown):
     until: str | None = Field(description="Until when, if that is known", examples=[None])
 
 
+class UpstreamChecked(Shown):
+    """What became of asking an upstream for its models."""
+
+    name: str
+    ok: bool
+    status: int | None = Field(description="Of its answer; null if none came", examples=[200])
+    reason: str | None = Field(description="Why it is not ok, if that is known", examples=[None])
+    models: int | None = Field(description="How many models it names", examples=[12])
+
+
 @routes.get("")
 @operation("List upstreams", Who.AUDITOR, query=Paging, answers={200: Page[UpstreamShown]})
 def page(query: Paging) -> Response:
@@ -104,7 +116,22 @@ def delete(operator: str, upstream: str) -> Response:
     return remove_upstream(operator, upstream)
 
 
+@routes.post(f"{ONE}/check")
+@operation("Ask an upstream for its models", Who.OPERATOR, answers={200: UpstreamChecked}, refusals=(404,))
+def check(operator: str, upstream: str) -> Response:
+    """Whether it answers and takes its key: asked now, for at most 15 seconds."""
+    return answer(upstream_checked(operator, upstream))
+
+
 # ── for the pages too
+
+
+def upstream_checked(operator: str, name: str) -> dict[str, Any]:
+    """What became of asking an upstream for its models, as it is answered. Raises NotFound."""
+    upstreams = services().upstreams
+    checked = check_upstream(upstreams, upstreams.get(name))
+    audit(operator, "upstream_checked", f"upstream/{checked.name}", ok=checked.ok, status=checked.status)
+    return asdict(checked)
 
 
 def upstreams_shown(query: Paging) -> dict[str, Any]:

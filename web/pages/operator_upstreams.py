@@ -7,7 +7,14 @@ from typing import Any
 from flask import Response, request
 
 from foundation.errors import BadRequest
-from web.api.admin_upstreams import NewUpstream, add_upstream, change_upstream, remove_upstream, upstreams_shown
+from web.api.admin_upstreams import (
+    NewUpstream,
+    add_upstream,
+    change_upstream,
+    remove_upstream,
+    upstream_checked,
+    upstreams_shown,
+)
 from web.operation import Paging
 from web.pages.forms import form_of, here, query_of
 from web.pages.operator import for_auditors, for_operators
@@ -48,6 +55,13 @@ def remove(operator: str, upstream_id: int) -> Response:
     """Remove one."""
     remove_upstream(operator, str(upstream_id))
     return show("operator_upstreams_part.html", **_values())
+
+
+@routes.post("/<int:upstream_id>/check")
+@for_operators
+def check(operator: str, upstream_id: int) -> Response:
+    """Ask one for its models, and say what came of it."""
+    return show("operator_upstreams_part.html", checked=upstream_checked(operator, str(upstream_id)), **_values())
 
 
 def _values() -> dict[str, Any]:

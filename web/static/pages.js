@@ -48,6 +48,8 @@ document.addEventListener('click', async (event) => {
   const opener = event.target.closest('[data-open]');
   if (opener) document.getElementById(opener.dataset.open).showModal();
   if (event.target.closest('[data-close]')) event.target.closest('dialog').close();
+  const preset = event.target.closest('[data-fill]');
+  if (preset) for (const [name, text] of Object.entries(JSON.parse(preset.dataset.fill))) preset.form.elements[name].value = text;
   const button = event.target.closest('[data-copy]');
   if (!button) return;
   const place = document.getElementById(button.dataset.copy);

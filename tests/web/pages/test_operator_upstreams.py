@@ -108,3 +108,32 @@ def test_what_is_wrong_is_said_in_the_dialog(admins_page):
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("base_url")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_an_upstream_is_begun_from_a_preset_and_tried(admins_page, site, admin, stand_in):
+    page = admins_page
+    page.goto("/operator/upstreams")
+    page.get_by_role("button", name="New upstream").click()
+    new = page.get_by_role("dialog", name="New upstream")
+    new.get_by_role("button", name="ollama").click()
+    expect(new.get_by_label("Name")).to_have_value("ollama")
+    expect(new.get_by_label("Base URL")).to_have_value("http://127.0.0.1:11434/v1")
+    expect(new.get_by_label("Model prefixes")).to_have_value("ollama/ =")
+    expect(new.get_by_text("ALLOW_PRIVATE_UPSTREAMS=true")).to_be_visible()
+    assert accessibility_faults(page) == []
+    new.get_by_label("Base URL").fill("http://127.0.0.1:9/v1")
+    new.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Test ollama").click()
+    expect(page.get_by_role("status").filter(has_text="ollama can’t be used")).to_contain_text("connect")
+    page.get_by_role("button", name="Change ollama").click()
+    form = page.get_by_role("dialog", name="Change ollama")
+    form.get_by_label("Base URL").fill(stand_in.address)
+    form.get_by_label("Key; empty to keep").fill(stand_in.new_key()["key"])
+    form.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Test ollama").click()
+    expect(page.get_by_role("status").filter(has_text="answers and takes its key")).to_be_visible()
+    entry = site.gateway.get("/admin/audit", ADMIN_TOKEN).json()["items"][0]
+    assert (entry["action"], entry["subject"]) == ("upstream_checked", "upstream/ollama")
+    page.on("dialog", lambda asked: asked.accept())
+    page.get_by_role("button", name="Remove ollama").click()
+    expect(page.get_by_text("No upstream besides OpenRouter")).to_be_visible()
