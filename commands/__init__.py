@@ -3,6 +3,7 @@
     groups.py           all groups
     printing.py         what commands share: services, --json, refusals, the audit log
     check.py            check
+    settings.py         settings
     users.py            users
     client_keys.py      keys: client keys
     quotas.py           quota

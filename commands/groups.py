@@ -15,6 +15,7 @@ from commands.pool import pool_commands
 from commands.printing import Commands, services, show
 from commands.quotas import quota_commands
 from commands.requests import request_commands
+from commands.settings import settings
 from commands.upstreams import upstream_commands
 from commands.usage import logs_commands, usage_commands
 from commands.users import user_commands
@@ -40,6 +41,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(operator_token_commands)
     app.cli.add_command(audit_commands)
     app.cli.add_command(check)
+    app.cli.add_command(settings)
     app.cli.add_command(backup)
     app.cli.add_command(restore)
 

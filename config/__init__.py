@@ -4,6 +4,7 @@
     rules.py         what settings must be like beside others
     checks.py        what the text of one setting must be like: URLs, networks, headers
     sources.py       where values come from: environment, secret files, `.env`; all faults; development's own secrets
+    in_force.py      which value each setting has, and where it comes from: what operators are shown
     database_tls.py  how the connection to the database is secured
     env_file.py      how `.env` is read
     version.py       which version this is

@@ -11,6 +11,7 @@ import os
 import secrets
 import uuid
 from collections.abc import Collection, Mapping
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
@@ -23,6 +24,16 @@ GENERATED = {
     "ENCRYPTION_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     "DEPLOYMENT_ID": lambda: str(uuid.uuid4()),
 }
+
+
+class Source(StrEnum):
+    """Where a value comes from."""
+
+    ENVIRONMENT = "environment"
+    ENV_FILE = ".env"
+    SECRET_FILE = "secret file"
+    GENERATED = "generated, in DATA_DIR"
+    DEFAULT = "default"
 
 
 class ConfigError(Exception):
@@ -97,6 +108,19 @@ def _check(environ: Mapping[str, str] | None, required: Collection[str]) -> tupl
             if name not in unread:
                 problems.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
     return config, problems
+
+
+def given() -> dict[str, Source]:
+    """Which variables the environment, `.env` or a secret's file give a value, as things are now."""
+    found = {}
+    environ = _environment([])
+    for name in (field.upper() for field in Config.model_fields):
+        variable = f"{name}_FILE" if name in SECRET_NAMES and environ.get(f"{name}_FILE") else name
+        if environ.get(variable, "").strip():
+            inherited = os.environ.get(variable, "").strip()
+            source = Source.SECRET_FILE if variable != name else Source.ENVIRONMENT if inherited else Source.ENV_FILE
+            found[name] = source
+    return found
 
 
 def problems(environ: Mapping[str, str] | None = None, required: Collection[str] = ()) -> list[str]:

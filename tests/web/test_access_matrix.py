@@ -507,6 +507,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /admin/logs/export": (AUDITORS, FILE),
     "GET /admin/logs/{request_id}": (AUDITORS, own_request),
     "GET /admin/refusals": (AUDITORS, PLAIN),
+    "GET /admin/settings": (AUDITORS, PLAIN),
     "GET /admin/usage-checks": (AUDITORS, PLAIN),
     "GET /admin/audit": (AUDITORS, PLAIN),
     "GET /admin/pool": (AUDITORS, PLAIN),

@@ -13,6 +13,7 @@ from web.api import (
     admin_invitations,
     admin_pool,
     admin_quotas,
+    admin_settings,
     admin_tokens,
     admin_upstreams,
     admin_usage,
@@ -61,6 +62,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(usage.routes)
     app.register_blueprint(admin_quotas.routes)
     app.register_blueprint(admin_check.routes)
+    app.register_blueprint(admin_settings.routes)
     app.register_blueprint(admin_upstreams.routes)
     app.register_blueprint(admin_aliases.routes)
     app.register_blueprint(admin_users.routes)

@@ -1,4 +1,4 @@
-"""The operator's page of the system: how its parts are, the processes that serve, and whether the sums are right."""
+"""The operator's pages of the system: its parts, the processes that serve, the checks of the sums; and settings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from flask import Response
 from replicas.lease import rotation_status
 from web.api.admin_check import checks_shown
 from web.api.admin_pool import PoolFilter, pool_shown
+from web.api.admin_settings import settings_shown
 from web.api.health import health_shown
 from web.http import services
 from web.operation import Paging
@@ -14,10 +15,10 @@ from web.pages.forms import here, query_of
 from web.pages.operator import for_auditors
 from web.pages.views import page_blueprint, show
 
-routes = page_blueprint("operator_system_pages", "/operator/system")
+routes = page_blueprint("operator_system_pages", "/operator")
 
 
-@routes.get("")
+@routes.get("/system")
 @for_auditors
 def system() -> Response:
     """All of it, as of now."""
@@ -29,3 +30,10 @@ def system() -> Response:
         processes=pool_shown(PoolFilter.model_validate({"page_size": "1"}))["processes"],
         **checks_shown(query_of(Paging)),
     )
+
+
+@routes.get("/settings")
+@for_auditors
+def settings() -> Response:
+    """What is set, and where it comes from."""
+    return show("operator_settings.html", items=settings_shown())

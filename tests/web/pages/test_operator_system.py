@@ -57,3 +57,17 @@ def test_the_daily_checks_are_shown_with_what_they_found_and_paged(admins_page, 
     expect(checks).to_have_count(1)
     page.set_viewport_size(PHONE)
     assert has_no_sideways_scroll(page)
+
+
+def test_settings_say_where_they_come_from_and_no_secret(admins_page, site):
+    page = admins_page
+    page.goto("/operator")
+    page.get_by_role("link", name="Settings").click()
+    page.wait_for_url("**/operator/settings")
+    expect(page.get_by_role("row", name="DATABASE_URL")).to_contain_text("set, secret")
+    expect(page.get_by_role("row", name="DATABASE_URL")).to_contain_text("environment")
+    expect(page.get_by_role("row", name="POOL_SIZE")).to_contain_text("default")
+    assert str(site.gateway.settings["DATABASE_URL"]) not in page.content()
+    assert accessibility_faults(page) == []
+    page.set_viewport_size(PHONE)
+    assert has_no_sideways_scroll(page)

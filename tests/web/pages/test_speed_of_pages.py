@@ -33,6 +33,7 @@ OPERATORS = [
     "/operator/pool",
     "/operator/upstreams",
     "/operator/aliases",
+    "/operator/settings",
     "/operator/system",
 ]
 # A live page's stream has no end, and no weight until then.
