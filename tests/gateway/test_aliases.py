@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import openai
 import pytest
 
 from db import Database
@@ -17,9 +16,11 @@ from gateway.aliases import MAX_ALIASES, Aliases
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.data_plane import request, whole
 from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown, wait_for
+from tests.support.lazily import Lazily
 from tests.support.rows import each_row
 from tests.support.scripted_upstream import ScriptedUpstream, json_answer
 
+openai = Lazily("openai")
 MINI, CLAUDE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4.5"
 USAGE = {"prompt_tokens": 5, "completion_tokens": 5, "cost": 0.001}
 

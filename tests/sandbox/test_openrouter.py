@@ -15,9 +15,9 @@ import requests
 from hypothesis import strategies
 
 from sandbox.openrouter_control import MODEL_CALLS
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 
-openai = lazily("openai")
+openai = Lazily("openai")
 
 JSON_VALUES = strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(),

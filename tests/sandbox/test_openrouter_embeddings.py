@@ -5,9 +5,9 @@ import struct
 
 import pytest
 
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 
-openai = lazily("openai")
+openai = Lazily("openai")
 
 MODEL = "openai/text-embedding-3-small"
 

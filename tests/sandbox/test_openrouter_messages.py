@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 
-anthropic = lazily("anthropic")
+anthropic = Lazily("anthropic")
 
 MODEL = "anthropic/claude-sonnet-4.6"
 HELLO = [{"role": "user", "content": "Hello there"}]

@@ -5,9 +5,9 @@ import json
 import pydantic
 import pytest
 
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 
-openai = lazily("openai")
+openai = Lazily("openai")
 
 MODEL = "openai/gpt-4o-mini"
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

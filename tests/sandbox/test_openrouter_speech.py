@@ -1,7 +1,10 @@
 """Speech of the stand-in, as OpenAI's client hears it."""
 
-import openai
 import pytest
+
+from tests.support.lazily import Lazily
+
+openai = Lazily("openai")
 
 MODEL = "mistralai/voxtral-mini-tts-2603"
 

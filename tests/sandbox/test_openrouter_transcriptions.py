@@ -1,7 +1,10 @@
 """Transcriptions of the stand-in, as OpenAI's client sends and reads them."""
 
-import openai
 import pytest
+
+from tests.support.lazily import Lazily
+
+openai = Lazily("openai")
 
 MODEL = "openai/whisper-large-v3"
 SOUND = {"data": "UklGRiQA", "format": "wav"}

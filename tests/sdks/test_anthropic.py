@@ -5,9 +5,9 @@ import time
 import pydantic
 import pytest
 
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 
-anthropic = lazily("anthropic")
+anthropic = Lazily("anthropic")
 
 MODEL = "anthropic/claude-sonnet-4.6"
 TOOL = "sandbox/tools"

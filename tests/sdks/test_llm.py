@@ -3,16 +3,14 @@
 import json
 import time
 
-import llm
 import pydantic
 import pytest
 import yaml
 from click.testing import CliRunner
-from llm.cli import cli
 
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 
-openai = lazily("openai")
+llm, command_line, openai = Lazily("llm"), Lazily("llm.cli"), Lazily("openai")
 
 QUESTION = "Say something with an emoji"
 MODEL = "openrouter/openai/gpt-4o-mini"
@@ -89,7 +87,7 @@ def test_answers_on_the_command_line(gateway, key, llm_folder, monkeypatch):
     entry |= {"api_key_name": "gateway", "supports_schema": True, "supports_tools": True}
     (llm_folder / "extra-openai-models.yaml").write_text(yaml.safe_dump([entry]))
     told = [
-        CliRunner().invoke(cli, arguments, catch_exceptions=False, input=None)
+        CliRunner().invoke(command_line.cli, arguments, catch_exceptions=False, input=None)
         for arguments in (
             ["keys", "set", "gateway", "--value", key],
             ["-m", "gateway", QUESTION],

@@ -8,9 +8,9 @@ import pydantic
 import pytest
 
 from tests.sdks.conftest import new_client_key
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 
-openai = lazily("openai")
+openai = Lazily("openai")
 
 QUESTION = [{"role": "user", "content": "Say something with an emoji"}]
 MODEL = "openai/gpt-4o-mini"

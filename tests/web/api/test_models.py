@@ -6,11 +6,11 @@ import pytest
 import requests
 
 from tests.support.gateway import Gateway, refusal_of, wait_for
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 from tests.support.reads import data_of, get
 from tests.support.rows import each_row
 
-openai = lazily("openai")
+openai = Lazily("openai")
 
 ALIASES = ["/v1", "/api/v1"]
 MODEL = "openai/gpt-4o-mini"

@@ -16,10 +16,10 @@ from foundation.money import NANO
 from tests.sandbox.conftest import Running
 from tests.support.billing import Billing, user_of
 from tests.support.gateway import Gateway, refusal_of, wait_for
-from tests.support.lazily import lazily
+from tests.support.lazily import Lazily
 from tests.support.reads import data_of
 
-openai = lazily("openai")
+openai = Lazily("openai")
 
 ALIASES = ["/v1", "/api/v1"]
 MODEL = "openai/gpt-4o-mini"
