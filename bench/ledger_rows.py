@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 DAYS = 90
 DAY_MS = 86_400_000
@@ -77,6 +77,8 @@ class Filling:
             for period in "hd":
                 for everybody in (False, True):
                     execute(self._sums(period, everybody, day * DAY_MS))
+                for kind, subject in (("u", "user_id"), ("k", "client_key_id")):
+                    execute(_sums_of_callers(period, kind, subject, day))
             tell(f"sums of day {day - first + 1}")
 
     def _first_ms(self) -> int:
@@ -108,6 +110,16 @@ class Filling:
         return (
             f"INSERT INTO usage_rollups SELECT {keys}, {sums} FROM usage_ledger WHERE {within} GROUP BY 2, 3, 4, 5, 6"
         )
+
+
+def _sums_of_callers(period: str, kind: str, subject: str, day: int) -> str:
+    begin = datetime.fromtimestamp(day * DAY_MS // 1000, UTC)
+    sums = ", ".join(f"SUM(`{name}`)" for name in ("requests", "errors", "prompt_tokens", "completion_tokens"))
+    within = f"start >= '{begin:%Y-%m-%d}' AND start < '{begin + timedelta(days=1):%Y-%m-%d}'"
+    return (
+        f"INSERT INTO caller_rollups SELECT period, '{kind}', start, {subject}, {sums}, SUM(cost_nano), 0 "
+        f"FROM usage_rollups WHERE period = '{period}' AND user_id > 0 AND {within} GROUP BY period, start, {subject}"
+    )
 
 
 def sqlite_execute(path: str) -> Execute:

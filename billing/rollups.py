@@ -16,10 +16,13 @@ import sqlalchemy as sa
 
 from db import Transaction
 from storage.many_rows import upsert_rows
+from tables import caller_rollups
 from tables import usage_rollups as table
 
 HOUR, DAY = "h", "d"
 EVERYBODY = 0  # the user_id of the rows that add up all users
+USERS, KEYS = "u", "k"  # the kinds of caller_rollups
+NOBODY = -1  # the subject_id of what no user is charged for
 NONE = 0  # a client_key_id or pool_key_id of no key: a primary key holds no NULL
 BATCH_ROWS = 1000  # that are deleted at once
 ANY_POOL_KEY = 2**62  # the pool_key_id of what pool keys carried, in the sums of one user
@@ -91,12 +94,12 @@ class UsageSums:
 
 
 SUMS = [field.name for field in fields(UsageSums)]
-COLUMNS = table.c.keys()
 
 
 def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
-    """Add these changes to the sums of their hours and days, each person's own and everybody's."""
-    summed: dict[tuple[str, int, datetime, int, int, str], UsageSums] = {}
+    """Add these changes to the sums of their hours and days: each person's own, everybody's, and by caller."""
+    summed: dict[tuple[Any, ...], UsageSums] = {}
+    by_caller: dict[tuple[Any, ...], UsageSums] = {}
     for bucket, sums in changes.items():
         hour = bucket.created_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         for period, start in ((HOUR, hour), (DAY, hour.replace(hour=0))):
@@ -106,15 +109,28 @@ def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
                     (period, bucket.user_id, start, bucket.client_key_id or NONE, bucket.carrier, bucket.model)
                 )
             for row in rows_of:
-                before = summed.get(row)
-                summed[row] = sums if before is None else before + sums
+                _count(summed, row, sums)
+            is_nobodys = bucket.user_id == EVERYBODY
+            _count(by_caller, (period, USERS, start, NOBODY if is_nobodys else bucket.user_id), sums)
+            _count(by_caller, (period, KEYS, start, NOBODY if is_nobodys else bucket.client_key_id or NONE), sums)
+    _upsert(tx, table, summed)
+    _upsert(tx, caller_rollups, by_caller)
+
+
+def _count(summed: dict[tuple[Any, ...], UsageSums], row: tuple[Any, ...], sums: UsageSums) -> None:
+    before = summed.get(row)
+    summed[row] = sums if before is None else before + sums
+
+
+def _upsert(tx: Transaction, into: sa.Table, summed: Mapping[tuple[Any, ...], UsageSums]) -> None:
     # In one order everywhere: two transactions that touch the same rows wait for each other, and don't deadlock.
+    names = into.c.keys()
     rows = [
-        dict(zip(COLUMNS, (*row, *sums.amounts()), strict=True))
+        dict(zip(names, (*row, *sums.amounts()), strict=True))
         for row, sums in sorted(summed.items())
         if any(sums.amounts())
     ]
-    upsert_rows(tx, table, rows, adding=SUMS)
+    upsert_rows(tx, into, rows, adding=SUMS)
 
 
 def delete_old(tx: Transaction, period: str, before: datetime, from_user: int) -> int | None:
@@ -133,3 +149,16 @@ def delete_old(tx: Transaction, period: str, before: datetime, from_user: int) -
     upto = sa.or_(table.c.user_id < user_id, sa.and_(table.c.user_id == user_id, table.c.start <= start))
     tx.execute(table.delete().where(of_batch, table.c.user_id <= user_id, upto))
     return int(user_id)
+
+
+def delete_old_callers(tx: Transaction, period: str, before: datetime) -> bool:
+    """Delete the oldest hour or day of the sums by caller that began before; True if there may be more."""
+    is_old = sa.and_(caller_rollups.c.period == period, caller_rollups.c.start < before)
+    was_there = False
+    for kind in (USERS, KEYS):  # each a range of the primary key, of which the first row is read
+        of_kind = sa.and_(is_old, caller_rollups.c.kind == kind)
+        oldest = tx.scalar(sa.select(sa.func.min(caller_rollups.c.start)).where(of_kind))
+        if oldest is not None:
+            tx.execute(caller_rollups.delete().where(of_kind, caller_rollups.c.start == oldest))
+            was_there = True
+    return was_there

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -20,6 +20,7 @@ from billing.reports import export as usage_export
 from billing.reports.log_items import LogItem
 from billing.reports.lost_tries import lost_tries
 from billing.reports.retention import log_end
+from billing.reports.shares import MOST_ITEMS, By, Metric, SharesAsked, read_shares
 from billing.reports.statistics import UsageFilter
 from commands.printing import Commands, audit, is_for_people, services, show
 from db import DatabaseError
@@ -28,6 +29,7 @@ logs_commands = Commands("logs", help="The request log.")
 usage_commands = Commands("usage", help="What was spent.")
 
 DAY = click.DateTime(["%Y-%m-%d"])
+NAMELESS = {"user": "paid by the operator", "key": "without a key", "upstream": "none: refused here"}
 FILE = click.Path(path_type=Path)
 
 
@@ -128,6 +130,71 @@ def _watched(counts: Iterable[int], total: int, title: str) -> Iterator[int]:
         for count in counts:
             progress.advance(task, count)
             yield count
+
+
+def _shares(by: str, days: int, metric: str, count: int) -> None:
+    today = services().clock.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    end = today + timedelta(days=1)
+    found = read_shares(services().db, SharesAsked(By(by), Metric(metric), end - timedelta(days=days), end))
+    rows = [item.to_dict() for item in found.items[:count]]
+    if is_for_people():
+        rows = [_for_people(by, row) for row in rows]
+    show(rows, f"By {by}, {days} days and as many before")
+
+
+def _for_people(by: str, row: dict[str, Any]) -> dict[str, object]:
+    return {
+        by: row["name"] or NAMELESS.get(by, "none that is known"),
+        "dollars": f"{row['cost_usd']:.6f}",
+        "before": f"{row['before']['cost_usd']:.6f}",
+        "requests": row["requests"],
+        "errors": row["errors"],
+        "tokens": row["prompt_tokens"] + row["completion_tokens"],
+    }
+
+
+OF_DAYS = click.option(
+    "--days", default=30, type=click.IntRange(1, 366), help="So many days up to today.", show_default=True
+)
+OF_METRIC = click.option(
+    "--metric",
+    default="cost",
+    type=click.Choice([one.value for one in Metric]),
+    help="Whose is greatest.",
+    show_default=True,
+)
+OF_COUNT = click.option("--count", default=20, type=click.IntRange(1, MOST_ITEMS), help="How many.", show_default=True)
+
+
+@usage_commands.command("by-user")
+@OF_DAYS
+@OF_METRIC
+@OF_COUNT
+def show_users(days: int, metric: str, count: int) -> None:
+    """Show who spent what, and in the time before.
+
+    \b
+    Examples:
+      flask --app app usage by-user --days 1
+      flask --app app usage by-user --metric errors
+    """
+    _shares(By.USER, days, metric, count)
+
+
+@usage_commands.command("shares")
+@click.option("--by", default="model", type=click.Choice([one.value for one in By]), help="By what.", show_default=True)
+@OF_DAYS
+@OF_METRIC
+@OF_COUNT
+def show_shares(by: str, days: int, metric: str, count: int) -> None:
+    """Show what was spent by user, client key, model, provider or upstream, and in the time before.
+
+    \b
+    Examples:
+      flask --app app usage shares --by provider
+      flask --app app usage shares --by key --days 7 --metric calls
+    """
+    _shares(by, days, metric, count)
 
 
 @usage_commands.command("checks")

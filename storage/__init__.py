@@ -3,6 +3,7 @@
     columns.py    what every table is made of
     operators.py  what programs administer with: operator tokens
     routing.py    how calls find their model: aliases
+    usage.py      sums of what was used, by caller
     ways_in.py    what opens an account besides its key: recovery codes, reset links, second factors
     many_rows.py  many rows in few statements
 

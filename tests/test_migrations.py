@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 
 from db import Database
-from tables import log_retention, revisions, rotator, usage_rollups
+from tables import caller_rollups, log_retention, revisions, rotator, usage_rollups
 from tests.support.gateway import ROOT, environment, preparation
 from tests.support.mariadb import DatabaseServer
 from tests.test_db import NOON, connect, described
@@ -99,6 +99,26 @@ def test_sums_are_put_together_once_however_often_that_is_killed(empty_database_
     with database.reading() as tx:
         found = tx.execute(sa.select(usage_rollups.c.requests, usage_rollups.c.cost_nano)).all()
     assert found == [(3, 6)]
+    database.close()
+
+
+@pytest.mark.mysql
+def test_sums_of_callers_are_those_of_the_roll_ups_once_however_often_that_is_killed(empty_database_url: str) -> None:
+    database = connect(empty_database_url)
+    upgrade_to(database, "0021")
+    row = {"period": "d", "start": NOON, "pool_key_id": 1, "requests": 1}
+    row |= dict.fromkeys(("errors", "prompt_tokens", "completion_tokens", "unknown"), 0)
+    callers = [(7, 3, "a", 10), (7, 0, "a", 5), (7, 3, "b", 1), (8, 4, "a", 2), (0, 0, "a", 20)]
+    names = "user_id", "client_key_id", "model", "cost_nano"
+    rows = [row | dict(zip(names, caller, strict=True)) for caller in callers]
+    database.transact(lambda tx: tx.execute(usage_rollups.insert(), rows))
+    for changes in (1, 2, 3, 4):
+        upgraded_until_killed(empty_database_url, changes)
+    database.upgrade()
+    columns = caller_rollups.c.kind, caller_rollups.c.subject_id, caller_rollups.c.cost_nano
+    with database.reading() as tx:
+        found = {tuple(one) for one in tx.execute(sa.select(*columns))}
+    assert found == {("u", 7, 16), ("u", 8, 2), ("u", -1, 2), ("k", 0, 5), ("k", 3, 11), ("k", 4, 2), ("k", -1, 2)}
     database.close()
 
 

@@ -15,24 +15,25 @@ MIMETYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def headers(name: str) -> dict[str, str]:
+def headers(name: str, what: str = "request-log") -> dict[str, str]:
     """The headers of an answer that holds the file."""
-    return {"Content-Type": MIMETYPES[name], "Content-Disposition": f'attachment; filename="request-log.{name}"'}
+    return {"Content-Type": MIMETYPES[name], "Content-Disposition": f'attachment; filename="{what}.{name}"'}
 
 
 def lines(lists: Iterable[list[LogItem]], name: str, for_operator: bool = False) -> Iterator[bytes]:
     """The file's content, a piece for each list. The first line of a CSV names its columns, even if nothing follows."""
     if name == "csv":
-        yield _csv([columns(for_operator)])
+        yield csv_lines([columns(for_operator)])
     for items in lists:
         documents = [item.to_dict(for_operator) for item in items]
         if name == "csv":
-            yield _csv(document.values() for document in documents)
+            yield csv_lines(document.values() for document in documents)
         else:
             yield b"".join(orjson.dumps(document) + b"\n" for document in documents)
 
 
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+def csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
+    """Rows as spreadsheets read them."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue().encode()

@@ -103,6 +103,12 @@ class LogRetention:
                 user_id = self._db.transact(partial(self._delete_sums, period, before, user_id))
                 yield 0
                 stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
+            is_more = bool(days)
+            while is_more:
+                begun = time.monotonic()
+                is_more = self._db.transact(partial(self._delete_callers, period, before))
+                yield 0
+                stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
 
         is_more = self._delete_more is not None
         while self._delete_more and is_more:
@@ -115,6 +121,10 @@ class LogRetention:
     def _delete_sums(self, period: str, before: datetime, from_user: int, tx: Transaction) -> int | None:
         self._guard(tx)
         return rollups.delete_old(tx, period, before, from_user)
+
+    def _delete_callers(self, period: str, before: datetime, tx: Transaction) -> bool:
+        self._guard(tx)
+        return rollups.delete_old_callers(tx, period, before)
 
     def delete_before(
         self,

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from billing.ledger import UsageLedger
 from billing.reports.request_log import UsageLog
 from billing.reports.statistics import UsageFilter, UsageStats
-from billing.rollups import UsageSums
+from billing.rollups import NOBODY, UsageSums
 from config.settings import Config
 from db import Database, database_url
-from tables import usage_ledger, usage_rollups
+from tables import caller_rollups, usage_ledger, usage_rollups
 from tests.support.usage_rows import sums_of
 
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -78,15 +78,22 @@ def stored(db: Database, table: sa.Table) -> list[dict[str, Any]]:
 def check(db: Database, clock: Any) -> None:
     rows = stored(db, usage_ledger)
     expected: dict[Any, UsageSums] = defaultdict(UsageSums)
+    by_caller: dict[Any, UsageSums] = defaultdict(UsageSums)
     for key, sums in sums_of(rows).items():
         hour = key.created_at.replace(minute=0, second=0, microsecond=0)
         for period, start in (("h", hour), ("d", hour.replace(hour=0))):
             if key.user_id:
                 expected[period, key.user_id, start, key.client_key_id or 0, key.carrier, key.model] += sums
             expected[period, 0, start, 0, key.pool_key_id or 0, key.model] += sums
+            by_caller[period, "u", start, key.user_id or NOBODY] += sums
+            by_caller[period, "k", start, (key.client_key_id or 0) if key.user_id else NOBODY] += sums
     found = {tuple(row.values())[:6]: UsageSums(*tuple(row.values())[6:]) for row in stored(db, usage_rollups)}
     assert {k: v for k, v in found.items() if v != UsageSums()} == {
         k: v for k, v in expected.items() if v != UsageSums()
+    }
+    callers = {tuple(row.values())[:4]: UsageSums(*tuple(row.values())[4:]) for row in stored(db, caller_rollups)}
+    assert {k: v for k, v in callers.items() if v != UsageSums()} == {
+        k: v for k, v in by_caller.items() if v != UsageSums()
     }
     log = UsageLog(db, clock)
     for user_id in (None, 1, 2):
@@ -101,7 +108,7 @@ def check(db: Database, clock: Any) -> None:
 
 @given(data=st.data(), requests=st.lists(REQUEST, min_size=1, max_size=8))
 def test_sums_and_log_are_those_of_the_rows_after_any_sequence_of_facts(emptied, clock, data, requests):
-    for table in (usage_ledger, usage_rollups):
+    for table in (usage_ledger, usage_rollups, caller_rollups):
         emptied.transact(lambda tx, table=table: tx.execute(table.delete()))
     ledger = UsageLedger(emptied, clock)
     queues = [facts_of(number, request) for number, request in enumerate(requests)]

@@ -215,3 +215,18 @@ def test_a_repair_applies_what_is_mended_and_shows_what_is_not(services, command
     assert (third.exit_code, lines(third.stdout)) == (0, [{"applied": 1, "left": 0}])
     assert not file.exists()
     assert command("usage", "repair").exit_code == 0
+
+
+def test_who_spent_what_is_shown_beside_the_time_before(command, services):
+    today = datetime.now(UTC)
+    rows = [row(100, today, user_id=7, cost_nano=3), row(101, today, user_id=8, cost_nano=5, outcome="refused")]
+    store(services.db, [*rows, row(102, today - DAY, user_id=7, cost_nano=4)])
+    found = [json.loads(line) for line in command("usage", "by-user", "--days", 1).stdout.splitlines()]
+    shown = {(one["id"], one["cost_nano"], one["errors"], one["before"]["cost_nano"]) for one in found}
+    assert shown >= {(8, 5, 1, 0), (7, 3, 0, 4)}
+    by_errors = command("usage", "by-user", "--days", 1, "--metric", "errors", "--count", 1).stdout
+    assert [json.loads(line)["id"] for line in by_errors.splitlines()] == [8]
+    by_provider = [json.loads(line) for line in command("usage", "shares", "--by", "provider").stdout.splitlines()]
+    assert {one["name"] for one in by_provider} == {"openai"}
+    for words in (["--by", "team"], ["--days", 0], ["--metric", "joy"]):
+        assert command("usage", "shares", *words).exit_code == 2

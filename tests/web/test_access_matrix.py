@@ -484,6 +484,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/plugin-api/chat/completions": (CALLS, CHAT),
     # ── usage, quota, own key
     "GET /api/usage/stats": (READERS, PLAIN),
+    "GET /api/usage/shares": (READERS, PLAIN),
     "GET /api/usage/logs": (READERS, PLAIN),
     "GET /api/usage/logs/export": (READERS, FILE),
     "GET /api/usage/logs/{request_id}": (THEIR_LOG, own_request),
@@ -503,6 +504,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/v1/openrouter/logout": (USERS, with_an_account),
     # ── operators
     "GET /admin/stats": (AUDITORS, PLAIN),
+    "GET /admin/usage/shares": (AUDITORS, PLAIN),
     "GET /admin/logs": (AUDITORS, PLAIN),
     "GET /admin/logs/export": (AUDITORS, FILE),
     "GET /admin/logs/{request_id}": (AUDITORS, own_request),

@@ -12,7 +12,7 @@
     models.py  model_query.py                  the list of models; what may be asked of it
     anthropic_models.py  catalogue.py          the same for Anthropic's clients; what OpenRouter publishes
     plugins.py  favourites.py                  the same for plug-ins; favourite models
-    quotas.py  usage.py                        what one may spend, and has used
+    quotas.py  usage.py  shares.py             what one may spend, and has used; who spent what
     health.py                                  whether the service can work
     admin_users.py  admin_invitations.py       for operators: accounts, invitations
     admin_audit.py  admin_tokens.py            changes, operator tokens

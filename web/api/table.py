@@ -34,6 +34,7 @@ from web.api import (
     recovery,
     second_factors,
     sessions,
+    shares,
     sign_on,
     sign_on_names,
     tokens,
@@ -60,6 +61,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_pool.routes)
     app.register_blueprint(admin_usage.routes)
     app.register_blueprint(usage.routes)
+    app.register_blueprint(shares.routes)
     app.register_blueprint(admin_quotas.routes)
     app.register_blueprint(admin_check.routes)
     app.register_blueprint(admin_settings.routes)

@@ -23,6 +23,7 @@ from web.pages import (
     profile,
     requests,
     sessions,
+    shares,
     static_files,
     views,
 )
@@ -35,6 +36,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(sessions.routes)
     app.register_blueprint(dashboard.routes)
     app.register_blueprint(requests.routes)
+    app.register_blueprint(shares.routes)
     app.register_blueprint(keys.routes)
     app.register_blueprint(operator.routes)
     app.register_blueprint(operator_pool.routes)
