@@ -9,6 +9,7 @@ import click
 from accounts.labels import called, with_labels
 from commands.printing import Commands, is_for_people, services, show
 from foundation import json_text
+from pool.names import short_subject
 
 audit_commands = Commands("audit", help="Who changed what.")
 
@@ -34,7 +35,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, object]:
         "at": row["at"],
         "actor": called(row["actor"], row["actor_label"]),
         "action": row["action"],
-        "subject": called(row["subject"], row["user_label"]),
+        "subject": called(short_subject(row["subject"]), row["user_label"]),
         "address": row["address"],
         "details": json_text.write(row["details"]).decode(),
     }

@@ -17,6 +17,7 @@ from billing.reports.statistics import UsageFilter, find_pool_key, find_upstream
 from commands.printing import Commands, is_for_people, services, show
 from foundation.errors import BadRequest
 from foundation.money import NANO
+from pool.names import short_name
 from upstream.registry import OPENROUTER
 
 request_commands = Commands("requests", help="Single requests, and why they failed.")
@@ -136,8 +137,13 @@ def show_request(request_id: str) -> None:
     if not is_for_people():
         show([found | {"attempts": tries}], "Request")
         return
+    found["pool_key"] = _short(found["pool_key"])
     show([{"what": name, "is": value} for name, value in found.items() if value is not None], f"Request {request_id}")
-    show(tries, "Tries")
+    show([one | {"pool_key": _short(one["pool_key"])} for one in tries], "Tries")
+
+
+def _short(name: str | None) -> str | None:
+    return None if name is None else short_name(name)
 
 
 @request_commands.command("refused")

@@ -24,6 +24,7 @@ from billing.reports.shares import MOST_ITEMS, By, Metric, SharesAsked, read_sha
 from billing.reports.statistics import UsageFilter
 from commands.printing import Commands, audit, is_for_people, services, show
 from db import DatabaseError
+from pool.names import short_name
 
 logs_commands = Commands("logs", help="The request log.")
 usage_commands = Commands("usage", help="What was spent.")
@@ -202,7 +203,10 @@ def show_shares(by: str, days: int, metric: str, count: int) -> None:
 def show_usage_checks(count: int) -> None:
     """Show the daily checks of our sums against OpenRouter's, newest first. docs/usage-check.md explains them."""
     checks, _ = daily_check_rows.page(services().db, 1, count)
-    show([check.to_dict() for check in checks], "Our sums and OpenRouter's")
+    rows = [check.to_dict() for check in checks]
+    if is_for_people():
+        rows = [row | {"key": short_name(row["key"])} for row in rows]
+    show(rows, "Our sums and OpenRouter's")
 
 
 @usage_commands.command("lost")

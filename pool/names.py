@@ -11,6 +11,7 @@ from tables import pool_keys
 
 MAX_SHOWN_CHARACTERS = 20  # longer names have a short one
 SHORT_PREFIX = "k-"
+SUBJECT = "pool/"  # the begin of a pool key's name in the audit log
 MOST_TOLD = 5
 
 
@@ -19,6 +20,11 @@ def short_name(name: str) -> str:
     end = name[-4:]
     is_readable = len(name) <= MAX_SHOWN_CHARACTERS or not (end.isascii() and end.isalnum())
     return name if is_readable else SHORT_PREFIX + end
+
+
+def short_subject(subject: str) -> str:
+    """What was changed, as the audit log has it: a pool key by its short name."""
+    return f"{SUBJECT}{short_name(subject.removeprefix(SUBJECT))}" if subject.startswith(SUBJECT) else subject
 
 
 def get_whole_name(db: Database, part: str) -> str:

@@ -29,3 +29,12 @@ def test_a_person_sees_who_did_what(services, on_screen):
         "",
         '{"why":"[/tried]"}',
     ]
+
+
+def test_a_person_sees_a_pool_key_by_its_short_name_and_a_program_by_its_whole_one(services, command, on_screen):
+    name = "gw/eecc3617-5e8a-4f0b-9f43-1f6a5d0a9b11/0123456789abcdef70f9"
+    services.audit.record("cli", "pool_key_enabled", f"pool/{name}")
+    shown = on_screen("audit", "list", COLUMNS=200).stdout
+    assert "pool/k-70f9" in shown
+    assert name not in shown
+    assert [line["subject"] for line in lines(command("audit", "list"))] == [f"pool/{name}"]

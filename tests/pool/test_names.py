@@ -10,7 +10,7 @@ from foundation.crypto import Envelopes
 from foundation.errors import BadRequest, NotFound
 from pool.keys import PoolKeys
 from pool.life import PoolKeySource, PoolKeyState
-from pool.names import get_whole_name, short_name
+from pool.names import get_whole_name, short_name, short_subject
 from tables import pool_keys
 from tests.support.rows import each_row
 
@@ -67,3 +67,9 @@ def test_a_key_that_is_gone_is_meant_only_where_no_other_is(named: Database) -> 
     named.transact(lambda tx: tx.execute(gone))
     assert get_whole_name(named, "70f9") == "env/0a1b2c3d70f9"
     assert get_whole_name(named, "k-70f9") == ONE
+
+
+def test_the_audit_log_calls_a_pool_key_by_its_short_name_and_all_else_as_it_is():
+    assert short_subject(f"pool/{ONE}") == "pool/k-70f9"
+    for other in ("pool/laptop", "user/7", f"upstream/{ONE}", ""):
+        assert short_subject(other) == other
