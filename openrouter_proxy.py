@@ -7,8 +7,8 @@ status and bytes under headers built from a list; only errors are cleaned of wha
                  │  └─ again, with another key, until there is content (gateway/attempts.py)
                  └─ late: begun without an answer, after KEEPALIVE_SECONDS; still tried again until there is content
 
-One deadline goes through all of it: until content comes it is the destination's time for the first byte, from then on
-its idle time. Whatever waits comes back here twice a second, to look whether the client is still there.
+One deadline goes through all of it: until content comes it is the route's time for the first byte, from then on its
+idle time. Whatever waits comes back here twice a second, to look whether the client is still there.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Call:
         self.request = request
         self.api = request.api
         self.stream = route.body.stream
-        self.deadline = Deadline(route.to.first_byte_timeout)
+        self.deadline = Deadline(route.first_byte_timeout)
         self.outbound = Outbound(
             request, route, proxy.usage, self.deadline, request.sticky_text(proxy.sticky_keys, route.body)
         )
@@ -151,7 +151,7 @@ class _Call:
             known,
             model=self.outbound.route.body.model,
             deadline=self.deadline,
-            idle_timeout=self.outbound.route.to.idle_timeout,
+            idle_timeout=self.outbound.route.idle_timeout,
             keepalive=self.proxy.keepalive,
             client_is_gone=self.request.client_is_gone,
             client_has_ended=self.request.client_has_ended,

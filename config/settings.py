@@ -166,6 +166,7 @@ class Config(BaseModel):
         300, description="until an answer's first content; comments don't count"
     )
     upstream_idle_timeout_seconds: Seconds = Field(120, description="silence within an answer; comments don't count")
+    max_timeout_seconds: int = Field(3600, ge=1, le=86_400, description="the most that X-Timeout may ask for")
     keepalive_seconds: Seconds = Field(4, description="silence in a stream after which the client gets a comment")
     client_body_timeout_seconds: Seconds = Field(
         120, description="until a request's body has come whole; 10 at most where no model is called"

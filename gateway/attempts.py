@@ -43,7 +43,8 @@ class Attempts:
         next_key ──> begin ──┬─> note_success
            └─────────────────┴─ prepare_retry_...: there is another key, so that this one can end
 
-    stream: whether a stream was asked for. deadline: the call's. free, sticky, owner: for `ApiKeyManager.pick`.
+    stream: whether a stream was asked for. deadline: the call's. idle_timeout: of silence within an answer. free,
+    sticky, owner: for `ApiKeyManager.pick`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Attempts:
         api: ModelApi,
         stream: bool,
         deadline: Deadline,
+        idle_timeout: float,
         free: bool,
         sticky: str | None,
         owner: int | None,
@@ -66,6 +68,7 @@ class Attempts:
         self._to = to
         self._keys = to.keys
         self._deadline = deadline
+        self._idle_timeout = idle_timeout
         self._free = free
         self._sticky = sticky
         self._owner = owner
@@ -87,7 +90,7 @@ class Attempts:
     def begin(self, exchange: Exchange) -> Attempt:
         """Make the next attempt by this exchange, with `next_key`."""
         key, self._next = self.next_key(), None
-        self.current = Attempt(self._api, key, exchange, self._to.idle_timeout)
+        self.current = Attempt(self._api, key, exchange, self._idle_timeout)
         return self.current
 
     def pause(self) -> None:

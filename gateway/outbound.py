@@ -55,6 +55,7 @@ class Outbound:
             api=request.api,
             stream=body.stream,
             deadline=deadline,
+            idle_timeout=route.idle_timeout,
             free=body.model.endswith(":free"),
             sticky=sticky,
             owner=request.caller.user_id,

@@ -17,6 +17,7 @@ from gateway.bodies import HeldBody
 
 MAX_HEADER = 8000  # characters; agents name dozens of beta features, and gunicorn takes lines of 8190
 HEADER_TEXT = re.compile(rf"[\x20-\x7e]{{1,{MAX_HEADER}}}")
+TIMEOUT = re.compile(r"[0-9]{1,5}")
 SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
 # What is logged as a model: OpenRouter's names all have a slash, which keys, tokens and most other texts have not.
 MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
@@ -37,8 +38,9 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     """A verified caller's call in one of the formats.
 
     headers: upstream header lines, from `forwarded_headers`. admission: released when the call is over. upstream: the
-    name that X-Upstream asks for, or "". client_has_ended: it sends no more, and may have gone, too. server_ends: True
-    once the server waits for this call no longer.
+    name that X-Upstream asks for, or "". timeout: the seconds that X-Timeout asks for; 0 for the usual ones.
+    client_has_ended: it sends no more, and may have gone, too. server_ends: True once the server waits for this call no
+    longer.
     """
 
     api: ModelApi
@@ -49,6 +51,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     client_is_gone: Callable[[], bool]
     admission: Admission
     upstream: str = ""
+    timeout: int = 0
     client_has_ended: Callable[[], bool] = bool
     server_ends: Callable[[], bool] = never
 
@@ -91,6 +94,15 @@ def forwarded_headers(api: ModelApi, environ: dict[str, Any]) -> bytes:
                 raise BadRequest(f"The header {name} must be at most {MAX_HEADER} printable ASCII characters")
             lines += f"{name}: {value}\r\n"
     return lines.encode("ascii")
+
+
+def asked_timeout(environ: dict[str, Any], most: int) -> int:
+    """The seconds that X-Timeout asks for; 0 without one. Raises BadRequest."""
+    if not (text := environ.get("HTTP_X_TIMEOUT")):
+        return 0
+    if TIMEOUT.fullmatch(text) and 1 <= (seconds := int(text)) <= most:
+        return seconds
+    raise BadRequest(f"The header X-Timeout must be a whole number of seconds from 1 to {most}")
 
 
 def model_to_log(model: str, is_openrouters: bool) -> str:

@@ -16,14 +16,27 @@ from gateway.request import ProxyRequest, model_to_log
 
 class Route:
     """One call's way to a model. body: what was read of the call, with this model. model_name: as it may be logged.
-    forecast: of what one attempt may cost."""
+    forecast: of what one attempt may cost. first_byte_timeout: seconds until content comes. idle_timeout: of silence
+    within an answer, which is no shorter: a model that may think for long before its first word may do so later."""
 
-    __slots__ = ("api", "body", "forecast", "model_name", "pieces", "prompt_bytes", "to")
+    __slots__ = (
+        "api",
+        "body",
+        "first_byte_timeout",
+        "forecast",
+        "idle_timeout",
+        "model_name",
+        "pieces",
+        "prompt_bytes",
+        "to",
+    )
 
     def __init__(self, request: ProxyRequest, body: CallBody, to: Destination, forecasts: CostForecasts) -> None:
         self.api = request.api
         self.body = body
         self.to = to
+        self.first_byte_timeout = request.timeout or to.first_byte_timeout
+        self.idle_timeout = max(request.timeout, to.idle_timeout)
         self.pieces = to.body_for(body, request.body.data)
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
         self.prompt_bytes = request.body.size if body.prompt_bytes is None else body.prompt_bytes

@@ -34,7 +34,7 @@ from foundation.logs import request_id as current_request_id
 from gateway.answer import JSON, Headers, ProxyAnswer
 from gateway.bodies import BodyBudget, HeldBody
 from gateway.reasons import reason_of
-from gateway.request import ProxyRequest, forwarded_headers
+from gateway.request import ProxyRequest, asked_timeout, forwarded_headers
 from services import Services
 from serving import ending
 from serving.client_watch import ClientWatch
@@ -85,6 +85,7 @@ class ProxyDoor:
         self._budget = BodyBudget(services.config.body_budget_bytes)
         self._max_body_bytes = min(services.config.max_body_bytes, self._budget.largest)
         self._slow_bodies = SlowBodies()
+        self._max_timeout_seconds = services.config.max_timeout_seconds
         self._body_seconds = services.config.client_body_timeout_seconds
         self._calls = Lane(services.config.server_threads, services.config.server_threads)
         self._log_ins = Lane(LANE_THREADS, LANE_THREADS // 2)
@@ -202,7 +203,7 @@ class ProxyDoor:
         more_headers += admission.headers
         more_headers += self._services.quota_slices.headers(caller)
         try:
-            headers = forwarded_headers(api, environ)
+            headers, timeout = forwarded_headers(api, environ), asked_timeout(environ, self._max_timeout_seconds)
             place.body = self._slow_bodies.expect(environ, self._body_seconds)
             read = partial(read_body, environ, self._max_body_bytes, body.take)
             body.fill(self._slow_bodies.take(place.body, read))
@@ -218,6 +219,7 @@ class ProxyDoor:
                 watch.is_gone,
                 admission,
                 upstream,
+                timeout,
                 watch.has_ended,
                 self._server_ends,
             )

@@ -9,8 +9,8 @@ import pytest
 
 from foundation.errors import UpstreamFailed, UpstreamTimeout
 from openrouter_proxy import CLIENT_GONE_STATUS
-from tests.support.data_plane import finished, last_event, request, whole
-from tests.support.scripted_upstream import json_answer
+from tests.support.data_plane import DONE, EVENT, WHOLE, finished, last_event, request, whole
+from tests.support.scripted_upstream import SSE, chunked, json_answer
 
 COMMENT = b": keep-alive\n\n"
 
@@ -64,6 +64,26 @@ def test_a_stream_gets_comments_meanwhile_and_ends_with_the_calls_time(make_prox
     body = whole(proxy.forward(request(stream=True, filler=LONG)))
     assert body.startswith(COMMENT * 2)
     assert last_event(body)["error"]["code"] == 504
+
+
+def test_a_call_may_ask_for_less_time_than_others_have(make_proxy, upstream):
+    upstream.play("slow", 2.0, json_answer("200 OK", WHOLE))
+    proxy = make_proxy(keepalive_seconds=60)
+    with pytest.raises(UpstreamTimeout):
+        proxy.forward(request("slow", timeout=1))
+    assert whole(proxy.forward(request("slow"))) == WHOLE
+
+
+def test_a_call_may_ask_for_more_time_before_its_answer_and_within(make_proxy, upstream):
+    """Comments alone, longer than the usual times, as deep research sends them; nobody else's call waits so long."""
+    comment = chunked(COMMENT, end=False)
+    silence = (comment, 0.4, comment, 0.4, comment, 0.4, comment, 0.4)
+    upstream.play("research", SSE, *silence, chunked(EVENT, end=False), *silence, chunked(DONE))
+    proxy = make_proxy(keepalive_seconds=60, upstream_first_byte_timeout_seconds=1, upstream_idle_timeout_seconds=1)
+    body = whole(proxy.forward(request("research", stream=True, timeout=20)))
+    assert body.replace(COMMENT, b"") == EVENT + DONE
+    with pytest.raises(UpstreamTimeout):
+        proxy.forward(request("research", stream=True))
 
 
 def test_a_plain_call_ends_with_the_calls_time(make_proxy, stuck):

@@ -5,7 +5,7 @@ import pytest
 from formats.body import CallBody
 from formats.registry import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from foundation.errors import BadRequest
-from gateway.request import forwarded_headers, model_to_log
+from gateway.request import asked_timeout, forwarded_headers, model_to_log
 from tests.support.data_plane import request
 from tests.support.rows import each_row
 
@@ -30,6 +30,17 @@ def test_only_listed_headers_go_up():
         assert forwarded_headers(api, environ) == shared
     of_anthropic = b"Anthropic-Version: 2023-06-01\r\nAnthropic-Beta: a,b\r\n"
     assert forwarded_headers(MESSAGES, environ) == shared + of_anthropic
+
+
+@each_row("value, seconds", [(None, 0), ("", 0), ("1", 1), ("1800", 1800), ("3600", 3600)])
+def test_a_call_may_ask_for_its_time(value, seconds):
+    assert asked_timeout({} if value is None else {"HTTP_X_TIMEOUT": value}, 3600) == seconds
+
+
+@each_row("value", ["0", "3601", "-1", "+5", "1.5", "1e3", "60s", " 60", "٣", "9" * 40, "none"])
+def test_what_is_no_time_is_refused_with_what_is_accepted(value):
+    with pytest.raises(BadRequest, match="X-Timeout must be a whole number of seconds from 1 to 3600"):
+        asked_timeout({"HTTP_X_TIMEOUT": value}, 3600)
 
 
 @each_row("value", ["a\r\nAuthorization: Bearer x", "a\nb", "\x00", "é", "x" * 8001, "a\x7f"])

@@ -40,6 +40,17 @@ def test_it_knows_what_goes_up_and_what_that_may_cost(route):
     assert route.forecast.reserved_nano <= route.forecast.most_nano
 
 
+def test_a_calls_own_time_comes_first_and_makes_no_silence_shorter(make_proxy):
+    proxy = make_proxy(upstream_first_byte_timeout_seconds=5, upstream_idle_timeout_seconds=4)
+
+    def times(timeout: int) -> tuple[float, float]:
+        asked = request(timeout=timeout)
+        found = Route(asked, CHAT.read(asked.body.data), proxy.destinations.openrouter, proxy.usage.forecasts)
+        return found.first_byte_timeout, found.idle_timeout
+
+    assert (times(0), times(2), times(60)) == ((5, 4), (2, 4), (60, 60))
+
+
 @each_row(
     "refusal, is_refused, is_free",
     [(None, False, False), (Refusal(429, {}), True, True), (Refusal(504, {}), False, False)],

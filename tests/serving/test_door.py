@@ -352,13 +352,30 @@ def test_a_compressed_body_is_refused(scripted, someone):
 def test_an_empty_header_is_none_and_a_whole_number_may_have_a_fraction(scripted, someone, upstream):
     """As clients in Lua, PHP or R write numbers, and as users of others take a header away."""
     upstream.play("m", json_answer("200 OK", WHOLE))
-    names = ("X-Session-Id", "Anthropic-Beta", "X-Upstream", "Content-Encoding", "x-api-key")
+    names = ("X-Session-Id", "Anthropic-Beta", "X-Upstream", "X-Timeout", "Content-Encoding", "x-api-key")
     body = {"model": "m", **HELLO, "max_tokens": 1024.0}
     answer = scripted.post("/v1/messages", body, someone, headers=dict.fromkeys(names, ""))
     assert (answer.status_code, answer.content) == (200, WHOLE)
     sent = upstream.requests_for("m")[-1]
     assert b'"max_tokens": 1024.0' in sent.body  # it goes up as it came
     assert not {"x-session-id", "anthropic-beta"} & sent.headers().keys()
+
+
+def test_a_call_may_ask_for_its_time_up_to_the_operators(scripted, someone, upstream):
+    upstream.play("timed", json_answer("200 OK", WHOLE))
+    upstream.play("slow", 3.0, json_answer("200 OK", WHOLE))
+
+    def ask(model, seconds):
+        body = {"model": model, **HELLO}
+        return scripted.post("/v1/chat/completions", body, someone, headers={"X-Timeout": seconds})
+
+    before = len(upstream.received)
+    for wrong in ("0", "3601", "soon"):
+        assert_refused(refused := ask("timed", wrong), 400)
+        assert "X-Timeout must be a whole number of seconds from 1 to 3600" in refused.text
+    assert len(upstream.received) == before
+    assert (ask("timed", "3600").content, ask("slow", "1").status_code) == (WHOLE, 504)
+    assert "x-timeout" not in upstream.requests_for("timed")[0].headers()
 
 
 def test_a_header_that_could_split_the_upstream_request_does_not_go_up(scripted, someone, upstream):

@@ -145,12 +145,14 @@ def request(
     user_id: int = 1,
     admission: Admission = UNLIMITED,
     api: ModelApi = CHAT,
+    timeout: int = 0,
     **fields: Any,
 ) -> ProxyRequest:
     """Somebody's call."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+    caller, asked = Caller(user_id, "s", 9e9), HeldBody(body)
     return ProxyRequest(
-        api, f"{next(numbers):032x}", Caller(user_id, "s", 9e9), HeldBody(body), headers, client_is_gone, admission
+        api, f"{next(numbers):032x}", caller, asked, headers, client_is_gone, admission, timeout=timeout
     )
 
 
