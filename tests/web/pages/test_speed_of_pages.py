@@ -19,9 +19,10 @@ from tests.web.pages.operator_world import operator_settings
 FIRST_PAINT_MS = 500  # on the loopback
 WEIGHT_BYTES = 200_000  # compressed, everything that a first visit loads
 NOBODYS = ["/login", "/register", "/recover", "/reset"]
-USERS = ["/dashboard", "/requests", "/keys", "/connect", "/models", "/profile"]
+USERS = ["/dashboard", "/usage", "/requests", "/keys", "/connect", "/models", "/profile"]
 OPERATORS = [
     "/operator",
+    "/operator/usage",
     "/operator/logs",
     "/operator/audit",
     "/operator/invitations",
