@@ -32,6 +32,7 @@ COPY config ./config
 COPY formats ./formats
 COPY foundation ./foundation
 COPY gateway ./gateway
+COPY metrics ./metrics
 COPY migrations ./migrations
 COPY monitor ./monitor
 COPY pool ./pool

@@ -218,6 +218,10 @@ class ApiKeyManager:
         """How many shared keys there are that have not expired, resting ones included."""
         return self._shared.choice(False, self._monotonic()).known
 
+    def first_expiry(self) -> float:
+        """When the first of the shared keys expires, in seconds since 1970; infinite if none does."""
+        return min((key.expires_at for key in self._shared.keys), default=math.inf)
+
     def own_key_rests(self, key_id: int, owner: int) -> bool:
         """True if this process knows that calls of the owner can't have their own key now."""
         key, now = self._dedicated.known(owner), self._monotonic()

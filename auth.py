@@ -156,6 +156,7 @@ class Auth:
             raise shut(user.state)
         self._second_factors.check(user.id, second, origin)
         session = self._sessions.start(user.id, origin, lambda tx: self._users.note_log_in(tx, user, new_hash))
+        self.refused.count(origin, "succeeded")
         event(log, "login_succeeded", user_id=user.id)
         return session, self._access_token(session)
 

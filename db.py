@@ -22,6 +22,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from config.database_tls import tls_options
 from config.settings import ROOT, Config
 from foundation.clock import Clock
+from foundation.counts import Counts
 from tables import metadata
 
 log = logging.getLogger("db")
@@ -177,6 +178,8 @@ class Database:
         """In a word why it takes no writes at present, as far as `replicas.refusals` has found."""
         self.is_shut = False
         """True: every use raises NotAnswering, so that nothing is written before it is known whose database it is."""
+        self.counts = Counts()
+        """Takes how long transactions took, the wait for a connection included."""
 
     def another(self, timeout_seconds: int | None = STATEMENT_SECONDS) -> Database:
         """The same database, open, with connections of its own. timeout_seconds: of a statement; None for any time."""
@@ -187,7 +190,11 @@ class Database:
         """A transaction that only reads; on SQLite it waits for no writers. one_moment: all as at its first word."""
         self._check_open()
         options = {"isolation_level": "REPEATABLE READ"} if one_moment and self.kind == "mysql" else {}
-        with self._engine.connect().execution_options(reading=True, **options) as connection, connection.begin():
+        with (
+            self._timed("read"),
+            self._engine.connect().execution_options(reading=True, **options) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
@@ -201,7 +208,7 @@ class Database:
         begun = time.monotonic()
         for tried in range(1, TRIES + 1):
             try:
-                with self._engine.begin() as tx:
+                with self._timed("write"), self._engine.begin() as tx:
                     return work(tx)
             except DBAPIError as error:
                 is_over = tried == TRIES or time.monotonic() - begun > TRY_SECONDS
@@ -210,6 +217,14 @@ class Database:
                 # Two that were in each other's way must not meet again.
                 time.sleep(random.uniform(0.5, 1) * 0.02 * tried)  # noqa: S311 - no secret
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def _timed(self, use: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.counts.observe(time.monotonic() - begun, "database", use)
 
     def _check_open(self) -> None:
         if self.is_shut:

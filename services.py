@@ -38,6 +38,7 @@ from accounts.sign_on.states import OAuthStates
 from accounts.users import Users
 from api_key_manager import ApiKeyManager
 from auth import Auth, SigningKeys
+from billing.call_counts import CallCounts
 from billing.cost_lookup import CostLookup
 from billing.drain import UsageDrain
 from billing.forecast import CostForecasts
@@ -57,11 +58,14 @@ from billing.reports.statistics import UsageStats
 from config.settings import Config
 from db import Database, DatabaseError
 from foundation.clock import MAX_SKEW_SECONDS, Clock
+from foundation.counts import Counts
 from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.logs import event
 from foundation.money import nano
 from gateway.aliases import Aliases
 from gateway.destinations import Destinations
+from metrics.gauges import Gauges
+from metrics.scrape import Metrics
 from monitor.sync import WatchedKeySync
 from monitor.watched_keys import WatchedKeys
 from openrouter_proxy import OpenRouterProxy
@@ -98,6 +102,7 @@ class Services:
         self.config = config
         self.clock = Clock()
         self.db, self._envelopes = open_if_there(config)
+        self.counts = self.db.counts = Counts()
         self._upstream, self.upstreams = _upstreams(config, self.db, self._envelopes, self.clock)
         self._make_pool()
         self.first_steps = FirstSteps(
@@ -148,7 +153,7 @@ class Services:
         self.rate_limits = RateLimits(config, clock)
         self._counts_byok = config.quota_counts_byok == "on"
         self.ledger = UsageLedger(db, clock, self._counts_byok)
-        self.refused_calls = RefusedCalls(db, self.journal, clock)
+        self.refused_calls = RefusedCalls(db, self.journal, clock, self.counts)
         self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
         self.prices = ModelPrices(self._upstream, config.data_dir)
         self.forecasts = CostForecasts(db, self.prices)
@@ -176,7 +181,7 @@ class Services:
         self.operator_tokens = OperatorTokens(db, clock)
         self.everything = Everything(db, clock, self.sessions, self.client_keys, self.api_tokens)
         self.leaving = Leaving(db, clock, self.users, self.everything, self.accounts.drop)
-        live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit)
+        live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit, self.counts)
         codes, links = RecoveryCodes(db, clock), ResetLinks(db, clock)
         self.second_factors = SecondFactors(db, self._envelopes, clock, codes, refused)
         self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused, self.second_factors)
@@ -195,7 +200,8 @@ class Services:
     def _make_proxy(self) -> None:
         config, clock = self.config, self.clock
         destinations = Destinations(self.pool, self._upstream, self.prices, self.upstreams, clock, config)
-        meter = UsageMeter(self.journal, self.quota_slices, self.forecasts, self._counts_byok)
+        calls = CallCounts(self.counts, are_wanted=config.metrics_token is not None)
+        meter = UsageMeter(self.journal, self.quota_slices, self.forecasts, calls, self._counts_byok)
         self.aliases = Aliases(self.db, clock)
         self.proxy = OpenRouterProxy(destinations, self.aliases, meter, config)
         self.watcher = RevisionWatcher(self.db, clock)
@@ -208,6 +214,10 @@ class Services:
         self.watcher.watch("quotas", self.quota_slices.reload)
         self.watcher.watch("upstreams", self.proxy.destinations.reload)
         self.watcher.watch("model_aliases", self.aliases.reload)
+        gauges = Gauges(
+            self.pool, config, destinations, self.journal, self.drain, self.quota_slices, self.watcher, clock
+        )
+        self.metrics = Metrics(config.data_dir / "metrics", self.counts, calls, gauges)
 
     def start(self) -> None:
         """Fill the copies in memory and keep them fresh. Calls after the first do nothing."""
@@ -215,6 +225,8 @@ class Services:
             if self.started:
                 return
             self.journal.open()
+            if self.config.metrics_token:
+                self.metrics.start()
             self._look()
             self._use_environment()
             with suppress(DatabaseError):  # the watcher has said so; the next report comes in seconds
@@ -239,6 +251,7 @@ class Services:
             "cost-forecasts": self.forecasts.run,
             "log-retention": self.retention.run,
             "watched-keys": self.watched_key_sync.run,
+            **({"metrics": self.metrics.run} if self.config.metrics_token else {}),
         }
 
     def _keep_fresh(self, stopping: threading.Event) -> None:
@@ -315,6 +328,7 @@ class Services:
         except DatabaseError as error:
             event(log, "counts_lost", logging.WARNING, error=type(error).__name__)
         self.refused_calls.write_rows()
+        self.metrics.write()
         try:
             if self.started:
                 self.drain.finish()

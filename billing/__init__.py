@@ -3,6 +3,7 @@
     prices.py             what OpenRouter's models cost: a price is looked up here (other upstreams': destinations.py)
     forecast.py           what a call will probably cost, by what calls of its model did: so much is reserved
     meter.py              one call's accounting, from its reservation to its cost
+    call_counts.py        calls by model and outcome, their times, tokens and cost: for statistics
     details.py            what its tokens and its cost consist of
     records.py            what a fact is: its states, its line, its checksum, what a row can hold
     journal.py            facts in append-only files, until the database has them

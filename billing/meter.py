@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from accounts.caller import Caller
+from billing.call_counts import CallCounts
 from billing.details import cost_of, count_of, details_of, is_plausible
 from billing.effects import is_lost
 from billing.forecast import CostForecasts, Forecast
@@ -59,11 +60,17 @@ class UsageMeter:
     """Makes the meters of calls."""
 
     def __init__(
-        self, journal: UsageJournal, slices: QuotaSlices, forecasts: CostForecasts, counts_byok: bool = False
+        self,
+        journal: UsageJournal,
+        slices: QuotaSlices,
+        forecasts: CostForecasts,
+        counts: CallCounts,
+        counts_byok: bool = False,
     ) -> None:
         self._journal = journal
         self._slices = slices
         self.forecasts = forecasts
+        self._counts = counts
         self._counts_byok = counts_byok
 
     def call(
@@ -81,7 +88,9 @@ class UsageMeter:
         about: Record = {"model": model, "is_stream": stream, **whose}
         if asked_model:
             about["asked_model"] = asked_model
-        return CallMeter(self._journal, self._slices, request_id, caller, about, forecast, self._counts_byok)
+        return CallMeter(
+            self._journal, self._slices, self._counts, request_id, caller, about, forecast, self._counts_byok
+        )
 
 
 class CallMeter:
@@ -91,6 +100,7 @@ class CallMeter:
         self,
         journal: UsageJournal,
         slices: QuotaSlices,
+        counts: CallCounts,
         request_id: str,
         caller: Caller,
         about: Record,
@@ -99,6 +109,7 @@ class CallMeter:
     ) -> None:
         self._journal = journal
         self._slices = slices
+        self._counts = counts
         self._request_id = request_id
         self._caller = caller
         self._forecast = forecast
@@ -160,6 +171,7 @@ class CallMeter:
         """
         if self._is_open:
             self._settle_attempt(result, ending)
+            self._counts.note_retry(ending["error_type"])
 
     def finish(self, result: AttemptResult | None, **ending: Any) -> int | None:
         """The request is over. Returns what its last try cost, in nano-dollars; None if that is not known by now.
@@ -167,8 +179,16 @@ class CallMeter:
         ending: http_status, outcome, first_byte_ms, total_ms, error_type, error_message.
         """
         ending["is_last"] = True
+        cost_nano = None
         if self._is_open:
-            return self._settle_attempt(result or AttemptResult(), ending)
+            cost_nano = self._settle_attempt(result or AttemptResult(), ending)
+        else:
+            self._end_after_attempts(ending)
+        self._counts.ended.append((self._about["model"], ending, result.usage if result else None, cost_nano))
+        return cost_nano
+
+    def _end_after_attempts(self, ending: Record) -> None:
+        """Note the end of a request whose tries are settled, if it had any."""
         if not self._attempt:  # it never went up
             ending |= self._about | {"state": State.VOID, "reserved_nano": 0, "estimate_nano": 0}
             with suppress(OSError):  # no money: it does not wait for a disk, or every refusal would
@@ -178,7 +198,6 @@ class CallMeter:
         if self._reserved is not None:
             self._slices.give_back(self._reserved, self._reserved.nano)
             self._reserved = None
-        return None
 
     def _settle_attempt(self, result: AttemptResult, ending: Record) -> int | None:
         """Note what became of a try; returns its cost, if that is known. What its reservation did not use is free

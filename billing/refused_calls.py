@@ -20,6 +20,7 @@ from billing.journal import UsageJournal
 from billing.records import Record, State
 from db import Database
 from foundation.clock import Clock
+from foundation.counts import Counts
 from storage.many_rows import upsert_rows
 from tables import refusal_sums as table
 
@@ -34,10 +35,11 @@ Sums = Counter[tuple[datetime, str, str]]
 class RefusedCalls:
     """Counts this process's refusals. reasons: error_type, error_message, as the ledger's columns hold them."""
 
-    def __init__(self, db: Database, journal: UsageJournal, clock: Clock) -> None:
+    def __init__(self, db: Database, journal: UsageJournal, clock: Clock, counts: Counts) -> None:
         self._db = db
         self._journal = journal
         self._clock = clock
+        self._counts = counts
         self._minute = 0
         self._rows: Counter[int] = Counter()
         self._sums: Sums = Counter()
@@ -49,6 +51,7 @@ class RefusedCalls:
     def note(self, request_id: str, caller: Caller, status: int, reasons: Record) -> None:
         """A caller's call was refused before it began."""
         minute = int(self._clock.monotonic() // 60)
+        self._count_one(reasons)
         with self._lock:
             if minute != self._minute:
                 self._minute, self._rows = minute, Counter()
@@ -63,8 +66,13 @@ class RefusedCalls:
 
     def note_stranger(self, address: str, reasons: Record) -> None:
         """Somebody was refused of whom nothing is known but where they are."""
+        self._count_one(reasons)
         with self._lock:
             self._count(f"address/{address}", reasons["error_type"])
+
+    def _count_one(self, reasons: Record) -> None:
+        self._counts.add("calls", "none", "refused")
+        self._counts.add("errors", reasons["error_type"])
 
     def _count(self, caller: str, error_type: str) -> None:
         hour = self._clock.now().replace(minute=0, second=0, microsecond=0)

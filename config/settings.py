@@ -17,16 +17,6 @@ from pydantic import field_validator as check
 from config import checks, rules
 
 ROOT = Path(__file__).resolve().parents[1]
-SECRET_NAMES = {"SECRET_KEY", "ENCRYPTION_KEY", "ADMIN_TOKEN", "DB_PASSWORD", "DATABASE_URL", "REDIS_URL"} | {
-    "ACCEPTED_SECRET_KEYS",
-    "OPENROUTER_PROVISION_KEY",
-    "OPENROUTER_API_KEYS",
-    "OUTBOUND_PROXY",
-    "UPSTREAMS",
-    "GITHUB_CLIENT_SECRET",
-    "LINUXDO_CLIENT_SECRET",
-    "OIDC_CLIENT_SECRET",
-}
 # Connections that a worker keeps open between requests. Both servers count them among those that they serve, and would
 # accept no new one once clients and reverse proxies keep as many as there are threads.
 IDLE_CONNECTIONS = 8000
@@ -66,6 +56,9 @@ class Config(BaseModel):
     )
     admin_token: SecretStr | None = Field(
         None, description="bearer token of the operator, for /admin; without it only admins by role are let in"
+    )
+    metrics_token: SecretStr | None = Field(
+        None, description="bearer token with which Prometheus reads /metrics; without it there are none"
     )
     api_docs: Literal["auto", "off", "on"] = Field(
         "auto", description="/api/docs, /api/redoc and /api/openapi.json; auto: on in development, off in production"
@@ -316,11 +309,11 @@ class Config(BaseModel):
     )
 
     # In this order for each field: the first complaint is the one that is reported.
-    _is_strong = check("secret_key", "encryption_key", "admin_token")(checks.strong_secret)
+    _is_strong = check("secret_key", "encryption_key", "admin_token", "metrics_token")(checks.strong_secret)
     _are_strong = check("accepted_secret_keys")(checks.strong_secrets)
     _is_fernet = check("encryption_key")(checks.fernet_keys)
     _is_there = check("secret_key", "encryption_key")(rules.required_in_production)
-    _is_unguessable = check("secret_key", "admin_token")(rules.unguessable_in_production)
+    _is_unguessable = check("secret_key", "admin_token", "metrics_token")(rules.unguessable_in_production)
     _no_debug = check("flask_debug")(rules.off_in_production)
     _db_password = check("db_password")(rules.database_password)
     _has_authority = check("db_ssl_mode")(rules.has_authority)
@@ -389,7 +382,7 @@ class Config(BaseModel):
     def secret_values(self) -> list[str]:
         """Every secret text in use, for the log's redaction."""
         single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
-        single += [self.github_client_secret, self.linuxdo_client_secret, self.oidc_client_secret]
+        single += [self.metrics_token, self.github_client_secret, self.linuxdo_client_secret, self.oidc_client_secret]
         addresses = self.database_url, self.redis_url, self.outbound_proxy
         urls = [urlsplit(u.get_secret_value()).password or "" for u in addresses if u]
         texts = [s.get_secret_value() for s in (*single, *self.accepted_secret_keys, *self.openrouter_api_keys) if s]
@@ -397,3 +390,6 @@ class Config(BaseModel):
         keys = [key for item in listed if isinstance(key := item.get("api_key"), str)]
         found = {*texts, *keys, *self.encryption_keys, *urls, *map(unquote, urls)}
         return sorted(text for text in found if len(text) >= 8)
+
+
+SECRET_NAMES = {name.upper() for name, field in Config.model_fields.items() if "SecretStr" in str(field.annotation)}

@@ -7,6 +7,7 @@
     signals.py        what ends a program, from its first instruction on
     crypto.py         every cryptographic primitive: hashes, tokens, derived keys' Argon2id, encryption keys' envelopes
     guesses.py        how many guesses a password or a secret withstands
+    counts.py         numbers that only grow, by labels, for statistics
     money.py          dollars as integer nano-dollars, and back
     column_types.py   times as aware UTC, on every database
     json_text.py      JSON as clients and OpenRouter really send it

@@ -90,6 +90,8 @@ class ProxyDoor:
         self._calls = Lane(services.config.server_threads, services.config.server_threads)
         self._log_ins = Lane(LANE_THREADS, LANE_THREADS // 2)
         self._others = Lane(LANE_THREADS, LANE_THREADS // 2)
+        lanes = {"calls": self._calls, "log-ins": self._log_ins, "others": self._others}
+        services.metrics.gauges.lanes = {name: lane.taken for name, lane in lanes.items()}
         self._origins = CrossOrigin(services.config.cors_allowed_origins)
         ending.delay_by(services.config.drain_delay_seconds)
         self._server_ends = partial(ending.is_here, services.config.drain_seconds)

@@ -48,6 +48,10 @@ class Lane:
         self._places: dict[Place, None] = {}
         self._of: dict[str, int] = {}
 
+    def taken(self) -> tuple[int, int]:
+        """How many requests are in it, and how many it has room for."""
+        return len(self._places), self._size
+
     def enter(self, address: str) -> Place:
         """A place for one request; leave it when that is over. Raises Busy."""
         with self._lock:

@@ -31,6 +31,7 @@ from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import Users, UserState
 from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, PAGE_TOKEN, Auth, SigningKeys
 from db import Database
+from foundation.counts import Counts
 from foundation.crypto import DerivedKeyHasher, Envelopes, sha256_hex
 from foundation.errors import BadRequest, Busy, Forbidden, Unauthorized, UsernameTaken
 from tables import user_sessions as session_table
@@ -75,7 +76,7 @@ class House:
         self.client_keys, self.api_tokens = ClientKeys(db, clock, 50), ApiTokens(db, clock)
         held = self.client_keys.live, self.api_tokens.live
         self.audit = AuditLog(db, clock)
-        self.refused = RefusedLogIns(self.audit)
+        self.refused = RefusedLogIns(self.audit, Counts())
         doors = self.users, self.sessions, self.hasher, SigningKeys(keys)
         codes = RecoveryCodes(db, clock)
         self.second_factors = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, self.refused)

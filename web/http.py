@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, current_app, g, request
+from pydantic import SecretStr
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from accounts import operator_tokens
@@ -26,6 +27,7 @@ from foundation.errors import (
     Busy,
     Forbidden,
     MethodNotAllowed,
+    NotFound,
     PayloadTooLarge,
     ServiceFault,
     Unauthorized,
@@ -119,6 +121,16 @@ def check_operator(right: Right) -> str:
     return operator
 
 
+def check_scraper() -> None:
+    """Let only who has METRICS_TOKEN in; others count by address. Raises NotFound, TooManyRequests, Unauthorized."""
+    if not services().config.metrics_token:
+        raise NotFound("There are no metrics here: METRICS_TOKEN is not set")
+    if not _has(services().config.metrics_token, authorization(request.environ) or ""):
+        count_request("admin requests")
+        event(admin_log, "metrics_refused", logging.WARNING)
+        raise Unauthorized("Send METRICS_TOKEN as `Authorization: Bearer <token>`")
+
+
 def check_appoints() -> None:
     """For a change, by an operator who was let in, that says who else may do what. Raises Forbidden for a token."""
     if Right.APPOINT not in g.rights:
@@ -136,10 +148,9 @@ def count_operator(operator: str) -> None:
 
 
 def _operator(sent: str) -> tuple[str, frozenset[Right]]:
-    scheme, _, given = sent.partition(" ")
-    token = services().config.admin_token
-    if token and token.get_secret_value() and scheme.lower() == "bearer" and same(given, token.get_secret_value()):
+    if _has(services().config.admin_token, sent):
         return "admin-token", frozenset(Right)
+    given = sent.partition(" ")[2]
     if given.startswith(operator_tokens.PREFIX):
         return _by_operator_token(given)
     user_id = authenticate(sent).user_id
@@ -148,6 +159,13 @@ def _operator(sent: str) -> tuple[str, frozenset[Right]]:
         raise Forbidden("This is for operators, and this account is no active admin")
     check_second_factor(user_id)
     return f"user/{user_id}", rights
+
+
+def _has(token: SecretStr | None, sent: str) -> bool:
+    """True if an Authorization header has this token; nobody has one that is not set, or empty."""
+    text = token.get_secret_value() if token else ""
+    scheme, _, given = sent.partition(" ")
+    return bool(text) and scheme.lower() == "bearer" and same(given, text)
 
 
 def _by_operator_token(given: str) -> tuple[str, frozenset[Right]]:

@@ -35,6 +35,7 @@ from web.http import (
     MAX_PAGE_SIZE,
     check_caller,
     check_operator,
+    check_scraper,
     count_request,
     json_body,
 )
@@ -56,6 +57,7 @@ class Who(Enum):
     AUDITOR = "whoever may read all that operators see"
     OPERATOR = "whoever may change it"
     APPOINTER = "whoever may say who may"
+    SCRAPER = "whoever has METRICS_TOKEN"
 
 
 RIGHTS = {Who.AUDITOR: Right.READ, Who.OPERATOR: Right.CHANGE, Who.APPOINTER: Right.APPOINT}
@@ -188,6 +190,9 @@ def _let_in(who: Who) -> dict[str, Any]:
     if who in RIGHTS:
         return {"operator": check_operator(RIGHTS[who])}
     if who is Who.ANYBODY:
+        return {}
+    if who is Who.SCRAPER:
+        check_scraper()
         return {}
     return {"caller": check_caller(CREDENTIALS[who])}
 

@@ -129,6 +129,11 @@ class QuotaSlices:
                 shown.append(("X-Quota-Reset", str(max(0, int(tightest.resets_at - self._clock.timestamp())))))
         return shown
 
+    def held_nano(self) -> int:
+        """What is leased here and waits for the next calls."""
+        with self._lock:
+            return sum(max(0, found.nano) for found in self._slices.values())
+
     def _slices_of(self, caller: Caller) -> tuple[LeasedQuota | None, LeasedQuota | None]:
         user = self._slice(f"user/{caller.user_id}")
         return user, self._slice(f"key/{caller.client_key_id}") if caller.client_key_id is not None else None

@@ -23,6 +23,7 @@ from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import ProviderProfile
 from accounts.users import UpstreamChoice, UserRole
 from config.settings import Config
+from foundation.counts import Counts
 from foundation.errors import AppError, Conflict, NotFound, Unauthorized
 from monitor.watched_keys import WatchedKeys
 from pool.connected import ConnectedAccounts, Method
@@ -42,7 +43,7 @@ class House(Process):
         self.db = db
         self.codes, self.links, self.favourites = RecoveryCodes(db, clock), ResetLinks(db, clock), FavouriteModels(db)
         self.audit = AuditLog(db, clock)
-        self.factors = SecondFactors(db, envelopes, clock, self.codes, RefusedLogIns(self.audit))
+        self.factors = SecondFactors(db, envelopes, clock, self.codes, RefusedLogIns(self.audit, Counts()))
         self.identities = ProviderIdentities(db, clock)
         self.watched = WatchedKeys(db, envelopes, clock, Config(max_api_keys_per_user=3))
         self.connected = ConnectedAccounts(db, PoolKeys(db, envelopes, clock), clock, None)

@@ -13,6 +13,7 @@ from accounts.reset_links import ResetLinkRefused, ResetLinks
 from accounts.second_factors import SecondFactorNeeded, SecondFactors
 from accounts.sessions import Origin, UserSessions
 from accounts.users import AccountPending, Users, UserState, add_sso_account
+from foundation.counts import Counts
 from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.errors import BadRequest, Conflict, Forbidden, Unauthorized, UsernameTaken
 from tests.conftest import ENCRYPTION_KEY
@@ -35,7 +36,7 @@ def house(db, clock):
         users = Users(db, b"k" * 32, clock)
         sessions = UserSessions(db, clock, *[clock.now() - clock.now()] * 2, refresh_key=b"r" * 32)
         hasher = Counting(permits=1)
-        codes, refused = RecoveryCodes(db, clock), RefusedLogIns(AuditLog(db, clock))
+        codes, refused = RecoveryCodes(db, clock), RefusedLogIns(AuditLog(db, clock), Counts())
         second = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, refused)
         recovery = Recovery(users, sessions, hasher, codes, ResetLinks(db, clock), refused, second)
 

@@ -11,6 +11,7 @@ from accounts.refused_log_ins import RefusedLogIns
 from accounts.sessions import Origin
 from accounts.users import Users
 from db import Database
+from foundation.counts import Counts
 from tests.support.movable_clock import MovableClock
 
 HOME, ELSEWHERE = Origin("key", "192.0.2.1", "one"), Origin("key", "192.0.2.2", "another")
@@ -30,7 +31,7 @@ def audit(db: Database, clock: MovableClock) -> AuditLog:
 
 def test_what_happened_to_one_account_from_one_address_is_one_entry(db, clock, audit):
     owner, teammate = (Users(db, b"k" * 32, clock).create(name, "hash") for name in ("owner", "teammate"))
-    refused = RefusedLogIns(audit)
+    refused = RefusedLogIns(audit, Counts())
     for origin in (HOME, HOME, ELSEWHERE):
         refused.note("login_failed", owner, origin)
     refused.note("login_refused", owner, HOME)

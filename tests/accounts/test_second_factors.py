@@ -14,6 +14,7 @@ from accounts.refused_log_ins import RefusedLogIns
 from accounts.second_factors import PROVED, SecondFactorNeeded, SecondFactors
 from accounts.sessions import Origin
 from accounts.users import Users
+from foundation.counts import Counts
 from foundation.crypto import Envelopes, SealBroken
 from foundation.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized
 from tables import totp_secrets as table
@@ -27,7 +28,7 @@ def codes(db, clock):
 
 @pytest.fixture
 def factors(db, clock, codes):
-    return SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, RefusedLogIns(AuditLog(db, clock)))
+    return SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, RefusedLogIns(AuditLog(db, clock), Counts()))
 
 
 @pytest.fixture

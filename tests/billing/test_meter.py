@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from accounts.caller import Caller
 from accounts.client_keys import ClientKey
 from billing import journal
+from billing.call_counts import CallCounts
 from billing.details import cost_of, count_of
 from billing.forecast import CostForecasts, Forecast
 from billing.journal import UsageJournal
@@ -30,6 +31,7 @@ from billing.quotas.slices import QuotaSlices
 from billing.records import OPEN
 from config.settings import Config
 from db import Database, database_url
+from foundation.counts import Counts
 from foundation.crypto import Envelopes
 from foundation.errors import Busy, QuotaExceeded
 from pool.keys import PoolKeys
@@ -79,7 +81,7 @@ class Office:
 
     def call(self, stream: bool = True, user_id: int = 1, client_key: ClientKey | None = None) -> CallMeter:
         self.made += 1
-        meters = UsageMeter(self.journal, self.slices, self.forecasts, self.counts_byok)
+        meters = UsageMeter(self.journal, self.slices, self.forecasts, CallCounts(Counts()), self.counts_byok)
         forecast = Forecast(MOST_NANO, MOST_NANO)
         return meters.call(request_id(self.made), Caller(user_id, "s", 9e9, client_key), "a/b", stream, forecast)
 
@@ -159,7 +161,7 @@ def test_another_try_with_a_shared_key_is_admitted_by_the_quota(office, clock):
     key = connect(office.db, clock, 1)
     meter = office.call()
     meter.dispatch(key, user_pays=True)
-    meter.end_attempt(AttemptResult(refused=True))
+    meter.end_attempt(AttemptResult(refused=True), error_type="key-refused")
     meter.dispatch(KEY)
     finish(meter, AttemptResult("gen-1", COSTS_200))
     office.drain()
@@ -314,7 +316,7 @@ def test_any_calls_and_tries_leave_memory_and_ledger_alike(one_office, calls):
                 one_office.drain()
                 one_office.check(has_owed=True)
             if attempt + 1 < len(endings):
-                meter.end_attempt(result)
+                meter.end_attempt(result, error_type="failing")
         finish(meter, result)
     one_office.drain()
     one_office.check(has_owed=True)
@@ -366,7 +368,7 @@ def test_each_try_has_its_row_and_its_reservation_and_only_the_last_one_ends_the
     meter.admit()
     for result in (AttemptResult("gen-1"), AttemptResult(refused=True)):
         meter.dispatch(KEY)
-        meter.end_attempt(result)
+        meter.end_attempt(result, error_type="failing")
     meter.dispatch(KEY + 1)
     finish(meter, AttemptResult("gen-3", COSTS_200))
     office.drain()
@@ -410,7 +412,7 @@ def test_a_second_try_that_the_quota_refuses_ends_the_request_with_the_first(off
     meter = office.call()
     meter.admit()
     meter.dispatch(KEY)
-    meter.end_attempt(AttemptResult("gen-1"))
+    meter.end_attempt(AttemptResult("gen-1"), error_type="failing")
     others = [office.call() for _ in range(19)]
     for other in others:
         other.admit()

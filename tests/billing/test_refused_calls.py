@@ -16,6 +16,7 @@ from billing.journal import UsageJournal
 from billing.ledger import UsageLedger
 from billing.refused_calls import MOST_ROWS, MOST_SUMS, RefusedCalls
 from db import Database
+from foundation.counts import Counts
 from tables import refusal_sums, usage_ledger
 from tests.support.billing import user_of
 from tests.support.gateway import Gateway, wait_for
@@ -32,7 +33,7 @@ def refused(db: Database, clock: MovableClock, tmp_path: Path) -> Iterator[Refus
     journal = UsageJournal(tmp_path / "journal", "me")
     journal.check()
     journal.open()
-    yield RefusedCalls(db, journal, clock)
+    yield RefusedCalls(db, journal, clock, Counts())
     journal.close()
 
 

@@ -153,6 +153,7 @@ def test_every_secret_may_come_from_a_file(tmp_path, name):
         "ACCEPTED_SECRET_KEYS": f"{STRONG}\n{STRONG[::-1]}",
         "ENCRYPTION_KEY": FERNET,
         "ADMIN_TOKEN": STRONG,
+        "METRICS_TOKEN": STRONG,
         "DB_PASSWORD": "kZ4-pw9!",
         "DATABASE_URL": "mysql://app:kZ4-pw9!@db/x",
         "REDIS_URL": "redis://:kZ4-pw9!@cache/0",

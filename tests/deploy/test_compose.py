@@ -86,7 +86,7 @@ def test_the_same_settings_reach_the_programs_as_in_the_root():
     for name in ("app", "rotation"):
         roots = set(ROOTS["services"][name]["environment"])
         ours = {one.removesuffix("_FILE") for one in LARGE["services"][name]["environment"]}
-        assert roots - ours <= {"ADMIN_TOKEN"}, name
+        assert roots - ours <= {"ADMIN_TOKEN", "METRICS_TOKEN"}, name
         assert ours <= roots, name
     assert {one.lower() for one in SMALL["services"]["app"]["environment"]} <= set(Config.model_fields)
 

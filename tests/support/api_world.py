@@ -78,6 +78,7 @@ class World:
             SECRET_KEY=SECRET_KEY,
             ENCRYPTION_KEY=ENCRYPTION_KEY,
             ADMIN_TOKEN=ADMIN_TOKEN,
+            METRICS_TOKEN=ADMIN_TOKEN[::-1],
             OPENROUTER_API_URL=stand_in.address,
             OPENROUTER_API_KEYS=key,
             SERVER_THREADS=32,

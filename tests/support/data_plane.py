@@ -14,6 +14,7 @@ import pytest
 
 from accounts.caller import Caller
 from api_key_manager import ApiKeyManager
+from billing.call_counts import CallCounts
 from billing.forecast import CostForecasts
 from billing.journal import UsageJournal
 from billing.meter import UsageMeter
@@ -26,6 +27,7 @@ from db import Database, database_url
 from formats.chat import ModelApi
 from formats.registry import CHAT
 from foundation.clock import Clock
+from foundation.counts import Counts
 from foundation.crypto import Envelopes
 from gateway.aliases import Aliases
 from gateway.bodies import HeldBody
@@ -123,7 +125,7 @@ def make_proxy(
         journal.open()
         slices = QuotaSlices(db, journal.process_id, Quotas(db, clock, config), clock)
         prices = ModelPrices(http, tmp_path)
-        meter = UsageMeter(journal, slices, CostForecasts(db, prices))
+        meter = UsageMeter(journal, slices, CostForecasts(db, prices), CallCounts(Counts()))
         closing.extend([db, http, journal])
         guard = GuardedDial(allow_private=True)
         store = Upstreams(db, envelopes, clock, guard)

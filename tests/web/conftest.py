@@ -50,6 +50,7 @@ def administered(
     else:
         url = request.getfixturevalue("mariadb").new_database()
     secrets = {"SECRET_KEY": SECRET_KEY, "ENCRYPTION_KEY": ENCRYPTION_KEY, "ADMIN_TOKEN": ADMIN_TOKEN}
+    secrets["METRICS_TOKEN"] = ADMIN_TOKEN[::-1]  # so that this route refuses who has another token
     return start(DATABASE_URL=url, OPENROUTER_API_URL=stand_in.address, **secrets, **gateway_settings)
 
 

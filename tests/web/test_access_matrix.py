@@ -38,6 +38,7 @@ THEIR_LOG = "  401   200   404   404      404   401      200       403        40
 THEIR_CALLS = "401   200   404   404      404   401      403       200        404"
 OPERATORS = "  401   403   403   403      200   200      403       403        403"
 AUDITORS = "   401   403   403   403      200   200      403       403        200"
+SCRAPERS = "  401   401   401   401      401   401      401       401        401"
 NOT_HERE = "   404   404   404   404      404   404      404       404        404"
 
 
@@ -559,6 +560,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     ),
     # ── health and documents
     "GET /api/health": (ANYBODY, PLAIN),
+    "GET /metrics": (SCRAPERS, PLAIN),  # with a token that is nobody's
     "GET /livez": (ANYBODY, PLAIN),
     "GET /readyz": (ANYBODY, PLAIN),
     "GET /api/openapi.json": (ANYBODY, PLAIN),

@@ -13,7 +13,7 @@
     anthropic_models.py  catalogue.py          the same for Anthropic's clients; what OpenRouter publishes
     plugins.py  favourites.py                  the same for plug-ins; favourite models
     quotas.py  usage.py  shares.py             what one may spend, and has used; who spent what
-    health.py                                  whether the service can work
+    health.py  metrics.py                      whether the service can work; what Prometheus reads
     admin_users.py  admin_invitations.py       for operators: accounts, invitations
     admin_audit.py  admin_tokens.py            changes, operator tokens
     admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas

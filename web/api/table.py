@@ -24,6 +24,7 @@ from web.api import (
     connect,
     favourites,
     health,
+    metrics,
     models,
     openrouter,
     own_data,
@@ -57,6 +58,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(sign_on.routes)
     app.register_blueprint(sign_on_names.routes)
     app.register_blueprint(health.routes)
+    app.register_blueprint(metrics.routes)
     app.register_blueprint(quotas.routes)
     app.register_blueprint(admin_pool.routes)
     app.register_blueprint(admin_usage.routes)

@@ -43,12 +43,13 @@ PUBLISHED = {
     "WatchedKeyShown": "PersonalKeyShown",
     "WatchedKeyUsage": "PersonalKeyUsage",
 }
-ACCESS_TOKEN, CLIENT_KEY, API_TOKEN, ADMIN_TOKEN, OPERATOR_TOKEN, X_API_KEY = (
+ACCESS_TOKEN, CLIENT_KEY, API_TOKEN, ADMIN_TOKEN, OPERATOR_TOKEN, METRICS_TOKEN, X_API_KEY = (
     "accessToken",
     "clientKey",
     "apiToken",
     "adminToken",
     "operatorToken",
+    "metricsToken",
     "xApiKey",
 )
 SECURITY = {  # by the names of Who
@@ -59,14 +60,22 @@ SECURITY = {  # by the names of Who
     "AUDITOR": [ADMIN_TOKEN, OPERATOR_TOKEN, ACCESS_TOKEN, X_API_KEY],
     "OPERATOR": [ADMIN_TOKEN, OPERATOR_TOKEN, ACCESS_TOKEN, X_API_KEY],
     "APPOINTER": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
+    "SCRAPER": [METRICS_TOKEN, X_API_KEY],
 }
-LIMITED = {Who.READER, Who.AUDITOR, Who.OPERATOR, Who.APPOINTER}  # their requests are counted wherever they go
+LIMITED = {
+    Who.READER,
+    Who.AUDITOR,
+    Who.OPERATOR,
+    Who.APPOINTER,
+    Who.SCRAPER,
+}  # their requests are counted wherever they go
 SECURITY_SCHEMES = {
     ACCESS_TOKEN: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "What /login returns"},
     CLIENT_KEY: {"type": "http", "scheme": "bearer", "description": "A client key, `sk-auto-...`: calls models"},
     API_TOKEN: {"type": "http", "scheme": "bearer", "description": "An API token, `or_api_...`: reads usage"},
     ADMIN_TOKEN: {"type": "http", "scheme": "bearer", "description": "The operator's ADMIN_TOKEN"},
     OPERATOR_TOKEN: {"type": "http", "scheme": "bearer", "description": "An operator token, `or_op_...`"},
+    METRICS_TOKEN: {"type": "http", "scheme": "bearer", "description": "METRICS_TOKEN, which reads /metrics"},
     X_API_KEY: {
         "type": "apiKey",
         "in": "header",

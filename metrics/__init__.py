@@ -1,0 +1,9 @@
+"""What Prometheus reads at GET /metrics: all processes on this host together.
+
+    slots.py      each process's counts, in a file of its own that others read and its successor continues
+    gauges.py     how this process is at this moment: pool, database, journal, threads
+    families.py   every metric's name, type, labels and meaning; the text that is answered
+    scrape.py     one scrape, and what is written down for those that other processes answer
+
+Counters grow in foundation/counts.py, calls by gateway/call_counts.py -> slots.py -> scrape.py -> families.py.
+"""
