@@ -18,11 +18,27 @@ OTHERS = {"boolean": "true or false", "array": "a list", "object": "an object", 
 
 
 def told(model: type[BaseModel], kind: str, error: ValidationError) -> str:
-    """The first fault of an input. kind: `field` or `parameter`.
+    """The first fault of an input. kind: `field` or `parameter`."""
+    return _told(model, kind, _faults(error)[0])
 
-    Validators of our own raise ValueError with what is accepted, as "must be a key's name"; that is told as it is.
-    """
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+
+def told_by_field(model: type[BaseModel], error: ValidationError) -> dict[str, str]:
+    """All faults of a form: of each field, by its name alone, what it must be."""
+    found: dict[str, str] = {}
+    for fault in _faults(error):
+        field = next((part for part in reversed(fault["loc"]) if isinstance(part, str)), "")
+        _, must, text = _told(model, "field", fault).partition(" must ")
+        if field and must:
+            found.setdefault(field, f"Must {text}")
+    return found
+
+
+def _faults(error: ValidationError) -> list[Any]:
+    return list(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def _told(model: type[BaseModel], kind: str, fault: dict[str, Any]) -> str:
+    """Validators of ours raise ValueError with what is accepted, as "must be a key's name"; that is told as it is."""
     loc = fault["loc"]
     if fault["type"] == "extra_forbidden":
         around, place = _schema_at(model, loc[:-1])

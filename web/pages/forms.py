@@ -10,10 +10,19 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 
 from foundation.errors import BadRequest
-from web.bad_input import told
+from web.bad_input import told, told_by_field
 from web.http import DEFAULT_PAGE_SIZE
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class FormFaults(BadRequest):
+    """What is wrong with a form. by_field: all of it that belongs to fields, by their names."""
+
+    def __init__(self, message: str, by_field: dict[str, str]) -> None:
+        super().__init__(message)
+        self.by_field = by_field
+
 
 NOTHING: dict[str, Any] = {"items": [], "total": 0, "page": 1, "page_size": DEFAULT_PAGE_SIZE}
 
@@ -63,4 +72,4 @@ def _read(model: type[Model], given: Mapping[str, object]) -> Model:
     try:
         return model.model_validate(given, strict=False)
     except ValidationError as error:
-        raise BadRequest(told(model, "field", error)) from None
+        raise FormFaults(told(model, "field", error), told_by_field(model, error)) from None

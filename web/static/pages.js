@@ -7,8 +7,35 @@ document.addEventListener('htmx:configRequest', (event) => {
   if (csrfToken) event.detail.headers['X-CSRF-Token'] = csrfToken;
 });
 
+/** Say at each field of a form what is wrong with it. False if not even one of the faults has a field here. */
+function tellAtFields(form, faults) {
+  const texts = new Map(faults.map((fault) => [fault.dataset.fault, fault.textContent]));
+  const told = [...form.elements].filter((field) => field.type !== 'hidden' && texts.has(field.name));
+  for (const field of told) {
+    const note = document.createElement('small');
+    note.className = 'error fault';
+    note.id = `fault-${form.closest('[id]')?.id}-${field.name}`;
+    note.textContent = texts.get(field.name);
+    field.after(note);
+    field.setAttribute('aria-invalid', 'true');
+    field.setAttribute('aria-describedby', note.id);
+  }
+  told[0]?.focus();
+  return told.length > 0;
+}
+
+document.addEventListener('htmx:beforeRequest', ({ detail: { elt } }) => {
+  for (const note of elt.querySelectorAll('.fault')) note.remove();
+  for (const field of elt.querySelectorAll('[aria-invalid]')) {
+    field.removeAttribute('aria-invalid');
+    field.removeAttribute('aria-describedby');
+  }
+});
+
 document.addEventListener('htmx:responseError', (event) => {
   const page = new DOMParser().parseFromString(event.detail.xhr.responseText, 'text/html');
+  const faults = [...page.querySelectorAll('[data-fault]')];
+  if (event.detail.elt.tagName === 'FORM' && tellAtFields(event.detail.elt, faults)) return;
   const text = page.querySelector('[role="alert"]')?.textContent ?? event.detail.xhr.statusText;
   const place = event.detail.elt.querySelector?.('.error');
   if (!place) return notify(text);

@@ -7,7 +7,7 @@ from flask import Flask
 
 from foundation.errors import BadRequest
 from web.api.client_keys import NewClientKey
-from web.pages.forms import form_of
+from web.pages.forms import FormFaults, form_of
 
 app = Flask("forms", static_folder=None)
 
@@ -33,6 +33,14 @@ def test_what_the_view_has_made_of_fields_takes_their_place():
     found = read({"name": "one", "limit_usd": "20"}, budget={"limit_usd": "20"}, limit_usd=None)
     assert found.budget
     assert found.budget.limit_usd == 20
+
+
+def test_all_that_is_wrong_is_said_of_its_field():
+    with pytest.raises(FormFaults) as refused:
+        read({"rpm": "many", "budget": "x", "expires_at": "soon"})
+    assert refused.value.message.startswith("name must be")
+    assert set(refused.value.by_field) == {"name", "rpm", "budget", "expires_at"}
+    assert all(text.startswith("Must be") for text in refused.value.by_field.values())
 
 
 @pytest.mark.parametrize(

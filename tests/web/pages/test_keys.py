@@ -140,13 +140,24 @@ def test_a_key_is_synchronised_once_a_minute(page, site, person, stand_in, datab
 def test_a_client_key_has_the_limits_of_the_form_and_a_wrong_one_is_said(page, site, person):
     page.goto("/keys")
     page.get_by_role("button", name="New key").click()
-    fields = {"name": "report", "models": "openai/*\n\nanthropic/claude\n", "limit_usd": "lots", "rpm": "7"}
+    fields = {"name": "report", "models": "openai/*\n\nanthropic/claude\n", "limit_usd": "lots", "rpm": "never"}
     for name, value in fields.items():
         page.fill(f"#new-client-key [name={name}]", value)
     page.fill("#new-client-key [name=last_day]", "2098-12-31")
     page.get_by_role("button", name="Make key").click()
-    expect(page.locator("dialog:modal").get_by_role("alert")).to_contain_text("limit_usd must be a number")
-    page.fill("#new-client-key [name=limit_usd]", "2.5")
+    budget, rpm = page.get_by_label("Budget in dollars"), page.get_by_label("Requests a minute")
+    expect(budget).to_have_accessible_description(
+        re.compile("Must be a number")
+    )  # all that is wrong, each at its field
+    expect(rpm).to_have_accessible_description(re.compile("Must be a whole number"))
+    expect(budget).to_be_focused()
+    assert accessibility_faults(page) == []
+    expect(page.locator("dialog:modal")).not_to_contain_text("limit_usd")
+    budget.fill("2.5")
+    page.get_by_role("button", name="Make key").click()
+    expect(rpm).to_be_focused()
+    expect(page.locator("dialog:modal .fault")).to_have_count(1)
+    rpm.fill("7")
     page.get_by_role("button", name="Make key").click()
     expect(page.locator("#made-key")).to_contain_text("sk-auto-")
     expect(page.locator("#client-keys")).to_contain_text("until 2098-12-31")
