@@ -22,7 +22,7 @@ from accounts.client_keys import ClientKey
 from accounts.everything import revoke_all_of
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import PLAIN_START, AccountStart
-from accounts.second_factors import PROVED, SecondFactors
+from accounts.second_factors import PROVED, Second, SecondFactors
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import User, Users, UserState, shut
 from foundation.clock import Clock
@@ -124,7 +124,7 @@ class Auth:
         return self._users.create(name, key_hash, admission.state, admission.role, admission.welcome)
 
     def login(
-        self, username: object, derived_key: object, origin: Origin = UNKNOWN, second: str | None = None
+        self, username: object, derived_key: object, origin: Origin = UNKNOWN, second: Second = None
     ) -> tuple[UserSession, str]:
         """Open a session; returns it with an access token. Raises Unauthorized, Forbidden, BadRequest, Busy.
 

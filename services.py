@@ -23,18 +23,20 @@ from accounts.favourite_models import FavouriteModels
 from accounts.invitations import Invitations
 from accounts.key_derivation import KeyDeriver
 from accounts.leaving import Leaving
+from accounts.one_time_states import OneTimeStates
 from accounts.operator_tokens import OperatorTokens
+from accounts.passkeys import Passkeys
 from accounts.recovery import Recovery
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import Registration, RegistrationMode
+from accounts.relying_party import find_relying_party
 from accounts.reset_links import ResetLinks
 from accounts.second_factors import SecondFactors
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider
-from accounts.sign_on.states import OAuthStates
 from accounts.users import Users
 from api_key_manager import ApiKeyManager
 from auth import Auth, SigningKeys
@@ -183,15 +185,16 @@ class Services:
         self.leaving = Leaving(db, clock, self.users, self.everything, self.accounts.drop)
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit, self.counts)
         codes, links = RecoveryCodes(db, clock), ResetLinks(db, clock)
-        self.second_factors = SecondFactors(db, self._envelopes, clock, codes, refused)
+        self.one_time_states = OneTimeStates(db, self._envelopes, clock)
+        self.passkeys = Passkeys(db, clock, self.one_time_states, find_relying_party(config.public_url), refused)
+        self.second_factors = SecondFactors(db, self._envelopes, clock, codes, self.passkeys, refused)
         self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused, self.second_factors)
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0
         self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused, self.second_factors)
-        self.oauth_states = OAuthStates(db, self._envelopes, clock)
         self.invitations = Invitations(db, clock)
         mode = RegistrationMode(config.registration_mode)
         self.registration = Registration(mode, self.invitations, partial(give_quota, config))
-        self.sign_on = _sign_on(config, db, self.oauth_states, self.users, self.sessions, self.registration, clock)
+        self.sign_on = _sign_on(config, db, self.one_time_states, self.users, self.sessions, self.registration, clock)
         self.addresses = ClientAddresses(config.trusted_proxies)
         self.favourite_models = FavouriteModels(db)
         watched_keys = WatchedKeys(db, self._envelopes, clock, config)
@@ -351,7 +354,7 @@ def _pool(config: Config, users: Users, pool_keys: PoolKeys, clock: Clock) -> Ap
 def _sign_on(
     config: Config,
     db: Database,
-    states: OAuthStates,
+    states: OneTimeStates,
     users: Users,
     sessions: UserSessions,
     registration: Registration,

@@ -16,7 +16,8 @@ metadata, _table, _integers = columns.metadata, columns.table, columns.integers
 operator_tokens = operators.operator_tokens
 model_aliases = routing.model_aliases
 caller_rollups = usage.caller_rollups
-recovery_codes, reset_links, totp_secrets = ways_in.recovery_codes, ways_in.reset_links, ways_in.totp_secrets
+recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
+totp_secrets, passkeys = ways_in.totp_secrets, ways_in.passkeys
 
 users = _table(
     "users",

@@ -1,15 +1,16 @@
 """Who people are, and what they call with.
 
     users.py              accounts: made, found, changed; the username only as a hash
-    labels.py  roles.py   what operators call people; what each role may do where they work
-    operator_tokens.py    what programs administer with
-    key_derivation.py     the derived key of those who send a password
-    password_policy.py    what a new password must be
+    labels.py             what operators call people
+    roles.py  operator_tokens.py      what each role may do where operators work; what programs administer with
+    key_derivation.py  password_policy.py     the derived key of those who send a password; what a new one must be
     sessions.py           sessions: begun, refreshed, ended; a refresh token that is used again is noticed here
     known_sessions.py     which sessions there are and whose, in memory: no other's token is good
     client_keys.py  api_tokens.py   what programs call models with; what only reads usage
     recovery_codes.py  reset_links.py  recovery.py   back in without the password, by a code or an operator's link
-    second_factors.py     codes of an app beside the password
+    passkeys.py  relying_party.py     keys in people's devices (WebAuthn); what is asked of those and verified
+    second_factors.py     what is asked for beside the password: a code of an app, or a passkey
+    one_time_states.py    what was begun elsewhere and comes back once: log-ins, links, challenges
     everything.py         sessions, client keys and API tokens, ended together
     leaving.py  deleted.py   accounts deleted, and what is left of them
     caller.py  client_address.py   who sent a request, what proved it, and from which address

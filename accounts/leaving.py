@@ -27,6 +27,7 @@ GONE = (
     tables.favourite_models,
     tables.identities,
     tables.oauth_states,
+    tables.passkeys,
     tables.recovery_codes,
     tables.reset_links,
     tables.totp_secrets,

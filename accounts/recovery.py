@@ -10,7 +10,7 @@ import logging
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.reset_links import ResetLink, ResetLinks
-from accounts.second_factors import SecondFactors
+from accounts.second_factors import Second, SecondFactors
 from accounts.sessions import Origin, UserSessions
 from accounts.users import NO_KEY, User, Users, shut
 from foundation.crypto import DerivedKeyHasher
@@ -41,7 +41,7 @@ class Recovery:
         self._refused = refused
         self._second_factors = second_factors
 
-    def by_code(self, username: str, code: str, new_key: str, origin: Origin, second: str | None = None) -> User:
+    def by_code(self, username: str, code: str, new_key: str, origin: Origin, second: Second = None) -> User:
         """Set a key with a recovery code. second: the account's second factor; the code itself is none.
 
         Raises Unauthorized, Forbidden, SecondFactorNeeded, TooManyRequests, Busy.
@@ -62,7 +62,7 @@ class Recovery:
         return self._set(changed)
 
     def by_link(
-        self, text: str, username: str, new_key: str, origin: Origin, second: str | None = None
+        self, text: str, username: str, new_key: str, origin: Origin, second: Second = None
     ) -> tuple[User, ResetLink]:
         """Set a key with an operator's link. Raises ResetLinkRefused, BadRequest, UsernameTaken, Forbidden, Busy.
 

@@ -1,7 +1,7 @@
-"""Second factors: one-time codes of an app (TOTP, RFC 6238), and recovery codes in their place.
+"""Second factors: one-time codes of an app (TOTP, RFC 6238), passkeys, and recovery codes in their place.
 
-The secret is sealed to its account. A code is good for its half minute and the ones beside it, and once: the step of
-the last one is kept. Who has the password and guesses waits longer after each five wrong ones.
+The secret of an app is sealed to its account. A code is good for its half minute and the ones beside it, and once: the
+step of the last one is kept. Who has the password and guesses waits longer after each five wrong ones.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from accounts.deleted import hold_account
+from accounts.passkeys import PasskeyProof, Passkeys
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.sessions import Origin
@@ -32,7 +33,9 @@ FREE_FAILURES = 5  # then a minute, two, four, ... after each
 LONGEST_WAIT = timedelta(hours=1)
 CODE = re.compile(r"[0-9]{6}")
 MAX_TYPED = 64
-PROVED = object()  # in the place of a code: by the session in which it is asked for
+PROVED = object()  # in the place of a factor: by the session in which it is asked for
+
+Second = str | PasskeyProof | None  # what somebody has sent
 
 
 class SecondFactorNeeded(Forbidden):
@@ -41,7 +44,7 @@ class SecondFactorNeeded(Forbidden):
     type = "second_factor_needed"
 
     def __init__(self) -> None:
-        super().__init__("Send `second_factor` too: the code that your app shows now, or a recovery code")
+        super().__init__("Send `second_factor` too: a code of your app, a recovery code, or what your passkey signs")
 
 
 class SecondFactorRequired(Forbidden):
@@ -62,19 +65,30 @@ class _Tried:
 
 
 class SecondFactors:
-    """The rows: at most one secret for each account."""
+    """The rows: at most one app's secret for each account. Passkeys have rows of their own."""
 
     def __init__(
-        self, db: Database, envelopes: Envelopes, clock: Clock, codes: RecoveryCodes, refused: RefusedLogIns
+        self,
+        db: Database,
+        envelopes: Envelopes,
+        clock: Clock,
+        codes: RecoveryCodes,
+        passkeys: Passkeys,
+        refused: RefusedLogIns,
     ) -> None:
         self._db = db
         self._envelopes = envelopes
         self._clock = clock
         self._codes = codes
+        self._passkeys = passkeys
         self._refused = refused
 
+    def is_set_up(self, user_id: int) -> bool:
+        """Whether an account has a second factor, an app or a passkey."""
+        return self.set_up_at(user_id) is not None or bool(self._passkeys.holders([user_id]))
+
     def set_up_at(self, user_id: int) -> datetime | None:
-        """Since when an account has a second factor; None if it has none."""
+        """Since when an account has an app; None if it has none."""
         with self._db.reading() as tx:
             found: datetime | None = tx.scalar(sa.select(table.c.confirmed_at).where(table.c.user_id == user_id))
         return found
@@ -105,11 +119,11 @@ class SecondFactors:
     def check(self, user_id: int, given: object, origin: Origin) -> None:
         """Let only who has the second factor of an account pass, if it has one. What is wrong is a refused log-in.
 
-        given: what was sent; None for nothing; PROVED. Raises SecondFactorNeeded, Unauthorized, TooManyRequests.
+        given: a Second, or PROVED. Raises SecondFactorNeeded, BadRequest, Unauthorized, TooManyRequests.
         """
-        if given is PROVED or self.set_up_at(user_id) is None:
+        if given is PROVED or not self.is_set_up(user_id):
             return
-        if not isinstance(given, str) or not given.strip():
+        if not isinstance(given, str | PasskeyProof) or (isinstance(given, str) and not given.strip()):
             raise SecondFactorNeeded
         try:
             self._use(user_id, given)
@@ -118,7 +132,10 @@ class SecondFactors:
             event(log, "second_factor_refused", user_id=user_id)
             raise
 
-    def _use(self, user_id: int, given: str) -> None:
+    def _use(self, user_id: int, given: str | PasskeyProof) -> None:
+        if isinstance(given, PasskeyProof):
+            self._passkeys.check(user_id, given)
+            return
         code = given.replace(" ", "")
         if CODE.fullmatch(code):
             self._judge(self._db.transact(lambda tx: self._try(tx, user_id, code)))
@@ -126,16 +143,25 @@ class SecondFactors:
             self._db.transact(lambda tx: self._codes.use(tx, user_id, given))
 
     def remove(self, user_id: int) -> None:
-        """Take it away. Raises NotFound."""
-        mine = table.delete().where(table.c.user_id == user_id)
-        if self._db.transact(lambda tx: tx.execute(mine).rowcount) != 1:
+        """Take the app away. Raises NotFound."""
+        if not self._remove_app(user_id):
+            raise NotFound("This account has no app")
+
+    def remove_all(self, user_id: int) -> None:
+        """Take the app and all passkeys away. Raises NotFound if there is neither."""
+        if not self._remove_app(user_id) + self._passkeys.remove_all(user_id):
             raise NotFound("This account has no second factor")
+
+    def _remove_app(self, user_id: int) -> int:
+        mine = table.delete().where(table.c.user_id == user_id)
+        return self._db.transact(lambda tx: tx.execute(mine).rowcount)
 
     def holders(self, user_ids: list[int]) -> set[int]:
         """Those of these accounts that have one."""
         mine = sa.and_(table.c.user_id.in_(user_ids), table.c.confirmed_at.is_not(None))
         with self._db.reading() as tx:
-            return set(tx.scalars(sa.select(table.c.user_id).where(mine)))
+            have_app = set(tx.scalars(sa.select(table.c.user_id).where(mine)))
+        return have_app | self._passkeys.holders(user_ids)
 
     def _try(self, tx: Transaction, user_id: int, code: str, confirmed_at: datetime | None = None) -> _Tried:
         """Look at a code, one at a time for each account, and write down what came of it."""

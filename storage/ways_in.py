@@ -45,3 +45,19 @@ totp_secrets = table(
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("failed_at", UtcDateTime),
 )
+
+# Keys in devices of somebody's (WebAuthn). credential_hash: SHA-256 of credential_id, which is base64url, as public_key
+# and user_handle are. user_handle: what devices know the account by.
+passkeys = table(
+    "passkeys",
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    sa.Column("user_id", Id, sa.ForeignKey("users.id", name="passkeys_user"), nullable=False, index=True),
+    sa.Column("credential_hash", ascii_text(64), nullable=False, unique=True),
+    sa.Column("credential_id", sa.Text, nullable=False),
+    sa.Column("public_key", sa.Text, nullable=False),
+    sa.Column("user_handle", ascii_text(64), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("sign_count", sa.BigInteger, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("last_used", UtcDateTime),
+)

@@ -180,7 +180,7 @@ def _by_operator_token(given: str) -> tuple[str, frozenset[Right]]:
 def check_second_factor(user_id: int) -> None:
     """Let only who has a second factor work as operator, where the setting says so. Raises SecondFactorRequired."""
     is_required = services().config.operator_second_factor == "required"
-    if is_required and services().second_factors.set_up_at(user_id) is None:
+    if is_required and not services().second_factors.is_set_up(user_id):
         raise SecondFactorRequired
 
 

@@ -7,7 +7,7 @@
     page#sso=CODE           ←   notes a code of our own
     POST /sso/token CODE    →   opens the session, answers with its tokens: they never stand in a URL
 
-Every step is bound to a cookie of the browser that began, and each text works once (accounts/sign_on/states.py).
+Every step is bound to a cookie of the browser that began, and each text works once (accounts/one_time_states.py).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from accounts.one_time_states import OneTimeState, OneTimeStates
 from accounts.registration import Registration
 from accounts.sessions import FRESH, UserSessions, hold
 from accounts.sign_on.identities import Entered, ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider, ProviderProfile, SignOnAttempt
-from accounts.sign_on.states import OAuthState, OAuthStates
 from accounts.users import Users
 from foundation.crypto import new_token
 from foundation.errors import BadRequest, Forbidden, NotFound
@@ -50,7 +50,7 @@ class SingleSignOn:
         self,
         providers: Mapping[str, IdentityProvider],
         public_url: str,
-        states: OAuthStates,
+        states: OneTimeStates,
         identities: ProviderIdentities,
         users: Users,
         sessions: UserSessions,
@@ -104,15 +104,15 @@ class SingleSignOn:
     ) -> BegunSignOn:
         provider, browser = self.provider(name), new_token()
         secrets = {"verifier": new_token(), "nonce": new_token(), "invitation": invitation}
-        state = self._states.begin(name, browser, OAuthState(secrets, user_id, session_id, next_path))
+        state = self._states.begin(name, browser, OneTimeState(secrets, user_id, session_id, next_path))
         return BegunSignOn(provider.authorize_url(self._attempt(name, secrets), state), browser)
 
-    def consume(self, name: str, browser: str, state: str) -> OAuthState:
+    def consume(self, name: str, browser: str, state: str) -> OneTimeState:
         """What was noted at the begin, once. Raises NotFound, BadRequest."""
         self.provider(name)
         return self._states.consume(name, browser, state)
 
-    def log_in(self, name: str, noted: OAuthState, provider_code: str, browser: str) -> tuple[str, Entered]:
+    def log_in(self, name: str, noted: OneTimeState, provider_code: str, browser: str) -> tuple[str, Entered]:
         """Find or make the account of whoever came back with the provider's code.
 
         Returns a code of ours that opens a session within five minutes, and the account. Raises ProviderFailed,
@@ -122,10 +122,10 @@ class SingleSignOn:
         entered = self.identities.enter(name, profile, lambda: self._registration.admit(noted.secrets["invitation"]))
         if entered.is_silenced or entered.is_new:
             self._users.reload()  # here at once
-        noted = OAuthState({"method": name}, entered.user_id, None, None)
+        noted = OneTimeState({"method": name}, entered.user_id, None, None)
         return self._states.begin(SESSION, browser, noted, CODE_LIFE), entered
 
-    def link(self, name: str, noted: OAuthState, provider_code: str) -> int:
+    def link(self, name: str, noted: OneTimeState, provider_code: str) -> int:
         """Link whoever came back to the account that began; returns its id.
 
         Raises ProviderFailed, InactiveThere, Conflict; Unauthorized if the session has ended meanwhile.
@@ -147,7 +147,7 @@ class SingleSignOn:
         assert noted.user_id is not None  # noqa: S101 - as log_in has noted it
         return noted.user_id, noted.secrets["method"]
 
-    def _profile(self, name: str, noted: OAuthState, provider_code: str) -> ProviderProfile:
+    def _profile(self, name: str, noted: OneTimeState, provider_code: str) -> ProviderProfile:
         provider = self.provider(name)
         profile = provider.profile(self._attempt(name, noted.secrets), provider_code)
         if not profile.is_active:

@@ -9,8 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from accounts.audit_log import AuditLog
+from accounts.one_time_states import OneTimeStates
+from accounts.passkeys import Passkeys
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
+from accounts.relying_party import find_relying_party
 from accounts.second_factors import PROVED, SecondFactorNeeded, SecondFactors
 from accounts.sessions import Origin
 from accounts.users import Users
@@ -28,7 +31,10 @@ def codes(db, clock):
 
 @pytest.fixture
 def factors(db, clock, codes):
-    return SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, RefusedLogIns(AuditLog(db, clock), Counts()))
+    envelopes, refused = Envelopes([ENCRYPTION_KEY]), RefusedLogIns(AuditLog(db, clock), Counts())
+    party = find_relying_party("https://gateway.test")
+    passkeys = Passkeys(db, clock, OneTimeStates(db, envelopes, clock), party, refused)
+    return SecondFactors(db, envelopes, clock, codes, passkeys, refused)
 
 
 @pytest.fixture

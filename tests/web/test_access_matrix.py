@@ -18,6 +18,7 @@ import pytest
 from flask import Flask
 
 import tables
+from db import inserted_id
 from tables import identities
 from tests.sandbox.conftest import Running
 from tests.support.api_world import CANARY, KINDS, PEOPLE, World, all_routes
@@ -65,6 +66,13 @@ def sent(body: Any = None, query: str = "", **parts: object) -> Ask:
 
 
 PLAIN = sent()
+# Of challenges that nobody has asked for.
+PASSKEY = {"id": "AA", "rawId": "AA", "type": "public-key"}
+CLIENT_DATA = "eyJjaGFsbGVuZ2UiOiJ4In0"
+NEW_PASSKEY = PASSKEY | {"response": {"clientDataJSON": CLIENT_DATA, "attestationObject": "AA"}}
+PASSKEY_ANSWER = PASSKEY | {
+    "response": {"clientDataJSON": CLIENT_DATA} | dict.fromkeys(("authenticatorData", "signature", "userHandle"), "AA")
+}
 PASSWORD = "Tr4in-to-Nowhere"
 UPSTREAM = {"base_url": "https://1.1.1.1/v1", "is_active": False}  # an address that may be one; nothing calls it
 ALIAS = {"models": [{"model": "openai/gpt-4o-mini"}]}
@@ -191,6 +199,16 @@ def own_identity(world: World, kind: str) -> Asked:
         lambda tx: (tx.execute(identities.delete().where(of_owner)), tx.execute(identities.insert(), row))
     )
     return Asked(parts={"provider": "github"})
+
+
+def own_passkey(world: World, kind: str) -> Asked:
+    owner, name = world.owns(kind), secrets.token_hex(32)
+    row = {"user_id": owner.id, "credential_hash": name, "credential_id": "AA", "public_key": "AA", "name": CANARY}
+    row |= {"user_handle": "AA", "sign_count": 0, "created_at": NOON}
+    key = world.db.transact(lambda tx: inserted_id(tx.execute(tables.passkeys.insert(), row)))
+    of_owner = tables.passkeys.delete().where(tables.passkeys.c.id == key)
+    world.cleanups.append(lambda: world.db.transact(lambda tx: tx.execute(of_owner)))
+    return Asked(parts={"passkey_id": key})
 
 
 def own_key(body: Any = None) -> Ask:
@@ -418,6 +436,12 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/auth/second-factor/confirm": (instead(USERS, 200, 404), without_a_second_factor({"code": "000000"})),
     "DELETE /api/auth/second-factor": (instead(USERS, 200, 404), without_a_second_factor()),
     "DELETE /admin/users/{user_id}/second-factor": (instead(OPERATORS, 200, 404), the_owner()),
+    "GET /api/auth/passkeys": (USERS, PLAIN),
+    "POST /api/auth/passkeys/challenge": (USERS, PLAIN),
+    "POST /api/auth/passkeys": (instead(USERS, 200, 400), sent({"name": "x", "credential": NEW_PASSKEY})),
+    "DELETE /api/auth/passkeys/{passkey_id}": (THE_OWNER, own_passkey),
+    "POST /api/auth/passkeys/log-in/challenge": (ANYBODY, PLAIN),
+    "POST /api/auth/passkeys/log-in": (instead(ANYBODY, 200, 400), sent({"credential": PASSKEY_ANSWER})),
     "GET /api/auth/recovery-codes": (USERS, PLAIN),
     "POST /api/auth/recovery-codes": (instead(USERS, 200, 201), PLAIN),
     "POST /api/auth/recover": (ANYBODY, with_a_recovery_code),
@@ -613,7 +637,7 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
     pages = app.url_map.bind("pages")
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
-        numbers = dict.fromkeys(("key_id", "token_id", "user_id", "invitation_id", "number"), 1)
+        numbers = dict.fromkeys(("key_id", "token_id", "passkey_id", "user_id", "invitation_id", "number"), 1)
         names = dict.fromkeys(("name", "upstream", "alias", "session_id", "provider", "request_id"), "x")
         asked = path.format(**numbers, **names, kind="user")
         # What stands in the place of another path's part, too.

@@ -62,7 +62,12 @@ CHANGES: dict[str, set[str]] = {
     "POST /api/auth/second-factor": ALL_OF["totp_secrets"],
     "POST /api/auth/second-factor/confirm": set(),  # none was begun
     "DELETE /api/auth/second-factor": ALL_OF["totp_secrets"],
-    "DELETE /admin/users/{user_id}/second-factor": ALL_OF["totp_secrets"],
+    "DELETE /admin/users/{user_id}/second-factor": ALL_OF["totp_secrets"] | ALL_OF["passkeys"],
+    "POST /api/auth/passkeys/challenge": ALL_OF["oauth_states"],
+    "POST /api/auth/passkeys": set(),  # what is sent is of no challenge
+    "DELETE /api/auth/passkeys/{passkey_id}": ALL_OF["passkeys"],
+    "POST /api/auth/passkeys/log-in/challenge": ALL_OF["oauth_states"],
+    "POST /api/auth/passkeys/log-in": set(),
     "POST /api/auth/recovery-codes": ALL_OF["recovery_codes"],
     "POST /api/auth/recover": {"users.key_hash", "recovery_codes.used_at", "revisions.value"} | OF_SESSIONS,
     "POST /api/auth/recover-password": {"users.key_hash", "recovery_codes.used_at", "revisions.value"} | OF_SESSIONS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from flask import Blueprint, Response, request
 from pydantic import BeforeValidator, Field
@@ -11,10 +11,11 @@ from pydantic import BeforeValidator, Field
 from accounts.caller import Caller
 from accounts.invitations import MAX_TEXT_CHARACTERS
 from accounts.registration import AccountStart
-from accounts.second_factors import MAX_TYPED, PROVED
+from accounts.second_factors import MAX_TYPED, PROVED, Second
 from accounts.sessions import Origin, TokenReused, UserSession
 from accounts.users import User, UserRole, UserState
 from auth import check_derived_key, check_login_key, check_username
+from web.api.webauthn import PasskeyAnswer, proof_of
 from web.http import answer, audit, services
 from web.operation import Body, Shown, Who, operation
 
@@ -37,11 +38,10 @@ Invitation = Annotated[
 
 # Of a log-in, in any form.
 SecondFactor = Annotated[
-    str | None,
+    Annotated[str, Field(max_length=MAX_TYPED)] | PasskeyAnswer | None,
     Field(
-        max_length=MAX_TYPED,
-        description="The code that your app shows now, or a recovery code; where a log-in was refused with "
-        "`second_factor_needed`",
+        description="The code that your app shows now, a recovery code, or what your passkey has signed of a challenge "
+        "of POST /api/auth/passkeys/log-in/challenge; where a log-in was refused with `second_factor_needed`",
         examples=["492039"],
     ),
 ]
@@ -182,7 +182,7 @@ def login(body: Credentials) -> Response:
     403 of the type `second_factor_needed`: the key was right, and the account wants a second factor too.
     """
     count_log_in(body.username)
-    return log_in(body.username, body.derived_key, "key", body.second_factor)
+    return log_in(body.username, body.derived_key, "key", second_of(body))
 
 
 @routes.post("/api/auth/refresh")
@@ -234,9 +234,20 @@ def count_log_in(username: str) -> None:
     services().rate_limits.check_account(services().users.name_hash(username))
 
 
-def log_in(username: str, derived_key: str, method: str, second: str | None) -> Response:
+def log_in(username: str, derived_key: str, method: str, second: Second) -> Response:
     """The answer to who logs in. method: `key` or `password`. Raises Unauthorized, Forbidden, Busy."""
     return _logged_in(*services().auth.login(username, derived_key, origin(method), second), method)
+
+
+class _HasSecondFactor(Protocol):
+    @property
+    def second_factor(self) -> str | PasskeyAnswer | None: ...
+
+
+def second_of(body: _HasSecondFactor) -> Second:
+    """The second factor that came with a log-in."""
+    given = body.second_factor
+    return proof_of(given) if isinstance(given, PasskeyAnswer) else given
 
 
 def logged_in(user: User, method: str, by_link: int = 0) -> Response:

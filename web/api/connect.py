@@ -20,8 +20,8 @@ from flask import Blueprint, Response
 from pydantic import ConfigDict, Field
 
 from accounts.caller import Caller
+from accounts.one_time_states import LIFE, OneTimeState, SessionOver
 from accounts.sessions import hold
-from accounts.sign_on.states import LIFE, OAuthState, SessionOver
 from config.checks import OPENROUTER_KEY
 from foundation.crypto import new_token, same, sha256_hex
 from foundation.errors import AppError, BadRequest, Conflict, Forbidden
@@ -165,8 +165,8 @@ def begin(caller: Caller, body: Begin) -> Response:
     callback = _callback(body.callback_url)
     verifier, cookie = new_token(), new_token()
     secrets = {"verifier": verifier, "cookie_hash": sha256_hex(cookie)}
-    noted = OAuthState(secrets, caller.user_id, caller.session_id, None)
-    state = services().oauth_states.begin(PROVIDER, caller.session_id, noted)
+    noted = OneTimeState(secrets, caller.user_id, caller.session_id, None)
+    state = services().one_time_states.begin(PROVIDER, caller.session_id, noted)
     joint = "&" if "?" in callback.url else "?"
     url = services().accounts.api.authorization_url(f"{callback.url}{joint}{urlencode({'state': state})}", verifier)
     begun = answer({"authorization_url": url, "state": state, "expires_in": int(LIFE.total_seconds())})
@@ -241,10 +241,10 @@ def _callback(asked: str | None) -> Callback:
     return Callback(url, begin == ours)
 
 
-def _consume(session_id: str, state: str) -> OAuthState:
+def _consume(session_id: str, state: str) -> OneTimeState:
     """What was noted when this session began. Raises Forbidden, whatever is wrong."""
     try:
-        return services().oauth_states.consume(PROVIDER, session_id, state)
+        return services().one_time_states.consume(PROVIDER, session_id, state)
     except (BadRequest, SessionOver):
         raise _not_yours() from None
 
@@ -256,7 +256,7 @@ def _not_yours() -> Forbidden:
     )
 
 
-def _redeem(user_id: int, session_id: str, noted: OAuthState, code: str) -> ConnectedAccount:
+def _redeem(user_id: int, session_id: str, noted: OneTimeState, code: str) -> ConnectedAccount:
     """Connect the account of a code. Raises Forbidden, Conflict, UpstreamFailed, UpstreamTimeout, Busy.
 
     Unauthorized if the session has ended meanwhile.

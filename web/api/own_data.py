@@ -96,6 +96,7 @@ def _lists(of: Services, user_id: int) -> dict[str, Items]:
     keys = of.watched_key_sync.keys.of_user(user_id)
     usage = UsageFilter(user_id, start=midnight(FIRST_DAY), end=midnight(LAST_DAY))
     return {
+        "passkeys": [one.to_dict() for one in of.passkeys.of(user_id)],
         "log_ins_elsewhere": [one.to_dict() for one in of.sign_on.identities.of(user_id)],
         "sessions": (one.to_dict() for one in of.sessions.open_ones(user_id)),
         "client_keys": _client_keys(of, user_id),

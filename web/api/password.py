@@ -24,6 +24,7 @@ from web.api.auth import (
     count_log_in,
     log_in,
     origin,
+    second_of,
     sign_up,
     tokens,
 )
@@ -148,7 +149,7 @@ def login(body: PasswordCredentials) -> Response:
     403 of the type `second_factor_needed`: the password was right, and the account wants a second factor too.
     """
     count_log_in(body.email)
-    return log_in(body.email, _derived(body.email, body.password), "password", body.second_factor)
+    return log_in(body.email, _derived(body.email, body.password), "password", second_of(body))
 
 
 @routes.post("/change-password")

@@ -15,7 +15,7 @@ from accounts.roles import rights_of
 from accounts.second_factors import PROVED
 from accounts.sessions import UserSession
 from auth import check_derived_key, check_strong_key, check_username
-from web.api.auth import EXAMPLE_KEY, LoggedIn, SecondFactor, Tokens, count_log_in, logged_in, origin, tokens
+from web.api.auth import EXAMPLE_KEY, LoggedIn, SecondFactor, Tokens, count_log_in, logged_in, origin, second_of, tokens
 from web.api.password import EXAMPLE, Email, Name, Password, confirmed
 from web.http import answer, audit, check_appoints, services
 from web.operation import Body, Shown, Who, operation
@@ -283,13 +283,13 @@ def path_of(text: str) -> str:
 
 
 def _recovered(body: RecoveredKey | RecoveredPassword, username: str, key: str, method: Method) -> Response:
-    user = services().recovery.by_code(username, body.recovery_code, key, origin(method), body.second_factor)
+    user = services().recovery.by_code(username, body.recovery_code, key, origin(method), second_of(body))
     audit(f"user/{user.id}", "recovered", f"user/{user.id}", user.id, method=method)
     return logged_in(user, method)
 
 
 def _reset(body: ResetKey | ResetPassword, username: str, key: str, method: Method) -> Response:
-    user, link = services().recovery.by_link(body.reset, username, key, origin(method), body.second_factor)
+    user, link = services().recovery.by_link(body.reset, username, key, origin(method), second_of(body))
     audit(f"user/{user.id}", "reset_link_used", f"user/{user.id}", user.id, method=method, made_by=link.created_by)
     return logged_in(user, method, by_link=link.id)
 

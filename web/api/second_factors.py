@@ -1,4 +1,4 @@
-"""Your second factor: the codes of an app, beside the password or the log-in elsewhere."""
+"""Your second factor: the codes of an app, beside the password or the log-in elsewhere. Passkeys are another one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AppCode(Body):
 class SecondFactorShown(Shown):
     """Whether there is one."""
 
-    set_up_at: datetime | None = Field(description="null without a second factor")
+    set_up_at: datetime | None = Field(description="null without an app")
     is_required: bool = Field(description="Whether you can work as an operator only with one")
 
 
@@ -79,7 +79,7 @@ def confirm(caller: Caller, body: AppCode) -> Response:
 @routes.delete("")
 @operation("Remove your second factor", Who.USER, answers={200: SecondFactorChanged}, refusals=(404, 409))
 def remove(caller: Caller) -> Response:
-    """Takes a session that is not older than 15 minutes; 409 for an operator who has to have one."""
+    """Takes a session that is not older than 15 minutes; 409 for an operator who has to have one, and no passkey."""
     remove_second_factor(caller)
     return answer({"message": "Second factor removed"})
 
@@ -115,18 +115,18 @@ def confirm_second_factor(caller: Caller, code: str) -> None:
 def remove_second_factor(caller: Caller) -> None:
     """Take one's own away. Raises SessionNotFresh, Conflict, NotFound."""
     services().sessions.check_fresh(caller.user_id, caller.session_id, "remove the second factor")
-    if is_required_of(caller.user_id):
+    if is_required_of(caller.user_id) and not services().passkeys.of(caller.user_id):
         raise Conflict("Operators need a second factor here")
-    _remove(f"user/{caller.user_id}", caller.user_id)
+    services().second_factors.remove(caller.user_id)
+    audit(f"user/{caller.user_id}", "second_factor_removed", f"user/{caller.user_id}", caller.user_id)
 
 
 def remove_users_second_factor(operator: str, user_id: int) -> None:
-    """Take somebody's away, who has lost it. Raises NotFound; Forbidden for a token, if they work as operator."""
+    """Take somebody's app and passkeys away, who has lost them.
+
+    Raises NotFound; Forbidden for a token, if they work as operator.
+    """
     if user_id in services().users.roles:
         check_appoints()
-    _remove(operator, user_id)
-
-
-def _remove(actor: str, user_id: int) -> None:
-    services().second_factors.remove(user_id)
-    audit(actor, "second_factor_removed", f"user/{user_id}", user_id)
+    services().second_factors.remove_all(user_id)
+    audit(operator, "second_factor_removed", f"user/{user_id}", user_id)

@@ -12,12 +12,12 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from accounts.caller import Caller
 from accounts.invitations import MAX_TEXT_CHARACTERS
+from accounts.one_time_states import LIFE, OneTimeState, SessionOver
 from accounts.sign_on.flow import BegunSignOn
-from accounts.sign_on.states import LIFE, OAuthState, SessionOver
 from accounts.users import UserState
 from foundation.errors import AppError, BadRequest, Forbidden
 from foundation.logs import event
-from web.api.auth import LoggedIn, SecondFactor, logged_in, origin, told_of
+from web.api.auth import LoggedIn, SecondFactor, logged_in, origin, second_of, told_of
 from web.cookies import Cookie
 from web.http import answer, audit, services
 from web.next_path import is_on_this_host
@@ -190,7 +190,7 @@ def _back(provider: str, next_path: str | None, error: AppError) -> Response:
     return _redirect(f"{services().config.public_url}{next_path}#{urlencode({'sso_error': error.type})}")
 
 
-def _arrive(provider: str, noted: OAuthState, query: ReturnedFromProvider, browser: str) -> dict[str, str]:
+def _arrive(provider: str, noted: OneTimeState, query: ReturnedFromProvider, browser: str) -> dict[str, str]:
     """Log in, or link; returns what the page is told."""
     if query.error or not query.code:
         raise _Declined("The provider sent no code")
@@ -228,7 +228,7 @@ def redeem(body: OneTimeCode) -> Response:
     """The answer with the tokens of a log-in. Raises BadRequest, Forbidden, Unauthorized."""
 
     def check(user_id: int) -> None:
-        services().second_factors.check(user_id, body.second_factor, origin("sso"))
+        services().second_factors.check(user_id, second_of(body), origin("sso"))
 
     user_id, provider = services().sign_on.redeem(BROWSER.read(), body.code, check)
     told = logged_in(services().users.get(user_id), provider)

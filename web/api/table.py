@@ -28,6 +28,7 @@ from web.api import (
     models,
     openrouter,
     own_data,
+    passkeys,
     password,
     plugins,
     profile,
@@ -53,6 +54,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(sessions.routes)
     app.register_blueprint(recovery.routes)
     app.register_blueprint(second_factors.routes)
+    app.register_blueprint(passkeys.routes)
     app.register_blueprint(profile.routes)
     app.register_blueprint(own_data.routes)
     app.register_blueprint(sign_on.routes)

@@ -9,16 +9,20 @@ from flask import Response, request
 from accounts.sessions import FRESH
 from accounts.user_agents import browser_of
 from accounts.users import NO_KEY
+from foundation import json_text
+from foundation.errors import BadRequest
 from web.api import own_data, profile
+from web.api import passkeys as passkey_api
 from web.api import recovery as recovery_api
 from web.api import second_factors as factor_api
 from web.api import sessions as session_api
 from web.api import sign_on as sso_api
+from web.api.passkeys import NewPasskey
 from web.api.profile import NewProfile
 from web.api.recovery import FirstKey
 from web.api.second_factors import AppCode
 from web.api.sessions import NewDerivedKey
-from web.http import count_request, services
+from web.http import answer, count_request, services
 from web.operation import Paging, asked
 from web.pages.forms import form_of
 from web.pages.views import SESSION, Visitor, for_users, give_session, go_to, page_blueprint, show
@@ -47,6 +51,9 @@ EVENTS = {
     "second_factor_set_up": "Second factor set up",
     "second_factor_removed": "Second factor removed",
     "second_factor_refused": "Log-in with the right password and a wrong second factor",
+    "passkey_added": "Passkey added",
+    "passkey_removed": "Passkey removed",
+    "passkey_refused": "Log-in with a passkey that was refused",
     "profile_changed": "Profile changed",
     "identity_linked": "A log-in was linked",
     "identity_unlinked": "A log-in was unlinked",
@@ -274,4 +281,35 @@ def remove_second_factor(visitor: Visitor) -> Response:
 
 
 def _second_factor(visitor: Visitor) -> dict[str, Any]:
-    return {"second_factor": factor_api.second_factor_shown(visitor.user.id), "is_fresh": _is_fresh(visitor)}
+    shown = {"second_factor": factor_api.second_factor_shown(visitor.user.id), "is_fresh": _is_fresh(visitor)}
+    return shown | {"passkeys": passkey_api.passkeys_shown(visitor.user.id)}
+
+
+# ── passkeys
+
+
+@routes.post("/passkeys/challenge")
+@for_users
+def begin_passkey(visitor: Visitor) -> Response:
+    """What the browser makes a passkey from."""
+    return answer(passkey_api.begin_passkey(visitor.caller))
+
+
+@routes.post("/passkeys")
+@for_users
+def add_passkey(visitor: Visitor) -> Response:
+    """Keep what the device has made."""
+    try:
+        credential = json_text.parse(request.form.get("credential", "").encode())
+    except json_text.BadJson as error:
+        raise BadRequest(f"credential is {error}") from None
+    passkey_api.add_passkey(visitor.caller, form_of(NewPasskey, credential=credential))
+    return Response(status=204)
+
+
+@routes.delete("/passkeys/<int:passkey_id>")
+@for_users
+def remove_passkey(visitor: Visitor, passkey_id: int) -> Response:
+    """Take one away."""
+    passkey_api.remove_passkey(visitor.caller, passkey_id)
+    return show("profile_passkeys.html", **_second_factor(visitor))

@@ -41,13 +41,13 @@ def register() -> Response:
 @routes.get("/recover")
 def recover() -> Response:
     """Set a new password with a recovery code."""
-    return show("recover.html", by_link=False)
+    return show("recover.html", by_link=False, has_passkeys=services().passkeys.are_possible)
 
 
 @routes.get("/reset")
 def reset() -> Response:
     """Set a new password by an operator's link."""
-    return show("recover.html", by_link=True)
+    return show("recover.html", by_link=True, has_passkeys=services().passkeys.are_possible)
 
 
 @routes.post("/session")
@@ -71,7 +71,8 @@ def logout(visitor: Visitor) -> Response:
 
 
 def _ways_in() -> dict[str, Any]:
-    return {"providers": services().sign_on.providers, "mode": services().registration.mode.value}
+    ways = {"providers": services().sign_on.providers, "mode": services().registration.mode.value}
+    return ways | {"has_passkeys": services().passkeys.are_possible}
 
 
 def _next() -> str:

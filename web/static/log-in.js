@@ -2,6 +2,8 @@
 
 import { deriveKey, fetchParameters } from './derive-key.js';
 
+const SUBMIT = 'button:not([type="button"])';
+
 export class Refused extends Error {
   /** status, type: of the answer that said so, if one did. */
   constructor(message, status, type) {
@@ -43,7 +45,7 @@ export function inWords(status, words) {
 
 /** Work with what a form holds; what goes wrong is said in it. */
 export async function submit(form, work, working = form.dataset.working) {
-  const button = form.querySelector('button');
+  const button = form.querySelector(SUBMIT);
   const error = form.querySelector('.error');
   const label = button.textContent;
   error.hidden = true;
@@ -53,24 +55,25 @@ export async function submit(form, work, working = form.dataset.working) {
     await work(Object.fromEntries(new FormData(form)));
   } catch (problem) {
     const second = problem.type === 'second_factor_needed' && form.elements.second_factor;
-    if (second) second.closest('label').hidden = false;
+    if (second) second.closest('.second').hidden = false;
     error.textContent = second ? second.dataset.needed : problem.message;
     error.hidden = false;
     button.textContent = label;
     button.disabled = false;
-    (second || form.querySelector('input[type="password"]')).focus();
+    (second || form.querySelector('input[type="password"]') || button).focus();
   }
 }
 
 /** Let a form be sent that this script listens to by now. Before, its `method="dialog"` keeps the browser from sending
  * it by itself, with the password in the address. */
 export function ready(form) {
-  if (form) form.querySelector('button').disabled = false;
+  if (form) form.querySelector(SUBMIT).disabled = false;
 }
 
 /** The second factor that a form holds, if it was asked for one. */
-export function secondOf({ second_factor }) {
-  return second_factor ? { second_factor } : {};
+export function secondOf({ second_factor, passkey }) {
+  const given = passkey ? JSON.parse(passkey) : second_factor;
+  return given ? { second_factor: given } : {};
 }
 
 /** The account that a form names, with the key that its password becomes on this device. */
@@ -85,9 +88,9 @@ const told = new URLSearchParams(location.hash.slice(1));
 const code = told.get('sso');
 
 /** Log in by the code of a provider's log-in. */
-async function enterBySso(second_factor) {
+async function enterBySso(given) {
   const words = JSON.parse(logIn.dataset.refused);
-  const asked = ask('/api/auth/sso/token', { code, ...secondOf({ second_factor }) });
+  const asked = ask('/api/auth/sso/token', { code, ...secondOf(given) });
   const tokens = await asked.catch(inWords(400, words.invalid_request)).catch(inWordsOf(logIn.dataset.refused));
   await enter(tokens, logIn.dataset.next);
 }
@@ -95,7 +98,7 @@ async function enterBySso(second_factor) {
 logIn?.addEventListener('submit', (event) => {
   event.preventDefault();
   submit(logIn, async (given) => {
-    if (code) return enterBySso(given.second_factor);
+    if (code) return enterBySso(given);
     const asked = ask('/login', { ...(await keyOf(given)), ...secondOf(given) }).catch(inWords(401, logIn.dataset.wrong));
     const tokens = await asked.catch(inWordsOf(logIn.dataset.refused));
     return enter(tokens, logIn.dataset.next);
@@ -182,7 +185,7 @@ if (logIn && (code || reason)) {
         logIn.elements[name].disabled = true; // what is asked next is a second factor
         logIn.elements[name].closest('label').hidden = true;
       }
-      await enterBySso();
+      await enterBySso({});
     },
     logIn.dataset.entering,
   );

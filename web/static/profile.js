@@ -1,5 +1,6 @@
 // The profile: a new password, whose key is derived here, and what came of linking a log-in elsewhere.
 
+import { post } from './page-post.js';
 import { Refused, keyOf, ready, showStrength, strength, submit } from './log-in.js';
 
 const csrfToken = document.querySelector('meta[name="csrf-token"]').content;
@@ -54,6 +55,19 @@ first?.addEventListener('submit', (event) => {
 });
 first?.elements.password.addEventListener('input', showStrength);
 ready(first);
+
+// Of the document: the part is put in place anew when a passkey is removed.
+document.addEventListener('submit', (event) => {
+  const add = event.target;
+  if (add.id !== 'add-passkey') return;
+  event.preventDefault();
+  submit(add, async ({ name }) => {
+    if (!window.PublicKeyCredential?.parseCreationOptionsFromJSON) throw new Refused(add.dataset.none);
+    const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(await post('/profile/passkeys/challenge'));
+    const made = await navigator.credentials.create({ publicKey }).catch(() => { throw new Refused(add.dataset.cancelled); });
+    await send('/profile/passkeys', { name, credential: JSON.stringify(made.toJSON()) }, 'passkey_added');
+  });
+});
 
 // Behind the # stands what came of it: `sso_linked=<provider>`, `sso_error=<type>`, `password_changed`, ...
 const told = new URLSearchParams(location.hash.slice(1));

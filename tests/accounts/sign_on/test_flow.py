@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 
 from accounts.invitations import Invitations
+from accounts.one_time_states import OneTimeStates, SessionOver
 from accounts.registration import Registration, RegistrationMode
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import InactiveThere, SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import ProviderFailed, ProviderProfile, SignOnAttempt
-from accounts.sign_on.states import OAuthStates, SessionOver
 from accounts.users import Users, UserState
 from db import Database
 from foundation.crypto import Envelopes
@@ -67,7 +67,7 @@ def sessions(db: Database, clock: MovableClock) -> UserSessions:
 
 @pytest.fixture
 def sso(db, envelopes: Envelopes, clock, providers, users, sessions) -> SingleSignOn:
-    states = OAuthStates(db, envelopes, clock)
+    states = OneTimeStates(db, envelopes, clock)
     registration = Registration(RegistrationMode.OPEN, Invitations(db, clock), lambda *_: None)
     identities = ProviderIdentities(db, clock)
     return SingleSignOn(providers, "https://gateway.test", states, identities, users, sessions, registration)

@@ -20,11 +20,12 @@ def fill(page: Page, form: str, **fields: str) -> None:
         page.fill(f"{form} [name={name}]", value)
 
 
-def sign_up(page: Page, name: str, password: str = PASSWORD, again: str | None = None) -> None:
+def sign_up(page: Page, name: str, password: str = PASSWORD, again: str | None = None) -> list[str]:
+    """Make an account; returns its recovery codes, if it was made."""
     page.goto("/register")
     fill(page, "#sign-up", username=name, password=password, again=password if again is None else again)
     page.click("#sign-up button")
-    keep_codes(page)
+    return keep_codes(page)
 
 
 def keep_codes(page: Page) -> list[str]:
@@ -40,7 +41,7 @@ def keep_codes(page: Page) -> list[str]:
 
 def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
     fill(page, "#log-in", username=name, password=password)
-    page.click("#log-in button")
+    page.click("#log-in button:not([type])")
 
 
 def new_name() -> str:

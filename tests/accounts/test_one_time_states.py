@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from accounts.sign_on.states import OAuthState, OAuthStates, SessionOver
+from accounts.one_time_states import OneTimeState, OneTimeStates, SessionOver
 from db import Database
 from foundation.clock import Clock
 from foundation.crypto import Envelopes
@@ -18,19 +18,19 @@ from tables import user_sessions, users
 from tests.support.movable_clock import MovableClock
 from tests.support.usage_rows import NOON
 
-NOTED = OAuthState({"verifier": "v" * 43, "nonce": "n"}, 7, "s" * 32, "/keys?page=2")
+NOTED = OneTimeState({"verifier": "v" * 43, "nonce": "n"}, 7, "s" * 32, "/keys?page=2")
 BROWSER = "the cookie of this browser"
 
 
 @pytest.fixture
-def states(db: Database, envelopes: Envelopes, clock: MovableClock) -> OAuthStates:
+def states(db: Database, envelopes: Envelopes, clock: MovableClock) -> OneTimeStates:
     """The states, and the session in which NOTED was begun."""
     user = {"id": 7, "username_hash": "u", "key_hash": "k", "state": "active"}
     session = {"id": NOTED.session_id, "user_id": 7, "refreshed_at": clock.now(), "expires_at": clock.now()}
     made = {"created_at": clock.now()}
     db.transact(lambda tx: tx.execute(users.insert(), user | made | {"updated_at": clock.now()}))
     db.transact(lambda tx: tx.execute(user_sessions.insert(), session | made))
-    return OAuthStates(db, envelopes, clock)
+    return OneTimeStates(db, envelopes, clock)
 
 
 def rows(db: Database) -> list[dict[str, object]]:
@@ -114,7 +114,7 @@ def test_what_was_begun_in_a_session_is_over_with_it(states, db, change):
 
 
 def test_of_parallel_returns_one_gets_it(states, db, envelopes):
-    states = OAuthStates(db, envelopes, Clock())
+    states = OneTimeStates(db, envelopes, Clock())
     for _ in range(10):
         state = states.begin("github", BROWSER, NOTED)
 

@@ -1,4 +1,4 @@
-"""Log-ins that are under way at a provider: one row each, from the redirect there until the browser comes back.
+"""What is under way elsewhere, at a provider or a device: one row each, until the browser comes back.
 
 The state is 256 random bits, stored as a hash, and good for one return of the browser that began, within ten minutes.
 The row holds what that return needs and no browser may see: the verifier of PKCE. What was begun in a session is over
@@ -27,7 +27,7 @@ CLEARED_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
-class OAuthState:
+class OneTimeState:
     """What was noted at the begin. user_id, session_id: of who links or connects an account; None for a log-in."""
 
     secrets: Mapping[str, str]
@@ -44,7 +44,7 @@ class SessionOver(Unauthorized):
         self.next_path = next_path
 
 
-class OAuthStates:
+class OneTimeStates:
     """Begun and consumed; nothing else."""
 
     def __init__(self, db: Database, envelopes: Envelopes, clock: Clock) -> None:
@@ -52,7 +52,7 @@ class OAuthStates:
         self._envelopes = envelopes
         self._clock = clock
 
-    def begin(self, provider: str, browser: str, noted: OAuthState, life: timedelta = LIFE) -> str:
+    def begin(self, provider: str, browser: str, noted: OneTimeState, life: timedelta = LIFE) -> str:
         """Note that a browser goes to a provider; returns the state to send along.
 
         browser: a text that only this browser has: of a cookie that it was given for this, or its session's id.
@@ -89,7 +89,7 @@ class OAuthStates:
             self.consume(provider, browser, state)  # used up, as whatever is shown by another browser; raises
         return int(row.user_id)
 
-    def consume(self, provider: str, browser: str, state: str) -> OAuthState:
+    def consume(self, provider: str, browser: str, state: str) -> OneTimeState:
         """What was noted, once. Raises BadRequest, whatever is wrong; what was shown is used up in any case.
 
         SessionOver if it was begun in a session that has ended since.
@@ -114,7 +114,7 @@ class OAuthStates:
             raise _refused() from None
         if row.session_id is not None and not self._is_alive(row.session_id, row.user_id):
             raise SessionOver(row.next_path)
-        return OAuthState(json_text.parse(plain.encode()), row.user_id, row.session_id, row.next_path)
+        return OneTimeState(json_text.parse(plain.encode()), row.user_id, row.session_id, row.next_path)
 
     def _is_alive(self, session_id: str, user_id: int) -> bool:
         with self._db.reading() as tx:
