@@ -1,8 +1,7 @@
 """Who people are, and what they call with.
 
     users.py              accounts: made, found, changed; the username only as a hash
-    labels.py             what operators call people
-    roles.py  operator_tokens.py      what each role may do where operators work; what programs administer with
+    labels.py  roles.py  operator_tokens.py   what operators call people, and may do by their role or a token
     key_derivation.py  password_policy.py     the derived key of those who send a password; what a new one must be
     sessions.py           sessions: begun, refreshed, ended; a refresh token that is used again is noticed here
     known_sessions.py     which sessions there are and whose, in memory: no other's token is good

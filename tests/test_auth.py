@@ -26,7 +26,6 @@ from accounts.caller import Caller, Credential
 from accounts.client_keys import ClientKeys
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
-from accounts.second_factors import SecondFactors
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
 from accounts.users import Users, UserState
 from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, PAGE_TOKEN, Auth, SigningKeys
@@ -40,6 +39,7 @@ from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import new_derived_key
 from tests.support.movable_clock import MovableClock
 from tests.support.rows import each_row
+from tests.support.second_factors import second_factors
 
 SECRET_KEY = "a secret key of tests, more than 32 bytes"
 KEY_ID = SigningKeys([SECRET_KEY]).newest_id
@@ -79,7 +79,7 @@ class House:
         self.refused = RefusedLogIns(self.audit, Counts())
         doors = self.users, self.sessions, self.hasher, SigningKeys(keys)
         codes = RecoveryCodes(db, clock)
-        self.second_factors = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, self.refused)
+        self.second_factors = second_factors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, self.refused)
         self.auth = Auth(*doors, clock, *held, self.refused, self.second_factors)
 
     def person(self, name: str) -> tuple[str, str]:

@@ -14,13 +14,9 @@ from accounts.audit_log import AuditLog
 from accounts.favourite_models import FavouriteModels
 from accounts.invitations import Invitations, InvitationTerms
 from accounts.leaving import Leaving
-from accounts.one_time_states import OneTimeStates
-from accounts.passkeys import Passkeys
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
-from accounts.relying_party import find_relying_party
 from accounts.reset_links import ResetLinks
-from accounts.second_factors import SecondFactors
 from accounts.sessions import Origin
 from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import ProviderProfile
@@ -32,6 +28,7 @@ from monitor.watched_keys import WatchedKeys
 from pool.connected import ConnectedAccounts, Method
 from pool.keys import PoolKeys
 from tests.accounts.test_everything import Process, given_out
+from tests.support.second_factors import second_factors
 from upstream.openrouter.key_facts import KeyAccount
 
 CANARY = "kestrel"  # in all that says who somebody is
@@ -46,9 +43,7 @@ class House(Process):
         self.db = db
         self.codes, self.links, self.favourites = RecoveryCodes(db, clock), ResetLinks(db, clock), FavouriteModels(db)
         self.audit = AuditLog(db, clock)
-        refused, states = RefusedLogIns(self.audit, Counts()), OneTimeStates(db, envelopes, clock)
-        self.passkeys = Passkeys(db, clock, states, find_relying_party("https://gateway.test"), refused)
-        self.factors = SecondFactors(db, envelopes, clock, self.codes, self.passkeys, refused)
+        self.factors = second_factors(db, envelopes, clock, self.codes, RefusedLogIns(self.audit, Counts()))
         self.identities = ProviderIdentities(db, clock)
         self.watched = WatchedKeys(db, envelopes, clock, Config(max_api_keys_per_user=3))
         self.connected = ConnectedAccounts(db, PoolKeys(db, envelopes, clock), clock, None)

@@ -10,7 +10,7 @@ from accounts.recovery import Recovery
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.reset_links import ResetLinkRefused, ResetLinks
-from accounts.second_factors import SecondFactorNeeded, SecondFactors
+from accounts.second_factors import SecondFactorNeeded
 from accounts.sessions import Origin, UserSessions
 from accounts.users import AccountPending, Users, UserState, add_sso_account
 from foundation.counts import Counts
@@ -18,6 +18,7 @@ from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.errors import BadRequest, Conflict, Forbidden, Unauthorized, UsernameTaken
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import new_derived_key
+from tests.support.second_factors import second_factors
 
 
 class Counting(DerivedKeyHasher):
@@ -37,7 +38,7 @@ def house(db, clock):
         sessions = UserSessions(db, clock, *[clock.now() - clock.now()] * 2, refresh_key=b"r" * 32)
         hasher = Counting(permits=1)
         codes, refused = RecoveryCodes(db, clock), RefusedLogIns(AuditLog(db, clock), Counts())
-        second = SecondFactors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, refused)
+        second = second_factors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, refused)
         recovery = Recovery(users, sessions, hasher, codes, ResetLinks(db, clock), refused, second)
 
         def new(self, name: str) -> int:

@@ -9,12 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from accounts.audit_log import AuditLog
-from accounts.one_time_states import OneTimeStates
-from accounts.passkeys import Passkeys
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
-from accounts.relying_party import find_relying_party
-from accounts.second_factors import PROVED, SecondFactorNeeded, SecondFactors
+from accounts.second_factors import PROVED, SecondFactorNeeded
 from accounts.sessions import Origin
 from accounts.users import Users
 from foundation.counts import Counts
@@ -22,6 +19,7 @@ from foundation.crypto import Envelopes, SealBroken
 from foundation.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized
 from tables import totp_secrets as table
 from tests.conftest import ENCRYPTION_KEY
+from tests.support.second_factors import second_factors
 
 
 @pytest.fixture
@@ -31,10 +29,7 @@ def codes(db, clock):
 
 @pytest.fixture
 def factors(db, clock, codes):
-    envelopes, refused = Envelopes([ENCRYPTION_KEY]), RefusedLogIns(AuditLog(db, clock), Counts())
-    party = find_relying_party("https://gateway.test")
-    passkeys = Passkeys(db, clock, OneTimeStates(db, envelopes, clock), party, refused)
-    return SecondFactors(db, envelopes, clock, codes, passkeys, refused)
+    return second_factors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, RefusedLogIns(AuditLog(db, clock), Counts()))
 
 
 @pytest.fixture

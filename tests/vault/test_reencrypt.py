@@ -16,11 +16,9 @@ import tables
 from accounts.audit_log import AuditLog
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
-from accounts.second_factors import SecondFactors
 from config.settings import Config
 from db import Database, Transaction
 from foundation.clock import Clock
-from foundation.counts import Counts
 from foundation.crypto import Envelopes, SealBroken
 from monitor.watched_keys import WatchedKeys
 from pool.keys import PoolKeys
@@ -29,6 +27,7 @@ from tables import pool_keys
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
 from tests.monitor.test_watched_keys import new_user
 from tests.support.gateway import ROOT, environment, run
+from tests.support.second_factors import second_factors
 from upstream.dial import GuardedDial
 from upstream.openrouter.key_facts import KeyAccount
 from upstream.registry import Upstreams
@@ -230,8 +229,8 @@ def test_no_sealed_column_is_forgotten(db, fill):
     upstreams = Upstreams(db, OLD, Clock(), GuardedDial(allow_private=False))
     upstreams.add(upstreams.check({"name": "one", "base_url": "https://8.8.8.8"}), "sk-key")
     a_watched_key(db)
-    codes, refused = RecoveryCodes(db, Clock()), RefusedLogIns(AuditLog(db, Clock()), Counts())
-    SecondFactors(db, OLD, Clock(), codes, refused).begin(new_user(db, Clock()))
+    codes, refused = RecoveryCodes(db, Clock()), RefusedLogIns(AuditLog(db, Clock()))
+    second_factors(db, OLD, Clock(), codes, refused).begin(new_user(db, Clock()))
     holding = set()
     with db.reading() as tx:
         for table in tables.metadata.tables.values():
