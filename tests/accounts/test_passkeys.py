@@ -15,6 +15,7 @@ from accounts.refused_log_ins import RefusedLogIns
 from accounts.relying_party import find_relying_party
 from accounts.sessions import UNKNOWN, UserSessions
 from accounts.users import Users
+from foundation.counts import Counts
 from foundation.errors import AppError, BadRequest, Conflict, NotFound, Unauthorized
 from tables import passkeys as table
 from tests.support.authenticator import Authenticator
@@ -24,7 +25,7 @@ ORIGIN = "https://gateway.test"
 
 @pytest.fixture
 def refused(db, clock):
-    return RefusedLogIns(AuditLog(db, clock))
+    return RefusedLogIns(AuditLog(db, clock), Counts())
 
 
 @pytest.fixture
