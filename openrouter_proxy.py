@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from billing.meter import UsageMeter
 from config.settings import Config
@@ -23,7 +23,7 @@ from formats.chat import in_one_event
 from formats.event_stream import KEEPALIVE
 from formats.usage_block import tokens_used
 from foundation.deadline import Deadline, NothingYet
-from foundation.errors import AppError, ServiceFault, UpstreamFailed
+from foundation.errors import AppError, BadRequest, ServiceFault, UpstreamFailed
 from foundation.logs import event
 from foundation.money import usd
 from gateway.aliases import Aliases
@@ -48,10 +48,19 @@ CLIENT_GONE_STATUS = 499
 class OpenRouterProxy:
     """Forwards calls to OpenRouter with the pool's keys, or to another upstream."""
 
-    def __init__(self, destinations: Destinations, aliases: Aliases, usage: UsageMeter, config: Config) -> None:
+    def __init__(
+        self,
+        destinations: Destinations,
+        aliases: Aliases,
+        usage: UsageMeter,
+        config: Config,
+        wait_for_ledger: Callable[[], object] = bool,
+    ) -> None:
+        """wait_for_ledger: until what was noted of calls can be read, but not for long."""
         self.destinations = destinations
         self.aliases = aliases
         self.usage = usage
+        self.wait_for_ledger = wait_for_ledger
         self.latest_calls = LatestCalls()
         self.keepalive = config.keepalive_seconds
         self.sticky_keys = config.sticky_keys
@@ -63,6 +72,8 @@ class OpenRouterProxy:
             key.check_scope(request.api.name)
         body = self.aliases.resolve(body, request)
         to = self.destinations.choose(request.upstream, body.model)
+        if request.api.is_job and to.upstream_id is not None:
+            raise BadRequest(f"Videos are made by OpenRouter alone, and this call would go to the upstream {to.name}")
         if key:
             key.check_upstream(to.name)
             key.check_model([*body.names, *body.others])
@@ -254,6 +265,8 @@ class _Call:
         outbound, request = self.outbound, self.request
         route = outbound.route
         ending = outbound.finish(outcome, status, error, self.relay)
+        if self.api.is_job and outcome == "complete":  # whoever has its id may ask for it at once, and any process
+            self.proxy.wait_for_ledger()
         self.proxy.latest_calls.note(outcome, outbound.attempts.log)
         request.admission.release(tokens_used(ending.usage, ending.events))
         event(

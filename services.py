@@ -84,6 +84,7 @@ from upstream.http import UpstreamHttp
 from upstream.openrouter.account_api import AccountApi
 from upstream.openrouter.catalogue import Catalogue
 from upstream.openrouter.generation_records import GenerationRecords
+from upstream.openrouter.video_jobs import VideoJobs
 from upstream.registry import Upstreams
 
 log = logging.getLogger("services")
@@ -157,11 +158,12 @@ class Services:
         self.ledger = UsageLedger(db, clock, self._counts_byok)
         self.refused_calls = RefusedCalls(db, self.journal, clock, self.counts)
         self.drain = UsageDrain(db, self.journal, self.ledger, self.quota_slices)
-        self.prices = ModelPrices(self._upstream, config.data_dir)
-        self.forecasts = CostForecasts(db, self.prices)
         self.catalogue = Catalogue(self._upstream, clock)
+        self.prices = ModelPrices(self._upstream, config.data_dir, self.catalogue)
+        self.forecasts = CostForecasts(db, self.prices)
         self.records = GenerationRecords(self.pool_keys.authorizations, self._upstream)
-        self.costs = CostLookup(db, self.ledger, self.records, clock)
+        self.videos = VideoJobs(self.pool_keys.authorizations, self._upstream)
+        self.costs = CostLookup(db, self.ledger, self.records, self.videos, clock)
         self.usage = UsageStats(db, clock)
         self.usage_log = UsageLog(db, clock)
         self.audit = AuditLog(db, clock)
@@ -206,7 +208,7 @@ class Services:
         calls = CallCounts(self.counts, are_wanted=config.metrics_token is not None)
         meter = UsageMeter(self.journal, self.quota_slices, self.forecasts, calls, self._counts_byok)
         self.aliases = Aliases(self.db, clock)
-        self.proxy = OpenRouterProxy(destinations, self.aliases, meter, config)
+        self.proxy = OpenRouterProxy(destinations, self.aliases, meter, config, self.drain.wait)
         self.watcher = RevisionWatcher(self.db, clock)
         self.watcher.watch("users", self.users.reload)
         self.watcher.watch("user_sessions", self.sessions.reload)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from foundation.column_types import Id, UtcDateTime, ascii_text
-from storage import columns, operators, routing, usage, ways_in
+from storage import columns, jobs, operators, routing, usage, ways_in
 
 metadata, _table, _integers = columns.metadata, columns.table, columns.integers
 operator_tokens = operators.operator_tokens
@@ -18,6 +18,7 @@ model_aliases = routing.model_aliases
 caller_rollups = usage.caller_rollups
 recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
 totp_secrets, passkeys = ways_in.totp_secrets, ways_in.passkeys
+video_jobs = jobs.video_jobs
 
 users = _table(
     "users",

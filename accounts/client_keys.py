@@ -24,7 +24,7 @@ from vault.hashed import HashedSecrets, check_expiry, check_name, check_text, ne
 
 PREFIX = "sk-auto-"
 TEXT_SCOPES = ("chat", "completions", "embeddings", "responses", "messages")
-SCOPES = (*TEXT_SCOPES, "rerank", "images", "speech", "transcriptions")
+SCOPES = (*TEXT_SCOPES, "rerank", "images", "speech", "transcriptions", "videos")
 MAX_DESCRIPTION_CHARACTERS = 1000
 MAX_MODELS, MAX_UPSTREAMS, MAX_RPM = 100, 100, 1_000_000
 MODEL_PATTERN = re.compile(r"[!-)+-~]{1,254}\*?|\*")  # printable ASCII; an asterisk only at the end

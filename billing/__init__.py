@@ -12,12 +12,12 @@
     set_aside.py          facts that no row can hold, until they are mended
     ledger.py             a row for each try, settled once
     effects.py            what its changes mean for quotas and sums
+    video_prices.py  video_jobs.py  what a video may cost; which call started its job, and what that did cost
     cost_lookup.py        asks what calls cost that ended without saying so
     refused_calls.py      calls that were refused at the door: rows, and sums of floods
     rollups.py            sums by hour and by day
     rehearsal.py          at a start: can this database keep accounts?
-    daily_check.py        our sums beside OpenRouter's, every night
-    daily_check_rows.py   what that check found
+    daily_check.py  daily_check_rows.py  our sums beside OpenRouter's, every night; what that check found
     quotas/               what may be spent, and how often one may call
     reports/              statistics, the request log, its export and its end
 

@@ -1,7 +1,8 @@
-"""Asks GET /generation what calls have cost that ended without saying so: clients left, streams broke, processes died.
+"""Asks what calls have cost that ended without saying so: clients left, streams broke, processes died, a video is made.
 
-OpenRouter's record of a generation comes some time after it, sometimes hours; so it is asked for again and again at
-growing intervals (usage_ledger.ASK_AFTER). What it never tells is estimated in the end, or counted as unknown.
+GET /generation tells it; of a video GET /videos, once its job is over, be it asked here or for its caller. OpenRouter's
+record of a generation comes some time after it, sometimes hours; so it is asked for again and again at growing
+intervals (usage_ledger.ASK_AFTER). What is never told is estimated in the end, or counted as unknown.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+from billing import video_jobs
 from billing.details import cost_of, count_of, details_of, is_plausible
-from billing.ledger import ASK_AFTER, Row, UsageLedger
+from billing.ledger import ASK_AFTER, Row, RowKey, UsageLedger
 from billing.records import State
+from billing.video_jobs import StartedJob
 from db import Database
+from formats.videos import generation_id_in
 from foundation import json_text
 from foundation.clock import Clock
 from foundation.deadline import TimeIsUp
@@ -24,6 +28,7 @@ from replicas.processes import reports
 from replicas.repeating import repeat
 from upstream.connection import UpstreamError
 from upstream.openrouter.generation_records import GenerationRecords
+from upstream.openrouter.video_jobs import VideoJobs
 
 log = logging.getLogger("ledger")
 
@@ -37,10 +42,13 @@ GRACE = timedelta(minutes=5)  # for a living process's journal, before its call 
 class CostLookup:
     """Runs in a thread of its own, in every gateway; a row is claimed, so each is asked for once."""
 
-    def __init__(self, db: Database, ledger: UsageLedger, records: GenerationRecords, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, ledger: UsageLedger, records: GenerationRecords, videos: VideoJobs, clock: Clock
+    ) -> None:
         self._db = db
         self._ledger = ledger
         self._records = records
+        self._videos = videos
         self._clock = clock
 
     def run(self, stopping: threading.Event) -> None:
@@ -55,17 +63,25 @@ class CostLookup:
             pass
         return len(rows)
 
+    def note_job(self, started: StartedJob, job: dict[str, Any]) -> None:
+        """Settle what a job cost, if it says so and nobody did before. Raises DatabaseError."""
+        if started.is_open and (facts := self._facts_of_job(job, started.pool_key_id)):
+            self._settle(started.call, facts)
+
     def _look_into(self, row: Row) -> None:
         key, generation_id = (row["request_id"], row["attempt"]), row["generation_id"]
         if row["state"] != State.PENDING:
             self._wait_no_longer(row)
             return
-        facts = self._ask(generation_id, row["pool_key_id"])
-        if facts is not None and not is_plausible(facts["cost_nano"]):
-            event(log, "implausible_cost", logging.ERROR, request_id=row["request_id"], nano=facts["cost_nano"])
-            self._ledger.settle(key, state=State.UNKNOWN)
-        elif facts is not None:
-            self._ledger.settle(key, state=State.SETTLED, source="generation", **facts)
+        if row["job_id"]:
+            job = self._videos.find(row["job_id"], row["pool_key_id"])
+            facts = self._facts_of_job(job, row["pool_key_id"]) if job else None
+        elif generation_id:
+            facts = self._ask(generation_id, row["pool_key_id"])
+        else:  # of a job whose id another call has
+            facts = {"state": State.UNKNOWN}
+        if facts is not None:
+            self._settle(key, facts)
         elif row["checks"] + 1 < len(ASK_AFTER):
             checks = row["checks"] + 1
             pause = ASK_AFTER[checks] - ASK_AFTER[checks - 1]
@@ -95,7 +111,21 @@ class CostLookup:
     def _is_alive(self, process_id: str) -> bool:
         return any(process.id == process_id for process in reports(self._db, self._clock.now()))
 
-    def _ask(self, generation_id: str, pool_key_id: int) -> dict[str, Any] | None:
+    def _settle(self, key: RowKey, facts: Row) -> None:
+        if not is_plausible(facts.get("cost_nano")):
+            event(log, "implausible_cost", logging.ERROR, request_id=key[0], nano=facts["cost_nano"])
+            facts = {"state": State.UNKNOWN}
+        self._ledger.settle(key, **facts)
+
+    def _facts_of_job(self, job: dict[str, Any], pool_key_id: int) -> Row | None:
+        """What a job's call cost; None if nobody says so yet."""
+        if facts := video_jobs.facts_of(job):
+            return facts
+        generation_id = generation_id_in(job)
+        is_completed = job.get("status") == video_jobs.COMPLETED
+        return self._ask(generation_id, pool_key_id) if is_completed and generation_id else None
+
+    def _ask(self, generation_id: str, pool_key_id: int) -> Row | None:
         """What OpenRouter has noted of a generation; None if it does not say yet."""
         try:
             status, body = self._records.ask(generation_id, pool_key_id)
@@ -104,7 +134,7 @@ class CostLookup:
         return _facts(body) if status == 200 else None
 
 
-def _facts(body: bytes) -> dict[str, Any] | None:
+def _facts(body: bytes) -> Row | None:
     try:
         told = json_text.parse_exact(body)["data"]
         cost_nano = cost_of(told["total_cost"])
@@ -120,4 +150,5 @@ def _facts(body: bytes) -> dict[str, Any] | None:
         name: next((count for field in fields if (count := count_of(told.get(field))) is not None), None)
         for name, fields in counts.items()
     }
-    return {"cost_nano": cost_nano, **tokens, **details_of(told)}
+    settled: Row = {"state": State.SETTLED, "source": "generation", "cost_nano": cost_nano}
+    return settled | tokens | details_of(told)

@@ -30,6 +30,7 @@ SLICE_SECONDS = 1.0
 ADOPT_SECONDS = 5.0
 RECLAIM_SECONDS = 60.0
 PROBE_SECONDS = 2.0
+WAIT_SECONDS = 2.0
 
 
 class UsageDrain:
@@ -41,6 +42,8 @@ class UsageDrain:
         self._ledger = ledger
         self._slices = slices
         self._lock = threading.Lock()
+        self._drained = threading.Condition()
+        self._begun = self._done = 0
         self.refusals = Refusals("ledger")
         self.set_aside = 0
         """How many records no row can hold, as of the latest look at the journal's folder."""
@@ -81,8 +84,22 @@ class UsageDrain:
             self._next_reclaim = now + RECLAIM_SECONDS
             self._slices.reclaim_expired()
 
+    def wait(self) -> None:
+        """Wait until what this process has written by now is applied, WAIT_SECONDS at most."""
+        with self._drained:
+            wanted = self._begun + 1  # one that is under way may have passed it over
+            self._drained.wait_for(lambda: self._done >= wanted, WAIT_SECONDS)
+
     def drain(self) -> None:
         """Apply what this process has written so far. Raises DatabaseError, OSError."""
+        with self._drained:
+            self._begun += 1
+        self._apply_written()
+        with self._drained:
+            self._done = self._begun
+            self._drained.notify_all()
+
+    def _apply_written(self) -> None:
         segments = self._journal.take()
         if segments:  # from now on, so that a database that hangs is seen too
             self._behind_since = self._behind_since or time.monotonic()

@@ -1,7 +1,8 @@
 """The ledger: one row for each call upstream, and how its cost becomes known. The only writer of `usage_ledger`.
 
     dispatched ──> streaming ──┬─> settled     OpenRouter said what it cost: in the body, the stream, or GET /generation
-        │              │       ├─> pending     it is over, and GET /generation will be asked ──> settled | estimated
+        │              │       ├─> pending     it is over, and GET /generation (of a job: GET /videos) will be asked
+        │              │       │                 ──> settled | estimated | void
         └──────────────┴───────┼─> void        surely not billed: nothing was sent, or OpenRouter refused
                                └─> unknown     maybe billed, and there is no id to ask for
 
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from billing import details, rollups
+from billing import details, rollups, video_jobs
 from billing.effects import Effects
 from billing.quotas import moves as quota_moves
 from billing.records import FINAL, OPEN, State, Unusable, fault_of
@@ -30,6 +31,7 @@ from pool.life import PoolKeySource
 from storage.many_rows import insert_rows
 from tables import pool_keys
 from tables import usage_ledger as table
+from tables import video_jobs as jobs
 
 log = logging.getLogger("ledger")
 
@@ -134,15 +136,16 @@ class UsageLedger:
             return list(tx.execute(query))
 
     def claim_due(self, count: int, claimed_for: timedelta) -> list[Row]:
-        """Open rows whose time to be looked into has come; nobody else gets them for the time given.
+        """Open rows whose time to be looked into has come, with the job's id; nobody else gets them for that time.
 
         A time that is later than any that is ever set was set by a clock that went wrong, and has come.
         """
         now = self._clock.now()
         is_due = sa.or_(table.c.next_check_at <= now, table.c.next_check_at > now + LATEST_CHECK)
         with self._db.reading() as tx:
-            query = sa.select(table).where(is_due).order_by(table.c.next_check_at).limit(count)
-            rows = [dict(row) for row in tx.execute(query).mappings()]
+            columns = (*table.c, jobs.c.id.label("job_id"))
+            query = sa.select(*columns).select_from(table.outerjoin(jobs, video_jobs.IS_OF_CALL)).where(is_due)
+            rows = [dict(row) for row in tx.execute(query.order_by(table.c.next_check_at).limit(count)).mappings()]
         return [row for row in rows if self._postpone(row, now + claimed_for)]
 
     def find_pool_key(self, generation_id: str, user_id: int, client_key_id: int | None = None) -> int | None:
@@ -192,6 +195,7 @@ class UsageLedger:
     def write(self, tx: Transaction, facts: Mapping[RowKey, Row], origin: JournalOrigin | None) -> list[RowKey]:
         """As _change, in this transaction."""
         now = self._clock.now()
+        job_ids, facts = video_jobs.taken_out(facts)
         ids = sorted({request_id for request_id, _ in facts})
         query = sa.select(table).where(table.c.request_id.in_(ids)).with_for_update()
         before = {(row["request_id"], row["attempt"]): dict(row) for row in tx.execute(query).mappings()}
@@ -215,6 +219,7 @@ class UsageLedger:
         rows = [after[key] for key in sorted(after) if key in is_written or key[0] in rewritten]
         if rows:
             insert_rows(tx, table, rows)
+        video_jobs.insert(tx, {key: job_id for key, job_id in job_ids.items() if key in after})
         quota_moves.apply(tx, effects.moves, effects.spent)
         rollups.add(tx, effects.sums)
         return callless

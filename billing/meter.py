@@ -40,7 +40,8 @@ def _unpriced(_usage: dict[str, Any]) -> None:
 
 class AttemptResult(msgspec.Struct, frozen=True):
     """How a try ended. usage: OpenRouter's block, with chat's names, if one came. streamed: it came in a stream.
-    refused: OpenRouter said no before it did anything. sent: False if nothing went out.
+    refused: OpenRouter said no before it did anything. sent: False if nothing went out. job_id: of the job that it
+    started, whose cost is known when that is over.
 
     estimate: what the try probably cost, in nano-dollars; asked only if the upstream has not told the cost. priced:
     what this usage costs, where that can be computed. is_final: nobody can be asked later, so that the estimate counts.
@@ -48,6 +49,7 @@ class AttemptResult(msgspec.Struct, frozen=True):
 
     generation_id: str | None = None
     usage: dict[str, Any] | None = None
+    job_id: str | None = None
     streamed: bool = False
     refused: bool = False
     sent: bool = True
@@ -245,6 +247,8 @@ def _unsettled(result: AttemptResult, generation_id: str | None) -> Record:
     facts: Record = {"state": State.UNKNOWN, "estimate_nano": estimate_nano or 0}
     if not result.sent or (result.refused and not generation_id):
         return facts | {"state": State.VOID}
+    if result.job_id:
+        return facts | {"state": State.PENDING, "job_id": result.job_id}
     if generation_id:
         return facts | {"state": State.PENDING}
     if result.is_final and estimate_nano is not None:

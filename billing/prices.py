@@ -14,6 +14,7 @@ from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
+from billing import video_prices
 from formats.body import CallBody
 from foundation import json_text
 from foundation.crypto import new_id
@@ -22,6 +23,7 @@ from foundation.logs import event
 from foundation.money import NANO
 from upstream.connection import UpstreamError
 from upstream.http import UpstreamHttp
+from upstream.openrouter.catalogue import Catalogue
 from upstream.openrouter.model_list import ModelList
 
 log = logging.getLogger("prices")
@@ -81,8 +83,10 @@ class ModelPrices:
     models: the same list for our callers; one fetch serves both.
     """
 
-    def __init__(self, upstream: UpstreamHttp, folder: Path) -> None:
+    def __init__(self, upstream: UpstreamHttp, folder: Path, catalogue: Catalogue | None = None) -> None:
+        """catalogue: has the prices of videos."""
         self._upstream = upstream
+        self._catalogue = catalogue
         self._file = folder / FILE_NAME
         self.models = ModelList()
         self._prices: dict[str, ModelPrice] = {}
@@ -101,6 +105,8 @@ class ModelPrices:
         Two bytes a token is more than text needs. What pictures by link, tools of OpenRouter's (web search) and longer
         answers than DEFAULT_COMPLETION_TOKENS cost is not foreseen: the cost itself is settled all the same.
         """
+        if call.seconds is not None:
+            return min(video_prices.most_nano(self._catalogue, call.model, call.seconds), MAX_CALL_NANO)
         prompt_tokens = (body_bytes + 1) // 2
         completion_tokens = DEFAULT_COMPLETION_TOKENS if call.max_tokens is None else call.max_tokens
         answers = completion_tokens, call.n, call.images

@@ -8,6 +8,7 @@
     messages.py       Anthropic's, where it differs from chat.py
     responses.py      OpenAI's Responses, likewise
     images.py         pictures, likewise
+    videos.py         films, likewise: a call starts a job
     event_stream.py   events as they pass: usage, errors, end
     token_counts.py   how many tokens a prompt has, where Anthropic's clients ask
     usage_block.py    what an answer cost, digit by digit

@@ -21,7 +21,7 @@ MAX_TOOLS = 4096
 BYTES_A_SOUND_TOKEN = (
     32  # of a file for each byte of text: speech has some ten tokens a second, and seldom less than 12 kbit
 )
-MAX_COUNT, MAX_IMAGES = 1_000_000, 10
+MAX_COUNT, MAX_IMAGES, MAX_SECONDS = 1_000_000, 10, 3600
 PICTURE_BYTES = 8 * 1024  # of text that cost as much as a picture beside it, or a voice
 NOT_STREAMED = "Transcriptions are not streamed; leave `stream` out"
 DIGIT = "-0123456789"
@@ -34,7 +34,8 @@ class CallBody(msgspec.Struct, frozen=True):
     max_tokens: at most so many tokens an answer; None if the client sets no bound, 0 where nothing is written. n:
     answers asked for. models: to fall back to, in this order. others: what else it can make OpenRouter use
     (formats/named_models.py). prompt_bytes: of its text, where the body holds pictures or sound; None for all of it.
-    images: pictures asked for. is_form: no JSON. asked_model: the alias that led to the model (gateway/aliases.py).
+    images: pictures asked for. seconds: of film, 0 if the model chooses; None where none is made. is_form: no JSON.
+    asked_model: the alias that led to the model (gateway/aliases.py).
     """
 
     model: str
@@ -46,6 +47,7 @@ class CallBody(msgspec.Struct, frozen=True):
     others: tuple[str, ...] = ()
     prompt_bytes: int | None = None
     images: int = 0
+    seconds: int | None = None
     is_form: bool = False
     asked_model: str | None = None
 
@@ -150,6 +152,27 @@ def _read_transcription_form(body: Text) -> CallBody:
         raise BadRequest(NOT_STREAMED)
     model, size = fields["model"], len(body) // BYTES_A_SOUND_TOKEN
     return CallBody(model, False, others=named_models({"model": model}), prompt_bytes=size, is_form=True)
+
+
+def read_video(body: Text) -> CallBody:
+    """A body that starts the making of a film. Pictures that it holds cost nothing by their length."""
+    request, model, stream = _read(body, needed := "`model` and `prompt`")
+    _check_model(model, needed)
+    for name in ("frame_images", "input_references"):
+        if request.kind(name) not in {"", "n"} and (request.kind(name), request.kind(name, within=True)) != ("[", "{"):
+            raise BadRequest(f"`{name}` must be a non-empty list of objects")
+    if request.kind("prompt") not in {"", "n"} or not (
+        request.items("frame_images") or request.items("input_references")
+    ):
+        _check_text(request, "prompt")
+    if stream:
+        raise BadRequest("Videos are not streamed; leave `stream` out, and ask for the job at its `polling_url`")
+    if request.get("callback_url") is not None:  # signed with the account's secret, it would tell of the account
+        raise BadRequest("`callback_url` does not work here; ask for the job at its `polling_url`")
+    seconds = _whole(request, "duration", MAX_SECONDS) or 0
+    names = _models(request), request.others(model)
+    size = request.size("prompt")
+    return CallBody(model, False, _session(request), None, 1, *names, prompt_bytes=size, seconds=seconds)
 
 
 def read_response(body: Text) -> CallBody:

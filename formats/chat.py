@@ -61,7 +61,7 @@ class ModelApi:
     has_reasons: an event with `reason_mark` may say why the answer ended, after which the end may be missing if HTTP
     says that all is whole. reads_tail: the last usage block of a long body is the answer's own, because nothing of the
     request is repeated. is_text: what an answer costs that broke off can be told from how much of it came.
-    takes_forms: a body may be a form with a file.
+    takes_forms: a body may be a form with a file. is_job: a call starts what goes on after its answer, and never twice.
     """
 
     name = "chat"
@@ -77,6 +77,7 @@ class ModelApi:
     reads_tail = True
     is_text = True
     takes_forms = False
+    is_job = False
 
     # ── events
 

@@ -10,6 +10,7 @@ from formats.chat import ModelApi
 from formats.images import ImagesApi
 from formats.messages import MessagesApi
 from formats.responses import ResponsesApi
+from formats.videos import VideosApi
 
 Json = dict[str, Any]
 
@@ -99,4 +100,5 @@ RERANK = RerankApi()
 IMAGES = ImagesApi()
 SPEECH = SpeechApi()
 TRANSCRIPTIONS = TranscriptionsApi()
-MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, IMAGES, SPEECH, TRANSCRIPTIONS)
+VIDEOS = VideosApi()
+MODEL_APIS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, IMAGES, SPEECH, TRANSCRIPTIONS, VIDEOS)

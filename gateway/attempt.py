@@ -19,7 +19,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from formats import usage_block
+from formats import usage_block, videos
 from formats.chat import Kind, ModelApi
 from formats.event_stream import EventStream, events_in
 from foundation import json_text
@@ -64,7 +64,8 @@ class Attempt:
     exchange: once it was sent. form: the answer's, by its head, then by its first bytes. held: its bytes so far, as the
     client may see them; the exchange has the rest, unless `is_whole`. refusal: OpenRouter's, by its status or in the
     place of content. error: one beside content, with which the answer passes. events: reads the rest of a stream, if it
-    is one. kind: in a word how it went, for the log; the caller sets it where it knows better.
+    is one. job_id: of the job that it started. kind: in a word how it went, for the log; the caller sets it where it
+    knows better.
     """
 
     def __init__(self, api: ModelApi, key: PoolKey, exchange: Exchange, idle_timeout: float) -> None:
@@ -77,6 +78,7 @@ class Attempt:
         self.refusal: Refusal | None = None
         self.error: Refusal | None = None
         self.usage: dict[str, Any] | None = None
+        self.job_id: str | None = None
         self.events: EventStream | None = None
         self.kind = "unfinished"
         self.begun = time.monotonic()
@@ -258,7 +260,12 @@ class Attempt:
     def _look_at_payload(self, payload: dict[str, Any]) -> None:
         if (usage := self.api.usage_in(payload)) is not None:
             self.usage = self.api.with_usage(None, usage_block.to_the_nano(self.held, usage))
+        if self.api.is_job and (job_id := videos.job_id_in(payload)):
+            self.job_id, self.held = job_id, videos.shown(payload, job_id)
+            return
         found = self.api.refusal_in(payload)
+        if found is None and self.api.is_job:
+            raise UpstreamFailed("The upstream did not say the name of the job that it started")
         if found is None:
             return
         if self.api.kind_of_payload(payload) is Kind.ERROR:

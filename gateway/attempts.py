@@ -123,6 +123,8 @@ class Attempts:
         if failure.kind != "empty":
             self._to.reach.note_failure()
         event(log, "upstream_unreachable", logging.WARNING, request_id=self._request_id, **fields)
+        if self._api.is_job and failure.kind != "unreachable":
+            return False  # it may have begun: a second one would cost dollars, and nobody could fetch the first
         return self._prepare_retry(Other.KEY, self._back_off(), any_key=True, may_be_billed=failure.kind == "lost")
 
     def prepare_retry_after_refusal(self, attempt: Attempt, refusal: Refusal) -> bool:
@@ -135,7 +137,7 @@ class Attempts:
             self._to.reach.note_answer()
         elif servers_fault:  # the edge answered in its place
             self._to.reach.note_failure()
-        if row.other is Other.NONE:
+        if row.other is Other.NONE or (servers_fault and self._api.is_job):
             return False
         pause_seconds = self._back_off() if servers_fault or refusal.status == 429 else 0.0
         if servers_fault:

@@ -101,7 +101,8 @@ class Destination:
         if api.takes_forms and (border := form_data.border_of(body[0])):
             media = f'Content-Type: multipart/form-data; boundary="{border}"\r\n'
             head = head.replace(JSON_LINE, media.encode("ascii"))
-        return self.http.exchange(b"%s%s%s" % (head, key.authorization, headers), *body)
+        head = b"%s%s%s" % (head, key.authorization, headers)
+        return self.http.exchange(head, *body, may_repeat=not api.is_job)
 
     def body_for(self, call: CallBody, body: Text) -> Pieces:
         """What goes up: the client's bytes, but for the model's name where it was an alias, or is another one there."""

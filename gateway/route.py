@@ -57,6 +57,7 @@ class Route:
                 estimate = partial(int, self.forecast.reserved_nano)
         return AttemptResult(
             generation_id=self.generation_id(attempt),
+            job_id=attempt.job_id,
             usage=attempt.told_usage,
             priced=partial(prices.priced_nano, model),
             is_final=self.to.upstream_id is not None and attempt.status is not None and not may_be_billed,

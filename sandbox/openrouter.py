@@ -36,9 +36,10 @@ when it broke or its client left, with runs_on=1 in full; a whole answer is bill
 
 Further controls: GET and DELETE /sandbox/faults and /sandbox/log; GET /sandbox/bill (nano-dollars of every account and
 key) and /sandbox/generations (the last 50,000 answers: id, key_hash, cost_nano ..); POST and PATCH /sandbox/accounts;
-POST /sandbox/keys; POST /sandbox/settings (pace_ms, chunks, comments, comment_ms, usage, generation_404s,
-generation_same_key_only, duplicate_generation_ids, keys_on_a_page, clock_offset_seconds). The clock's offset can end a
-UTC day, for limits that are reset then and for GET /activity, which shows days that are over.
+POST /sandbox/keys; POST /sandbox/videos (openrouter_videos.py); POST /sandbox/settings (pace_ms, chunks, comments,
+comment_ms, usage, generation_404s, generation_same_key_only, duplicate_generation_ids, keys_on_a_page, video_ms,
+video_bytes, clock_offset_seconds). The clock's offset can end a UTC day, for limits that are reset then and for GET
+/activity, which shows days that are over.
 
 GET /auth?callback_url=...&code_challenge=...&code_challenge_method=S256 is OpenRouter's log-in: a page on which one
 picks an account and approves, or not, and POST /api/v1/auth/keys exchanges the code for a key.
@@ -78,6 +79,7 @@ from sandbox.openrouter_responses import Responses
 from sandbox.openrouter_scenarios import Plan, Scenario, on_the_wire, whole_body
 from sandbox.openrouter_speech import Speech
 from sandbox.openrouter_transcriptions import Transcriptions
+from sandbox.openrouter_videos import Videos
 
 API = "/api/v1"
 SHARED_HEADERS = (
@@ -154,10 +156,15 @@ class StandIn:
         self._heads = Heads(SHARED_HEADERS)
         self._settings = Settings(options.plan, options.generation_404s)
         self._log = RequestLog(options.log_length)
-        self._control = Control(self.books, self._settings, self._log)
+        self._videos = Videos(self.books, self._generation_id)
+        self._control = Control(self.books, self._settings, self._log, self._videos.change)
         self._calls = ModelCalls(self.books, self._heads, self._generation_id)
         self._logins = Logins(self.books)
-        self._routes = ROUTES | {"/auth/keys": {"POST": (self._logins.redeem, ANYONE)}}
+        self._routes = ROUTES | {
+            "/auth/keys": {"POST": (self._logins.redeem, ANYONE)},
+            "/videos": {"POST": (self._videos.start, ANY_KEY)},
+            "/videos/*": {"GET": (self._videos.get, ANY_KEY)},
+        }
         self.management_key = self._provision(options)
 
     def handle(self, exchange: Exchange) -> None:
@@ -216,7 +223,7 @@ class StandIn:
         """Return the route of a path, and what stands for its asterisk."""
         if path in self._routes:
             return path, ""
-        for folder in ("/images/models/", "/models/", "/model/", "/keys/"):
+        for folder in ("/images/models/", "/models/", "/model/", "/keys/", "/videos/"):
             if path.startswith(folder) and (folder not in ENDPOINTS or path.endswith("/endpoints")):
                 return f"{folder}*", path[len(folder) :]
         return path, ""

@@ -126,7 +126,7 @@ def _video_model(model: Model) -> dict[str, Any]:
         "created": 1_760_000_000,
         "hugging_face_id": None,
         "generate_audio": True,
-        "pricing_skus": {"generate": "0.50"},
+        "pricing_skus": {"duration_seconds": "0.05"},
         "seed": None,
         "creativity": None,
         "upscale_factor": None,

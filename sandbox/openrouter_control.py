@@ -26,12 +26,15 @@ MODEL_CALLS = (
     "/images",
     "/audio/speech",
     "/audio/transcriptions",
+    "/videos",
 )
 LARGEST_LOGGED_BODY = 65_536
 STREAM_KNOBS = ("pace_ms", "chunks", "comments", "comment_ms", "usage")
-COUNTS = ("generation_404s", "keys_on_a_page")
+COUNTS = ("generation_404s", "keys_on_a_page", "video_ms", "video_bytes")
 SWITCHES = ("generation_same_key_only", "duplicate_generation_ids")
 ACCOUNT_NUMBERS = ("free_per_minute", "free_per_day")
+
+Wish = Callable[[dict[str, Any]], object]
 
 
 @dataclass(slots=True)
@@ -109,12 +112,12 @@ def described_exchange(exchange: Exchange, digest: str) -> dict[str, Any]:
 class Control:
     """Answers /sandbox requests."""
 
-    def __init__(self, books: Books, settings: Settings, log: RequestLog) -> None:
+    def __init__(self, books: Books, settings: Settings, log: RequestLog, change_videos: Wish) -> None:
         self._books = books
         self._settings = settings
         self._log = log
         self.rules: list[FaultRule] = []
-        self._routes: dict[tuple[str, str], Callable[[dict[str, Any]], object]] = {
+        self._routes: dict[tuple[str, str], Wish] = {
             ("GET", "/sandbox/faults"): lambda _: {"faults": [rule.described() for rule in self.rules]},
             ("POST", "/sandbox/faults"): self._set_fault,
             ("DELETE", "/sandbox/faults"): self._clear_faults,
@@ -126,6 +129,7 @@ class Control:
             ("PATCH", "/sandbox/accounts"): self._change_account,
             ("POST", "/sandbox/keys"): self._add_key,
             ("POST", "/sandbox/settings"): self._change_settings,
+            ("POST", "/sandbox/videos"): change_videos,
         }
 
     def answer(self, exchange: Exchange) -> Reply:

@@ -27,6 +27,8 @@ class Settings:
     generation_same_key_only: bool = False
     duplicate_generation_ids: bool = False
     keys_on_a_page: int = KEYS_ON_A_PAGE
+    video_ms: int = 3000
+    video_bytes: int = 65_536
 
 
 @dataclass(slots=True)

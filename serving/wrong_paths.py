@@ -39,7 +39,6 @@ KEPT = {
     "observability": f"This is where {SHARED} sends its calls, its operator's to set; GET /api/usage/logs has yours",
     "organization": f"These are {RULES}",
     "scim": f"These are {RULES}",
-    "videos": "Videos can't be made through this service",
     "workspaces": f"These are {RULES}",
 }
 ANYWHERE = {"presets", "files"}  # the other words are too common to mean OpenRouter's at every path

@@ -1,6 +1,7 @@
 """Tables by domain; tables.py is their face, from which all of them are imported, and has the older ones itself.
 
     columns.py    what every table is made of
+    jobs.py       what goes on at OpenRouter after a call: videos
     operators.py  what programs administer with: operator tokens
     routing.py    how calls find their model: aliases
     usage.py      sums of what was used, by caller

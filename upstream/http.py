@@ -193,7 +193,9 @@ class Exchange:
         self._dialling = self._upstream.dial(deadline)
 
     def _connect(self, deadline: Deadline) -> Connection:
-        connection = self._upstream.idle_connection() if self._dialling is None else None
+        # What must not be done twice goes over a new one: an idle one may be at its end, and nobody could tell.
+        may_be_idle = self._may_repeat and self._dialling is None
+        connection = self._upstream.idle_connection() if may_be_idle else None
         if connection is None:
             self._dialling = self._dialling or self._upstream.dial(deadline)
             try:

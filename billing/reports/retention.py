@@ -14,7 +14,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from billing import refused_calls, rollups
+from billing import refused_calls, rollups, video_jobs
 from billing.records import OPEN
 from billing.reports.request_log import request_id_at
 from db import Database, Transaction
@@ -203,4 +203,7 @@ def _delete_batch(tx: Transaction, low: str, end: str, keep: Collection[str]) ->
     delete = ledger.delete().where(*between, ledger.c.state.not_in(OPEN), ledger.c.request_id.not_in(kept))
     if high is not None:
         delete = delete.where(ledger.c.request_id <= high)
-    return tx.execute(delete).rowcount, high
+    deleted = tx.execute(delete).rowcount
+    if deleted:
+        video_jobs.delete_without_call(tx, low, high or end)
+    return deleted, high

@@ -26,6 +26,7 @@ from tests.sandbox.conftest import Running
 from tests.support.scripted_upstream import ScriptedUpstream, json_answer
 from upstream.http import UpstreamHttp
 from upstream.openrouter.generation_records import GenerationRecords
+from upstream.openrouter.video_jobs import VideoJobs
 
 
 @dataclass
@@ -82,7 +83,8 @@ def asker(db: Database, clock: MovableClock, envelopes: Envelopes, stand_in: Run
     key_ids = [pool.add(key["key"], f"key-{n}", PoolKeySource.OPERATOR) for n, key in enumerate(keys)]
     upstream = UpstreamHttp(stand_in.address, 5)
     ledger = UsageLedger(db, clock)
-    lookup = CostLookup(db, ledger, GenerationRecords(pool.authorizations, upstream), clock)
+    asking = pool.authorizations, upstream
+    lookup = CostLookup(db, ledger, GenerationRecords(*asking), VideoJobs(*asking), clock)
     yield Asker(db, clock, stand_in, keys, key_ids, ledger, lookup, upstream)
     upstream.close()
     stand_in.control("DELETE", "faults")
@@ -258,7 +260,8 @@ def told(db: Database, clock: MovableClock, envelopes: Envelopes) -> Iterator[An
     http = UpstreamHttp(upstream.url, 1)
     pool, ledger = PoolKeys(db, envelopes, clock), UsageLedger(db, clock)
     pool.add(f"sk-or-v1-{'a' * 64}", "key", PoolKeySource.OPERATOR)
-    lookup = CostLookup(db, ledger, GenerationRecords(pool.authorizations, http), clock)
+    asking = pool.authorizations, http
+    lookup = CostLookup(db, ledger, GenerationRecords(*asking), VideoJobs(*asking), clock)
 
     def ask(answer: bytes) -> dict[str, Any]:
         upstream.play("", json_answer("200 OK", answer))

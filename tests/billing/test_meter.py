@@ -518,9 +518,9 @@ def test_what_goes_up_is_in_the_journal_already(make_proxy, upstream):
     seen: list[bytes] = []
     exchange = proxy.destinations.openrouter.http.exchange
 
-    def watched(head: bytes, body: bytes) -> Any:
+    def watched(head: bytes, body: bytes, **how: bool) -> Any:
         seen.append(proxy.usage._journal._path.read_bytes())
-        return exchange(head, body)
+        return exchange(head, body, **how)
 
     proxy.destinations.openrouter.http.exchange = watched
     whole(proxy.forward(request()))

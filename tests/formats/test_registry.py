@@ -31,6 +31,7 @@ def test_each_format_has_its_name_and_path():
         "images": "/images",
         "speech": "/audio/speech",
         "transcriptions": "/audio/transcriptions",
+        "videos": "/videos",
     }
     assert [api for api in MODEL_APIS if not api.has_reasons] == [RESPONSES, MESSAGES]
 

@@ -114,6 +114,14 @@ class World:
             wait_for(lambda: self.ask("owner", "GET", f"/v1/generation?id={name}").status_code == 200)
         return self._calls[self.owner.id]
 
+    def owners_job(self) -> str:
+        """The id of a video that the owner has had made with the client key."""
+        asked = {"model": "google/veo-3.1", "prompt": "Hi", "duration": 4}
+        answer = wait_for(lambda: (made := self.gateway.post("/v1/videos", asked, self.client_key)).ok and made)
+        job_id: str = answer.json()["id"]
+        self.stand_in.control("POST", "videos", id=job_id)
+        return job_id
+
     def _called(self) -> requests.Response | None:
         answer = self.gateway.chat(self.client_key, max_tokens=5)
         return answer if answer.status_code == 200 else None

@@ -83,6 +83,7 @@ FITTING = sent({"model": "cohere/rerank-v3.5", "query": "Hi", "documents": ["Hi"
 PICTURE = sent({"model": "openai/gpt-image-1", "prompt": "Hi"})
 SPOKEN = sent({"model": "mistralai/voxtral-mini-tts-2603", "input": "Hi"})
 HEARD = sent({"model": "openai/whisper-large-v3", "input_audio": {"data": "UklGRiQA", "format": "wav"}})
+FILM = sent({"model": "google/veo-3.1", "prompt": "Hi", "duration": 4})
 RESPONSE = sent({"model": "openai/gpt-4o-mini", "input": "Hi", "max_output_tokens": 20})
 MODEL = sent(name="openai/gpt-4o-mini")
 IMAGE_MODEL = sent(name="openai/gpt-image-1")
@@ -290,6 +291,11 @@ def own_call(world: World, _kind: str) -> Asked:
     return Asked(query=f"?id={world.owners_call()}")
 
 
+def own_job(world: World, _kind: str) -> Asked:
+    """The video that the owner has had made with a client key: both see it."""
+    return Asked(parts={"job_id": world.owners_job()})
+
+
 def the_owner(body: Any = None, **parts: object) -> Ask:
     return lambda world, _kind: Asked(body, {"user_id": world.owner.id, "number": world.owner.id} | parts)
 
@@ -390,6 +396,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "POST /api/v1/audio/speech": (CALLS, SPOKEN),
     "POST /v1/audio/transcriptions": (CALLS, HEARD),
     "POST /api/v1/audio/transcriptions": (CALLS, HEARD),
+    "POST /v1/videos": (instead(CALLS, 200, 202), FILM),
+    "POST /api/v1/videos": (instead(CALLS, 200, 202), FILM),
     "POST /v1/responses": (CALLS, RESPONSE),
     "POST /api/v1/responses": (CALLS, RESPONSE),
     "POST /v1/messages": (CALLS, CHAT),
@@ -419,6 +427,10 @@ ROWS: dict[str, tuple[str, Ask]] = {
     },
     **{f"GET {base}/models/{{name}}/endpoints": (CALLERS, MODEL) for base in ("/v1", "/api/v1")},
     **{f"GET {base}/images/models/{{name}}/endpoints": (CALLERS, IMAGE_MODEL) for base in ("/v1", "/api/v1")},
+    "GET /v1/videos/{job_id}": (THEIR_CALLS, own_job),
+    "GET /api/v1/videos/{job_id}": (THEIR_CALLS, own_job),
+    "GET /v1/videos/{job_id}/content": (THEIR_CALLS, own_job),
+    "GET /api/v1/videos/{job_id}/content": (THEIR_CALLS, own_job),
     "GET /v1/generation": (THEIR_CALLS, own_call),
     "GET /api/v1/generation": (THEIR_CALLS, own_call),
     "GET /v1/key": (CALLERS, PLAIN),
@@ -638,7 +650,7 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
         numbers = dict.fromkeys(("key_id", "token_id", "passkey_id", "user_id", "invitation_id", "number"), 1)
-        names = dict.fromkeys(("name", "upstream", "alias", "session_id", "provider", "request_id"), "x")
+        names = dict.fromkeys(("name", "upstream", "alias", "session_id", "provider", "request_id", "job_id"), "x")
         asked = path.format(**numbers, **names, kind="user")
         # What stands in the place of another path's part, too.
         here = {found for found, other in taken if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", other), asked)}

@@ -11,7 +11,7 @@
     openrouter.py                              what SDKs read of their key: records, limits, credits
     models.py  model_query.py                  the list of models; what may be asked of it
     anthropic_models.py  catalogue.py          the same for Anthropic's clients; what OpenRouter publishes
-    plugins.py  favourites.py                  the same for plug-ins; favourite models
+    plugins.py  favourites.py  videos.py       the same for plug-ins; favourite models; jobs that make videos
     quotas.py  usage.py  shares.py             what one may spend, and has used; who spent what
     health.py  metrics.py                      whether the service can work; what Prometheus reads
     admin_users.py  admin_invitations.py       for operators: accounts, invitations

@@ -33,6 +33,7 @@ Scope = Literal[
     "images",
     "speech",
     "transcriptions",
+    "videos",
 ]
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
 Models = Annotated[list[str], Field(min_length=1, max_length=MAX_MODELS)]

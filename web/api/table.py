@@ -42,6 +42,7 @@ from web.api import (
     tokens,
     upstreams,
     usage,
+    videos,
     watched_keys,
 )
 
@@ -78,6 +79,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(upstreams.routes)
     app.register_blueprint(connect.routes)
     app.register_blueprint(openrouter.routes)
+    app.register_blueprint(videos.routes)
     app.register_blueprint(models.routes)
     app.register_blueprint(catalogue.routes)
     app.register_blueprint(favourites.routes)

@@ -54,6 +54,7 @@ class _Format:
     error: str = "CallError"
     media: str = "application/json"
     form: Json | None = None
+    status: int = 200
 
 
 _CHUNK = '{"id":"gen-1","object":"chat.completion.chunk","created":1795270664,"model":"openai/gpt-4o-mini","choices":'
@@ -165,6 +166,20 @@ FORMATS = {
             "properties": {"model": MODEL, "file": {"type": "string", "format": "binary"}},
             "required": ["model", "file"],
         },
+    ),
+    "videos": _Format(
+        "Videos",
+        "Starts a job that makes a video, and answers with its id: ask at `polling_url` until it is completed, then "
+        "fetch the film. What it cost is billed once it is over.",
+        {
+            "model": MODEL,
+            "prompt": {"type": "string", "minLength": 1},
+            "duration": {"type": "integer", "minimum": 1, "maximum": 3600},
+        },
+        ("model",),
+        {"model": "google/veo-3.1", "prompt": "A serene mountain landscape at sunset", "duration": 8},
+        {"id": "job-abc123", "polling_url": "/api/v1/videos/job-abc123", "status": "pending"},
+        status=202,
     ),
     "responses": _Format(
         "Responses",
@@ -290,7 +305,9 @@ def _operation(path: str, api: ModelApi) -> Json:
         content = {one.media: {"schema": {"type": "string", "format": "binary"}}}
     if one.stream:
         content["text/event-stream"] = {"schema": {"type": "string"}, "example": one.stream}
-    responses: Json = {"200": {"description": "The model's answer", "headers": _headers(), "content": content}}
+    responses: Json = {
+        str(one.status): {"description": "The model's answer", "headers": _headers(), "content": content}
+    }
     responses |= {str(status): {"$ref": f"#/components/responses/{one.error}{status}"} for status in REFUSALS}
     return {
         "operationId": "call" + re.sub(r"\W", "_", path),
