@@ -45,7 +45,6 @@ class Outbound:
         self._request = request
         self.begun = time.monotonic()
         body = route.body
-        request.body.pieces = route.pieces
         self._meter = usage.call(
             request.request_id, request.caller, route.model_name, body.stream, route.forecast, body.asked_model
         )

@@ -26,7 +26,6 @@ class Route:
         "forecast",
         "idle_timeout",
         "model_name",
-        "pieces",
         "prompt_bytes",
         "to",
     )
@@ -37,7 +36,7 @@ class Route:
         self.to = to
         self.first_byte_timeout = request.timeout or to.first_byte_timeout
         self.idle_timeout = max(request.timeout, to.idle_timeout)
-        self.pieces = to.body_for(body, request.body.data)
+        request.body.pieces = to.body_for(body, request.body.data)  # kept nowhere else: that one is let go
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
         self.prompt_bytes = request.body.size if body.prompt_bytes is None else body.prompt_bytes
         self.forecast = forecasts.of(to.upstream_id, body, self.prompt_bytes, to.prices)

@@ -19,6 +19,7 @@ from accounts.refused_log_ins import RefusedLogIns
 from config.settings import Config
 from db import Database, Transaction
 from foundation.clock import Clock
+from foundation.counts import Counts
 from foundation.crypto import Envelopes, SealBroken
 from monitor.watched_keys import WatchedKeys
 from pool.keys import PoolKeys
@@ -229,7 +230,7 @@ def test_no_sealed_column_is_forgotten(db, fill):
     upstreams = Upstreams(db, OLD, Clock(), GuardedDial(allow_private=False))
     upstreams.add(upstreams.check({"name": "one", "base_url": "https://8.8.8.8"}), "sk-key")
     a_watched_key(db)
-    codes, refused = RecoveryCodes(db, Clock()), RefusedLogIns(AuditLog(db, Clock()))
+    codes, refused = RecoveryCodes(db, Clock()), RefusedLogIns(AuditLog(db, Clock()), Counts())
     second_factors(db, OLD, Clock(), codes, refused).begin(new_user(db, Clock()))
     holding = set()
     with db.reading() as tx:
