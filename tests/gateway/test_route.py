@@ -34,9 +34,11 @@ def attempt(status: int, form: Form, refusal: Refusal | None = None) -> Attempt:
     return found
 
 
-def test_it_knows_what_goes_up_and_what_that_may_cost(route):
-    assert [bytes(piece) for piece in route.pieces] == [request("openai/gpt-4o-mini", max_tokens=10).body.data]
-    assert (route.model_name, route.prompt_bytes) == ("openai/gpt-4o-mini", len(route.pieces[0]))
+def test_it_knows_what_goes_up_and_what_that_may_cost(make_proxy):
+    proxy, asked = make_proxy(), request("openai/gpt-4o-mini", max_tokens=10)
+    route = Route(asked, CHAT.read(asked.body.data), proxy.destinations.openrouter, proxy.usage.forecasts)
+    assert [bytes(piece) for piece in asked.body.pieces] == [asked.body.data]
+    assert (route.model_name, route.prompt_bytes) == ("openai/gpt-4o-mini", len(asked.body.data))
     assert route.forecast.reserved_nano <= route.forecast.most_nano
 
 
