@@ -18,10 +18,10 @@ MAX_CHARACTERS = 100
 COLUMNS = table.c.label, table.c.display_name, table.c.shares_name
 
 
-def check_printable(text: str) -> str:
+def check_printable(text: str, most: int = MAX_CHARACTERS) -> str:
     """The text, if all of it can be seen: no marks either that turn the direction around them. Raises ValueError."""
-    if not text.isprintable() or text != text.strip() or not 0 < len(text) <= MAX_CHARACTERS:
-        raise ValueError(f"must be 1 to {MAX_CHARACTERS} printable characters without space at their begin and end")
+    if not text.isprintable() or text != text.strip() or not 0 < len(text) <= most:
+        raise ValueError(f"must be 1 to {most} printable characters without space at their begin and end")
     return text
 
 

@@ -7,7 +7,7 @@ that are renewed daily would make more rows than calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from db import Transaction
+from foundation.money import usd
 from storage.many_rows import upsert_rows
 from tables import caller_rollups
 from tables import usage_rollups as table
@@ -94,6 +95,26 @@ class UsageSums:
 
 
 SUMS = [field.name for field in fields(UsageSums)]
+
+
+def summed(of: sa.Table) -> list[sa.ColumnElement[Any]]:
+    """The sums of these roll-ups' rows, for a query that `sums_in` reads."""
+    return [sa.func.sum(of.c[name]).label(name) for name in SUMS]
+
+
+def sums_in(row: sa.Row[Any]) -> UsageSums:
+    """The sums of one of its rows."""
+    return UsageSums(**{name: int(getattr(row, name)) for name in SUMS})  # MySQL adds up to decimals
+
+
+def added(sums: Iterable[UsageSums]) -> UsageSums:
+    """All of these together."""
+    return sum(sums, UsageSums())
+
+
+def shown(sums: UsageSums) -> dict[str, Any]:
+    """As JSON. unknown: calls that OpenRouter may have billed and nobody can tell."""
+    return {name: getattr(sums, name) for name in SUMS} | {"cost_usd": usd(sums.cost_nano)}
 
 
 def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:

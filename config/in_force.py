@@ -6,8 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from config.settings import SECRET_NAMES, Config
 from config.sources import GENERATED, Source, given
 
@@ -41,7 +39,7 @@ def in_force(config: Config) -> list[InForce]:
 
 def _text(name: str, value: object) -> str:
     if name in SECRET_NAMES:
-        return SECRET if _plain(value) else ""
+        return SECRET if value else ""
     if value is None:
         return "none" if name.endswith("_USD") else ""
     if isinstance(value, bool):
@@ -51,7 +49,3 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, float):
         return f"{value:.15g}"
     return str(value.as_posix() if isinstance(value, Path) else value)
-
-
-def _plain(value: object) -> object:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -5,5 +5,5 @@
     families.py   every metric's name, type, labels and meaning; the text that is answered
     scrape.py     one scrape, and what is written down for those that other processes answer
 
-Counters grow in foundation/counts.py, calls by gateway/call_counts.py -> slots.py -> scrape.py -> families.py.
+Counters grow in foundation/counts.py, calls by billing/call_counts.py -> slots.py -> scrape.py -> families.py.
 """

@@ -96,35 +96,34 @@ class LogRetention:
             yield from self.delete_before(self.cutoff(self._days), stopping.wait, guard=self._guard)
             refused_calls.delete_old(self._db, self.cutoff(self._days))
         for period, days in self._sums:
-            user_id: int | None = 0 if days else None
-            before = self.cutoff(days).replace(hour=0)
-            while user_id is not None:
-                begun = time.monotonic()
-                user_id = self._db.transact(partial(self._delete_sums, period, before, user_id))
-                yield 0
-                stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
-            is_more = bool(days)
-            while is_more:
-                begun = time.monotonic()
-                is_more = self._db.transact(partial(self._delete_callers, period, before))
-                yield 0
-                stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
+            if days:
+                before = self.cutoff(days).replace(hour=0)
+                yield from _paced(self._sums_before(period, before), stopping)
+                yield from _paced(iter(partial(self._delete_callers, period, before), False), stopping)
+        if self._delete_more:
+            yield from _paced(iter(self._delete_what_is_more, False), stopping)
 
-        is_more = self._delete_more is not None
-        while self._delete_more and is_more:
-            begun = time.monotonic()
-            self._db.transact(self._guard)
-            is_more = self._delete_more()
-            yield 0
-            stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
+    def _sums_before(self, period: str, before: datetime) -> Iterator[object]:
+        """Delete them, from user to user."""
+        user_id: int | None = 0
+        while user_id is not None:
+            user_id = self._db.transact(partial(self._delete_sums, period, before, user_id))
+            yield user_id
+
+    def _delete_what_is_more(self) -> bool:
+        self._db.transact(self._guard)
+        return self._delete_more is not None and self._delete_more()
 
     def _delete_sums(self, period: str, before: datetime, from_user: int, tx: Transaction) -> int | None:
         self._guard(tx)
         return rollups.delete_old(tx, period, before, from_user)
 
-    def _delete_callers(self, period: str, before: datetime, tx: Transaction) -> bool:
-        self._guard(tx)
-        return rollups.delete_old_callers(tx, period, before)
+    def _delete_callers(self, period: str, before: datetime) -> bool:
+        def delete(tx: Transaction) -> bool:
+            self._guard(tx)
+            return rollups.delete_old_callers(tx, period, before)
+
+        return self._db.transact(delete)
 
     def delete_before(
         self,
@@ -187,6 +186,15 @@ def last_run_time(now: datetime) -> datetime:
     local = now.astimezone()
     due = local.replace(hour=RUN_HOUR, minute=0, second=0, microsecond=0)
     return due if due <= local else due - timedelta(days=1)
+
+
+def _paced(batches: Iterator[object], stopping: threading.Event) -> Iterator[int]:
+    """Let one batch follow the other, with pauses; says after each that it deleted no rows of the log."""
+    begun = time.monotonic()
+    for _ in batches:
+        yield 0
+        stopping.wait((time.monotonic() - begun) * PAUSE_FACTOR)
+        begun = time.monotonic()
 
 
 def log_end(deleted: int) -> None:

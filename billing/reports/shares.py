@@ -7,7 +7,7 @@ one user from their own. Whatever is asked by, the shares add up to the same tot
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -16,9 +16,8 @@ import sqlalchemy as sa
 
 from accounts.labels import called, labels_of
 from billing.reports.statistics import shown_upstream
-from billing.rollups import DAY, EVERYBODY, HOUR, KEYS, NONE, USERS, UsageSums
+from billing.rollups import DAY, EVERYBODY, HOUR, KEYS, NONE, USERS, UsageSums, added, shown, summed, sums_in
 from db import Database, Transaction
-from foundation.money import usd
 from tables import caller_rollups, client_keys, upstreams, usage_rollups
 from upstream.registry import OPENROUTER
 
@@ -26,7 +25,6 @@ MOST_HOURS = timedelta(days=2)  # that are told hour by hour; what is longer, da
 MOST_ITEMS = 100
 MOST_SERIES = 7  # that are drawn by themselves
 POOL = 1  # in the place of the numbers of pool keys
-SUM_NAMES = [field.name for field in fields(UsageSums)]
 
 Subject = int | str
 
@@ -51,26 +49,19 @@ class Metric(StrEnum):
 
     def of(self, sums: UsageSums) -> int:
         """The amount. Of costs in nano-dollars."""
-        match self:
-            case Metric.COST:
-                return sums.cost_nano
-            case Metric.CALLS:
-                return sums.requests
-            case Metric.TOKENS:
-                return sums.prompt_tokens + sums.completion_tokens
-        return sums.errors
+        return sum(getattr(sums, name) for name in AMOUNTS[self])
 
     def summed(self, table: sa.Table) -> sa.ColumnElement[Any]:
         """The amount, added up in SQL."""
-        column = table.c
-        match self:
-            case Metric.COST:
-                return sa.func.sum(column.cost_nano)
-            case Metric.CALLS:
-                return sa.func.sum(column.requests)
-            case Metric.TOKENS:
-                return sa.func.sum(column.prompt_tokens + column.completion_tokens)
-        return sa.func.sum(column.errors)
+        return sa.func.sum(sum((table.c[name] for name in AMOUNTS[self]), start=sa.literal(0)))
+
+
+AMOUNTS = {
+    Metric.COST: ("cost_nano",),
+    Metric.CALLS: ("requests",),
+    Metric.TOKENS: ("prompt_tokens", "completion_tokens"),
+    Metric.ERRORS: ("errors",),
+}
 
 
 @dataclass(frozen=True)
@@ -157,11 +148,6 @@ class Shares:
         }
 
 
-def shown(sums: UsageSums) -> dict[str, Any]:
-    """Sums as JSON."""
-    return {name: getattr(sums, name) for name in SUM_NAMES} | {"cost_usd": usd(sums.cost_nano)}
-
-
 def read_shares(db: Database, asked: SharesAsked) -> Shares:
     """All of it."""
     source = _Source(asked)
@@ -187,8 +173,8 @@ def read_shares(db: Database, asked: SharesAsked) -> Shares:
             for one in listed
         ],
         len(listed) == len(ordered),
-        _added(totals.get(time, UsageSums()) for time in asked.times),
-        _added(totals.get(time, UsageSums()) for time in asked.times_before),
+        added(totals.get(time, UsageSums()) for time in asked.times),
+        added(totals.get(time, UsageSums()) for time in asked.times_before),
         series,
         [
             asked.metric.of(totals.get(time, UsageSums())) - sum(amounts[place] for amounts in series)
@@ -221,7 +207,7 @@ class _Source:
         """By whom, at these times. among: of these alone; else of thousands of callers the greatest, one more than are
         listed.
         """
-        query = sa.select(self._raw.label("raw"), *_sum_columns(self._table)).where(*self._whose).group_by(self._raw)
+        query = sa.select(self._raw.label("raw"), *summed(self._table)).where(*self._whose).group_by(self._raw)
         if self._is_by_caller and among is not None:
             # By each time and each of them, which is a row of the primary key.
             query = query.where(self._table.c.start.in_(times), self._raw.in_(among))
@@ -233,7 +219,7 @@ class _Source:
         found: dict[Subject, UsageSums] = {}
         for row in tx.execute(query):
             subject = self._subject(row.raw)
-            found[subject] = found.get(subject, UsageSums()) + _sums(row)
+            found[subject] = found.get(subject, UsageSums()) + sums_in(row)
         return found
 
     def series(self, tx: Transaction, drawn: Sequence[Subject]) -> list[list[int]]:
@@ -264,8 +250,8 @@ def _totals(tx: Transaction, asked: SharesAsked) -> dict[datetime, UsageSums]:
     column = usage_rollups.c
     whose = column.period == asked.period, column.user_id == (asked.user_id or EVERYBODY)
     within = column.start >= asked.before, column.start < asked.end
-    query = sa.select(column.start, *_sum_columns(usage_rollups)).where(*whose, *within).group_by(column.start)
-    return {row.start: _sums(row) for row in tx.execute(query)}
+    query = sa.select(column.start, *summed(usage_rollups)).where(*whose, *within).group_by(column.start)
+    return {row.start: sums_in(row) for row in tx.execute(query)}
 
 
 def _names(tx: Transaction, asked: SharesAsked, subjects: Iterable[Subject]) -> Mapping[Subject, str | None]:
@@ -290,15 +276,3 @@ def _names(tx: Transaction, asked: SharesAsked, subjects: Iterable[Subject]) -> 
         carriers: dict[Subject, str | None] = {POOL: OPENROUTER}
         return carriers | {one: shown_upstream(-one, others.get(-one)) for one in numbers if one < NONE}
     return {one: str(one) or None for one in subjects}
-
-
-def _sum_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
-    return [sa.func.sum(table.c[name]).label(name) for name in SUM_NAMES]
-
-
-def _sums(row: sa.Row[Any]) -> UsageSums:
-    return UsageSums(**{name: int(getattr(row, name)) for name in SUM_NAMES})  # MySQL adds up to decimals
-
-
-def _added(sums: Iterable[UsageSums]) -> UsageSums:
-    return sum(sums, UsageSums())

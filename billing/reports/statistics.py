@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from billing.reports.row_filter import RowFilter
-from billing.rollups import DAY, EVERYBODY, UsageSums
+from billing.rollups import DAY, EVERYBODY, UsageSums, added, shown, summed, sums_in
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.errors import NotFound
-from foundation.money import usd
 from pool.names import get_whole_name
 from tables import pool_keys, upstreams
 from tables import usage_rollups as table
@@ -64,9 +63,6 @@ class UsageFilter:
         return sa.and_(*wanted)
 
 
-SUMS = [sa.func.sum(table.c[field.name]).label(field.name) for field in fields(UsageSums)]
-
-
 class UsageStats:
     """Answers from the sums by day. Days are those of UTC."""
 
@@ -86,11 +82,11 @@ class UsageStats:
             found: dict[str, Any] = {
                 "start_date": _date(asked.start),
                 "end_date": _date(asked.end - DAY_LONG if asked.end else None),
-                "totals": _shown(_added(_sums(day) for day in days)),
+                "totals": shown(added(sums_in(day) for day in days)),
                 "by_model": _by_cost(
-                    {"model": row.model} | _shown(_sums(row)) for row in self._grouped(tx, asked, table.c.model)
+                    {"model": row.model} | shown(sums_in(row)) for row in self._grouped(tx, asked, table.c.model)
                 ),
-                "by_day": [{"date": _date(day.start)} | _shown(_sums(day)) for day in days],
+                "by_day": [{"date": _date(day.start)} | shown(sums_in(day)) for day in days],
             }
             if asked.user_id is not None:
                 found["by_client_key"] = self._by_client_key(tx, asked)
@@ -100,7 +96,7 @@ class UsageStats:
                 others = _upstream_names(tx)
                 found["by_pool_key"] = _by_cost(
                     {"pool_key": names.get(row.pool_key_id), "upstream": _upstream(row.pool_key_id, others)}
-                    | _shown(_sums(row))
+                    | shown(sums_in(row))
                     for row in rows
                 )
         return found
@@ -135,7 +131,7 @@ class UsageStats:
         with self._db.reading() as tx:
             total = tx.scalar(sa.select(sa.func.count()).select_from(groups.subquery())) or 0
             rows = tx.execute(cut).all()
-        return [{"date": _date(row.start), "model": row.model} | _shown(_sums(row)) for row in rows], total
+        return [{"date": _date(row.start), "model": row.model} | shown(sums_in(row)) for row in rows], total
 
     def _with_days(self, asked: UsageFilter) -> UsageFilter:
         today = self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -144,19 +140,19 @@ class UsageStats:
 
     def _select(self, asked: UsageFilter, *by: sa.Column[Any]) -> sa.Select[Any]:
         times = table.c.start >= asked.start, table.c.start < asked.end
-        return sa.select(*by, *SUMS).where(asked.sums_of(DAY), *times).group_by(*by)
+        return sa.select(*by, *summed(table)).where(asked.sums_of(DAY), *times).group_by(*by)
 
     def _grouped(self, tx: Transaction, asked: UsageFilter, by: sa.Column[Any]) -> list[sa.Row[Any]]:
         return list(tx.execute(self._select(asked, by).order_by(by)))
 
     def _by_client_key(self, tx: Transaction, asked: UsageFilter) -> list[dict[str, Any]]:
         rows = self._grouped(tx, asked, table.c.client_key_id)
-        return _by_cost({"client_key_id": row.client_key_id or None} | _shown(_sums(row)) for row in rows)
+        return _by_cost({"client_key_id": row.client_key_id or None} | shown(sums_in(row)) for row in rows)
 
 
 def no_usage(client_key_id: int) -> dict[str, Any]:
     """What UsageStats.client_keys has for a key with calls, for one without."""
-    return {"client_key_id": client_key_id} | _shown(UsageSums())
+    return {"client_key_id": client_key_id} | shown(UsageSums())
 
 
 def _pool_key_names(tx: Transaction, ids: Iterable[int]) -> dict[int, str]:
@@ -197,21 +193,6 @@ def find_pool_key(db: Database, name: str) -> int | None:
     with db.reading() as tx:
         found: int | None = tx.scalar(sa.select(pool_keys.c.id).where(pool_keys.c.name == whole))
     return found
-
-
-def _sums(row: sa.Row[Any]) -> UsageSums:
-    return UsageSums(
-        **{field.name: int(getattr(row, field.name)) for field in fields(UsageSums)}
-    )  # MySQL adds up to decimals
-
-
-def _added(sums: Iterable[UsageSums]) -> UsageSums:
-    return sum(sums, UsageSums())
-
-
-def _shown(sums: UsageSums) -> dict[str, Any]:
-    """unknown: calls that OpenRouter may have billed and nobody can tell."""
-    return {field.name: getattr(sums, field.name) for field in fields(UsageSums)} | {"cost_usd": usd(sums.cost_nano)}
 
 
 def _by_cost(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

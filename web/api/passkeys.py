@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from accounts.caller import Caller
+from accounts.labels import check_printable
 from accounts.passkeys import LIFE
-from foundation.errors import BadRequest, Conflict
+from foundation.errors import Conflict
 from web.api.auth import LoggedIn, logged_in, origin
 from web.api.second_factors import is_required_of
 from web.api.webauthn import BROWSER, CreationOptions, PasskeyAnswer, PasskeyMade, RequestOptions, proof_of
@@ -20,18 +22,17 @@ from web.operation import Body, Shown, Who, operation
 routes = Blueprint("passkey_api", __name__, url_prefix="/api/auth/passkeys")
 
 
-def _name(value: object) -> object:
-    if isinstance(value, str) and (value != value.strip() or not value.isprintable()):
-        raise BadRequest("name must not begin or end with a space or hold control characters")
-    return value
+MAX_NAME_CHARACTERS = 64
 
 
 class NewPasskey(Body):
     """A passkey that a device has just made."""
 
-    name: Annotated[str, BeforeValidator(_name)] = Field(
-        min_length=1, max_length=64, description="By which you know the device again", examples=["Ann's phone"]
-    )
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_NAME_CHARACTERS),
+        AfterValidator(partial(check_printable, most=MAX_NAME_CHARACTERS)),
+    ] = Field(description="By which you know the device again", examples=["Ann's phone"])
     credential: PasskeyMade
 
 

@@ -62,13 +62,8 @@ SECURITY = {  # by the names of Who
     "APPOINTER": [ADMIN_TOKEN, ACCESS_TOKEN, X_API_KEY],
     "SCRAPER": [METRICS_TOKEN, X_API_KEY],
 }
-LIMITED = {
-    Who.READER,
-    Who.AUDITOR,
-    Who.OPERATOR,
-    Who.APPOINTER,
-    Who.SCRAPER,
-}  # their requests are counted wherever they go
+# Their requests are counted wherever they go.
+LIMITED = {Who.READER, Who.AUDITOR, Who.OPERATOR, Who.APPOINTER, Who.SCRAPER}
 SECURITY_SCHEMES = {
     ACCESS_TOKEN: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "What /login returns"},
     CLIENT_KEY: {"type": "http", "scheme": "bearer", "description": "A client key, `sk-auto-...`: calls models"},

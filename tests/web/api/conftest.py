@@ -21,6 +21,22 @@ def billing(
     made.close()
 
 
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def billing_of_each_kind(
+    request: pytest.FixtureRequest,
+    start: Callable[..., Gateway],
+    stand_in: Running,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Billing]:
+    """As `billing`, once on each kind of database."""
+    folder = tmp_path_factory.mktemp("reads")
+    is_sqlite = request.param == "sqlite"
+    url = f"sqlite:///{folder}/x.db" if is_sqlite else request.getfixturevalue("mariadb").new_database()
+    made = Billing(start, stand_in, url, folder)
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="module")
 def served(billing: Billing) -> Gateway:
     return billing.gateway()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 import requests
 from openrouter import OpenRouter
@@ -13,7 +10,6 @@ from billing.quotas.rows import Quotas
 from config.settings import Config
 from foundation.clock import Clock
 from foundation.money import NANO
-from tests.sandbox.conftest import Running
 from tests.support.billing import Billing, user_of
 from tests.support.gateway import Gateway, refusal_of, wait_for
 from tests.support.lazily import Lazily
@@ -25,19 +21,9 @@ ALIASES = ["/v1", "/api/v1"]
 MODEL = "openai/gpt-4o-mini"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def billing(
-    request: pytest.FixtureRequest,
-    start: Callable[..., Gateway],
-    stand_in: Running,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Billing]:
-    folder: Path = tmp_path_factory.mktemp("reads")
-    is_sqlite = request.param == "sqlite"
-    url = f"sqlite:///{folder}/x.db" if is_sqlite else request.getfixturevalue("mariadb").new_database()
-    made = Billing(start, stand_in, url, folder)
-    yield made
-    made.close()
+@pytest.fixture(scope="module")
+def billing(billing_of_each_kind: Billing) -> Billing:
+    return billing_of_each_kind
 
 
 PATHS = ["/models", "/models/openai/gpt-4o", "/model/openai/gpt-4o", "/generation?id=gen-1", "/key", "/credits"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -25,19 +24,9 @@ COST_NANO = 8 * NANO // 20  # 0.05 $ a second, at the stand-in
 FOR_EVER_MS = 10**9
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def billing(
-    request: pytest.FixtureRequest,
-    start: Callable[..., Gateway],
-    stand_in: Running,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Billing]:
-    folder: Path = tmp_path_factory.mktemp("videos")
-    is_sqlite = request.param == "sqlite"
-    url = f"sqlite:///{folder}/x.db" if is_sqlite else request.getfixturevalue("mariadb").new_database()
-    made = Billing(start, stand_in, url, folder)
-    yield made
-    made.close()
+@pytest.fixture(scope="module")
+def billing(billing_of_each_kind: Billing) -> Billing:
+    return billing_of_each_kind
 
 
 @pytest.fixture(scope="module")
