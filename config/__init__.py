@@ -1,6 +1,11 @@
 """Every setting, once.
 
-    settings.py      each setting: its name, type, bounds, default and help
+    service.py       each setting of server, database and network: its name, type, bounds, default and help
+    accounts.py      those of accounts and log-ins
+    calls.py         those of OpenRouter, its keys, and calls
+    spending.py      those of quotas, and of how long what was spent is kept
+    kinds.py         kinds of values that several of them have
+    settings.py      all together, as programs get them
     rules.py         what settings must be like beside others
     checks.py        what the text of one setting must be like: URLs, networks, headers
     sources.py       where values come from: environment, secret files, `.env`; all faults; development's own secrets
