@@ -59,7 +59,7 @@ from billing.reports.retention import LogRetention
 from billing.reports.statistics import UsageStats
 from config.settings import Config
 from db import Database, DatabaseError
-from foundation.clock import MAX_SKEW_SECONDS, Clock
+from foundation.clock import Clock
 from foundation.counts import Counts
 from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.logs import event
@@ -77,8 +77,8 @@ from pool.probe import PoolKeyProbe
 from replicas.processes import GatewayProcess
 from replicas.refusals import Refusals
 from replicas.repeating import repeat
-from replicas.revisions import WARN_SECONDS, RevisionWatcher
-from start_up import CannotStart, DatabaseAway, FirstSteps, open_if_there, told_in_one_line, unstored_upstreams
+from replicas.revisions import RevisionWatcher
+from start_up import FirstSteps, open_if_there, told_in_one_line, unstored_upstreams
 from upstream.dial import GuardedDial, HttpProxy, dial_directly
 from upstream.http import UpstreamHttp
 from upstream.openrouter.account_api import AccountApi
@@ -125,9 +125,7 @@ class Services:
         self._make_accounts()
         self._make_proxy()
         self.started = False
-        self.clock_is_right = True
         self._writes = Refusals("report")
-        self._complain_at = 0.0
         self._start_lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -196,7 +194,15 @@ class Services:
         self.invitations = Invitations(db, clock)
         mode = RegistrationMode(config.registration_mode)
         self.registration = Registration(mode, self.invitations, partial(give_quota, config))
-        self.sign_on = _sign_on(config, db, self.one_time_states, self.users, self.sessions, self.registration, clock)
+        self.sign_on = SingleSignOn(
+            _providers(config, clock),
+            config.public_url,
+            self.one_time_states,
+            ProviderIdentities(db, clock),
+            self.users,
+            self.sessions,
+            self.registration,
+        )
         self.addresses = ClientAddresses(config.trusted_proxies)
         self.favourite_models = FavouriteModels(db)
         watched_keys = WatchedKeys(db, self._envelopes, clock, config)
@@ -275,25 +281,10 @@ class Services:
 
     def _look(self) -> None:
         """Look what has changed in the database; at first, whether it is there."""
-        if not self.first_steps.are_done:
-            try:
-                self.first_steps.take()
-            except DatabaseAway:
-                pass  # the watcher says so
-            except CannotStart as error:
-                if self.clock.monotonic() >= self._complain_at:
-                    self._complain_at = self.clock.monotonic() + WARN_SECONDS
-                    event(log, "database_refused", logging.ERROR, reason=str(error))
+        self.first_steps.try_again()
         self.watcher.check()
-        self._look_at_clock()
+        self.clock.tell()
         self.auth.is_informed = self.quota_slices.is_informed = self.watcher.is_complete
-
-    def _look_at_clock(self) -> None:
-        """Tell once that this host's clock has gone wrong, and once that it is right again."""
-        was_right, self.clock_is_right = self.clock_is_right, abs(self.clock.skew_seconds) <= MAX_SKEW_SECONDS
-        if was_right != self.clock_is_right:
-            name = "clock_right_again" if self.clock_is_right else "clock_wrong"
-            event(log, name, logging.WARNING, skew_seconds=round(self.clock.skew_seconds, 1))
 
     def _use_environment(self) -> None:
         """In the place of what could not be read. Not more: what was read is read again only when it changes."""
@@ -353,24 +344,13 @@ def _pool(config: Config, users: Users, pool_keys: PoolKeys, clock: Clock) -> Ap
     return ApiKeyManager(pool_keys, clock, most, users.upstream_choice, all_have_own=config.dedicated_keys == "on")
 
 
-def _sign_on(
-    config: Config,
-    db: Database,
-    states: OneTimeStates,
-    users: Users,
-    sessions: UserSessions,
-    registration: Registration,
-    clock: Clock,
-) -> SingleSignOn:
-    providers: dict[str, IdentityProvider] = {}
-    if config.public_url:  # without which there is no provider
-        from accounts.sign_on.providers import (
-            configured_providers,  # here, because it takes a tenth of a second and 6 MB
-        )
+def _providers(config: Config, clock: Clock) -> dict[str, IdentityProvider]:
+    """None without PUBLIC_URL, to which they send people back."""
+    if not config.public_url:
+        return {}
+    from accounts.sign_on.providers import configured_providers  # here: it takes a tenth of a second and 6 MB
 
-        providers = configured_providers(config, clock)
-    identities = ProviderIdentities(db, clock)
-    return SingleSignOn(providers, config.public_url, states, identities, users, sessions, registration)
+    return configured_providers(config, clock)
 
 
 def _upstreams(config: Config, db: Database, envelopes: Envelopes, clock: Clock) -> tuple[UpstreamHttp, Upstreams]:

@@ -25,6 +25,7 @@ from foundation.errors import BadRequest, Conflict
 from foundation.logs import event, redact
 from pool.keys import KeyAlreadyKnown, PoolKeys
 from pool.life import PoolKeySource
+from replicas.revisions import WARN_SECONDS
 from upstream.dial import GuardedDial
 from upstream.registry import Upstream, Upstreams, UpstreamTerms, check_key
 from vault import sealed
@@ -133,6 +134,7 @@ class FirstSteps:
     rehearse: Rehearsal
     know_domain: Callable[[str], object]
     are_done: bool = False
+    _complain_at: float = 0.0
 
     def begin(self) -> None:
         """At the start: do them, or look whether what the environment says can be done later. Raises CannotStart."""
@@ -140,6 +142,19 @@ class FirstSteps:
             listed_upstreams(self.upstreams, self.config)
         else:
             self.take()
+
+    def try_again(self) -> None:
+        """Do what was left undone because the database was away. That it refuses something is told now and then."""
+        if self.are_done:
+            return
+        try:
+            self.take()
+        except DatabaseAway:
+            pass  # whoever watches the database says so
+        except CannotStart as error:
+            if self.clock.monotonic() >= self._complain_at:
+                self._complain_at = self.clock.monotonic() + WARN_SECONDS
+                event(log, "database_refused", logging.ERROR, reason=str(error))
 
     @told_in_one_line()
     def take(self) -> None:

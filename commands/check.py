@@ -13,7 +13,6 @@ from accounts.client_address import FORWARDED_FOR
 from billing import set_aside
 from commands.printing import json_option, services, show
 from db import DatabaseError
-from foundation.clock import MAX_SKEW_SECONDS
 from replicas.processes import reports
 from start_up import what_database_does
 from upstream.check import check as check_upstream
@@ -70,8 +69,8 @@ def _database() -> Iterator[Finding]:
         yield Finding("database", False, f"{what_database_does(error)} ({type(error).__name__}), {db.kind}")
         return
     yield Finding("database", is_current, f"{db.kind}, its schema is {'' if is_current else 'not '}this version's")
-    skew = services().clock.skew_seconds
-    yield Finding("clock", abs(skew) <= MAX_SKEW_SECONDS, f"{abs(skew):.1f} s from the database's")
+    clock = services().clock
+    yield Finding("clock", clock.is_right, f"{abs(clock.skew_seconds):.1f} s from the database's")
 
 
 def _proxies() -> Iterator[Finding]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+
+from foundation.logs import event
+
+log = logging.getLogger("clock")
 
 MAX_SKEW_SECONDS = 5.0  # between hosts, until operators are told
 
@@ -19,6 +24,7 @@ class Clock:
     def __init__(self, host_time: Callable[[], float] = time.time) -> None:
         self._host_time = host_time
         self._beyond_monotonic: float | None = None
+        self._was_right = True
 
     def now(self) -> datetime:
         """The time now, aware, in UTC."""
@@ -47,3 +53,15 @@ class Clock:
     def skew_seconds(self) -> float:
         """How far the host's clock is ahead of this one; negative if it is behind."""
         return self._host_time() - self.timestamp()
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the host's clock may be left alone."""
+        return abs(self.skew_seconds) <= MAX_SKEW_SECONDS
+
+    def tell(self) -> None:
+        """Say once in the log that the host's clock has gone wrong, and once that it is right again."""
+        was_right, self._was_right = self._was_right, self.is_right
+        if was_right != self._was_right:
+            name = "clock_right_again" if self._was_right else "clock_wrong"
+            event(log, name, logging.WARNING, skew_seconds=round(self.skew_seconds, 1))

@@ -63,3 +63,15 @@ def test_it_is_moved_as_little_as_an_answer_permits():
     ):
         clock.set_by(datetime.fromtimestamp(start + told, UTC), start + asked_at, start + answered_at)
         assert abs(ahead_of_monotonic() - now) < 0.01
+
+
+def test_a_wrong_clock_is_told_once_and_once_that_it_is_right_again(caplog):
+    host = [1000.0]
+    clock = Clock(lambda: host[0])
+    clock.set_by(datetime.fromtimestamp(1000.0, UTC), clock.monotonic(), clock.monotonic())
+    for ahead, told in ((0, []), (60, ["clock_wrong"]), (90, []), (0, ["clock_right_again"]), (0, [])):
+        caplog.clear()
+        host[0] = 1000.0 + ahead
+        clock.tell()
+        assert [record.message.split()[0] for record in caplog.records] == told
+        assert clock.is_right == (ahead == 0)

@@ -160,7 +160,7 @@ def health_shown() -> dict[str, Any]:
             "set_aside": services().drain.set_aside,
         },
         "clock": {
-            "status": "ok" if services().clock_is_right else "wrong",
+            "status": "ok" if services().clock.is_right else "wrong",
             "skew_seconds": round(services().clock.skew_seconds, 1) + 0.0,  # no minus before a zero
         },
         "pool": {"status": _pool_status(usable, known, refused), "usable": usable, "known": known, "refused": refused},
