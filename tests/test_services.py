@@ -495,7 +495,7 @@ def test_hosts_whose_clocks_are_minutes_apart_tell_one_time_and_operators_hear_o
     wrong.clock._host_time = lambda: time.time() + minutes * 60  # from now on
     for services in (right, wrong):
         services.start()
-    assert (right.clock.is_right, wrong.clock_is_right) == (True, False)
+    assert (right.clock.is_right, wrong.clock.is_right) == (True, False)
     assert abs((right.clock.now() - wrong.clock.now()).total_seconds()) < 5
     key = new_derived_key()
     right.auth.register("ann@example.com", key)
