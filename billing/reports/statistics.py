@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from upstream.registry import OPENROUTER
 
 DEFAULT_DAYS = 30
 DAY_LONG = timedelta(days=1)
+SPENT = "usage", "usage_daily", "usage_weekly", "usage_monthly"
 POOL = 0  # the number of the upstream that has no row: the pool of OpenRouter keys
 
 
@@ -111,18 +113,26 @@ class UsageStats:
         """What a user, or one client key of theirs, has spent in nano-dollars, under OpenRouter's names of the times:
         `usage` ever, `usage_daily`, `usage_weekly` (from Monday) and `usage_monthly` in those of now.
         """
+        by_key = self.spent_by_key(user_id)
+        if client_key_id is not None:
+            return by_key[client_key_id]
+        return {name: sum(spent[name] for spent in by_key.values()) for name in SPENT}
+
+    def spent_by_key(self, user_id: int) -> Mapping[int, dict[str, int]]:
+        """The same for each client key of theirs, by its id; 0 stands for calls without one."""
         today = self._clock.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         monday = today - today.weekday() * DAY_LONG
-        starts = {"usage_daily": today, "usage_weekly": monday, "usage_monthly": today.replace(day=1)}
+        starts = dict(zip(SPENT[1:], (today, monday, today.replace(day=1)), strict=True))
         since = [
             sa.func.sum(sa.case((table.c.start >= start, table.c.cost_nano), else_=0)).label(name)
             for name, start in starts.items()
         ]
-        asked = UsageFilter(user_id=user_id, client_key_id=client_key_id)
-        query = sa.select(sa.func.sum(table.c.cost_nano).label("usage"), *since).where(asked.sums_of(DAY))
+        key, whole = table.c.client_key_id, sa.func.sum(table.c.cost_nano).label("usage")
+        query = sa.select(key, whole, *since).where(UsageFilter(user_id=user_id).sums_of(DAY)).group_by(key)
         with self._db.reading() as tx:
-            row = tx.execute(query).one()
-        return {name: int(getattr(row, name) or 0) for name in ("usage", *starts)}
+            rows = tx.execute(query).all()
+        spent = {row.client_key_id: {name: int(getattr(row, name) or 0) for name in SPENT} for row in rows}
+        return defaultdict(lambda: dict.fromkeys(SPENT, 0), spent)
 
     def days_and_models(self, asked: UsageFilter, page: int, page_size: int) -> tuple[list[dict[str, Any]], int]:
         """One page of a user's usage by day and model, newest day first, and how many such items there are."""

@@ -7,6 +7,8 @@ import pytest
 from openrouter import OpenRouter, errors
 from openrouter.utils import BackoffStrategy, RetryConfig
 
+from tests.support.gateway import wait_for
+
 QUESTION = [{"role": "user", "content": "Say something with an emoji"}]
 MODEL = "openai/gpt-4o-mini"
 PARAMETERS = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
@@ -104,6 +106,18 @@ def test_lists_models(client):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a field that OpenRouter still sends
 def test_shows_its_key(client):
     assert client.api_keys.get_current_key_metadata().data.usage >= 0
+
+
+def test_lists_its_owners_keys(gateway, key, token):
+    with OpenRouter(api_key=token, server_url=f"{gateway.url}/api/v1") as client:
+        assert gateway.chat(key).status_code == 200
+        found = wait_for(lambda: next((one for one in client.api_keys.list().data if one.usage), None))
+        assert found.usage == found.usage_daily == found.usage_weekly == found.usage_monthly
+        assert key.startswith(found.label.rstrip("*"))
+        assert (found.disabled, found.limit) == (False, None)
+        assert client.api_keys.list(offset=1).data == []
+    with OpenRouter(api_key=gateway.new_user(), server_url=f"{gateway.url}/api/v1") as other:
+        assert other.api_keys.list().data == []
 
 
 def test_reads_an_error_within_a_late_stream(client):

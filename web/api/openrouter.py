@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -10,6 +11,7 @@ from flask import Blueprint, Response, request
 from pydantic import Field
 
 from accounts.caller import Caller
+from accounts.client_keys import ClientKeyRow
 from billing.quotas.rows import Quota
 from foundation.money import NANO, usd
 from upstream.openrouter.generation_records import unknown_generation
@@ -88,16 +90,10 @@ def key(caller: Caller) -> Response:
     budgets = _budgets(caller)
     own = next((quota for quota in budgets if quota.subject == subject), None) or next(iter(budgets), None)
     spent = services().usage.spent_nano(caller.user_id, caller.client_key_id)
-    amounts = {name: usd(nano) for name, nano in spent.items()}
     expires_at = datetime.fromtimestamp(caller.expires_at, UTC).isoformat() if isfinite(caller.expires_at) else None
     document = {
         "label": subject,
-        "limit": usd(own.terms.limit_nano) if own else None,
-        "limit_remaining": usd(own.remaining_nano) if own else None,
-        "limit_reset": LIMIT_RESETS[own.terms.period] if own else None,
-        **amounts,
-        **dict.fromkeys((f"byok_{name}" for name in amounts), 0),
-        "include_byok_in_limit": False,
+        **_limit_and_usage(own, spent),
         "is_free_tier": False,
         "is_management_key": False,
         "is_provisioning_key": False,
@@ -129,13 +125,52 @@ def credits_left(caller: Caller) -> Response:
     return answer({"data": {"total_credits": usd(total_nano), "total_usage": usd(spent_nano)}})
 
 
+def as_openrouters_keys(
+    rows: Collection[ClientKeyRow], spent: Mapping[int, Mapping[str, int]], now: datetime
+) -> list[dict[str, Any]]:
+    """Client keys in the form of OpenRouter's keys. spent: each one's nano-dollars, by its id (UsageStats)."""
+    quotas = services().quotas.find_all([row.quota_subject for row in rows])
+    return [
+        {
+            "hash": f"{row.id}",  # OpenRouter's name for what its paths call a key by
+            "name": row.name,
+            "label": row.key_hint,
+            "disabled": row.state(now) != "active",
+            **_limit_and_usage(_limited(quotas.get(row.quota_subject)), spent[row.id]),
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+            "last_used_at": row.last_used,
+            "expires_at": row.expires_at,
+            "external_user": None,
+            "creator_user_id": f"{row.user_id}",
+            "workspace_id": "default",
+        }
+        for row in rows
+    ]
+
+
+def _limit_and_usage(quota: Quota | None, spent: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "limit": usd(quota.terms.limit_nano) if quota else None,
+        "limit_remaining": usd(quota.remaining_nano) if quota else None,
+        "limit_reset": LIMIT_RESETS[quota.terms.period] if quota else None,
+        **{name: usd(nano) for name, nano in spent.items()},
+        **dict.fromkeys((f"byok_{name}" for name in spent), 0),
+        "include_byok_in_limit": False,
+    }
+
+
+def _limited(quota: Quota | None) -> Quota | None:
+    return quota if quota and quota.terms.limit_nano is not None else None
+
+
 def _budgets(caller: Caller) -> list[Quota]:
     """The quotas with a limit that hold for the caller."""
     subjects = [f"user/{caller.user_id}"]
     if caller.client_key_id is not None:
         subjects.append(f"key/{caller.client_key_id}")
-    found = [services().quotas.find(subject) for subject in subjects]
-    return [quota for quota in found if quota and quota.terms.limit_nano is not None]
+    found = [_limited(services().quotas.find(subject)) for subject in subjects]
+    return [quota for quota in found if quota]
 
 
 def _budget(quota: Quota) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from accounts.client_keys import ClientKeyRow
 from billing.reports import export as usage_export
 from billing.reports.one_request import get_request
 from billing.reports.statistics import UsageFilter, no_usage
+from web.api.openrouter import as_openrouters_keys
 from web.api.watched_keys import cost
 from web.http import MAX_PAGE, MAX_PAGE_SIZE, answer, services
 from web.operation import Item, Number, Page, Shown, Who, operation
@@ -111,11 +112,47 @@ class WatchedKeyCost(Shown):
     cost_usd: float = Field(examples=[0.005])
 
 
+class OpenRoutersKey(Shown):
+    """A client key in the form of one of OpenRouter's: `limit` is its own budget, in dollars, as all amounts are."""
+
+    hash: str = Field(description="The client key's id", examples=["7"])
+    name: str = Field(examples=["nightly report"])
+    label: str = Field(examples=["sk-auto-ab****"])
+    disabled: bool
+    limit: float | None
+    limit_remaining: float | None
+    limit_reset: Literal["daily", "weekly", "monthly"] | None
+    usage: float
+    usage_daily: float
+    usage_weekly: float
+    usage_monthly: float
+    byok_usage: float
+    byok_usage_daily: float
+    byok_usage_weekly: float
+    byok_usage_monthly: float
+    include_byok_in_limit: bool
+    created_at: datetime
+    updated_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    external_user: None
+    creator_user_id: str
+    workspace_id: str
+
+
+class KeysQuery(Days):
+    """Days for the usage; of `data`, whether keys that are no longer good are in it, and how many to leave out."""
+
+    include_disabled: Literal["true", "false"] = Field("false", description="Whether `data` has expired keys too")
+    offset: Number = Field(0, ge=0, le=MAX_PAGE, description="How many keys of `data` are left out, as pages go on")
+
+
 class KeysUsage(Shown):
     """Usage by client key; beside it, and not to be added up with it, what personal keys have cost anywhere."""
 
     items: list[DescribedKeySums]
     personal_keys: list[WatchedKeyCost]
+    data: list[OpenRoutersKey] = Field(description="The client keys once more, as OpenRouter's SDKs read keys")
 
 
 class LogEntry(Shown):
@@ -235,8 +272,8 @@ def public_usage(caller: Caller, query: UsagePage) -> Response:
 
 
 @routes.get("/v1/keys")
-@operation("Usage by key", Who.READER, query=Days, answers={200: KeysUsage})
-def public_keys(caller: Caller, query: Days) -> Response:
+@operation("Usage by key", Who.READER, query=KeysQuery, answers={200: KeysUsage})
+def public_keys(caller: Caller, query: KeysQuery) -> Response:
     """Your client keys and their usage, costliest first, and your own OpenRouter keys.
 
     Beside the client keys in use there are the revoked ones that were used; null stands for calls without a key.
@@ -246,7 +283,11 @@ def public_keys(caller: Caller, query: Days) -> Response:
     described = {row.id: _described(row, services().clock.now()) for row in rows}
     unused = [no_usage(row.id) for row in rows if row.id not in used]
     items = [item | described.get(item["client_key_id"], NOT_KNOWN) for item in [*used.values(), *unused]]
-    return answer({"items": items, "personal_keys": _watched_keys(caller.user_id, *query.first_and_last())})
+    data = as_openrouters_keys(rows, services().usage.spent_by_key(caller.user_id), services().clock.now())
+    if query.include_disabled == "false":
+        data = [key for key in data if not key["disabled"]]
+    personal = _watched_keys(caller.user_id, *query.first_and_last())
+    return answer({"items": items, "personal_keys": personal, "data": data[query.offset :]})
 
 
 def _watched_keys(user_id: int, first: date, last: date) -> list[dict[str, object]]:

@@ -195,6 +195,24 @@ def test_keys_are_shown_with_their_usage(served, owner):
     assert shown(served.ask("GET", "/api/v1/keys", token=served.new_user()))["items"] == []
 
 
+def test_keys_are_shown_in_openrouters_form_too(served, owner):
+    metered = make(served, owner, name="metered", budget={"limit_usd": 2.5, "period": "day"})
+    make(served, owner, name="other")
+
+    def data(more=""):
+        return shown(served.ask("GET", f"/api/v1/keys{more}", token=owner))["data"]
+
+    limits = ["limit", "limit_remaining", "limit_reset"]
+    assert [[key[name] for name in ("name", *limits)] for key in data()] == [
+        ["other", None, None, None],
+        ["metered", 2.5, 2.5, "daily"],
+    ]
+    assert [key["hash"] for key in data("?offset=1")] == [str(metered["id"])]
+    assert shown(served.ask("GET", "/api/v1/keys", token=served.new_user()))["data"] == []
+    for wrong in ("include_disabled=yes", "offset=-1", "workspace_id=x"):
+        assert served.ask("GET", f"/api/v1/keys?{wrong}", token=owner).status_code == 400
+
+
 # ── bad input
 
 
