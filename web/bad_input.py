@@ -19,21 +19,11 @@ OTHERS = {"boolean": "true or false", "array": "a list", "object": "an object", 
 
 def told(model: type[BaseModel], kind: str, error: ValidationError) -> str:
     """The first fault of an input. kind: `field` or `parameter`."""
-    return _told(model, kind, _faults(error)[0])
+    return _told(model, kind, faults_of(error)[0])
 
 
-def told_by_field(model: type[BaseModel], error: ValidationError) -> dict[str, str]:
-    """All faults of a form: of each field, by its name alone, what it must be."""
-    found: dict[str, str] = {}
-    for fault in _faults(error):
-        field = next((part for part in reversed(fault["loc"]) if isinstance(part, str)), "")
-        _, must, text = _told(model, "field", fault).partition(" must ")
-        if field and must:
-            found.setdefault(field, f"Must {text}")
-    return found
-
-
-def _faults(error: ValidationError) -> list[Any]:
+def faults_of(error: ValidationError) -> list[Any]:
+    """All faults, as pydantic tells them, without what was sent."""
     return list(error.errors(include_url=False, include_context=False, include_input=False))
 
 
@@ -41,8 +31,8 @@ def _told(model: type[BaseModel], kind: str, fault: dict[str, Any]) -> str:
     """Validators of ours raise ValueError with what is accepted, as "must be a key's name"; that is told as it is."""
     loc = fault["loc"]
     if fault["type"] == "extra_forbidden":
-        around, place = _schema_at(model, loc[:-1])
-        names = {name for one in _alternatives(model, around) for name in one.get("properties", ())}
+        around, place = schema_at(model, loc[:-1])
+        names = {name for one in alternatives(model, around) for name in one.get("properties", ())}
         where = f"in {place}" if place else "here"
         taken = ", ".join(sorted(names)) or "none"
         return f"There is no {kind} {str(loc[-1])[:40]!r} {where}; this takes {taken}"
@@ -51,9 +41,9 @@ def _told(model: type[BaseModel], kind: str, fault: dict[str, Any]) -> str:
         return (
             f"{place} {message}" if place and message.startswith("must") else f"{place}: {message}".removeprefix(": ")
         )
-    found, place = _schema_at(model, loc)
+    found, place = schema_at(model, loc)
     # A parameter that may be left out has null among its types, but nobody can send it.
-    wanted = [one for one in _alternatives(model, found) if kind == "field" or one.get("type") != "null"]
+    wanted = [one for one in alternatives(model, found) if kind == "field" or one.get("type") != "null"]
     accepted = dict.fromkeys(map(_accepted, wanted))
     return f"{place or 'This'} must be {' or '.join(accepted)}"
 
@@ -63,12 +53,12 @@ def _schema_of(model: type[BaseModel]) -> Schema:
     return model.model_json_schema()
 
 
-def _schema_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Schema, str]:
+def schema_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Schema, str]:
     """The schema at a place, and the place; that around it where a union has no one schema for it."""
     found, place = _schema_of(model), ""
     for part in loc:
         inner: Any = None
-        for one in _alternatives(model, found):
+        for one in alternatives(model, found):
             if isinstance(part, int):
                 inner = inner or one.get("items")
             else:
@@ -79,11 +69,12 @@ def _schema_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Sche
     return found, place
 
 
-def _alternatives(model: type[BaseModel], schema: Schema) -> list[Schema]:
+def alternatives(model: type[BaseModel], schema: Schema) -> list[Schema]:
+    """The schemas of which a value has to fit one."""
     if "$ref" in schema:
-        return _alternatives(model, _schema_of(model)["$defs"][schema["$ref"].rpartition("/")[2]])
+        return alternatives(model, _schema_of(model)["$defs"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
-        return [inner for one in schema["anyOf"] for inner in _alternatives(model, one)]
+        return [inner for one in schema["anyOf"] for inner in alternatives(model, one)]
     return [schema]
 
 

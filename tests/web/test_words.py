@@ -12,6 +12,7 @@ from billing.reports.row_filter import Ending
 from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import SEVERITY
 from tests.support.gateway import ROOT
+from tests.web.pages.test_field_faults import all_said
 from web.words import LANGUAGES, translate, words
 
 TEXT = re.compile(r"""\bt\(\s*(["'])(.+?)\1""")
@@ -27,7 +28,7 @@ VALUES |= {*Ending}  # how requests end
 
 
 def texts() -> set[str]:
-    found = set(VALUES)
+    found = VALUES | all_said()
     for path in (ROOT / "web/templates").glob("*.html"):
         source = path.read_text("utf-8")
         found |= {match[2] for match in TEXT.finditer(source)} | {match[1] for match in LISTED.finditer(source)}

@@ -3,6 +3,7 @@
     table.py                                   all of them, in order
     views.py                                   who looks, by a cookie; CSRF is checked here; language, policy, errors
     forms.py                                   forms, read as the API's bodies
+    field_faults.py                            what is wrong with their fields, in words that are translated
     static_files.py                            scripts and styles, by their hashes
     sessions.py  profile.py                    logging in and out, one's account
     dashboard.py  playground.py  models.py     what one has used, a chat, the models

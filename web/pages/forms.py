@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 from flask import request
 from pydantic import BaseModel, ValidationError
 
-from foundation.errors import BadRequest
-from web.bad_input import told, told_by_field
+from foundation.errors import AppError, BadRequest
+from web.bad_input import told
 from web.http import DEFAULT_PAGE_SIZE
+from web.pages.field_faults import Words, faults_by_field, refusal_by_field
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -19,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class FormFaults(BadRequest):
     """What is wrong with a form. by_field: all of it that belongs to fields, by their names."""
 
-    def __init__(self, message: str, by_field: dict[str, str]) -> None:
+    def __init__(self, message: str, by_field: Mapping[str, Words]) -> None:
         super().__init__(message)
         self.by_field = by_field
 
@@ -63,13 +64,18 @@ def found(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     `status` is that of the page.
     """
     try:
-        return read() | {"status": 200, "fault": None}
+        return read() | {"status": 200, "fault": None, "by_field": {}}
     except BadRequest as error:
-        return NOTHING | {"status": error.status, "fault": error.message}
+        return NOTHING | {"status": error.status, "fault": error.message, "by_field": by_field(error)}
+
+
+def by_field(error: AppError) -> Mapping[str, Words]:
+    """What of this belongs to fields of a form, by their names."""
+    return error.by_field if isinstance(error, FormFaults) else refusal_by_field(error.message)
 
 
 def _read(model: type[Model], given: Mapping[str, object]) -> Model:
     try:
         return model.model_validate(given, strict=False)
     except ValidationError as error:
-        raise FormFaults(told(model, "field", error), told_by_field(model, error)) from None
+        raise FormFaults(told(model, "field", error), faults_by_field(model, error, set(request.values))) from None

@@ -51,7 +51,7 @@ def make_client_key(visitor: Visitor) -> Response:
     """Make a key; its text is shown in this answer and never again."""
     limit = request.form.get("limit_usd", "").strip()
     budget = {"limit_usd": limit, "period": request.form.get("period") or None} if limit else None
-    made_up = {"budget": budget, "limit_usd": None, "period": None, "last_day": None, "expires_at": _last_moment()}
+    made_up = {"budget": budget, "limit_usd": None, "period": None, "expires_at": _last_moment()}
     body = form_of(NewClientKey, lists=("scopes", "models"), **made_up)
     key = make_key(f"user/{visitor.user.id}", visitor.user.id, body, visitor.caller.hold).get_json()
     return show(
@@ -161,7 +161,7 @@ def tokens(visitor: Visitor) -> Response:
 @for_users
 def make_token(visitor: Visitor) -> Response:
     """Make a token; its text is shown in this answer and never again."""
-    body = form_of(NewToken, last_day=None, expires_at=_last_moment())
+    body = form_of(NewToken, expires_at=_last_moment())
     token = token_api.make_token(visitor.caller, body)
     return show("keys_tokens.html", made_token=token, **_tokens(visitor, FIRST_PAGE))
 
@@ -180,5 +180,5 @@ def _tokens(visitor: Visitor, query: Paging) -> dict[str, Any]:
 
 def _last_moment() -> str | None:
     """When the day of a form ends on which something works the last time; None for none."""
-    last_day = request.form.get("last_day", "").strip()
+    last_day = request.form.get("expires_at", "").strip()
     return f"{last_day}T23:59:59Z" if last_day else None

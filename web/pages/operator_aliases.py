@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Response, request
 
-from foundation.errors import BadRequest
 from web.api.admin_aliases import NewAlias, aliases_shown, remove_alias, set_alias
 from web.operation import Paging
 from web.pages.forms import form_of, here, query_of
@@ -44,13 +43,7 @@ def _values() -> dict[str, Any]:
     return {"here": here, **aliases_shown(query_of(Paging))}
 
 
-def _models() -> list[dict[str, Any]]:
-    """`openai/gpt-4o-mini` or `openai/gpt-4o-mini 9` on each line. Raises BadRequest."""
-    found = []
-    for line in request.form.get("models", "").splitlines():
-        parts = line.split()
-        if len(parts) > 2 or (len(parts) == 2 and not (parts[1].isascii() and parts[1].isdigit())):
-            raise BadRequest("models must have a line such as `openai/gpt-4o-mini 9` for each")
-        if parts:
-            found.append({"model": parts[0], "weight": int(parts[1][:9]) if len(parts) == 2 else 1})
-    return found
+def _models() -> list[dict[str, str]]:
+    """`openai/gpt-4o-mini` or `openai/gpt-4o-mini 9` on each line; another weight than a number is refused later."""
+    lines = [line.split(maxsplit=1) for line in request.form.get("models", "").splitlines() if line.strip()]
+    return [{"model": line[0], "weight": line[1] if len(line) == 2 else "1"} for line in lines]

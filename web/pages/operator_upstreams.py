@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Response, request
 
-from foundation.errors import BadRequest
 from web.api.admin_upstreams import (
     NewUpstream,
     add_upstream,
@@ -84,23 +83,22 @@ def _lines(field: str) -> list[str]:
     return [line.strip() for line in request.form.get(field, "").splitlines() if line.strip()]
 
 
-def _prefixes() -> dict[str, str]:
+# Lines that can't be read are given as they are: the model refuses them, beside all else that is wrong.
+
+
+def _prefixes() -> dict[str, str] | list[str]:
     """`local/ =` or `local/ = their/` on each line."""
-    found = {}
-    for line in _lines("model_prefixes"):
-        prefix, sign, instead = line.partition("=")
-        if not sign:
-            raise BadRequest("model_prefixes must have a line such as `local/ = their/` for each")
-        found[prefix.strip()] = instead.strip()
-    return found
+    lines = _lines("model_prefixes")
+    parts = [line.partition("=") for line in lines]
+    return (
+        {begin.strip(): instead.strip() for begin, _, instead in parts} if all(sign for _, sign, _ in parts) else lines
+    )
 
 
-def _prices() -> dict[str, dict[str, str]]:
+def _prices() -> dict[str, dict[str, str]] | list[str]:
     """`openai/gpt-4o-mini 0.15 0.6` on each line."""
-    found = {}
-    for line in _lines("prices"):
-        parts = line.split()
-        if len(parts) != 3:
-            raise BadRequest("prices must have a line such as `* 0.15 0.6` for each")
-        found[parts[0]] = {"prompt": parts[1], "completion": parts[2]}
-    return found
+    lines = _lines("prices")
+    parts = [line.split() for line in lines]
+    if any(len(part) != 3 for part in parts):
+        return lines
+    return {model: {"prompt": prompt, "completion": completion} for model, prompt, completion in parts}

@@ -29,6 +29,7 @@ from serving.door import REQUEST_ID
 from web.cookies import Cookie
 from web.http import admin_log, app_error, authenticate, check_second_factor, count_request, refusal, services
 from web.operation import MAX_ID
+from web.pages.forms import by_field
 from web.pages.static_files import asset
 from web.words import LANGUAGES, translate
 
@@ -235,7 +236,7 @@ def _error_page(error: Exception) -> Response:
     fault = app_error(error)
     g.setdefault("visitor", None)  # if it is that which can't be known
     number = request.environ.get(REQUEST_ID, "") if fault.status >= 500 else ""
-    response = show("error.html", fault.status, error=fault, number=number)
+    response = show("error.html", fault.status, error=fault, by_field=by_field(fault), number=number)
     response.headers.update(fault.headers)
     return response
 

@@ -24,6 +24,11 @@ function tellAtFields(form, faults) {
   return told.length > 0;
 }
 
+for (const misread of document.querySelectorAll('[data-misread]')) {
+  const faults = [...misread.querySelectorAll('[data-fault]')];
+  if (tellAtFields(document.querySelector('main form[method="get"]'), faults)) misread.hidden = true;
+}
+
 document.addEventListener('htmx:beforeRequest', ({ detail: { elt } }) => {
   for (const note of elt.querySelectorAll('.fault')) note.remove();
   for (const field of elt.querySelectorAll('[aria-invalid]')) {

@@ -40,7 +40,16 @@ def test_all_that_is_wrong_is_said_of_its_field():
         read({"rpm": "many", "budget": "x", "expires_at": "soon"})
     assert refused.value.message.startswith("name must be")
     assert set(refused.value.by_field) == {"name", "rpm", "budget", "expires_at"}
-    assert all(text.startswith("Must be") for text in refused.value.by_field.values())
+    assert refused.value.by_field["rpm"] == (
+        "Must be a whole number from {low} to {high}",
+        {"low": "1", "high": "1,000,000"},
+    )
+
+
+def test_a_fault_within_a_field_stands_where_the_form_has_it():
+    with pytest.raises(FormFaults) as refused:
+        read({"name": "x", "limit_usd": "lots"}, budget={"limit_usd": "lots"}, limit_usd=None)
+    assert set(refused.value.by_field) == {"limit_usd"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -81,12 +82,13 @@ def test_an_upstream_is_added_changed_and_removed_and_its_key_is_never_shown(adm
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("model_prefixes", "local/", "a line such as `local/ = their/`"),
-        ("prices", "* 1", "a line such as `* 0.15 0.6`"),
+        ("model_prefixes", "local/", "lines such as: local/ = their/"),
+        ("prices", "* 1", "lines such as: openai/gpt-4o-mini 0.15 0.6"),
         ("prices", "* 1 much", "prices"),
         ("timeout_seconds", "0", "timeout_seconds"),
         ("base_url", "ftp://x", "base_url"),
         ("name", "Openai", "name"),
+        ("name", "7", "not digits alone"),
         ("colour", "blue", "colour"),
     ],
 )
@@ -98,6 +100,15 @@ def test_what_is_wrong_is_said_and_nothing_is_added(admin, site, field, value, s
     assert "bad" not in known(site)
 
 
+def test_what_is_wrong_is_said_in_the_readers_language(admin):
+    form = {"name": "7", "base_url": URL}
+    admin.cookies["lang"] = "zh"
+    assert "不能全是数字" in admin.ask("POST", "/operator/upstreams", **form).text
+    both = admin.ask("POST", "/operator/upstreams", **form | {"name": "a b", "prices": "* 1"}).text
+    assert both.count("data-fault=") == 2
+    assert "每行格式须如" in both
+
+
 def test_what_is_wrong_is_said_in_the_dialog(admins_page):
     page = admins_page
     page.goto("/operator/upstreams")
@@ -105,7 +116,9 @@ def test_what_is_wrong_is_said_in_the_dialog(admins_page):
     page.get_by_label("Name").fill("bad")
     page.get_by_label("Base URL").fill("http://user:secret@127.0.0.1/")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("base_url")
+    expect(page.get_by_role("dialog").get_by_label("Base URL")).to_have_accessible_description(
+        re.compile("no user, query, fragment")
+    )
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
 

@@ -57,7 +57,7 @@ def test_a_user_sees_their_own_and_no_label(spent, admin):
 def test_a_filter_that_makes_no_sense_is_told_on_the_page(admin):
     answer = admin.ask("GET", "/operator/usage?by=team")
     assert answer.status_code == 400
-    assert "by must be" in answer.text
+    assert 'by: <span data-fault="by">Must be one of those listed' in answer.text
 
 
 def test_the_file_has_the_table_and_runs_no_formula(admin, spent):
