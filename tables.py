@@ -15,7 +15,7 @@ from storage import columns, jobs, operators, routing, usage, ways_in
 metadata, _table, _integers = columns.metadata, columns.table, columns.integers
 operator_tokens = operators.operator_tokens
 model_aliases = routing.model_aliases
-caller_rollups = usage.caller_rollups
+caller_rollups, latency_rollups = usage.caller_rollups, usage.latency_rollups
 recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
 totp_secrets, passkeys = ways_in.totp_secrets, ways_in.passkeys
 video_jobs = jobs.video_jobs

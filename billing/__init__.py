@@ -6,8 +6,7 @@
     call_counts.py        calls by model and outcome, their times, tokens and cost: for statistics
     details.py            what its tokens and its cost consist of
     records.py            what a fact is: its states, its line, its checksum, what a row can hold
-    journal.py            facts in append-only files, until the database has them
-    journal_files.py      those files in a backup, and back
+    journal.py  journal_files.py  facts in append-only files, until the database has them; those files in a backup
     drain.py              moves journals into the ledger, dead processes' too
     set_aside.py          facts that no row can hold, until they are mended
     ledger.py             a row for each try, settled once
@@ -16,6 +15,7 @@
     cost_lookup.py        asks what calls cost that ended without saying so
     refused_calls.py      calls that were refused at the door: rows, and sums of floods
     rollups.py            sums by hour and by day
+    latency.py  latency_rollups.py  how long calls take and how they fail; sums of that
     rehearsal.py          at a start: can this database keep accounts?
     daily_check.py  daily_check_rows.py  our sums beside OpenRouter's, every night; what that check found
     quotas/               what may be spent, and how often one may call

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
-from billing import rollups
+from billing import latency_rollups, rollups
 from billing.quotas.moves import Move
 from billing.records import COUNTED, NO_ERROR, OPEN, State
 from billing.rollups import EVERYBODY, UsageSums
@@ -21,6 +21,7 @@ class Effects:
         self.moves: dict[tuple[str, int], Move] = {}
         self.spent: list[tuple[str, datetime, int]] = []
         self.sums: dict[rollups.Bucket, UsageSums] = {}
+        self.latency: latency_rollups.Changes = {}
         self._from_journal = from_journal
         self._connected = connected
         self._quota_costs = ("cost_nano", "byok_nano") if counts_byok else ("cost_nano",)
@@ -51,6 +52,7 @@ class Effects:
         self._add_sums(whose, sums)
         if of_nobody:
             self._add_sums(whose._replace(user_id=EVERYBODY), UsageSums(cost_nano=of_nobody))
+        latency_rollups.note(self.latency, before, after)
 
     def _add_sums(self, whose: rollups.Bucket, sums: UsageSums) -> None:
         self.sums[whose] = self.sums.get(whose, UsageSums()) + sums

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from billing import details, rollups, video_jobs
+from billing import details, latency_rollups, rollups, video_jobs
 from billing.effects import Effects
 from billing.quotas import moves as quota_moves
 from billing.records import FINAL, OPEN, State, Unusable, fault_of
@@ -222,6 +222,7 @@ class UsageLedger:
         video_jobs.insert(tx, {key: job_id for key, job_id in job_ids.items() if key in after})
         quota_moves.apply(tx, effects.moves, effects.spent)
         rollups.add(tx, effects.sums)
+        latency_rollups.add(tx, effects.latency)
         return callless
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from billing import rollups
+from billing import latency_rollups, rollups
 from billing.ledger import JournalOrigin, UsageLedger
 from billing.quotas import moves
 from billing.quotas.rows import ensure_rows
@@ -82,6 +82,7 @@ def _account(tx: Transaction, ledger: UsageLedger, now: datetime) -> None:
         raise CannotStart("the database can't keep accounts: it does not say how many rows an update has changed")
     moves.remove_slices(tx, process_id)
     rollups.delete_old(tx, rollups.HOUR, now.replace(year=1970), NOBODY)
+    latency_rollups.delete_old(tx, rollups.HOUR, now.replace(year=1970))
     tx.execute(usage_ledger.delete().where(usage_ledger.c.request_id.in_([request_id])))
 
 

@@ -4,7 +4,7 @@
     jobs.py       what goes on at OpenRouter after a call: videos
     operators.py  what programs administer with: operator tokens
     routing.py    how calls find their model: aliases
-    usage.py      sums of what was used, by caller
+    usage.py      sums of what was used, by caller, and of how long calls took
     ways_in.py    what opens an account besides its key: recovery codes, reset links, second factors
     many_rows.py  many rows in few statements
 

@@ -18,3 +18,15 @@ caller_rollups = table(
     sa.Column("subject_id", sa.BigInteger, primary_key=True, autoincrement=False),
     *integers("requests", "errors", "prompt_tokens", "completion_tokens", "cost_nano", "unknown", nullable=False),
 )
+
+# How long calls took and how they failed, by hour and day, of all and of each subject of a kind. counts: JSON, by
+# bucket of time and by kind of error (billing/latency.py).
+latency_rollups = table(
+    "latency_rollups",
+    sa.Column("period", ascii_text(1), primary_key=True),
+    sa.Column("kind", ascii_text(8), primary_key=True),
+    sa.Column("start", UtcDateTime, primary_key=True),
+    sa.Column("subject", ascii_text(280), primary_key=True),
+    *integers("calls", "errors", "output_tokens", "output_ms", nullable=False),
+    sa.Column("counts", sa.Text, nullable=False),
+)

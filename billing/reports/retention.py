@@ -14,7 +14,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from billing import refused_calls, rollups, video_jobs
+from billing import latency_rollups, refused_calls, rollups, video_jobs
 from billing.records import OPEN
 from billing.reports.request_log import request_id_at
 from db import Database, Transaction
@@ -99,7 +99,8 @@ class LogRetention:
             if days:
                 before = self.cutoff(days).replace(hour=0)
                 yield from _paced(self._sums_before(period, before), stopping)
-                yield from _paced(iter(partial(self._delete_callers, period, before), False), stopping)
+                for delete in (rollups.delete_old_callers, latency_rollups.delete_old):
+                    yield from _paced(iter(partial(self._delete_start, delete, period, before), False), stopping)
         if self._delete_more:
             yield from _paced(iter(self._delete_what_is_more, False), stopping)
 
@@ -118,12 +119,16 @@ class LogRetention:
         self._guard(tx)
         return rollups.delete_old(tx, period, before, from_user)
 
-    def _delete_callers(self, period: str, before: datetime) -> bool:
-        def delete(tx: Transaction) -> bool:
-            self._guard(tx)
-            return rollups.delete_old_callers(tx, period, before)
+    def _delete_start(
+        self, delete: Callable[[Transaction, str, datetime], bool], period: str, before: datetime
+    ) -> bool:
+        """Delete the sums of one hour or day; True if there may be more."""
 
-        return self._db.transact(delete)
+        def work(tx: Transaction) -> bool:
+            self._guard(tx)
+            return delete(tx, period, before)
+
+        return self._db.transact(work)
 
     def delete_before(
         self,

@@ -29,6 +29,10 @@ ROW: dict[str, Any] = {
     "completion_tokens": None,
     "is_last": False,
     "outcome": None,
+    "error_type": None,
+    "is_stream": True,
+    "first_byte_ms": None,
+    "total_ms": None,
     "created_at": NOON,
 }
 SETTLED = ROW | {"state": "settled", "cost_nano": 30, "byok_nano": 5, "prompt_tokens": 2, "is_last": True}

@@ -17,6 +17,7 @@ from tests.money_soak.audit import Books, differences
 from tests.money_soak.available import why_not
 from tests.money_soak.faults import Fault, run
 from tests.money_soak.hosts import HostClock, compiler
+from tests.support.usage_rows import latency_of
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TODAY = NOON.replace(hour=0)
@@ -34,6 +35,14 @@ def row(number: int, state: str, cost_nano: int | None, name: str | None, **more
         "generation_id": name,
         "is_last": True,
         "created_at": NOON,
+        "pool_key_id": 4,
+        "upstream_id": None,
+        "is_stream": True,
+        "outcome": "complete" if cost_nano else "failed",
+        "error_type": None,
+        "first_byte_ms": 300,
+        "total_ms": 900,
+        "completion_tokens": 5,
     } | more
 
 
@@ -44,6 +53,11 @@ def made(name: str, cost_nano: int, model: str = "m") -> dict[str, Any]:
 def sums(user_id: int, client_key_id: int, cost_nano: int, requests: int, unknown: int = 0) -> list[dict[str, Any]]:
     amounts = {"cost_nano": cost_nano, "requests": requests, "unknown": unknown}
     return [{"period": period, "user_id": user_id, "client_key_id": client_key_id, **amounts} for period in "hd"]
+
+
+def caller(kind: str, number: int, cost_nano: int, requests: int, unknown: int = 0) -> list[dict[str, Any]]:
+    amounts = {"cost_nano": cost_nano, "requests": requests, "unknown": unknown}
+    return [{"period": period, "kind": kind, "subject_id": number, **amounts} for period in "hd"]
 
 
 def quota(subject: str, spent_nano: int, limit_nano: int | None = 1000) -> dict[str, Any]:
@@ -64,8 +78,10 @@ def books() -> Books:
     ]
     bill = [made("gen-1", 100), made("gen-2", 20), made("gen-3", 3), made("gen-4", 50), made("gen-5", 9)]
     rollups = [*sums(0, 0, 173, 6, 1), *sums(1, 0, 150, 2), *sums(1, 7, 20, 1), *sums(2, 0, 3, 3, 1)]
+    users = [*caller("u", 1, 170, 3), *caller("u", 2, 3, 3, 1)]
+    keys = [*caller("k", 0, 153, 5, 1), *caller("k", 7, 20, 1)]
     quotas = [quota("user/1", 120), quota("key/7", 20), quota("user/2", 3, None)]
-    return Books(bill, 182, ledger, rollups, quotas, [], {"gen-1"})
+    return Books(bill, 182, ledger, rollups, users + keys, latency_of(ledger), quotas, [], {"gen-1"})
 
 
 def test_books_that_agree_have_no_difference_and_name_what_nobody_learnt(books):
@@ -94,6 +110,14 @@ CHANGES: dict[str, tuple[Callable[[Books], Any], str]] = {
     "a key's sums": (lambda books: books.rollups[4].update(cost_nano=19), "cost_nano of user 1, client key 7 by h"),
     "unknown ones": (lambda books: books.rollups[6].update(unknown=0), "unknown of user 2, client key 0 by h"),
     "sums of nobody": (lambda books: books.rollups.extend(sums(3, 0, 1, 0)), "user 3, client key 0 by h: rows 0"),
+    "a user among callers": (lambda books: books.callers[0].update(cost_nano=171), "cost_nano of caller u1 by h"),
+    "a key among callers": (lambda books: books.callers[-1].update(requests=2), "requests of caller k7 by d"),
+    "nobody among callers": (lambda books: books.callers.extend(caller("u", -1, 1, 0)), "caller u-1 by h: rows 0"),
+    "a time": (lambda books: books.ledger[0].update(total_ms=90), "times of user 1 in|times of model m in"),
+    "a time twice": (
+        lambda books: books.times[next(iter(books.times))].counts.update(["w/5"]),
+        "times of all  in 2026-11-21 12:00:00+00:00 by h",
+    ),
     "a quota": (lambda books: books.quotas[0].update(spent_nano=119), "user/1: 119 spent, rows since"),
     "a key's quota": (lambda books: books.quotas[1].update(spent_nano=21), "key/7: 21 spent"),
     "a window": (lambda books: books.quotas[0].update(window_start=NOON.replace(day=20)), "user/1: 120 spent"),
@@ -116,6 +140,7 @@ def test_whatever_differs_by_one_nano_is_said(books, change, said):
 def test_what_a_used_connection_lost_may_have_been_sent_twice(books):
     books.ledger[4].update(model=AT_HEADERS)
     books.bill[4].update(model=AT_HEADERS)
+    books.times = latency_of(books.ledger)
     for number, differ in ((1, False), (2, True)):
         books.bill.append(made(f"gen-1{number}", 9, AT_HEADERS))
         books.billed_nano += 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,14 +13,15 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing.latency_rollups import LatencyPlace
 from billing.ledger import UsageLedger
 from billing.reports.request_log import UsageLog
 from billing.reports.statistics import UsageFilter, UsageStats
 from billing.rollups import NOBODY, UsageSums
 from config.settings import Config
 from db import Database, database_url
-from tables import caller_rollups, usage_ledger, usage_rollups
-from tests.support.usage_rows import sums_of
+from tables import caller_rollups, latency_rollups, usage_ledger, usage_rollups
+from tests.support.usage_rows import latency_of, sums_of
 
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
 ENDS = ["settled", "pending", "pending then settled", "unknown", "unknown then settled", "void", "estimated", "open"]
@@ -62,8 +64,18 @@ def facts_of(number: int, request: Any) -> list[dict[str, Any]]:
         paid = {"cost_nano": cost, "prompt_tokens": tokens, "completion_tokens": tokens // 2, "source": "stream"}
         for state in () if end == "open" else end.split(" then "):
             facts.append(key | {"state": state} | (paid if state in {"settled", "estimated"} else {}))
+        if attempt < len(tries) or end == "void":
+            facts[-1] |= {"error_type": end[:9], "total_ms": tokens}
     if outcome:
-        ending = {"is_last": True, "outcome": outcome, "http_status": 200, "total_ms": 5}
+        ending = {
+            "is_last": True,
+            "outcome": outcome,
+            "http_status": 200,
+            "first_byte_ms": cost % 997,
+            "total_ms": cost,
+        }
+        if outcome in {"error", "failed"}:
+            ending |= {"error_type": outcome + str(cost % 3)}
         begun = max(place for place, fact in enumerate(facts) if fact["state"] == "dispatched")
         place = max(begun + 1, len(facts) - late)
         facts.insert(place, {"request_id": request_id, "attempt": len(tries)} | ending)
@@ -95,6 +107,11 @@ def check(db: Database, clock: Any) -> None:
     assert {k: v for k, v in callers.items() if v != UsageSums()} == {
         k: v for k, v in by_caller.items() if v != UsageSums()
     }
+    times = latency_of(rows)
+    found = {LatencyPlace(*tuple(row.values())[:4]): tuple(row.values())[4:] for row in stored(db, latency_rollups)}
+    assert {place: (*amounts, json.loads(counts)) for place, (*amounts, counts) in found.items()} == {
+        place: (one.calls, one.errors, one.output_tokens, one.output_ms, +one.counts) for place, one in times.items()
+    }
     log = UsageLog(db, clock)
     for user_id in (None, 1, 2):
         mine = [row for row in rows if user_id in {None, row["user_id"]}]
@@ -108,7 +125,7 @@ def check(db: Database, clock: Any) -> None:
 
 @given(data=st.data(), requests=st.lists(REQUEST, min_size=1, max_size=8))
 def test_sums_and_log_are_those_of_the_rows_after_any_sequence_of_facts(emptied, clock, data, requests):
-    for table in (usage_ledger, usage_rollups, caller_rollups):
+    for table in (usage_ledger, usage_rollups, caller_rollups, latency_rollups):
         emptied.transact(lambda tx, table=table: tx.execute(table.delete()))
     ledger = UsageLedger(emptied, clock)
     queues = [facts_of(number, request) for number, request in enumerate(requests)]

@@ -9,12 +9,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from billing import latency_rollups
+from billing.latency import CallTimes
+from billing.latency_rollups import LatencyPlace
 from billing.records import OPEN
+from billing.rollups import KEYS, NOBODY, USERS
 from db import Database
-from tables import quota_slices, quotas, usage_ledger, usage_rollups
+from tables import caller_rollups, quota_slices, quotas, usage_ledger, usage_rollups
+from tables import latency_rollups as latency
 
 Row = Mapping[str, Any]
 COUNTED = {"settled", "estimated"}
+TELLING = ("cost_nano", "requests", "unknown")
 
 
 @dataclass
@@ -25,6 +31,8 @@ class Books:
     billed_nano: int
     ledger: list[Row]
     rollups: list[Row]
+    callers: list[Row]
+    times: Mapping[LatencyPlace, CallTimes]
     quotas: list[Row]
     slices: list[Row]
     seen: Collection[str] = ()
@@ -39,14 +47,18 @@ class Books:
 def read_books(db: Database, bill: list[Row], billed_nano: int, seen: Collection[str]) -> Books:
     """What the database holds, beside the stand-in's bill."""
     with db.reading() as tx:
-        tables = usage_ledger, usage_rollups, quotas, quota_slices
-        rows = [[dict(row) for row in tx.execute(sa.select(table)).mappings()] for table in tables]
-    return Books(bill, billed_nano, *rows, seen)
+        tables = usage_ledger, usage_rollups, caller_rollups, quotas, quota_slices
+        ledger, *sums, spent, slices = (
+            [dict(row) for row in tx.execute(sa.select(table)).mappings()] for table in tables
+        )
+        times = {LatencyPlace(*row[:4]): latency_rollups.sums_in(row) for row in tx.execute(sa.select(latency))}
+    return Books(bill, billed_nano, ledger, *sums, times, spent, slices, seen)
 
 
 def differences(books: Books) -> list[str]:
     """What does not agree, each in a sentence; empty if all is well."""
-    return [*_of_the_bill(books), *_of_the_sums(books), *_of_the_quotas(books)]
+    of_sums = *_of_the_sums(books), *_of_the_callers(books), *_of_the_times(books)
+    return [*_of_the_bill(books), *of_sums, *_of_the_quotas(books)]
 
 
 def _of_the_bill(books: Books) -> Iterator[str]:
@@ -88,13 +100,44 @@ def _of_the_sums(books: Books) -> Iterator[str]:
         found: Counter[tuple[Any, ...]] = Counter()
         for sums in books.rollups:
             if sums["period"] == period:
-                for name in ("cost_nano", "requests", "unknown"):
+                for name in TELLING:
                     found[sums["user_id"], sums["client_key_id"], name] += sums[name]
         for key in sorted({*expected, *found}):
             if expected[key] != found[key]:
                 user_id, client_key_id, name = key
                 who = f"user {user_id}, client key {client_key_id}" if user_id else "everybody"
                 yield f"{name} of {who} by {period}: rows {expected[key]}, roll-ups {found[key]}"
+
+
+def _of_the_callers(books: Books) -> Iterator[str]:
+    """The sums of users and of client keys side by side, where what no user is charged for has a row too."""
+    expected: Counter[tuple[Any, ...]] = Counter()
+    for row in books.ledger:
+        for kind, subject in ((USERS, row["user_id"]), (KEYS, row["client_key_id"] or 0)):
+            whose = subject if row["is_last"] else NOBODY
+            expected[kind, whose, "cost_nano"] += row["cost_nano"] or 0
+            expected[kind, subject, "requests"] += int(row["is_last"])
+            expected[kind, subject, "unknown"] += int(row["state"] == "unknown")
+    for period in "hd":
+        found: Counter[tuple[Any, ...]] = Counter()
+        for sums in books.callers:
+            if sums["period"] == period:
+                found.update({(sums["kind"], sums["subject_id"], name): sums[name] for name in TELLING})
+        for key in sorted({*expected, *found}):
+            if expected[key] != found[key]:
+                kind, subject, name = key
+                yield f"{name} of caller {kind}{subject} by {period}: rows {expected[key]}, sums {found[key]}"
+
+
+def _of_the_times(books: Books) -> Iterator[str]:
+    """How long calls took and how they failed: what the rows say, in every hour, day and sum."""
+    expected: latency_rollups.Changes = {}
+    for row in books.ledger:
+        latency_rollups.note(expected, None, row)
+    for place in sorted({*expected, *books.times}):
+        rows, sums = expected.get(place, CallTimes()), books.times.get(place, CallTimes())
+        if rows != sums:
+            yield f"times of {place.kind} {place.subject} in {place.start} by {place.period}: rows {rows}, sums {sums}"
 
 
 def _of_the_quotas(books: Books) -> Iterator[str]:

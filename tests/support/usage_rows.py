@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from billing import rollups
+from billing import latency_rollups, rollups
 from billing.rollups import Bucket, UsageSums, bucket_of
 from db import Database
 from tables import usage_ledger
@@ -126,11 +126,20 @@ def sums_of(rows: Iterable[Row]) -> dict[Bucket, UsageSums]:
     return found
 
 
+def latency_of(rows: Iterable[Row]) -> latency_rollups.Changes:
+    """What these rows add to the sums of how long calls took."""
+    found: latency_rollups.Changes = {}
+    for one in rows:
+        latency_rollups.note(found, None, one)
+    return found
+
+
 def store(db: Database, rows: list[Row]) -> None:
     """Put rows into the ledger, and their sums into the roll-ups."""
 
     def work(tx: Any) -> None:
         tx.execute(usage_ledger.insert(), rows)
         rollups.add(tx, sums_of(rows))
+        latency_rollups.add(tx, latency_of(rows))
 
     db.transact(work)

@@ -15,7 +15,7 @@ from billing.reports import retention as log_retention
 from billing.reports.retention import LogRetention, last_run_time
 from config.settings import Config
 from db import Database, database_url
-from tables import caller_rollups, usage_ledger, usage_rollups
+from tables import caller_rollups, latency_rollups, usage_ledger, usage_rollups
 from tables import log_retention as table
 from tests.support.gateway import run as run_program
 from tests.support.usage_rows import NOON, random_rows, row, store
@@ -85,6 +85,10 @@ def test_sums_by_hour_and_by_day_go_when_they_are_old_and_never_before_their_row
     assert sums(db) == {one for one in before if one[2] >= midnight - kept[one[0]] * DAY}
     with db.reading() as tx:
         by_caller = {tuple(one) for one in tx.execute(sa.select(*list(caller_rollups.c)[:4]))}
+        times = {tuple(one) for one in tx.execute(sa.select(*list(latency_rollups.c)[:3]))}
+    assert {(period, start) for period, kind, start in times if kind == "model"} == {
+        (one[0], one[2]) for one in sums(db)
+    }
     users = {(period, start, user_id) for period, user_id, start in sums(db) if user_id}
     assert {(period, start, subject) for period, kind, start, subject in by_caller if kind == "u"} == users
     assert {one[:1] + one[2:3] for one in by_caller if one[1] == "k"} == {one[:2] for one in users}
