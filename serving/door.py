@@ -146,13 +146,16 @@ class ProxyDoor:
         if path in HEALTH:
             _set_body(environ, b"")
             return self._flask_wsgi(environ, start_response)
-        if FILM.fullmatch(path):  # on its way for minutes, as answers of models are
+        is_film = FILM.fullmatch(path) is not None
+        if is_film:  # on its way for minutes, as answers of models are
             place = self._calls.enter("")
         else:
             lane = self._log_ins if path in LOG_INS else self._others
             place = lane.enter(self._services.addresses.of(environ))
         try:
-            if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
+            if is_film:  # takes no body, and a stranger's must not keep a call's place
+                _set_body(environ, b"")
+            elif environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
                 seconds = min(MAX_JSON_SECONDS, self._body_seconds)
                 place.body = self._slow_bodies.expect(environ, seconds)
                 _set_body(environ, self._slow_bodies.take(place.body, lambda: read_body(environ, MAX_JSON_BYTES)))

@@ -124,6 +124,14 @@ def test_bodies_that_never_end_keep_nobody_else_out(small, somebody, operator, p
         assert_others_are_served(small, operator, other)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/videos/job-1/content", "/api/health"])
+def test_a_strangers_body_is_not_waited_for_where_calls_are(small, somebody, path):
+    """Nor that of whoever asks for a film, which has a call's place."""
+    with opened(small, 1, half_sent(path, "nobodys")) as (connection,):
+        assert read_all(connection)[:13] in {b"HTTP/1.1 401 ", b"HTTP/1.1 405 "}
+    assert small.chat(somebody, "m").status_code == 200
+
+
 @pytest.mark.parametrize("server", ["granian", "gunicorn"])
 def test_where_users_may_call_any_number_at_once_slow_bodies_make_room_for_calls(start, upstream, server):
     gateway = start(SERVER=server, **settings_with(upstream))
