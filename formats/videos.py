@@ -53,12 +53,12 @@ def generation_id_in(job: Json) -> str | None:
 
 
 def shown(job: Json, job_id: str, public_url: str = "") -> bytes:
-    """A job as its caller may see it. public_url: ours; paths alone without one.
+    """A job, which says how far it has come, as its caller may see it. public_url: ours; paths alone without one.
 
     What is null is left out, because OpenRouter's clients refuse null.
     """
     path = f"{PATH}/{job_id}"
-    told: Json = {"id": job_id, "polling_url": path, "status": str(job.get("status") or "pending")}
+    told: Json = {"id": job_id, "polling_url": path, "status": job["status"]}
     if generation_id := generation_id_in(job):
         told["generation_id"] = generation_id
     if films := job.get("unsigned_urls"):
@@ -75,5 +75,8 @@ def shown(job: Json, job_id: str, public_url: str = "") -> bytes:
 def _dollars(cost: object) -> float | None:
     if isinstance(cost, bool) or not isinstance(cost, int | float | Decimal):
         return None
-    dollars = float(cost)
-    return dollars if math.isfinite(dollars) else None
+    try:
+        dollars = float(cost)
+    except OverflowError:  # of an integer; of a fraction it is infinite
+        return None
+    return dollars if math.isfinite(dollars) and dollars >= 0 else None

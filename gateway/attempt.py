@@ -173,6 +173,8 @@ class Attempt:
                     self._read_plain(deadline)
         except ConnectionLost as error:
             raise NoAnswer("cut", str(error)) from None
+        if self.api.is_job and not self.job_id and not self.refusal:  # nobody could ask for it
+            raise UpstreamFailed("The upstream did not say the name of the job that it started")
         self.known = time.monotonic()
 
     # ── the four forms
@@ -264,8 +266,6 @@ class Attempt:
             self.job_id, self.held = job_id, videos.shown(payload, job_id)
             return
         found = self.api.refusal_in(payload)
-        if found is None and self.api.is_job:
-            raise UpstreamFailed("The upstream did not say the name of the job that it started")
         if found is None:
             return
         if self.api.kind_of_payload(payload) is Kind.ERROR:

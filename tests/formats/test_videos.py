@@ -53,11 +53,14 @@ def test_what_is_of_the_account_is_not_shown():
 
 
 def test_what_is_null_or_odd_is_left_out():
-    odd = {"status": None, "generation_id": None, "unsigned_urls": None, "usage": None, "error": None}
+    odd = {"status": "pending", "generation_id": None, "unsigned_urls": None, "usage": None, "error": None}
     assert json.loads(shown(odd, "job-1")) == {"id": "job-1", "polling_url": HERE, "status": "pending"}
-    for cost in (None, True, "1", Decimal("1e999")):
-        assert json.loads(shown({"usage": {"cost": cost}}, "job-1"))["usage"] == {"cost": None, "is_byok": False}
-    many = json.loads(shown({"unsigned_urls": ["x"] * 1000}, "job-1"))
+    for cost in (None, True, "1", Decimal("1e999"), 10**400, -1, Decimal("-0.1")):
+        assert json.loads(shown({"status": "completed", "usage": {"cost": cost}}, "job-1"))["usage"] == {
+            "cost": None,
+            "is_byok": False,
+        }
+    many = json.loads(shown({"status": "completed", "unsigned_urls": ["x"] * 1000}, "job-1"))
     assert len(many["unsigned_urls"]) == MAX_FILMS
 
 

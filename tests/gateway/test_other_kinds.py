@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from formats.registry import IMAGES, MESSAGES, RESPONSES
+from formats.registry import IMAGES, MESSAGES, RESPONSES, VIDEOS
 from foundation.errors import AppError
 from openrouter_proxy import OpenRouterProxy
 from tests.gateway.test_format_contract import FORMS, NEWER, OLDER, STREAMED, ask, data, named
@@ -219,3 +219,33 @@ def test_a_stream_says_its_end_or_was_cut(proxy, upstream, caplog, stream, outco
 def test_a_reason_is_no_end_where_http_says_that_something_is_missing(proxy, upstream):
     upstream.play("m", SSE, chunked(EVENT + STOP, end=False), 0.05, CLOSE)
     assert last_event(whole(proxy.forward(request(stream=True))))["error"]["code"] == 502
+
+
+# ── a job without a name
+
+GZIPPED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b"
+)
+NO_JOBS = {
+    "list": (json_answer("200 OK", b'[{"id":"job-1","status":"pending"}]'),),
+    "null": (json_answer("200 OK", b"null"),),
+    "damaged": (json_answer("202 Accepted", b'{"id":"job-1","status":'),),
+    "no name": (json_answer("200 OK", b'{"status":"pending"}'),),
+    "a name for no path": (json_answer("200 OK", b'{"id":"../keys","status":"pending"}'),),
+    "no status": (json_answer("200 OK", b'{"id":"job-1","status":["pending"]}'),),
+    "events": (SSE, chunked(EVENT, DONE)),
+    "compressed": (GZIPPED,),
+    "too long to be looked at": (json_answer("200 OK", b'{"id":"job-1","status":"%s"}' % (b"x" * (2 << 20))),),
+}
+
+
+@pytest.mark.parametrize("script", NO_JOBS.values(), ids=NO_JOBS)
+def test_an_answer_that_names_no_job_is_a_failure_and_no_second_job_is_started(proxy, upstream, caplog, script):
+    """Nobody could ask for it, so nothing of it goes to a client as if it had been started."""
+    upstream.play("m", *script)
+    with pytest.raises(AppError, match="did not say the name of the job") as failed:
+        proxy.forward(request(api=VIDEOS, prompt="Hi"))
+    assert (failed.value.status, len(upstream.received)) == (502, 1)
+    assert finished(caplog)["outcome"] == "failed"
+    upstream.play("m", json_answer("202 Accepted", b'{"id":"job-1","status":"pending"}'))
+    assert json.loads(whole(proxy.forward(request(api=VIDEOS, prompt="Hi", user_id=2))))["id"] == "job-1"

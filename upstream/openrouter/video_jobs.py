@@ -16,6 +16,7 @@ from upstream.openrouter.small_answers import ANSWER_SECONDS, MAX_ANSWER_BYTES, 
 ANOTHER_KEY_MAY = {401, 403, 404}
 FIRST_BYTE_SECONDS, IDLE_SECONDS = 60.0, 60.0
 MEDIA = "video/"  # anything else a browser might take for a page
+NO_FILMS = ("text/", "application/json")
 
 
 class VideoJobs:
@@ -49,7 +50,7 @@ class VideoJobs:
             job = json_text.parse_exact(body)
         except json_text.BadJson:
             job = None
-        if not isinstance(job, dict):
+        if not isinstance(job, dict) or not isinstance(job.get("status"), str):
             raise UpstreamFailed("OpenRouter did not answer with a job; try again")
         return job
 
@@ -61,9 +62,11 @@ class VideoJobs:
         for authorization in self._authorizations(pool_key_id):
             film = Film(self._upstream.exchange(head + authorization))
             status = film.open()
-            if status == 200:
+            if status == 200 and film.is_one:
                 return film
             film.close()
+            if status == 200:
+                raise UpstreamFailed("OpenRouter did not answer with a film; try again")
             if status not in ANOTHER_KEY_MAY:
                 break
         if status == 400:
@@ -89,6 +92,13 @@ class Film:
             self.close()
             raise
         return self._exchange.status
+
+    @property
+    def is_one(self) -> bool:
+        """False for a page or an error in its place, and for what came compressed though nobody asked for that."""
+        headers = self._exchange.headers
+        is_encoded = headers.get("content-encoding", "identity").lower() != "identity"
+        return not is_encoded and not headers.get("content-type", "").lower().startswith(NO_FILMS)
 
     @property
     def media(self) -> str:

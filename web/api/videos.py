@@ -47,7 +47,7 @@ class VideoJob(Shown):
 class WhichFilm(Query):
     """index: of the films that a job made, from 0 on."""
 
-    index: Number = Field(0, ge=0, lt=MAX_FILMS, description="Which of the job's films, counted from 0")
+    index: Number = Field(0, ge=0, le=MAX_FILMS - 1, description="Which of the job's films, counted from 0")
 
 
 @routes.get("/v1/videos/<job_id>")

@@ -12,6 +12,7 @@ from upstream.http import UpstreamHttp
 from upstream.openrouter.video_jobs import VideoJobs
 
 FIRST, SECOND = b"Authorization: Bearer first\r\n", b"Authorization: Bearer second\r\n"
+NO_STATUS = (b"null", b"5", b"[]", b"{}")
 FILM = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: 10\r\n\r\n"
 
 
@@ -45,6 +46,7 @@ def world() -> Iterator[World]:
         (json_answer("302 Found", b"{}"), 502, "status 302"),
         (json_answer("200 OK", b"[]"), 502, "did not answer with a job"),
         (json_answer("200 OK", b"<html>"), 502, "did not answer with a job"),
+        *((json_answer("200 OK", b'{"status":%s}' % status), 502, "answer with a job") for status in NO_STATUS),
         (CLOSE, 502, "can't be reached"),
     ],
 )
@@ -85,7 +87,7 @@ def test_a_film_that_breaks_off_is_no_whole_one(world):
     film.close()
 
 
-@pytest.mark.parametrize("media", ["text/html", "image/svg+xml", "", "application/javascript"])
+@pytest.mark.parametrize("media", ["image/svg+xml", "", "application/javascript"])
 def test_what_a_browser_might_run_is_bytes(world, media):
     world.play((FILM.replace(b"video/mp4", media.encode()), b"0123456789"))
     film = world.videos.film("job-1", 0, 7)
@@ -98,3 +100,13 @@ def test_which_film_is_not_there_is_the_callers_to_know(world):
     with pytest.raises(AppError, match="`index` counts from 0") as refused:
         world.videos.film("job-1", 3, 7)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "header", ["Content-Type: text/html", "Content-Type: Application/JSON", "Content-Encoding: gzip"]
+)
+def test_what_is_no_film_is_not_taken_for_one(world, header):
+    world.play((FILM.replace(b"Content-Type: video/mp4", header.encode()), b"0123456789"))
+    with pytest.raises(AppError, match="did not answer with a film") as refused:
+        world.videos.film("job-1", 0, 7)
+    assert refused.value.status == 502
