@@ -6,7 +6,7 @@ columns, and a row for each bucket more rows than calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import groupby
@@ -110,9 +110,7 @@ def add(tx: Transaction, changes: Changes) -> None:
     rows: list[dict[str, Any]] = []
     for (period, kind, start), same in groupby(sorted(changes), key=lambda place: place[:3]):
         places = {place.subject: place for place in same}
-        of_these = table.c.period == period, table.c.kind == kind, table.c.start == start
-        found = tx.execute(_sums().where(*of_these, table.c.subject.in_(list(places))))
-        sums = {row.subject: sums_in(row) for row in found}
+        sums = {subject: one for _, subject, one in read(tx, period, kind, [start], list(places))}
         for subject, place in places.items():
             rows.append(_row(place, sums.get(subject, CallTimes()), changes[place]))
     upsert_rows(tx, table, rows, setting=(*ADDED, "counts"))
@@ -133,8 +131,15 @@ def _is_full(name: str, counts: Mapping[str, int]) -> bool:
     return name.startswith(FAILURE) and sum(known.startswith(FAILURE) for known in counts) >= MOST_KINDS
 
 
-def _sums() -> sa.Select[Any]:
-    return sa.select(table.c.subject, *(table.c[name] for name in ADDED), table.c.counts)
+def read(
+    tx: Transaction, period: str, kind: str, starts: Collection[datetime], subjects: Collection[str]
+) -> Iterator[tuple[datetime, str, CallTimes]]:
+    """The sums of these subjects in these hours or days, of those that have any."""
+    columns = table.c.start, table.c.subject, *(table.c[name] for name in ADDED), table.c.counts
+    of_these = table.c.period == period, table.c.kind == kind
+    query = sa.select(*columns).where(*of_these, table.c.start.in_(starts), table.c.subject.in_(subjects))
+    for row in tx.execute(query):
+        yield row.start, row.subject, sums_in(row)
 
 
 def sums_in(row: sa.Row[Any]) -> CallTimes:

@@ -48,8 +48,7 @@ def _for_people(row: Mapping[str, Any]) -> dict[str, object]:
     """What fits on a terminal."""
     return {
         "name": short_name(row["name"]),
-        "state": row["state"] if row["enabled"] else f"{row['state']}, not enabled",
-        "health": f"{row['health'] or ''} {row['reason'] or ''}".strip(),
+        "status": " ".join(filter(None, [row["status"], row["reason"] if row["status"] == row["health"] else None])),
         "until": row["until"],
         "limit": _dollars(row["limit_usd"]),
         "remaining": _dollars(row["remaining_usd"]),

@@ -17,6 +17,7 @@ import click
 from billing import daily_check_rows, set_aside
 from billing.records import OPEN
 from billing.reports import export as usage_export
+from billing.reports.latency import Last, LatencyBy, Span, read_latency, shown
 from billing.reports.log_items import LogItem
 from billing.reports.lost_tries import lost_tries
 from billing.reports.retention import log_end
@@ -196,6 +197,48 @@ def show_shares(by: str, days: int, metric: str, count: int) -> None:
       flask --app app usage shares --by key --days 7 --metric calls
     """
     _shares(by, days, metric, count)
+
+
+@usage_commands.command("latency")
+@click.option(
+    "--by", default="model", type=click.Choice([one.value for one in LatencyBy]), help="By what.", show_default=True
+)
+@click.option(
+    "--last", default="day", type=click.Choice([one.value for one in Last]), help="How far back.", show_default=True
+)
+def show_latency(by: str, last: str) -> None:
+    """Show how fast calls were answered, and how many failed, by model, provider, pool key or upstream.
+
+    \b
+    Examples:
+      flask --app app usage latency --last hour
+      flask --app app usage latency --by pool_key --last 7d
+    """
+    found = read_latency(services().db, LatencyBy(by), Span.of(Last(last), services().clock.now()))
+    rows = [{"name": item.name} | shown(item.sums) for item in found.items]
+    if is_for_people():
+        rows = [_latency_for_people(by, row) for row in rows]
+    show(rows, f"By {by.replace('_', ' ')} since {found.span.since:%Y-%m-%d %H:%M} UTC; times in seconds")
+
+
+def _latency_for_people(by: str, row: dict[str, Any]) -> dict[str, object]:
+    name = "none that is known" if row["name"] is None else row["name"]
+    kinds = row["errors_by_kind"]
+    return {
+        by.replace("_", " "): short_name(name) if by == "pool_key" else name,
+        "calls": row["calls"],
+        "errors": row["errors"],
+        "first byte p50": _seconds(row["first_byte_ms"]["p50"]),
+        "p95": _seconds(row["first_byte_ms"]["p95"]),
+        "over p50": _seconds(row["total_ms"]["p50"]),
+        "p95 ": _seconds(row["total_ms"]["p95"]),
+        "tokens/s": row["tokens_per_second"],
+        "most frequent error": kinds[0]["kind"] if kinds else None,
+    }
+
+
+def _seconds(ms: int | None) -> str | None:
+    return None if ms is None else f"{ms / 1000:.2f}"
 
 
 @usage_commands.command("checks")

@@ -38,11 +38,19 @@ class PoolKeyOverview:
     until: str | None
     in_flight: int
 
+    @property
+    def status(self) -> str:
+        """How it is in one word: where it is in its life, or `off`, or its health, `silent` if nobody reports."""
+        if self.row.state is not PoolKeyState.ACTIVE:
+            return self.row.state.value
+        return (self.health or "silent") if self.row.enabled else "off"
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON; limits in dollars, None for no limit or unknown. Never the key's text."""
         row = self.row
         return {
             "name": row.name,
+            "status": self.status,
             "state": row.state.value,
             "enabled": row.enabled,
             "health": self.health,

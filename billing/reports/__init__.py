@@ -2,6 +2,7 @@
 
     statistics.py    sums by model, day and key; the fields of a filter
     shares.py        who spent what, over time and beside the time before
+    latency.py       how fast calls are answered, and how they fail
     row_filter.py    what only rows tell: statuses, reasons, amounts; in which order they come
     log_items.py     what the log says of a call: its tries, put together
     request_log.py   calls, newest first: filtered and paged here
@@ -10,5 +11,5 @@
     export.py        the log as a file: CSV or JSON lines
     retention.py     deletes old rows, at night
 
-Roll-ups -> statistics.py, shares.py. Ledger rows -> request_log.py -> a page, or export.py; at last retention.py.
+Sums -> statistics.py, shares.py, latency.py. Ledger rows -> request_log.py -> a page, or export.py; then retention.py.
 """

@@ -29,6 +29,7 @@ def test_a_key_from_standard_input_is_added_and_shown_without_its_text(command, 
     assert line.pop("created_at")
     assert line == {
         "name": name,
+        "status": "silent",
         "state": "active",
         "enabled": True,
         "health": None,
@@ -187,8 +188,7 @@ def test_a_person_sees_the_pool_as_a_table(services, on_screen):
     cells = [cell.strip() for cell in line.split("│")[1:-1]]
     assert cells == [
         "mine [/and] yours",
-        "active, not enabled",
-        "resting 429a",
+        "off",
         "",
         "$10.00",
         "$2.50",

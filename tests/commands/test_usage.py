@@ -230,3 +230,24 @@ def test_who_spent_what_is_shown_beside_the_time_before(command, services):
     assert {one["name"] for one in by_provider} == {"openai"}
     for words in (["--by", "team"], ["--days", 0], ["--metric", "joy"]):
         assert command("usage", "shares", *words).exit_code == 2
+
+
+def test_how_fast_calls_are_answered_is_shown_by_whom_and_how_far_back(command, services):
+    now = datetime.now(UTC)
+    slow = {"model": "a/slow", "first_byte_ms": 9000, "total_ms": 9000, "is_stream": False}
+    store(services.db, [row(500 + n, now, model="a/fast", pool_key_id=3) for n in range(2)] + [row(510, now, **slow)])
+    fast, slow = lines(command("usage", "latency", "--last", "hour").stdout)
+    assert (fast["name"], fast["calls"], slow["name"]) == ("a/fast", 2, "a/slow")
+    assert 270 < fast["first_byte_ms"]["p95"] < 330 and 8000 < slow["total_ms"]["p50"] < 10_000
+    assert lines(command("usage", "latency", "--by", "pool_key", "--last", "30d").stdout)[-1]["name"] == "#3"
+    for words in (["--by", "user"], ["--last", "year"]):
+        assert command("usage", "latency", *words).exit_code == 2
+
+
+def test_a_person_sees_times_in_seconds_and_the_most_frequent_error(services, on_screen):
+    error = {"outcome": "error", "error_type": "overloaded"}
+    store(services.db, [row(500, datetime.now(UTC), model="a/b"), row(501, datetime.now(UTC), model="a/b", **error)])
+    shown = on_screen("usage", "latency", COLUMNS=160).stdout
+    [line] = [line for line in shown.splitlines() if "a/b" in line]
+    assert "overloaded" in line
+    assert line.split("│")[4].strip() == "0.29"  # 0.3 within 10 %

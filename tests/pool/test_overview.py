@@ -219,3 +219,23 @@ def test_as_json_it_has_dollars_and_no_text(keys, db, mine):
     assert (told["limit_usd"], told["remaining_usd"], told["used"]) == (10.0, 2.5, 3)
     assert TEXT not in str(told)
     assert len(told["hash"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("values", "told", "status"),
+    [
+        ({}, None, "silent"),
+        ({}, {}, "ok"),
+        ({}, {"health": "resting"}, "resting"),
+        ({"enabled": False}, {"health": "resting"}, "off"),
+        ({"state": "draining"}, {"health": "ok"}, "draining"),
+        ({"state": "disabled", "enabled": False}, None, "disabled"),
+    ],
+)
+def test_one_word_says_how_a_key_is(keys, db, report, values, told, status):
+    if values:
+        db.transact(lambda tx: tx.execute(pool_keys.update().values(**values)))
+    if told is not None:
+        report(**told)
+    [key] = overview(keys, db).keys
+    assert (key.status, key.to_dict()["status"]) == (status, status)

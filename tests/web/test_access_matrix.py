@@ -542,6 +542,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     # ── operators
     "GET /admin/stats": (AUDITORS, PLAIN),
     "GET /admin/usage/shares": (AUDITORS, PLAIN),
+    "GET /admin/latency": (AUDITORS, PLAIN),
     "GET /admin/logs": (AUDITORS, PLAIN),
     "GET /admin/logs/export": (AUDITORS, FILE),
     "GET /admin/logs/{request_id}": (AUDITORS, own_request),

@@ -19,7 +19,7 @@
     admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas
     admin_pool.py  admin_upstreams.py          pool keys, other upstreams
     admin_aliases.py  admin_settings.py        other names for models, which settings hold
-    admin_usage.py  admin_check.py             everybody's calls, the daily check
+    admin_usage.py  admin_check.py  latency.py  everybody's calls, the daily check; how fast calls are answered
 
 table.py -> a route -> @operation checks caller and body -> a noun of accounts, billing, pool or monitor.
 """

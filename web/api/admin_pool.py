@@ -9,9 +9,11 @@ from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from accounts.labels import with_labels
+from billing.reports.latency import read_keys_health
 from pool.keys import ANYBODYS, MAX_NAME_CHARACTERS, SHARED, Whose
 from pool.life import PoolKeySource, PoolKeyState
 from pool.overview import pool_overview
+from web.api.latency import PointShown, TimesShown
 from web.http import answer, audit, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
 
@@ -44,10 +46,25 @@ class PoolKeyName(Body):
     name: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS, examples=["env/0a1b2c3d4e5f"])
 
 
+class LastErrorShown(Shown):
+    """A try that failed. message: as the client was told, or would have been."""
+
+    at: datetime
+    request_id: str = Field(examples=["019ab5d1c2e3a1b2c3d4e5f60718293a"])
+    status: int | None = Field(examples=[429])
+    error_type: str | None = Field(examples=["rate_limit_exceeded"])
+    message: str | None = Field(examples=["Too much is in flight upstream; try again shortly"])
+
+
 class PoolKeyShown(Shown):
     """A key of the pool, without its text; limits in dollars, null for none or unknown."""
 
     name: str = Field(examples=["env/0a1b2c3d4e5f"])
+    status: str = Field(
+        description="How it is in one word: its `state` unless that is active, `off`, its `health`, "
+        "or `silent` if no gateway reports",
+        examples=["ok"],
+    )
     state: PoolKeyState
     enabled: bool
     health: str | None = Field(description="The worst that any gateway reports", examples=["ok"])
@@ -64,6 +81,10 @@ class PoolKeyShown(Shown):
     owner_id: int | None = Field(description="The user whose own key it is", examples=[None])
     owner_label: str | None = Field(description="What operators call the owner", examples=[None])
     hash: str = Field(description="The begin of the hash of its text", examples=["0a1b2c3d4e5f"])
+    last_hour: TimesShown = Field(description="Its tries since the begin of the hour before this one")
+    last_day: TimesShown = Field(description="Its tries of the last 24 hours and of this one")
+    points: list[PointShown] = Field(description="Hour by hour, of the last day")
+    last_error: LastErrorShown | None = Field(description="The newest of the last day", examples=[None])
 
 
 class ProcessShown(Shown):
@@ -134,8 +155,10 @@ def pool_shown(query: PoolFilter) -> dict[str, Any]:
     begin, now = (query.page - 1) * query.page_size, services().clock.now()
     keys, db = services().pool_keys, services().db
     found = pool_overview(keys, db, now, query.all == "true", query.owner, begin, query.page_size)
+    health = read_keys_health(db, [key.row.id for key in found.keys], now)
+    items = [key.to_dict() | health[key.row.id].to_dict() for key in found.keys]
     return {
-        "items": with_labels(db, [key.to_dict() for key in found.keys], owner_label="owner_id"),
+        "items": with_labels(db, items, owner_label="owner_id"),
         "total": found.total,
         "page": query.page,
         "page_size": query.page_size,

@@ -24,6 +24,7 @@ from web.api import (
     connect,
     favourites,
     health,
+    latency,
     metrics,
     models,
     openrouter,
@@ -67,6 +68,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_usage.routes)
     app.register_blueprint(usage.routes)
     app.register_blueprint(shares.routes)
+    app.register_blueprint(latency.routes)
     app.register_blueprint(admin_quotas.routes)
     app.register_blueprint(admin_check.routes)
     app.register_blueprint(admin_settings.routes)

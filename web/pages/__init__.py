@@ -15,6 +15,7 @@
     operator_invitations.py                    invitations
     operator_tokens.py                         what programs administer with
     operator_pool.py  operator_upstreams.py    pool keys, other upstreams
+    operator_latency.py  sparkline.py          how fast calls are answered; small charts
     operator_aliases.py                        other names for models
     operator_system.py                         how the parts are
 

@@ -13,6 +13,7 @@ from web.api.admin_pool import PoolFilter, PoolKeyName, ask_renewal, pool_shown,
 from web.http import services
 from web.pages.forms import form_of, here, query_of
 from web.pages.operator import for_auditors, for_operators
+from web.pages.sparkline import sparkline
 from web.pages.views import page_blueprint, show
 
 routes = page_blueprint("operator_pool_pages", "/operator/pool")
@@ -58,6 +59,8 @@ def _part() -> Response:
 def pool_values() -> dict[str, Any]:
     """What the part with the keys shows: the same values for as long as nothing has changed."""
     found, now = pool_shown(query_of(PoolFilter)), services().clock.now()
+    for key in found["items"]:
+        key["sparkline"] = sparkline(key["points"])
     rotation = rotation_status(services().db, now)
     return found | {
         "processes": [{name: one[name] for name in ("id", "silent", "in_flight")} for one in found["processes"]],

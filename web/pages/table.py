@@ -12,6 +12,7 @@ from web.pages import (
     operator,
     operator_aliases,
     operator_invitations,
+    operator_latency,
     operator_live,
     operator_pool,
     operator_quotas,
@@ -40,6 +41,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(keys.routes)
     app.register_blueprint(operator.routes)
     app.register_blueprint(operator_pool.routes)
+    app.register_blueprint(operator_latency.routes)
     app.register_blueprint(operator_users.routes)
     app.register_blueprint(operator_invitations.routes)
     app.register_blueprint(operator_tokens.routes)

@@ -17,8 +17,26 @@ from pool.keys import PoolKeys
 from replicas.processes import GatewayProcess
 from tests.conftest import ENCRYPTION_KEY
 from tests.support.gateway import ADMIN_TOKEN, Gateway, check_headers, refusal_of, wait_for
+from tests.support.usage_rows import row as usage_row
+from tests.support.usage_rows import store
 
-FIELDS = {"name", "state", "enabled", "health", "reason", "until", "limit_usd", "remaining_usd", "used", "in_flight"}
+FIELDS = {
+    "status",
+    "last_hour",
+    "last_day",
+    "points",
+    "last_error",
+    "name",
+    "state",
+    "enabled",
+    "health",
+    "reason",
+    "until",
+    "limit_usd",
+    "remaining_usd",
+    "used",
+    "in_flight",
+}
 FIELDS |= {"expires_at", "last_used", "created_at", "source", "owner_id", "owner_label", "hash"}
 CHANGES = ["/admin/pool/enable", "/admin/pool/disable", "/admin/pool/rotate"]
 
@@ -99,6 +117,35 @@ def test_what_processes_report_is_merged_into_it(administered, database, keys, t
     assert pool(administered)["usable"] == 2
     process.leave()
     assert pool(administered)["usable"] == 3
+
+
+def test_a_key_says_in_one_word_how_it_is(administered, database, keys, texts):
+    [row] = [row for row in keys.rows() if row.name == name_of(texts[2])]
+    assert item(administered, row.name)["status"] == "ok"
+    keys.set_enabled(row.name, False)
+    assert item(administered, row.name)["status"] == "off"
+    keys.set_enabled(row.name, True)
+
+
+def test_a_key_tells_its_last_hour_and_day_and_its_last_error_and_another_key_none(administered, database, keys, texts):
+    first, other = (next(row for row in keys.rows() if row.name == name_of(text)) for text in texts[:2])
+    now = datetime.now(UTC)
+    told = {"outcome": "error", "error_type": "overloaded", "http_status": 529, "error_message": "Busy; try again"}
+    rows = [usage_row(number, now, pool_key_id=first.id) for number in range(3)]
+    old = usage_row(4, now - timedelta(hours=20), pool_key_id=first.id)
+    store(database, [*rows, old, usage_row(5, now, pool_key_id=first.id, **told)])
+    found = item(administered, first.name)
+    assert (found["last_hour"]["calls"], found["last_day"]["calls"], found["last_day"]["errors"]) == (4, 5, 1)
+    assert (found["points"][-1]["calls"], len(found["points"])) == (4, 25)
+    assert {name: found["last_error"][name] for name in ("status", "error_type", "message")} == {
+        "status": 529,
+        "error_type": "overloaded",
+        "message": "Busy; try again",
+    }
+    assert (item(administered, other.name)["last_day"]["calls"], item(administered, other.name)["last_error"]) == (
+        0,
+        None,
+    )
 
 
 def test_pages_are_cut_as_asked(administered, texts):

@@ -23,6 +23,7 @@ USERS = ["/dashboard", "/usage", "/requests", "/keys", "/connect", "/models", "/
 OPERATORS = [
     "/operator",
     "/operator/usage",
+    "/operator/latency",
     "/operator/logs",
     "/operator/audit",
     "/operator/invitations",

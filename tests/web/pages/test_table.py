@@ -8,4 +8,4 @@ from web.pages import table
 
 
 def test_every_module_with_routes_is_in_the_table_and_no_address_is_taken_twice():
-    assert missing(pages, table.register_pages) == ["forms", "stacked", "table", "views"]
+    assert missing(pages, table.register_pages) == ["field_faults", "forms", "sparkline", "stacked", "table", "views"]
