@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -28,11 +28,11 @@ class FormFaults(BadRequest):
 NOTHING: dict[str, Any] = {"items": [], "total": 0, "page": 1, "page_size": DEFAULT_PAGE_SIZE}
 
 
-def form_of(model: type[Model], lists: tuple[str, ...] = (), **more: object) -> Model:
+def form_of(model: type[Model], lists: tuple[str, ...] = (), emptied: Collection[str] = (), **more: object) -> Model:
     """The model that a form fills in. Raises BadRequest with the first fault.
 
-    Fields that are empty count as left out. lists: those that may have several values, or a value on each line. more:
-    what the view has made of other fields.
+    Fields that are empty count as left out. lists: those that may have several values, or a value on each line.
+    emptied: what is null because its field is empty. more: what the view has made of other fields.
     """
     given: dict[str, object] = {}
     for name in request.form:
@@ -43,7 +43,8 @@ def form_of(model: type[Model], lists: tuple[str, ...] = (), **more: object) -> 
             values = [line.strip() for value in values for line in value.splitlines() if line.strip()]
         if values:
             given[name] = values if name in lists else values[-1]
-    return _read(model, given | {name: value for name, value in more.items() if value is not None})
+    given |= {name: value for name, value in more.items() if value is not None}
+    return _read(model, given | dict.fromkeys(emptied))
 
 
 def query_of(model: type[Model], **more: object) -> Model:

@@ -9,6 +9,7 @@ from flask import Response, request
 
 from config.checks import OPENROUTER_KEY
 from foundation.money import usd
+from upstream.registry import OPENROUTER
 from web.api import tokens as token_api
 from web.api import watched_keys
 from web.api.client_keys import ClientKeyChanges, NewClientKey, change_key, make_key, revoke_key, shown
@@ -23,6 +24,8 @@ from web.usage_query import Days
 routes = page_blueprint("key_pages", "/keys")
 
 BAR_HEIGHT = 20
+LISTS = "scopes", "models", "upstreams"
+LIMITS = {"limit_usd": "budget"} | {name: name for name in ("scopes", "models", "upstreams", "rpm", "expires_at")}
 CHEAP_MODEL = "openai/gpt-4o-mini"
 
 FIRST_PAGE = Paging.model_validate({})
@@ -49,10 +52,7 @@ def client_keys(visitor: Visitor) -> Response:
 @for_users
 def make_client_key(visitor: Visitor) -> Response:
     """Make a key; its text is shown in this answer and never again."""
-    limit = request.form.get("limit_usd", "").strip()
-    budget = {"limit_usd": limit, "period": request.form.get("period") or None} if limit else None
-    made_up = {"budget": budget, "limit_usd": None, "period": None, "expires_at": _last_moment()}
-    body = form_of(NewClientKey, lists=("scopes", "models"), **made_up)
+    body = form_of(NewClientKey, lists=LISTS, **_limits())
     key = make_key(f"user/{visitor.user.id}", visitor.user.id, body, visitor.caller.hold).get_json()
     return show(
         "keys_client.html", made=key, base=own_address(), model=_first_model(visitor, key), **_client_keys(visitor)
@@ -62,8 +62,10 @@ def make_client_key(visitor: Visitor) -> Response:
 @routes.put("/client/<int:key_id>")
 @for_users
 def change_client_key(visitor: Visitor, key_id: int) -> Response:
-    """Rename a key."""
-    change_key(f"user/{visitor.user.id}", key_id, form_of(ClientKeyChanges), visitor.user.id)
+    """Rename a key, or change its limits: a field that is empty takes its limit away."""
+    empty = [limit for field, limit in LIMITS.items() if field in request.form and not any(request.form.getlist(field))]
+    body = form_of(ClientKeyChanges, lists=LISTS, emptied=empty, **_limits())
+    change_key(f"user/{visitor.user.id}", key_id, body, visitor.user.id)
     return show("keys_client.html", **_client_keys(visitor))
 
 
@@ -75,6 +77,16 @@ def revoke_client_key(visitor: Visitor, key_id: int) -> Response:
     return show("keys_client.html", **_client_keys(visitor))
 
 
+def _limits() -> dict[str, Any]:
+    """What the form's fields of a budget and of the last day mean to a key."""
+    limit = request.form.get("limit_usd", "").strip()
+    terms = {name: request.form.get(name) or None for name in ("period", "recovery")}
+    if terms["period"] == "none":  # no time in which a budget could recover
+        terms["recovery"] = "reset"
+    budget = {"limit_usd": limit, **terms} if limit else None
+    return {"budget": budget, "limit_usd": None, **dict.fromkeys(terms), "expires_at": _last_moment()}
+
+
 def _first_model(visitor: Visitor, key: dict[str, Any]) -> str:
     """A model for examples: one that the key may call, the owner's default, or a cheap one."""
     named = [name for name in key["models"] or [] if "*" not in name]
@@ -84,7 +96,12 @@ def _first_model(visitor: Visitor, key: dict[str, Any]) -> str:
 def _client_keys(visitor: Visitor) -> dict[str, Any]:
     query = asked(Paging)
     rows, total = services().client_keys.page(query.page, query.page_size, visitor.user.id)
-    return {"client_keys": shown(rows), "total": total, "page": query.page, "page_size": query.page_size}
+    paging = {"total": total, "page": query.page, "page_size": query.page_size}
+    return {
+        "client_keys": shown(rows),
+        "upstreams": [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())],
+        **paging,
+    }
 
 
 # ── one's own OpenRouter keys

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from foundation.errors import BadRequest
-from web.api.client_keys import NewClientKey
+from web.api.client_keys import ClientKeyChanges, NewClientKey
 from web.pages.forms import FormFaults, form_of
 
 app = Flask("forms", static_folder=None)
@@ -44,6 +44,13 @@ def test_all_that_is_wrong_is_said_of_its_field():
         "Must be a whole number from {low} to {high}",
         {"low": "1", "high": "1,000,000"},
     )
+
+
+def test_what_is_emptied_is_null():
+    with app.test_request_context(method="POST", data={"name": "one", "rpm": ""}):
+        found = form_of(ClientKeyChanges, emptied=("rpm",))
+    assert found.model_fields_set == {"name", "rpm"}
+    assert found.rpm is None
 
 
 def test_a_fault_within_a_field_stands_where_the_form_has_it():

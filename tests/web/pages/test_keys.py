@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import requests
@@ -163,6 +164,67 @@ def test_a_client_key_has_the_limits_of_the_form_and_a_wrong_one_is_said(page, s
     [key] = site.gateway.get("/api/api-keys", person["token"]).json()["items"]
     assert (key["models"], key["rpm"], key["budget"]["limit_usd"]) == (["anthropic/claude", "openai/*"], 7, 2.5)
     assert key["expires_at"].startswith("2098-12-31T23:59:59")
+
+
+def test_the_limits_of_a_key_are_changed_in_place(page, site, person):
+    limits = {"models": ["openai/*"], "rpm": 5, "expires_at": "2098-12-31T23:59:59Z", "scopes": ["chat"]}
+    budget = {"limit_usd": 3, "period": "week", "recovery": "steady"}
+    body = {"name": "report", "description": "kept", "budget": budget, **limits}
+    made = site.gateway.post("/api/api-keys", body, person["token"]).json()
+    other = site.gateway.post("/api/api-keys", {"name": "other", "rpm": 9}, person["token"]).json()
+    page.goto("/keys")
+    change = page.get_by_role("button", name="Limits of report")
+    change.click()
+    dialog = page.get_by_role("dialog", name="Limits of report")
+    expect(dialog.get_by_label("Models")).to_have_value("openai/*")
+    expect(dialog.get_by_label("Last day")).to_have_value("2098-12-31")
+    expect(dialog.get_by_label("Period")).to_have_value("week")
+    expect(dialog).to_contain_text("In force within two seconds")
+    assert accessibility_faults(page) == []
+    dialog.get_by_label("Budget in dollars").fill("lots")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_label("Budget in dollars")).to_have_accessible_description(re.compile("Must be a number"))
+    dialog.get_by_label("Budget in dollars").fill("0")
+    dialog.get_by_label("Models").fill("")
+    dialog.get_by_label("Requests a minute").fill("")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+    def shown(key: dict[str, Any]) -> dict[str, Any]:
+        return site.gateway.get(f"/api/api-keys/{key['id']}", person["token"]).json()
+
+    changed = shown(made)
+    assert (changed["models"], changed["rpm"], changed["scopes"], changed["description"]) == (
+        None,
+        None,
+        ["chat"],
+        "kept",
+    )
+    assert [changed["budget"][name] for name in ("limit_usd", "period", "recovery")] == [0, "week", "steady"]
+    assert changed["expires_at"].startswith("2098-12-31T23:59:59")
+    assert shown(other)["rpm"] == 9
+    wait_for(lambda: site.gateway.chat(made["key"]).status_code == 402)
+    assert site.gateway.chat(other["key"]).status_code == 200
+
+    change.click()
+    dialog.get_by_label("Budget in dollars").fill("")
+    dialog.get_by_label("Last day").fill("")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert (shown(made)["budget"], shown(made)["expires_at"]) == (None, None)
+    wait_for(lambda: site.gateway.chat(made["key"]).status_code == 200)
+
+
+def test_a_budget_for_all_time_recovers_at_no_time(page, site, person):
+    budget = {"limit_usd": 3, "period": "week", "recovery": "steady"}
+    key = site.gateway.post("/api/api-keys", {"name": "report", "budget": budget}, person["token"]).json()
+    page.goto("/keys")
+    page.get_by_role("button", name="Limits of report").click()
+    page.get_by_role("dialog").get_by_label("Period").select_option("none")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    shown = site.gateway.get(f"/api/api-keys/{key['id']}", person["token"]).json()["budget"]
+    assert (shown["period"], shown["recovery"]) == ("none", "reset")
 
 
 def test_when_a_key_or_a_token_was_used_last_is_shown(page, site, person):

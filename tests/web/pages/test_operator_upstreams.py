@@ -150,3 +150,22 @@ def test_an_upstream_is_begun_from_a_preset_and_tried(admins_page, site, admin, 
     page.on("dialog", lambda asked: asked.accept())
     page.get_by_role("button", name="Remove ollama").click()
     expect(page.get_by_text("No upstream besides OpenRouter")).to_be_visible()
+
+
+def test_a_key_is_limited_to_upstreams_where_there_are_others(page, site, person):
+    upstream = {"name": "groq", "base_url": "https://api.groq.com/openai/v1"}
+    assert site.gateway.post("/admin/upstreams", upstream, ADMIN_TOKEN).status_code == 201
+    key = site.gateway.post("/api/api-keys", {"name": "report", "upstreams": ["groq"]}, person["token"]).json()
+    try:
+        page.goto("/keys")
+        for ticked, wanted in [({"groq"}, ["groq", "openrouter"]), ({"groq", "openrouter"}, None)]:
+            page.get_by_role("button", name="Limits of report").click()
+            boxes = {name: page.get_by_role("dialog").get_by_label(name) for name in ("groq", "openrouter")}
+            assert {name for name, box in boxes.items() if box.is_checked()} == ticked
+            for box in boxes.values():
+                box.set_checked(wanted is not None)
+            page.get_by_role("dialog").get_by_role("button", name="Save").click()
+            expect(page.get_by_role("dialog")).to_have_count(0)
+            assert site.gateway.get(f"/api/api-keys/{key['id']}", person["token"]).json()["upstreams"] == wanted
+    finally:
+        site.gateway.ask("DELETE", "/admin/upstreams/groq", None, ADMIN_TOKEN)
