@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foundation import json_text
+from foundation import json_members
 from foundation.deadline import TimeIsUp
+from foundation.json_text import BadJson
 from upstream.connection import UpstreamError
 from upstream.http import UpstreamHttp
 from upstream.registry import Upstream, Upstreams
 
 ANSWER_SECONDS = 15.0
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
+MAX_ANSWER_BYTES = json_members.MOST_LIST_BYTES
 REASONS = {
     401: "it does not take its key",
     403: "it does not take its key",
@@ -43,7 +44,7 @@ def check(upstreams: Upstreams, upstream: Upstream) -> Checked:
     except UpstreamError as error:
         return Checked(name, reason=str(error))
     except TimeIsUp:
-        return Checked(name, reason=f"no whole answer in {ANSWER_SECONDS:.0f} s")
+        return Checked(name, reason=f"no whole answer in {ANSWER_SECONDS:.0f} s and {MAX_ANSWER_BYTES >> 20} MiB")
     finally:
         http.close()
     if status != 200:
@@ -56,10 +57,13 @@ def check(upstreams: Upstreams, upstream: Upstream) -> Checked:
 
 
 def _models(body: bytes) -> int | None:
-    """How many models an answer in OpenAI's form names; None if it is no such answer."""
+    """How many models an answer in OpenAI's form names; None if it is no such answer.
+
+    Counted as bytes: whoever answers may send millions of small values, and built they take thirty times the room.
+    """
     try:
-        found = json_text.parse(body)
-    except ValueError:
+        json_members.check(body)
+        listed = json_members.members(body).get("data")
+        return len(json_members.items(listed)) if listed and json_members.first(listed) == "[" else None
+    except BadJson:
         return None
-    listed = found.get("data") if isinstance(found, dict) else None
-    return len(listed) if isinstance(listed, list) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +15,11 @@ from tables import upstreams as table
 from tests.support.gateway import free_port
 from tests.support.movable_clock import MovableClock
 from tests.support.scripted_upstream import ScriptedUpstream, json_answer
-from upstream.check import Checked, check
+from upstream.check import MAX_ANSWER_BYTES, Checked, check
 from upstream.dial import GuardedDial
 from upstream.registry import Upstreams
 
+MANY = b'{"data": [' + b"[]," * 2_500_000 + b"[]]}"
 KEY = "sk-test-0123456789abcdef-1234"
 
 
@@ -53,12 +55,31 @@ def test_what_it_answers_is_told(upstreams, scripted, status, body, found):
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"[]", b'{"data": {}}', b'{"data": "x"}', b"{", b"", b"[" * 100_000, b"\xff"]
+    "body",
+    [b"<html>", b"[]", b'{"data": {}}', b'{"data": "x"}', b"{", b"", b"[" * 100_000, b"\xff", b'{"data": ""}', MANY],
 )
 def test_what_is_no_list_of_models_is_no_answer(upstreams, scripted, body):
     scripted.play("", json_answer("200 OK", body))
     found = check(upstreams, add(upstreams, scripted.url))
     assert (found.ok, found.models, "no list of models" in found.reason) == (False, None, True)
+
+
+def test_an_answer_of_millions_of_values_is_not_built(upstreams, scripted):
+    """Else it would take most of a gigabyte, and hold up all other threads for seconds."""
+    scripted.play("", json_answer("200 OK", MANY))
+    upstream = add(upstreams, scripted.url)
+    peaks: list[int] = []
+    for ask in (lambda: None, lambda: check(upstreams, upstream)):
+        tracemalloc.start()
+        ask()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 5 * len(MANY)
+
+
+def test_one_that_is_too_long_is_told(upstreams, scripted):
+    scripted.play("", json_answer("200 OK", b" " * (MAX_ANSWER_BYTES + 1)))
+    assert check(upstreams, add(upstreams, scripted.url)).reason == "no whole answer in 15 s and 8 MiB"
 
 
 def test_the_path_that_is_missing_hints_at_the_base_url(upstreams, scripted):
