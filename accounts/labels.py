@@ -6,6 +6,7 @@ quotation marks: whoever chooses their own name can't pass for an account that o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -15,12 +16,14 @@ from db import Database, Transaction
 from tables import users as table
 
 MAX_CHARACTERS = 100
+# Printable by Unicode, yet blank: a joiner of marks, the fillers of Hangul, the empty cell of Braille.
+UNSEEN = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0]")
 COLUMNS = table.c.label, table.c.display_name, table.c.shares_name
 
 
 def check_printable(text: str, most: int = MAX_CHARACTERS) -> str:
     """The text, if all of it can be seen: no marks either that turn the direction around them. Raises ValueError."""
-    if not text.isprintable() or text != text.strip() or not 0 < len(text) <= most:
+    if not text.isprintable() or UNSEEN.search(text) or text != text.strip() or not 0 < len(text) <= most:
         raise ValueError(f"must be 1 to {most} printable characters without space at their begin and end")
     return text
 

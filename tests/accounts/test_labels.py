@@ -53,7 +53,7 @@ def test_rows_get_the_labels_of_those_whom_they_name(db, ids):
     assert with_labels(db, [], user_label="user_id") == []
 
 
-@pytest.mark.parametrize("text", ["", " x", "x ", "a\nb", "a\u202eb", "a\0b", "é" * 101])
+@pytest.mark.parametrize("text", ["", " x", "x ", "a\nb", "a\u202eb", "a\0b", "é" * 101, "\u3164", "a\u2800b"])
 def test_what_can_not_be_seen_is_no_name(text):
     with pytest.raises(ValueError, match="1 to 100 printable characters"):
         check_printable(text)
