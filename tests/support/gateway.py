@@ -232,18 +232,21 @@ def body_of(answer: bytes) -> bytes:
     return body
 
 
-def start_gateway(log_file: Path, by_app_py: bool = False, **settings: object) -> Gateway:
+def start_gateway(log_file: Path, by_app_py: bool = False, most_files: int = 0, **settings: object) -> Gateway:
     """Start a gateway and wait until it answers. The caller stops it.
 
     by_app_py: with `python app.py`, as people do. It checks and then becomes the server; without the checks a start
-    costs half, and the tests start hundreds.
+    costs half, and the tests start hundreds. most_files: how many it may open unless it raises that itself.
     """
     port = int(str(settings.pop("PORT", 0))) or free_port()
     env = environment(PORT=port, **ANY_NUMBER | settings)
     process: subprocess.Popen[bytes] | Begun
     with log_file.open("wb") as log, Path(os.devnull).open() as nothing:
         if by_app_py:
-            process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
+            command = [sys.executable, "app.py"]
+            if most_files:
+                command = ["sh", "-c", 'ulimit -S -n "$0" && exec "$@"', str(most_files), *command]
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
         else:
             (_, *command), whole_env = app.server_process(sources.load(env), env)
             streams = nothing.fileno(), log.fileno(), log.fileno()
