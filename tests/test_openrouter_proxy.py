@@ -269,10 +269,10 @@ def test_a_client_that_goes_while_the_upstream_is_silent_is_noticed(make_proxy, 
     gone = threading.Event()
     upstream.play("m", SSE, chunked(EVENT, end=False), 20.0)
     answer = make_proxy().forward(request(stream=True, client_is_gone=gone.is_set))
-    pieces = iter(answer.body)
+    pieces = (piece for piece in answer.body if piece != b": keep-alive\n\n")
     assert next(pieces) == EVENT
     gone.set()
-    assert b"".join(pieces).replace(b": keep-alive\n\n", b"") == b""
+    assert list(pieces) == []
     assert upstream.received[0].closed_by_client.wait(2)
 
 

@@ -24,7 +24,8 @@ def stream(stand_in, key, body_of):
     """Plays a scenario as a stream and returns the raw answer and its body; it must end with the connection."""
 
     def play(scenario, streamed=True, expected_end="closed"):
-        answer, end = stand_in.raw_chat(key, f"sandbox/{scenario}", streamed, silence=0.5)
+        silence = 0.5 if expected_end == "silent" else 30.0
+        answer, end = stand_in.raw_chat(key, f"sandbox/{scenario}", streamed, silence=silence)
         assert end == expected_end
         return answer, body_of(answer)
 
