@@ -9,8 +9,11 @@ import pytest
 import requests
 
 from serving.client_watch import QUEUED_SECONDS
+from serving.door import LOG_INS
+from tests.support.api_world import declared
 from tests.support.gateway import body_of, new_derived_key, read_all, wait_for
 from tests.support.scripted_upstream import JSON_CHUNKED, SSE, chunked, json_answer
+from web.operation import Who
 
 EVENT = 'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"é👋🏽"}}]}\n\n'.encode()
 DONE = b"data: [DONE]\n\n"
@@ -659,3 +662,13 @@ def test_limits_and_quotas_hold_for_messages_in_their_envelope(start, upstream, 
     assert len(upstream.received) == before
     if status == 429:
         assert limited.post("/v1/messages", MESSAGE, other).status_code == 200
+
+
+def test_every_way_in_has_the_threads_of_log_ins():
+    """Recovery and passkeys too: what else is asked for keeps nobody out."""
+    ways = {
+        route.removeprefix("POST ")
+        for route, operation in declared().items()
+        if operation.who is Who.ANYBODY and operation.door and route.startswith("POST ")
+    }
+    assert ways == LOG_INS
