@@ -7,14 +7,14 @@ from typing import Any
 
 from config.version import USER_AGENT
 from foundation import json_text
-from foundation.deadline import Deadline, TimeIsUp
+from foundation.deadline import Deadline, NothingYet, TimeIsUp
 from foundation.errors import AppError, BadRequest, Busy, NotFound, UpstreamFailed
 from upstream.connection import UpstreamError
 from upstream.http import Exchange, UpstreamHttp
 from upstream.openrouter.small_answers import ANSWER_SECONDS, MAX_ANSWER_BYTES, told_to_users
 
 ANOTHER_KEY_MAY = {401, 403, 404}
-FIRST_BYTE_SECONDS, IDLE_SECONDS = 60.0, 60.0
+FIRST_BYTE_SECONDS, IDLE_SECONDS, TICK_SECONDS = 60.0, 60.0, 0.5
 MEDIA = "video/"  # anything else a browser might take for a page
 NO_FILMS = ("text/", "application/json")
 
@@ -88,6 +88,7 @@ class Film:
         try:
             with told_to_users():
                 self._exchange.wait_head(self._deadline)
+            self._deadline.renew(IDLE_SECONDS)
         except BaseException:
             self.close()
             raise
@@ -115,14 +116,17 @@ class Film:
         return self
 
     def __next__(self) -> bytes:
-        self._deadline.renew(IDLE_SECONDS)
+        self._deadline.look_up_in(TICK_SECONDS)
         try:
             piece = self._exchange.read(self._deadline)
+        except NothingYet:
+            return b""  # by which granian notices that its client has gone
         except (UpstreamError, TimeIsUp) as error:
-            # The client sees a cut by the length or the missing last chunk: a whole answer can't be told any more.
+            # Its length tells the client; without one the missing last chunk does, but under granian, which sends it.
             raise ConnectionAbortedError("the film broke off") from error
         if not piece:
             raise StopIteration
+        self._deadline.renew(IDLE_SECONDS)
         return piece
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -85,6 +86,23 @@ def test_a_film_that_breaks_off_is_no_whole_one(world):
     with pytest.raises(ConnectionAbortedError):
         b"".join(film)
     film.close()
+
+
+def test_silence_within_a_film_is_told_so_that_a_client_that_has_gone_is_noticed_and_has_an_end(world, monkeypatch):
+    monkeypatch.setattr("upstream.openrouter.video_jobs.TICK_SECONDS", 0.05)
+    monkeypatch.setattr("upstream.openrouter.video_jobs.IDLE_SECONDS", 0.5)
+    go_on, never = threading.Event(), threading.Event()
+    world.play((FILM, b"01234", go_on, b"56", never))
+    film = world.videos.film("job-1", 0, 7)
+    assert [next(film), next(film)] == [b"01234", b""]
+    go_on.set()
+    pieces = []
+    with pytest.raises(ConnectionAbortedError):
+        while True:
+            pieces.append(next(film))
+    assert b"".join(pieces) == b"56"
+    film.close()
+    never.set()
 
 
 @pytest.mark.parametrize("media", ["image/svg+xml", "", "application/javascript"])
