@@ -63,7 +63,7 @@ def create_key(
     if is_for_people():
         show([{"id": row.id, "key": text}], "Made; its text is not shown again")  # alone, so that it fits
     else:
-        show([_shown([row])[0] | {"key": text}], "Made")
+        show([_shown([row])[0] | {"key": text}], "Created")
 
 
 @client_key_commands.command("show")

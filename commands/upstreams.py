@@ -24,7 +24,7 @@ def _terms(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.option("--connect-timeout", type=int, help="Seconds to open a connection."),
         click.option("--timeout", type=int, help="Seconds until an answer's first content."),
-        click.option("--idle-timeout", type=int, help="Seconds of silence within an answer."),
+        click.option("--idle-timeout", type=int, help="Idle timeout: seconds of silence within an answer."),
         click.option(
             "--default/--no-default", "is_default", default=None, help="Takes the calls that ask for no other."
         ),

@@ -68,7 +68,7 @@ EVENTS = {
     "openrouter_connected": "OpenRouter connected",
     "openrouter_disconnected": "OpenRouter disconnected",
     "upstream_chosen": "Keys for calls chosen",
-    "person_read": "Looked at",
+    "person_read": "Viewed by an operator",
     "data_exported": "All that is kept of you was fetched",
     "quota_set": "Quota set",
     "quota_reset": "Quota reset",

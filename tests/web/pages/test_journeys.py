@@ -133,7 +133,7 @@ def test_the_heart_of_it_goes_by_keyboard_alone(page: Page, site: Site) -> None:
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # on the button, which comes next
     expect(page.locator("#recovery")).to_be_focused()
-    tab_to(page, "I have kept them: go on")
+    tab_to(page, "I have saved them: continue")
     page.keyboard.press("Enter")
     page.wait_for_url("**/dashboard")
     tab_to(page, "Make a key")

@@ -73,7 +73,7 @@ def test_who_has_no_invitation_waits_until_an_operator_lets_them_in(admins_page,
     page.get_by_label("Username or e-mail").fill(name)
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_role("heading", name="This account waits for you to let it in")).to_be_visible()
-    page.get_by_role("button", name="Let in").click()
+    page.get_by_role("button", name="Approve").click()
     expect(page.locator("#user").get_by_role("status")).to_contain_text("Saved")
     wait_for(lambda: guest.get_by_role("button", name="Log in").is_enabled())
     guest.get_by_label("Password").fill(PASSWORD)

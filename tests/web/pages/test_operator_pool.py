@@ -77,7 +77,7 @@ def test_limits_renewals_and_the_rotation_are_shown(admins_page, site, database,
     expect(page.get_by_text("at work")).to_be_visible()
     expect(page.get_by_text("deletes nothing before 2099-01-02 03:04")).to_be_visible()
     expect(page.get_by_text("gw/gone")).to_have_count(0)
-    page.get_by_role("link", name="With keys that are gone").click()
+    page.get_by_role("link", name="Show deleted keys").click()
     expect(page.get_by_text("gw/gone")).to_have_count(1)
     database.transact(lambda tx: tx.execute(rotator.update().values(lease_until=None, deletions_held_until=None)))
     expect(page.get_by_text("at work")).to_have_count(0)

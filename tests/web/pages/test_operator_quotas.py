@@ -36,7 +36,7 @@ def test_a_quota_is_set_for_a_user_and_for_a_key_and_put_back(admins_page, site,
     form = page.get_by_role("dialog", name="Set a quota")
     for kind, name, number in [("user", f"User {user_id}", user_id), ("key", "Client key 4711", 4711)]:
         page.get_by_role("button", name="Set a quota").press("Enter")
-        form.get_by_label("Whose").select_option(kind)
+        form.get_by_label("Belongs to").select_option(kind)
         form.get_by_label("Number").fill(str(number))
         form.get_by_label("Limit in dollars").fill("12.5")
         form.get_by_label("Period").select_option("week")

@@ -25,7 +25,7 @@ def test_a_token_is_made_shown_once_and_revoked(admins_page, site):
     page.get_by_role("button", name="New operator token").press("Enter")
     form = page.get_by_role("dialog", name="New operator token")
     form.get_by_label("Name").fill("nightly-report")
-    form.get_by_label("Works for so many days").fill("30")
+    form.get_by_label("Valid for (days)").fill("30")
     form.get_by_role("button", name="Make the token").click()
     token = page.locator("#made-token").inner_text()
     assert site.gateway.get("/admin/users", token).status_code == 200

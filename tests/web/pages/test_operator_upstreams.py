@@ -56,7 +56,7 @@ def test_an_upstream_is_added_changed_and_removed_and_its_key_is_never_shown(adm
     page.get_by_role("button", name="Change mine").press("Enter")
     form = page.get_by_role("dialog", name="Change mine")
     expect(form.get_by_label("Key; empty to keep")).to_have_value("")
-    form.get_by_label("Seconds to the first content").fill("60")
+    form.get_by_label("First content timeout (seconds)").fill("60")
     form.get_by_label("In use").uncheck()
     form.get_by_role("button", name="Save").click()
     expect(page.get_by_role("row", name="mine")).to_contain_text("off")

@@ -28,7 +28,7 @@ def test_whoever_comes_to_a_wrong_address_is_told_in_their_own_language(page, si
     assert answer.status == 404
     expect(page.get_by_role("alert")).to_have_text("There is nothing at this path")
     assert accessibility_faults(page) == []
-    page.get_by_role("link", name="Go on").click()
+    page.get_by_role("link", name="Continue").click()
     expect(page.get_by_role("heading", name="Dashboard")).to_be_visible()
     for accept in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
         told = requests.get(site.url + path, headers=accept, timeout=30)

@@ -39,7 +39,7 @@ def test_who_kept_the_codes_comes_back_and_the_old_password_is_none(page, site):
     assert len(codes) == 10
     assert accessibility_faults(page) == []
     assert has_no_sideways_scroll(page)
-    page.get_by_role("link", name="I have kept them: go on").press("Enter")
+    page.get_by_role("link", name="I have saved them: continue").press("Enter")
     page.wait_for_url("**/dashboard")
     page.context.clear_cookies()
 
@@ -111,7 +111,7 @@ def test_an_operators_link_lets_somebody_set_a_password_and_they_are_told(admins
 def test_an_account_of_a_provider_gets_a_password(page, site):
     show_pictures(page)
     page.goto("/login")
-    page.get_by_role("link", name="Go on with GitHub").click()
+    page.get_by_role("link", name="Continue with GitHub").click()
     page.click("#log-in-as-bob")
     page.wait_for_url("**/dashboard")
     page.goto("/profile")

@@ -28,7 +28,7 @@ def site_settings(identity_provider: str) -> dict[str, Any]:
 
 def go_on(page: Page, provider: str = "github") -> None:
     """From the log-in page to the provider."""
-    page.get_by_role("link", name=f"Go on with {TITLES[provider]}").click()
+    page.get_by_role("link", name=f"Continue with {TITLES[provider]}").click()
     page.wait_for_url(f"**/{provider}/**authorize?**")
 
 
@@ -158,7 +158,7 @@ def test_a_code_works_once(page, site):
 
 def test_somebody_logs_in_by_keyboard_alone(page, site):
     page.goto("/login")
-    tab_to(page, "Go on with GitHub")
+    tab_to(page, "Continue with GitHub")
     page.keyboard.press("Enter")
     page.wait_for_url("**/authorize?**")
     page.click("#log-in-as-bob")
