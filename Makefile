@@ -16,7 +16,7 @@ TYPESCRIPT_CLIENT := clients/typescript
 LOCK := --quiet --universal --python-version 3.11 --exclude-newer "7 days" --generate-hashes --no-annotate --no-header
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test torture check lint fmt docs db lock chart release screenshots bench bench-ledger bench-pages bench-path bench-logins bench-peers
+.PHONY: help run test torture check lint fmt docs db lock chart release screenshots bench bench-ledger bench-pages bench-sums bench-path bench-logins bench-peers
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ bench: $(VENV)/dev ## Measure the gateway beside direct calls (takes some minute
 bench-ledger: $(VENV)/dev ## Measure the ledger and its log at ten million rows (takes half an hour and 15 GB of disk)
 	@tests/install-servers
 	@$(PYTHON) -m bench.ledger
+
+bench-sums: $(VENV)/dev ## Measure pages of latency and of who spent what at 10^7 calls
+	@$(PYTHON) -m bench.sums
 
 bench-pages: $(VENV)/dev ## Measure pages at ten million requests in the log (takes a quarter of an hour and 10 GB of disk)
 	@tests/install-servers

@@ -40,8 +40,7 @@ class CallTimes:
         self.errors += sign * other.errors
         self.output_tokens += sign * other.output_tokens
         self.output_ms += sign * other.output_ms
-        for name, count in other.counts.items():
-            self.counts[name] += sign * count
+        (self.counts.update if sign > 0 else self.counts.subtract)(other.counts)
 
     def first_byte_ms(self, share: float) -> int | None:
         """The time to the first byte that this share of calls has kept to; None without any."""

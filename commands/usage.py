@@ -21,7 +21,8 @@ from billing.reports.latency import Last, LatencyBy, Span, read_latency, shown
 from billing.reports.log_items import LogItem
 from billing.reports.lost_tries import lost_tries
 from billing.reports.retention import log_end
-from billing.reports.shares import MOST_ITEMS, By, Metric, SharesAsked, read_shares
+from billing.reports.shares import MOST_ITEMS, read_shares
+from billing.reports.shares_asked import By, Metric, SharesAsked
 from billing.reports.statistics import UsageFilter
 from commands.printing import Commands, audit, is_for_people, services, show
 from db import DatabaseError
@@ -140,12 +141,12 @@ def _shares(by: str, days: int, metric: str, count: int) -> None:
     found = read_shares(services().db, SharesAsked(By(by), Metric(metric), end - timedelta(days=days), end))
     rows = [item.to_dict() for item in found.items[:count]]
     if is_for_people():
-        rows = [_for_people(by, row) for row in rows]
+        rows = [_for_people(by, row, Metric(metric).is_time) for row in rows]
     show(rows, f"By {by}, {days} days and as many before")
 
 
-def _for_people(by: str, row: dict[str, Any]) -> dict[str, object]:
-    return {
+def _for_people(by: str, row: dict[str, Any], with_times: bool) -> dict[str, object]:
+    found: dict[str, object] = {
         by: row["name"] or NAMELESS.get(by, "none that is known"),
         "dollars": f"{row['cost_usd']:.6f}",
         "before": f"{row['before']['cost_usd']:.6f}",
@@ -153,6 +154,9 @@ def _for_people(by: str, row: dict[str, Any]) -> dict[str, object]:
         "errors": row["errors"],
         "tokens": row["prompt_tokens"] + row["completion_tokens"],
     }
+    if with_times:
+        found |= {"p50 (s)": _seconds(row["p50_ms"]), "p95 (s)": _seconds(row["p95_ms"])}
+    return found
 
 
 OF_DAYS = click.option(

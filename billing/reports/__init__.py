@@ -1,7 +1,7 @@
 """What was used, for those who may see it.
 
     statistics.py    sums by model, day and key; the fields of a filter
-    shares.py        who spent what, over time and beside the time before
+    shares.py  shares_asked.py  latency_shares.py  who spent what, and beside the time before; how long it took
     latency.py       how fast calls are answered, and how they fail
     row_filter.py    what only rows tell: statuses, reasons, amounts; in which order they come
     log_items.py     what the log says of a call: its tries, put together

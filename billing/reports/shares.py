@@ -8,95 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from accounts.labels import called, labels_of
+from billing.latency import CallTimes
+from billing.reports.latency_shares import ShareTimes, times_shown
+from billing.reports.shares_asked import By, SharesAsked, Subject
 from billing.reports.statistics import shown_upstream
-from billing.rollups import DAY, EVERYBODY, HOUR, KEYS, NONE, USERS, UsageSums, added, shown, summed, sums_in
+from billing.rollups import EVERYBODY, HOUR, KEYS, NONE, USERS, UsageSums, added, shown, summed, sums_in
 from db import Database, Transaction
 from tables import caller_rollups, client_keys, upstreams, usage_rollups
 from upstream.registry import OPENROUTER
 
-MOST_HOURS = timedelta(days=2)  # that are told hour by hour; what is longer, day by day
 MOST_ITEMS = 100
+MOST_TIMED = 20  # that are listed with how long their calls took, which is a row to read of each at each time
 MOST_SERIES = 7  # that are drawn by themselves
 POOL = 1  # in the place of the numbers of pool keys
 
-Subject = int | str
-
-
-class By(StrEnum):
-    """What is asked by."""
-
-    USER = "user"
-    KEY = "key"
-    MODEL = "model"
-    PROVIDER = "provider"
-    UPSTREAM = "upstream"
-
-
-class Metric(StrEnum):
-    """What is looked at: in this order shares come, and this is drawn."""
-
-    COST = "cost"
-    CALLS = "calls"
-    TOKENS = "tokens"
-    ERRORS = "errors"
-
-    def of(self, sums: UsageSums) -> int:
-        """The amount. Of costs in nano-dollars."""
-        return sum(getattr(sums, name) for name in AMOUNTS[self])
-
-    def summed(self, table: sa.Table) -> sa.ColumnElement[Any]:
-        """The amount, added up in SQL."""
-        return sa.func.sum(sum((table.c[name] for name in AMOUNTS[self]), start=sa.literal(0)))
-
-
-AMOUNTS = {
-    Metric.COST: ("cost_nano",),
-    Metric.CALLS: ("requests",),
-    Metric.TOKENS: ("prompt_tokens", "completion_tokens"),
-    Metric.ERRORS: ("errors",),
-}
-
 
 @dataclass(frozen=True)
-class SharesAsked:
-    """start, end: aware; full days, or hours if they are no more than MOST_HOURS apart. user_id: None for everybody."""
+class Amounts:
+    """What was used, and how long that took if it was asked for."""
 
-    by: By
-    metric: Metric
-    start: datetime
-    end: datetime
-    user_id: int | None = None
+    sums: UsageSums
+    times: CallTimes | None
 
-    @property
-    def period(self) -> str:
-        """How fine the times are: an hour or a day."""
-        return HOUR if self.end - self.start <= MOST_HOURS else DAY
-
-    @property
-    def times(self) -> list[datetime]:
-        """The begin of each hour or day."""
-        return self._times(self.start)
-
-    @property
-    def times_before(self) -> list[datetime]:
-        """The same of the time before, which is as long."""
-        return self._times(self.before)
-
-    @property
-    def before(self) -> datetime:
-        """When the time before begins."""
-        return self.start - (self.end - self.start)
-
-    def _times(self, start: datetime) -> list[datetime]:
-        step = timedelta(hours=1) if self.period == HOUR else timedelta(days=1)
-        return [start + number * step for number in range((self.end - self.start) // step)]
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return shown(self.sums) | times_shown(self.times)
 
 
 @dataclass(frozen=True)
@@ -105,31 +47,31 @@ class Share:
 
     id: int | None
     name: str | None
-    sums: UsageSums
-    before: UsageSums
+    now: Amounts
+    before: Amounts
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"id": self.id, "name": self.name} | shown(self.sums) | {"before": shown(self.before)}
+        return {"id": self.id, "name": self.name} | self.now.to_dict() | {"before": self.before.to_dict()}
 
 
 @dataclass(frozen=True)
 class Shares:
-    """items: of those with calls, the greatest first. is_whole: False if there are more than these MOST_ITEMS.
+    """items: of those with calls, the greatest first. is_whole: False if there are more than these.
 
-    series: amounts at `asked.times` of the first items. others: of all the rest.
+    series: amounts at `asked.times` of the first items. others: of all the rest; of times, which don't add up, 0.
     """
 
     asked: SharesAsked
     items: list[Share]
     is_whole: bool
-    totals: UsageSums
-    before: UsageSums
+    totals: Amounts
+    before: Amounts
     series: list[list[int]]
     others: list[int]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON. Amounts of costs are nano-dollars."""
+        """As JSON. Amounts of costs are nano-dollars, of times milliseconds."""
         asked = self.asked
         drawn = zip(self.items, self.series, strict=False)
         return {
@@ -138,8 +80,8 @@ class Shares:
             "period": "hour" if asked.period == HOUR else "day",
             "start": asked.start.isoformat(),
             "end": asked.end.isoformat(),
-            "totals": shown(self.totals),
-            "before": shown(self.before),
+            "totals": self.totals.to_dict(),
+            "before": self.before.to_dict(),
             "items": [item.to_dict() for item in self.items],
             "is_whole": self.is_whole,
             "times": [time.isoformat() for time in asked.times],
@@ -154,30 +96,35 @@ def read_shares(db: Database, asked: SharesAsked) -> Shares:
     with db.reading(one_moment=True) as tx:  # or parts and totals would differ
         found = source.sums(tx, asked.times)
         ordered = sorted(found, key=lambda one: (-asked.metric.of(found[one]), -found[one].requests, str(one)))
-        listed = ordered[:MOST_ITEMS]
+        listed = ordered[: MOST_TIMED if asked.metric.is_time else MOST_ITEMS]
         before = source.sums(tx, asked.times_before, listed)
         names = _names(tx, asked, listed)
-        drawn = [one for one in listed[:MOST_SERIES] if asked.metric.of(found[one]) > 0]
-        series = source.series(tx, drawn)
         totals = _totals(tx, asked)
+        took = ShareTimes(tx, asked, {one: source.raws[one] for one in listed}) if asked.metric.is_time else None
+        if took:
+            listed.sort(key=lambda one: -took.amount(one))
+        drawn = [one for one in listed[:MOST_SERIES] if (took.amount(one) if took else asked.metric.of(found[one])) > 0]
+        series = took.series(drawn) if took else source.series(tx, drawn)
     has_ids = asked.by in {By.USER, By.KEY}
+    all_now = added(totals.get(time, UsageSums()) for time in asked.times)
+    all_before = added(totals.get(time, UsageSums()) for time in asked.times_before)
     return Shares(
         asked,
         [
             Share(
                 one if has_ids and isinstance(one, int) and one > NONE else None,
                 names.get(one),
-                found[one],
-                before.get(one, UsageSums()),
+                Amounts(found[one], took.now[one] if took else None),
+                Amounts(before.get(one, UsageSums()), took.before[one] if took else None),
             )
             for one in listed
         ],
         len(listed) == len(ordered),
-        added(totals.get(time, UsageSums()) for time in asked.times),
-        added(totals.get(time, UsageSums()) for time in asked.times_before),
+        Amounts(all_now, took.all_now if took else None),
+        Amounts(all_before, took.all_before if took else None),
         series,
         [
-            asked.metric.of(totals.get(time, UsageSums())) - sum(amounts[place] for amounts in series)
+            0 if took else asked.metric.of(totals.get(time, UsageSums())) - sum(amounts[place] for amounts in series)
             for place, time in enumerate(asked.times)
         ],
     )
@@ -188,6 +135,7 @@ class _Source:
 
     def __init__(self, asked: SharesAsked) -> None:
         self._asked = asked
+        self.raws: dict[Subject, set[Subject]] = {}
         self._is_by_caller = asked.user_id is None and asked.by in {By.USER, By.KEY}
         self._table = caller_rollups if self._is_by_caller else usage_rollups
         column = self._table.c
@@ -219,6 +167,7 @@ class _Source:
         found: dict[Subject, UsageSums] = {}
         for row in tx.execute(query):
             subject = self._subject(row.raw)
+            self.raws.setdefault(subject, set()).add(row.raw)
             found[subject] = found.get(subject, UsageSums()) + sums_in(row)
         return found
 

@@ -9,7 +9,9 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from accounts.caller import Caller
-from billing.reports.shares import MOST_HOURS, MOST_ITEMS, By, Metric, SharesAsked, read_shares
+from billing.reports.shares import MOST_ITEMS, read_shares
+from billing.reports.shares_asked import By, Metric, SharesAsked
+from billing.rollups import DAY
 from foundation.errors import BadRequest
 from web.api.usage import Sums
 from web.http import answer, note_read, services
@@ -40,9 +42,14 @@ class SharesQuery(Query):
             raise BadRequest("start must be before end")
         if end - start > timedelta(days=MAX_DAYS):
             raise BadRequest(f"start and end may be at most {MAX_DAYS} days apart")
-        if end - start > MOST_HOURS and (start.hour or end.hour):
-            raise BadRequest("start and end must be days if they are more than two days apart")
-        return SharesAsked(By(self.by), self.metric, start, end, user_id)
+        asked = SharesAsked(By(self.by), self.metric, start, end, user_id)
+        if asked.period == DAY and (start.hour or end.hour):
+            raise BadRequest(
+                "start and end must be days if they are more than two days apart, or for the p50 or p95 of callers"
+            )
+        if asked.metric.is_time and asked.by is By.UPSTREAM and user_id is not None:
+            raise BadRequest("The p50 and p95 of one user are told by key, model or provider, not by upstream")
+        return asked
 
 
 class EverybodysSharesQuery(SharesQuery):
@@ -54,21 +61,30 @@ class EverybodysSharesQuery(SharesQuery):
     user_id: RowId | None = Field(None, description="Of this user alone")
 
 
-class ShareShown(Sums):
+class TimedSums(Sums):
+    """What was used, and how long the answered calls took in milliseconds, within 10 %."""
+
+    p50_ms: int | None = Field(description="null unless metric is p50 or p95", examples=[2_100])
+    p95_ms: int | None = Field(description="null unless metric is p50 or p95", examples=[9_800])
+
+
+class ShareShown(TimedSums):
     """One of them. name: null for calls without one: without a key, with no model that is known, refused here, or paid
     by the operator because another try followed.
     """
 
     id: int | None = Field(description="The user's or the client key's", examples=[17])
     name: str | None = Field(examples=["17 marketing, laptop 3"])
-    before: Sums = Field(description="In the time before, which is as long")
+    before: TimedSums = Field(description="In the time before, which is as long")
 
 
 class SeriesShown(Shown):
     """The amounts of one of the first items, at `times`."""
 
     name: str | None = Field(examples=["17 marketing, laptop 3"])
-    amounts: list[int] = Field(description="Of costs in billionths of a dollar", examples=[[5_000_000]])
+    amounts: list[int] = Field(
+        description="Of costs in billionths of a dollar, of times in milliseconds", examples=[[5_000_000]]
+    )
 
 
 class SharesShown(Shown):
@@ -79,13 +95,15 @@ class SharesShown(Shown):
     period: Literal["hour", "day"] = Field(description="Of `times`; hours for up to two days")
     start: datetime
     end: datetime
-    totals: Sums
-    before: Sums = Field(description="In the time before, which is as long")
+    totals: TimedSums
+    before: TimedSums = Field(description="In the time before, which is as long")
     items: list[ShareShown] = Field(description=f"With calls in this time; the greatest first, at most {MOST_ITEMS}")
     is_whole: bool = Field(description="False if there are more than are listed")
     times: list[datetime]
     series: list[SeriesShown] = Field(description="Of the first items, in their order")
-    others: list[int] = Field(description="All others' amounts at `times`", examples=[[0]])
+    others: list[int] = Field(
+        description="All others' amounts at `times`; of times, which don't add up, 0", examples=[[0]]
+    )
 
 
 @routes.get("/api/usage/shares")

@@ -8,16 +8,18 @@ from typing import Any
 from flask import Response, request
 
 from billing.reports import export
-from billing.reports.shares import By, Metric
+from billing.reports.shares_asked import By, Metric
 from web.api.shares import EverybodysSharesQuery, SharesQuery, everybodys_shares, shares_shown
 from web.pages.forms import found, here, query_of
 from web.pages.operator import for_auditors
 from web.pages.requests import presets
+from web.pages.sparkline import line_path
 from web.pages.stacked import HEIGHT, WIDTH, stacked_paths
 from web.pages.views import Visitor, for_users, page_blueprint, show
 
 routes = page_blueprint("shares_pages")
 
+TIMES = {metric.value for metric in Metric if metric.is_time}
 COLUMNS = ["name", "requests", "errors", "prompt_tokens", "completion_tokens", "cost_usd"]
 
 
@@ -61,8 +63,11 @@ def _everybodys() -> dict[str, Any]:
 def _page(template: str, path: str, kinds: Sequence[By], read: Callable[[], dict[str, Any]]) -> Response:
     shown = found(read)
     drawn = [one["amounts"] for one in shown.get("series", [])] + [shown.get("others", [])]
+    is_time = shown.get("metric") in TIMES
     form: dict[str, Any] = {"path": path, "kinds": kinds, "metrics": list(Metric), "presets": presets()}
-    chart = {"paths": stacked_paths(drawn), "width": WIDTH, "height": HEIGHT, "most": _highest(drawn)}
+    most = max(map(max, filter(None, drawn)), default=0) if is_time else _highest(drawn)
+    paths = [line_path(one, most) for one in drawn[:-1]] if is_time else stacked_paths(drawn)
+    chart = {"paths": paths, "width": WIDTH, "height": HEIGHT, "most": most, "is_lines": is_time}
     return show(template, here=here, chart=chart, given=request.args, **form, **shown)
 
 
@@ -71,12 +76,12 @@ def _highest(series: list[list[int]]) -> int:
 
 
 def _file(shown: dict[str, Any]) -> Response:
-    names = [*COLUMNS, *(f"{name}_before" for name in COLUMNS[1:])]
-    return Response(_lines(names, shown["items"]), headers=export.headers("csv", "usage"))
+    columns = [*COLUMNS, "p50_ms", "p95_ms"] if shown["metric"] in TIMES else COLUMNS
+    return Response(_lines(columns, shown["items"]), headers=export.headers("csv", "usage"))
 
 
-def _lines(names: list[str], items: list[dict[str, Any]]) -> Iterator[bytes]:
-    yield export.csv_lines([names])
+def _lines(columns: list[str], items: list[dict[str, Any]]) -> Iterator[bytes]:
+    yield export.csv_lines([[*columns, *(f"{name}_before" for name in columns[1:])]])
     yield export.csv_lines(
-        [*(one[name] for name in COLUMNS), *(one["before"][name] for name in COLUMNS[1:])] for one in items
+        [*(one[name] for name in columns), *(one["before"][name] for name in columns[1:])] for one in items
     )

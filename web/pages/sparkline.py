@@ -16,20 +16,20 @@ def sparkline(points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     errors = [max(one["errors"], 0) for one in points]
     fine = [max(one["calls"] - one["errors"], 0) for one in points]
     bars = dict(zip(("errors", "fine"), stacked_paths([errors, fine]), strict=True))
-    return bars | {"line": _line([one["first_byte_p95_ms"] for one in points])}
+    times = [one["first_byte_p95_ms"] or 0 for one in points]
+    return bars | {"line": line_path(times, max(times, default=0))}
 
 
-def _line(amounts: Sequence[float | None]) -> str:
-    """Through the amounts that there are; one that stands alone is a dash."""
-    most = max((amount for amount in amounts if amount), default=0)
+def line_path(amounts: Sequence[int], most: int) -> str:
+    """Through the amounts above 0; one that stands alone is a dash. most: what touches the top."""
     if not most:
         return ""
     step = WIDTH / len(amounts)
     path = []
     was_there = False
     for place, amount in enumerate(amounts):
-        if amount is not None:
+        if amount > 0:
             x, y = (place + 0.2) * step, HEIGHT * (1 - amount / most)
             path.append(f"{'L' if was_there else 'M'}{x:.1f} {y:.1f}h{step * 0.4:.1f}")
-        was_there = amount is not None
+        was_there = amount > 0
     return "".join(path)

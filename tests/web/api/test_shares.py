@@ -44,6 +44,17 @@ def test_an_operator_sees_who_spent_what_and_users_their_own_alone(administered,
     assert wait_for(lambda: shown(administered.get(reads, ADMIN_TOKEN))["total"])
 
 
+def test_how_long_calls_took_is_told_of_ones_own_alone(administered, callers, database):
+    slow = administered.new_user()
+    store(database, [row(30, TODAY, user_id=user_id_of(slow), total_ms=60_000, cost_nano=0)])
+    [own] = shown(administered.get(f"{OWN}?by=model&metric=p95", callers[1]))["items"]
+    assert 810 <= own["p95_ms"] <= 990
+    assert own["before"]["p95_ms"] is None
+    first = shown(administered.get(f"{ALL}?metric=p95", ADMIN_TOKEN))["items"][0]
+    assert (first["id"], 54_000 < first["p50_ms"] < 66_000) == (user_id_of(slow), True)
+    assert administered.get(f"{OWN}?by=upstream&metric=p95", callers[1]).status_code == 400
+
+
 def test_a_day_is_told_by_the_hour_and_what_is_longer_by_the_day(administered, callers):
     day = TODAY.date().isoformat()
     assert len(shown(administered.get(f"{ALL}?start={day}&end={day}", ADMIN_TOKEN))["times"]) == 24
@@ -63,6 +74,8 @@ def test_a_day_is_told_by_the_hour_and_what_is_longer_by_the_day(administered, c
         (f"{ALL}?start=2024-01-01&end=2026-11-01", "at most 366 days apart"),
         (f"{ALL}?start=2026-11-01T05:00Z&end=2026-11-09", "must be days"),
         (f"{ALL}?page=2", "page"),
+        (f"{ALL}?metric=p95&start=2026-11-01T05:00Z&end=2026-11-02", "must be days"),
+        (f"{ALL}?metric=p50&by=upstream&user_id=1", "not by upstream"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(administered, path, words):

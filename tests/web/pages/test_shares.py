@@ -54,6 +54,20 @@ def test_a_user_sees_their_own_and_no_label(spent, admin):
     assert "marketing" not in admin.ask("GET", "/usage").text
 
 
+def test_how_long_calls_took_is_drawn_as_lines_and_is_in_the_file(admins_page, admin, spent):
+    page = admins_page
+    page.goto("/operator/usage?by=model&metric=p95")
+    expect(page.locator("tbody tr").last).to_contain_text("0.87")
+    expect(page.locator("svg path")).to_have_count(1)
+    assert "line" in page.locator("svg path").first.get_attribute("class")
+    assert accessibility_faults(page) == []
+    head, line, *_ = admin.ask("GET", "/operator/usage.csv?by=model&metric=p95").text.splitlines()
+    names = head.split(",")
+    assert line.split(",")[names.index("p95_ms")] == "871"
+    assert "p95_ms_before" in names
+    assert "p95" in spent.ask("GET", "/usage?by=model&metric=p95").text
+
+
 def test_a_filter_that_makes_no_sense_is_told_on_the_page(admin):
     answer = admin.ask("GET", "/operator/usage?by=team")
     assert answer.status_code == 400
