@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import PLAIN_START, AccountStart
 from accounts.second_factors import PROVED, Second, SecondFactors
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
+from accounts.teams import Teams
 from accounts.users import User, Users, UserState, shut
 from foundation.clock import Clock
 from foundation.crypto import DerivedKeyHasher, WrongDerivedKey, new_id, sha256_hex
@@ -94,11 +96,13 @@ class Auth:
         api_tokens: HashedSecrets[ApiToken],
         refused: RefusedLogIns,
         second_factors: SecondFactors,
+        teams: Teams,
     ) -> None:
         self._client_keys = client_keys
         self._api_tokens = api_tokens
         self.refused = refused
         self._second_factors = second_factors
+        self._teams = teams
         self._users = users
         self._sessions = sessions
         self._hasher = hasher
@@ -245,7 +249,8 @@ class Auth:
                 f"an {kind}" if kind[0] in "aA" else f"a {kind}" for kind in GIVEN_OUT if kind in accepted
             )
             raise Forbidden(f"This takes {kinds}; what was sent is of another kind ({caller.credential})")
-        return caller
+        team = self._teams.of_user.get(caller.user_id)
+        return caller if team is None else replace(caller, team=team)
 
     def _caller(self, token: str) -> Caller:
         """Who holds this token, by its kind. Raises Unauthorized, Busy."""
@@ -255,6 +260,8 @@ class Auth:
             raise Busy("Accounts can't be looked up at present; try again shortly", retry_after_seconds=5)
         if token.startswith(client_keys.PREFIX):
             if key := self._client_keys.find(token):
+                if key.team_id:
+                    self._teams.check_key(key.team_id, key.user_id)
                 return Caller(key.user_id, "", key.expires_at, client_key=key)
             raise Unauthorized("The client key is unknown, revoked or expired")
         if token.startswith(api_tokens.PREFIX):

@@ -74,9 +74,9 @@ class OpenRouterProxy:
         to = self.destinations.choose(request.upstream, body.model)
         if request.api.is_job and to.upstream_id is not None:
             raise BadRequest(f"Videos are made by OpenRouter alone, and this call would go to the upstream {to.name}")
-        if key:
-            key.check_upstream(to.name)
-            key.check_model([*body.names, *body.others])
+        for lists in request.caller.allow_lists:
+            lists.check_upstream(to.name)
+            lists.check_model([*body.names, *body.others])
         call = _Call(self, request, Route(request, body, to, self.usage.forecasts))
         try:
             return call.answer()

@@ -37,6 +37,7 @@ from accounts.sessions import UserSessions
 from accounts.sign_on.flow import SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider
+from accounts.teams import Teams
 from accounts.users import Users
 from api_key_manager import ApiKeyManager
 from auth import Auth, SigningKeys
@@ -48,7 +49,7 @@ from billing.journal import UsageJournal
 from billing.ledger import UsageLedger
 from billing.meter import UsageMeter
 from billing.prices import ModelPrices
-from billing.quotas.budgets import give_quota
+from billing.quotas.budgets import end_members_quota, give_quota
 from billing.quotas.rate_limits import RateLimits
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices
@@ -181,6 +182,7 @@ class Services:
         self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload)
         self.api_tokens = ApiTokens(db, clock)
         self.operator_tokens = OperatorTokens(db, clock)
+        self.teams = Teams(db, clock, self.client_keys, self.quota_slices.reload, end_members_quota)
         self.everything = Everything(db, clock, self.sessions, self.client_keys, self.api_tokens)
         self.leaving = Leaving(db, clock, self.users, self.everything, self.accounts.drop)
         live, refused = (self.client_keys.live, self.api_tokens.live), RefusedLogIns(self.audit, self.counts)
@@ -188,7 +190,8 @@ class Services:
         self.one_time_states = OneTimeStates(db, self._envelopes, clock)
         self.passkeys = Passkeys(db, clock, self.one_time_states, find_relying_party(config.public_url), refused)
         self.second_factors = SecondFactors(db, self._envelopes, clock, codes, self.passkeys, refused)
-        self.auth = Auth(self.users, self.sessions, hasher, signing, clock, *live, refused, self.second_factors)
+        doors = self.users, self.sessions, hasher, signing, clock
+        self.auth = Auth(*doors, *live, refused, self.second_factors, self.teams)
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0
         self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused, self.second_factors)
         self.invitations = Invitations(db, clock)
@@ -223,6 +226,7 @@ class Services:
         self.watcher.watch("operator_tokens", self.operator_tokens.live.reload)
         self.watcher.watch("api_keys", self.pool.reload)
         self.watcher.watch("quotas", self.quota_slices.reload)
+        self.watcher.watch("teams", self.teams.reload)
         self.watcher.watch("upstreams", self.proxy.destinations.reload)
         self.watcher.watch("model_aliases", self.aliases.reload)
         gauges = Gauges(

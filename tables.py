@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from foundation.column_types import Id, UtcDateTime, ascii_text
-from storage import columns, jobs, operators, routing, usage, ways_in
+from storage import columns, jobs, operators, routing, spending, usage, ways_in
+from storage import teams as of_teams
 
 metadata, _table, _integers = columns.metadata, columns.table, columns.integers
 operator_tokens = operators.operator_tokens
@@ -19,6 +20,8 @@ caller_rollups, latency_rollups = usage.caller_rollups, usage.latency_rollups
 recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
 totp_secrets, passkeys = ways_in.totp_secrets, ways_in.passkeys
 video_jobs = jobs.video_jobs
+quotas, quota_slices = spending.quotas, spending.quota_slices
+teams, team_members, team_rollups = of_teams.teams, of_teams.team_members, of_teams.team_rollups
 
 users = _table(
     "users",
@@ -102,6 +105,7 @@ invitations = _table(
     sa.Column("used_at", UtcDateTime),
     sa.Column("used_by", sa.BigInteger),
     sa.Column("revoked_at", UtcDateTime),
+    sa.Column("team_id", sa.BigInteger),
 )
 
 # A log-in that is under way at a provider: consumed by its deletion. user_id, session_id: of who links or connects.
@@ -190,7 +194,7 @@ watched_key_days = _table(
 )
 
 # What clients authenticate with instead of a log-in. Lists are JSON; null stands for all. `revision` is that of the
-# change: processes read only what changed since.
+# change: processes read only what changed since. team_id: of the team that it is a key of.
 client_keys = _table(
     "client_keys",
     sa.Column("id", Id, primary_key=True, autoincrement=True),
@@ -209,6 +213,7 @@ client_keys = _table(
     sa.Column("last_used", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("revision", sa.BigInteger, nullable=False, index=True),
+    sa.Column("team_id", sa.BigInteger),
 )
 
 api_tokens = _table(
@@ -323,29 +328,11 @@ usage_ledger = _table(
     sa.Column("checks", sa.SmallInteger, nullable=False),
     sa.Column("upstream_id", sa.BigInteger),
     sa.Column("asked_model", ascii_text(64)),
+    sa.Column("team_id", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("team_quota_id", sa.BigInteger),
     sa.Index("usage_ledger_user", "user_id", "request_id"),
     sa.Index("usage_ledger_model", "model", "request_id"),
     sa.Index("usage_ledger_pool_key", "pool_key_id", "request_id"),
-)
-
-quotas = _table(
-    "quotas",
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
-    sa.Column("subject", ascii_text(32), nullable=False, unique=True),
-    *_integers("limit_nano", "soft_limit_nano"),
-    sa.Column("period", ascii_text(8), nullable=False),
-    sa.Column("recovery", ascii_text(8), nullable=False),
-    sa.Column("is_default", sa.Boolean(name="quotas_is_default"), nullable=False),
-    sa.Column("window_start", UtcDateTime, nullable=False),
-    *_integers("spent_nano", "reserved_nano", nullable=False),
-    sa.Column("updated_at", UtcDateTime, nullable=False),
-)
-
-quota_slices = _table(
-    "quota_slices",
-    sa.Column("process_id", ascii_text(32), primary_key=True),
-    sa.Column("quota_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("nano", sa.BigInteger, nullable=False),
 )
 
 # Sums of the ledger by hour (h) and day (d). Each is kept twice: by user and client key, and for everybody, where

@@ -5,7 +5,7 @@
     key_derivation.py  password_policy.py     the derived key of those who send a password; what a new one must be
     sessions.py           sessions: begun, refreshed, ended; a refresh token that is used again is noticed here
     known_sessions.py     which sessions there are and whose, in memory: no other's token is good
-    client_keys.py  api_tokens.py   what programs call models with; what only reads usage
+    client_keys.py  allow_lists.py  api_tokens.py   what programs call models with, and which; what only reads usage
     recovery_codes.py  reset_links.py  recovery.py   back in without the password, by a code or an operator's link
     passkeys.py  relying_party.py     keys in people's devices (WebAuthn); what is asked of those and verified
     second_factors.py     what is asked for beside the password: a code of an app, or a passkey
@@ -18,7 +18,7 @@
     audit_sums.py  refused_log_ins.py   what is summed up there; log-ins that were refused
     invitations.py        one-time links by which people sign up
     registration.py       who may sign up, and what their account begins with
-    favourite_models.py   the models that people have marked
+    teams.py  favourite_models.py   who shares a quota; the models that people have marked
     sign_on/              logging in through GitHub, Linux.do, OpenID Connect
 
 users.py + derived key -> sessions.py -> an access token -> auth.py, above, makes caller.py's Caller of it.

@@ -5,20 +5,20 @@ The text of a key exists once, in the answer to who made it; here are its hash a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import inf
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import sqlalchemy as sa
 
+from accounts.allow_lists import RULES, AllowLists, Rule, names_in, set_in, told, with_columns
 from accounts.users import add_service_account, is_user
 from db import Database, Transaction, inserted_id
-from foundation import json_text
 from foundation.clock import Clock
 from foundation.errors import BadRequest, Conflict, Forbidden, NotFound
+from replicas.revisions import current
 from tables import client_keys as table
 from vault.hashed import HashedSecrets, check_expiry, check_name, check_text, new_secret
 
@@ -26,10 +26,8 @@ PREFIX = "sk-auto-"
 TEXT_SCOPES = ("chat", "completions", "embeddings", "responses", "messages")
 SCOPES = (*TEXT_SCOPES, "rerank", "images", "speech", "transcriptions", "videos")
 MAX_DESCRIPTION_CHARACTERS = 1000
-MAX_MODELS, MAX_UPSTREAMS, MAX_RPM = 100, 100, 1_000_000
-MODEL_PATTERN = re.compile(r"[!-)+-~]{1,254}\*?|\*")  # printable ASCII; an asterisk only at the end
-UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LISTS = ("scopes", "models", "upstreams")
+MAX_RPM = 1_000_000
+LISTS: Mapping[str, Rule] = {"scopes": (len(SCOPES), SCOPES.__contains__, f"among {', '.join(SCOPES)}"), **RULES}
 
 ClientKeyState = Literal["active", "expired", "revoked"]
 Also = Callable[[Transaction, str], None]
@@ -37,51 +35,24 @@ Also = Callable[[Transaction, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ClientKey:
+class ClientKey(AllowLists):
     """What a live key may do. None stands for all, or for no limit. expires_at: seconds since 1970.
 
-    The checks raise Forbidden with a message that says what is allowed.
+    team_id: the team that it is a key of, or 0.
     """
 
+    whose: ClassVar[str] = "This client key"
     id: int
     user_id: int
     scopes: frozenset[str] | None = None
-    models: tuple[str, ...] | None = None
-    upstreams: frozenset[str] | None = None
     rpm: int | None = None
     expires_at: float = inf
+    team_id: int = 0
 
     def check_scope(self, name: str) -> None:
-        """Refuse an API that the key is not for."""
+        """Refuse an API that the key is not for. Raises Forbidden."""
         if self.scopes is not None and name not in self.scopes:
-            raise Forbidden(f"This client key is not for {name}; it is for {_told(self.scopes)}")
-
-    def check_model(self, names: Collection[str]) -> None:
-        """Refuse a call unless the key may use every model that it names, and it names one."""
-        if self.models is None:
-            return
-        if not all(names) or not names:
-            raise Forbidden(f"This client key needs a `model` in the request; it may use {_told(self.models)}")
-        for name in names:
-            if not self.allows_model(name):
-                raise Forbidden(f"This client key may not use {name[:200]!r}; it may use {_told(self.models)}")
-
-    def allows_model(self, name: str) -> bool:
-        """True if the key may use a model of this name. Names are compared letter by letter."""
-        return self.models is None or any(
-            name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in self.models
-        )
-
-    def check_upstream(self, name: str) -> None:
-        """Refuse an upstream that the key may not use."""
-        if self.upstreams is not None and name not in self.upstreams:
-            raise Forbidden(
-                f"This client key may not use the upstream {name[:64]!r}; it may use {_told(self.upstreams)}"
-            )
-
-
-def _told(allowed: Iterable[str]) -> str:
-    return ", ".join(sorted(allowed))
+            raise Forbidden(f"This client key is not for {name}; it is for {told(self.scopes)}")
 
 
 @dataclass(frozen=True)
@@ -148,10 +119,10 @@ class ClientKeys:
         """Make a key; returns it with its text, which nobody can ever ask for again.
 
         user_id: the owner; None for a new account of the key's own. fields: name, and what else is not as usual among
-        description, scopes, models, upstreams, rpm, expires_at. also: done in the same transaction. first: likewise,
-        before; if it raises, no key is made. Raises BadRequest, Conflict.
+        description, scopes, models, upstreams, rpm, expires_at, team_id. also: done in the same transaction. first:
+        likewise, before; if it raises, no key is made. Raises BadRequest, Conflict.
         """
-        usual: dict[str, Any] = {"description": ""} | dict.fromkeys([*LISTS, "rpm", "expires_at"])
+        usual: dict[str, Any] = {"description": ""} | dict.fromkeys([*LISTS, "rpm", "expires_at", "team_id"])
         values, now = self._checked(usual | dict(fields)), self._clock.now()
         text, key_hash, key_hint = new_secret(PREFIX)
         values |= {"key_hash": key_hash, "key_hint": key_hint, "created_at": now, "updated_at": now}
@@ -252,23 +223,14 @@ class ClientKeys:
             check_expiry(values["expires_at"], self._clock.now())
         if values.get("rpm") is not None and not 1 <= values["rpm"] <= MAX_RPM:
             raise BadRequest(f"rpm must be a whole number from 1 to {MAX_RPM}, or null for no limit of the key's own")
-        for name in LISTS:
-            if values.get(name) is not None:
-                names = _checked_list(name, values[name])
-                values[name] = json_text.write(names).decode()
-        return values
+        return with_columns(values, LISTS)
 
 
-def _checked_list(field: str, names: Collection[str]) -> list[str]:
-    rules = {
-        "scopes": (len(SCOPES), SCOPES.__contains__, f"among {', '.join(SCOPES)}"),
-        "models": (MAX_MODELS, MODEL_PATTERN.fullmatch, "models' names or beginnings with an asterisk, as openai/*"),
-        "upstreams": (MAX_UPSTREAMS, UPSTREAM_NAME.fullmatch, "upstreams' names"),
-    }
-    most, is_right, told = rules[field]
-    if not 1 <= len(names) <= most or not all(is_right(name) for name in names):  # type: ignore[operator]
-        raise BadRequest(f"{field} must be a list of 1 to {most} texts, {told}; null stands for all")
-    return sorted(set(names))
+def revoke_keys_of(tx: Transaction, team_id: int, user_ids: Collection[int], now: datetime) -> None:
+    """Revoke the keys of a team that these of its people have made. The transaction began with this table's `bump`."""
+    theirs = sa.and_(table.c.team_id == team_id, table.c.user_id.in_(user_ids), NOT_REVOKED)
+    values = {"revoked_at": now, "revision": current(tx, table.name)}
+    tx.execute(table.update().where(theirs).values(values))
 
 
 def _get(tx: Transaction, key_id: int, user_id: int | None = None, with_revoked: bool = False) -> ClientKeyRow:
@@ -288,20 +250,13 @@ def _count(tx: Transaction, wanted: Sequence[sa.ColumnElement[bool]]) -> int:
     return found
 
 
-def _list(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(json_text.parse(text.encode()))
-
-
-def _set(text: str | None) -> frozenset[str] | None:
-    return None if text is None else frozenset(json_text.parse(text.encode()))
-
-
 def _row(row: sa.Row[Any]) -> ClientKeyRow:
     values = row._asdict()
-    return ClientKeyRow(**values | {name: _list(values[name]) for name in LISTS})
+    return ClientKeyRow(**values | {name: names_in(values[name]) for name in LISTS})
 
 
 def _live(row: sa.Row[Any]) -> ClientKey:
     expires_at = row.expires_at.timestamp() if row.expires_at else inf
-    models, upstreams = _list(row.models), _set(row.upstreams)
-    return ClientKey(row.id, row.user_id, _set(row.scopes), models, upstreams, row.rpm, expires_at)
+    models, upstreams = names_in(row.models), set_in(row.upstreams)
+    whose = row.id, row.user_id, set_in(row.scopes), row.rpm, expires_at, row.team_id or 0
+    return ClientKey(*whose, models=models, upstreams=upstreams)

@@ -30,6 +30,7 @@ GONE = (
     tables.passkeys,
     tables.recovery_codes,
     tables.reset_links,
+    tables.team_members,
     tables.totp_secrets,
     tables.watched_keys,
 )
@@ -40,7 +41,7 @@ UNNAMED: dict[sa.Table, dict[str, object]] = {
     tables.api_tokens: {"name": ""},
 }
 # openrouter_accounts goes with its key, by whoever knows keys.
-KEPT = (tables.usage_ledger, tables.usage_rollups, tables.audit_log, tables.openrouter_accounts)
+KEPT = (tables.usage_ledger, tables.usage_rollups, tables.team_rollups, tables.audit_log, tables.openrouter_accounts)
 
 Also = Callable[[Transaction, int], object]
 
@@ -93,6 +94,7 @@ class Leaving:
         values |= {"state": UserState.DISABLED, "updated_at": now}
         tx.execute(users.update().where(users.c.id == user_id).values(values))
         bump(tx, "users")
+        bump(tx, "teams")
 
 
 def _is_admin(tx: Transaction, user_id: int) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 from billing import latency_rollups, rollups
 from billing.quotas.moves import Move
+from billing.quotas.subjects import COLUMNS, subjects_of
 from billing.records import COUNTED, NO_ERROR, OPEN, State
-from billing.rollups import EVERYBODY, UsageSums
+from billing.rollups import EVERYBODY, NO_TEAM, UsageSums
 
 Row = dict[str, Any]
 
@@ -29,13 +30,13 @@ class Effects:
     def add(self, before: Row | None, after: Row) -> None:
         """Add one row's change."""
         user_pays = after["pool_key_id"] in self._connected
-        if quota_ids := [quota for quota in (after["user_quota_id"], after["key_quota_id"]) if quota is not None]:
+        if quota_ids := [after[column] for column in COLUMNS.values() if after[column] is not None]:
             move = self._move(before, after, user_pays)
             for quota_id in quota_ids:
                 place = after["process_id"], quota_id
                 self.moves[place] = self.moves.get(place, Move()) + move
         if spent := self._spent(after, user_pays) - self._spent(before, user_pays):
-            for subject in _subjects(after, user_pays):
+            for subject in subjects_of(after["user_id"], after["client_key_id"], after["team_id"], user_pays):
                 self.spent.append((subject, after["created_at"], spent))
         cost = _counted(after, "cost_nano") - _counted(before, "cost_nano")
         of_nobody = _cost_of_nobody(after, user_pays) - _cost_of_nobody(before, user_pays)
@@ -51,7 +52,7 @@ class Effects:
         whose = rollups.bucket_of(after, user_pays)
         self._add_sums(whose, sums)
         if of_nobody:
-            self._add_sums(whose._replace(user_id=EVERYBODY), UsageSums(cost_nano=of_nobody))
+            self._add_sums(whose._replace(user_id=EVERYBODY, team_id=NO_TEAM), UsageSums(cost_nano=of_nobody))
         latency_rollups.note(self.latency, before, after)
 
     def _add_sums(self, whose: rollups.Bucket, sums: UsageSums) -> None:
@@ -90,11 +91,3 @@ def _cost_of_nobody(row: Row | None, user_pays: bool) -> int:
 
 def _is_unknown(row: Row | None) -> int:
     return int(row is not None and row["state"] == State.UNKNOWN)
-
-
-def _subjects(row: Row, user_pays: bool) -> Iterator[str]:
-    """Whose quotas a cost counts in. What a client key may spend, its user has limited: that counts, whoever pays."""
-    if not user_pays:
-        yield f"user/{row['user_id']}"
-    if row["client_key_id"] is not None:
-        yield f"key/{row['client_key_id']}"

@@ -52,7 +52,7 @@ REFUSED = (Duplicate, BadValue)
 ENDING_FACTS = frozenset(
     {"is_last", "outcome", "http_status", "first_byte_ms", "total_ms", "error_type", "error_message"}
 )
-EMPTY_ROW: Row = dict.fromkeys(table.c.keys()) | {"is_last": False, "checks": 0}
+EMPTY_ROW: Row = dict.fromkeys(table.c.keys()) | {"is_last": False, "checks": 0, "team_id": 0}
 
 
 class JournalOrigin(NamedTuple):

@@ -88,6 +88,8 @@ class UsageMeter:
         asked_model: the alias that led to the model, if one did."""
         whose = {"user_id": caller.user_id, "client_key_id": caller.client_key_id}
         about: Record = {"model": model, "is_stream": stream, **whose}
+        if caller.team_id:
+            about["team_id"] = caller.team_id
         if asked_model:
             about["asked_model"] = asked_model
         return CallMeter(
@@ -126,9 +128,9 @@ class CallMeter:
     def admit(self, user_pays: bool = False) -> None:
         """Reserve what the call may cost. Raises QuotaExceeded, Busy.
 
-        user_pays: with an account of their own, so that the user's quota, of what others pay, is not asked.
+        user_pays: with an account of their own, so that quotas of what others pay are not asked.
         """
-        self._reserved = self._slices.reserve(self._caller, self._forecast.reserved_nano, with_user=not user_pays)
+        self._reserved = self._slices.reserve(self._caller, self._forecast.reserved_nano, user_pays)
 
     def dispatch(self, pool_key_id: int | None, upstream_id: int | None = None, user_pays: bool = False) -> None:
         """Note that the call goes out now, with a key of the pool or to another upstream; by id, below 0 if unstored.
@@ -147,8 +149,7 @@ class CallMeter:
             "state": State.DISPATCHED,
             "pool_key_id": _stored(pool_key_id),
             "upstream_id": _stored(upstream_id),
-            "user_quota_id": reserved.user_quota_id,
-            "key_quota_id": reserved.key_quota_id,
+            **reserved.quota_ids,
             "reserved_nano": reserved.nano,
             "estimate_nano": self._forecast.most_nano,
         }

@@ -17,13 +17,14 @@ import sqlalchemy as sa
 from db import Transaction
 from foundation.money import usd
 from storage.many_rows import upsert_rows
-from tables import caller_rollups
+from tables import caller_rollups, team_rollups
 from tables import usage_rollups as table
 
 HOUR, DAY = "h", "d"
 EVERYBODY = 0  # the user_id of the rows that add up all users
 USERS, KEYS = "u", "k"  # the kinds of caller_rollups
 NOBODY = -1  # the subject_id of what no user is charged for
+NO_TEAM = 0
 NONE = 0  # a client_key_id or pool_key_id of no key: a primary key holds no NULL
 BATCH_ROWS = 1000  # that are deleted at once
 ANY_POOL_KEY = 2**62  # the pool_key_id of what pool keys carried, in the sums of one user
@@ -36,7 +37,7 @@ class Bucket(NamedTuple):
 
     pool_key_id: who carried the call: a pool key; another upstream as its number below zero; None for nobody. So one
     column tells them apart, and sums of pool keys need no second one to leave out the rest. user_pays: the key is one
-    of the user's own account, which their quota does not count.
+    of the user's own account, which their quota does not count. team_id: who is charged for it beside the user.
     """
 
     user_id: int
@@ -45,6 +46,7 @@ class Bucket(NamedTuple):
     model: str
     created_at: datetime
     user_pays: bool = False
+    team_id: int = NO_TEAM
 
     @property
     def carrier(self) -> int:
@@ -58,7 +60,8 @@ def bucket_of(row: Mapping[str, Any], user_pays: bool = False) -> Bucket:
     """What a row of the ledger is counted under."""
     upstream_id = row["upstream_id"]
     carrier = row["pool_key_id"] if upstream_id is None else -upstream_id
-    return Bucket(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"], user_pays)
+    team_id = NO_TEAM if user_pays else row["team_id"]
+    return Bucket(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"], user_pays, team_id)
 
 
 @dataclass(slots=True)
@@ -118,9 +121,10 @@ def shown(sums: UsageSums) -> dict[str, Any]:
 
 
 def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
-    """Add these changes to the sums of their hours and days: each person's own, everybody's, and by caller."""
+    """Add these changes to the sums of their hours and days: each person's own, everybody's, by caller, and by team."""
     summed: dict[tuple[Any, ...], UsageSums] = {}
     by_caller: dict[tuple[Any, ...], UsageSums] = {}
+    by_member: dict[tuple[Any, ...], UsageSums] = {}
     for bucket, sums in changes.items():
         hour = bucket.created_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         for period, start in ((HOUR, hour), (DAY, hour.replace(hour=0))):
@@ -134,8 +138,11 @@ def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
             is_nobodys = bucket.user_id == EVERYBODY
             _count(by_caller, (period, USERS, start, NOBODY if is_nobodys else bucket.user_id), sums)
             _count(by_caller, (period, KEYS, start, NOBODY if is_nobodys else bucket.client_key_id or NONE), sums)
+            if bucket.team_id:
+                _count(by_member, (period, bucket.team_id, start, bucket.user_id), sums)
     _upsert(tx, table, summed)
     _upsert(tx, caller_rollups, by_caller)
+    _upsert(tx, team_rollups, by_member)
 
 
 def _count(summed: dict[tuple[Any, ...], UsageSums], row: tuple[Any, ...], sums: UsageSums) -> None:
@@ -183,3 +190,12 @@ def delete_old_callers(tx: Transaction, period: str, before: datetime) -> bool:
             tx.execute(caller_rollups.delete().where(of_kind, caller_rollups.c.start == oldest))
             was_there = True
     return was_there
+
+
+def delete_old_teams(tx: Transaction, period: str, before: datetime) -> bool:
+    """Delete what one team has of these that began before; True if there may be more."""
+    is_old = sa.and_(team_rollups.c.period == period, team_rollups.c.start < before)
+    team_id = tx.scalar(sa.select(team_rollups.c.team_id).where(is_old).limit(1))
+    if team_id is not None:
+        tx.execute(team_rollups.delete().where(is_old, team_rollups.c.team_id == team_id))
+    return team_id is not None

@@ -4,6 +4,8 @@
     jobs.py       what goes on at OpenRouter after a call: videos
     operators.py  what programs administer with: operator tokens
     routing.py    how calls find their model: aliases
+    spending.py   quotas, and what processes hold of them
+    teams.py      people who share a quota
     usage.py      sums of what was used, by caller, and of how long calls took
     ways_in.py    what opens an account besides its key: recovery codes, reset links, second factors
     many_rows.py  many rows in few statements

@@ -27,6 +27,7 @@ from accounts.client_keys import ClientKeys
 from accounts.recovery_codes import RecoveryCodes
 from accounts.refused_log_ins import RefusedLogIns
 from accounts.sessions import UNKNOWN, Origin, UserSession, UserSessions
+from accounts.teams import Teams
 from accounts.users import Users, UserState
 from auth import ACCESS_TOKEN, AUDIENCE, FOR_CALLS, FOR_READING, ISSUER, PAGE_TOKEN, Auth, SigningKeys
 from db import Database
@@ -80,7 +81,8 @@ class House:
         doors = self.users, self.sessions, self.hasher, SigningKeys(keys)
         codes = RecoveryCodes(db, clock)
         self.second_factors = second_factors(db, Envelopes([ENCRYPTION_KEY]), clock, codes, self.refused)
-        self.auth = Auth(*doors, clock, *held, self.refused, self.second_factors)
+        self.teams = Teams(db, clock, self.client_keys, lambda: None, lambda *_: None)
+        self.auth = Auth(*doors, clock, *held, self.refused, self.second_factors, self.teams)
 
     def person(self, name: str) -> tuple[str, str]:
         """Register somebody; returns their derived key and their Authorization header."""

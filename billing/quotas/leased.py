@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 from billing.quotas.rows import Quota
+from billing.quotas.subjects import column_of
 from billing.quotas.terms import QuotaTerms, dollars
 from foundation.errors import QuotaExceeded
 from foundation.money import MAX_NANO
 
 CALLS = 64  # as dear as the dearest of late, that a slice is meant to hold
+WHOSE = {"user_quota_id": "Your quota", "key_quota_id": "This key's quota", "team_quota_id": "Your team's quota"}
 AHEAD_SECONDS = 60  # of use that it is meant to hold, if that is more; what was asked for before is forgotten
 
 
@@ -18,6 +20,7 @@ class LeasedQuota:
 
     def __init__(self, subject: str, terms: QuotaTerms) -> None:
         self.subject = subject
+        self.column = column_of(subject)
         self.terms: QuotaTerms | None = terms  # None: no quota any more
         self.quota: Quota | None = None  # as last read
         self.left_nano = 0  # of the quota, as last read
@@ -98,7 +101,7 @@ class LeasedQuota:
         """Why a call of this cost is not admitted."""
         quota = self.quota
         assert quota is not None  # noqa: S101 - it has been asked
-        whose = "This key's quota" if self.subject.startswith("key/") else "Your quota"
+        whose = WHOSE[self.column]
         if quota.terms.recovery == "steady":
             recovers = "; it recovers steadily"
         else:

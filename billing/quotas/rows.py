@@ -24,7 +24,7 @@ from foundation.money import MAX_NANO, nano, usd
 from pool.keys import connected_key_of
 from replicas.revisions import bump
 from storage.many_rows import upsert_rows
-from tables import client_keys, pool_keys, usage_rollups
+from tables import client_keys, pool_keys, team_rollups, usage_rollups
 from tables import quotas as table
 
 NO_TERMS = QuotaTerms(None, None, "none", "reset")
@@ -32,7 +32,10 @@ NO_TERMS = QuotaTerms(None, None, "none", "reset")
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """One subject's quota. id: None as long as there is no row. is_default: it has the terms of the settings."""
+    """One subject's quota. id: None as long as there is no row. is_default: it has the terms of the settings.
+
+    team_id: of the team whose manager has set it; None for anybody else's.
+    """
 
     id: int | None
     subject: str
@@ -41,6 +44,7 @@ class Quota:
     window_start: datetime
     spent_nano: int
     reserved_nano: int
+    team_id: int | None = None
 
     def rolled(self, at: datetime) -> Quota:
         """The same quota as of a later moment."""
@@ -86,7 +90,8 @@ class Quota:
 def quota_of(row: Any) -> Quota:
     """The quota that a row of the table holds, as of its window."""
     terms = QuotaTerms(row.limit_nano, row.soft_limit_nano, row.period, row.recovery)
-    return Quota(row.id, row.subject, terms, row.is_default, row.window_start, row.spent_nano, row.reserved_nano)
+    amounts = row.window_start, row.spent_nano, row.reserved_nano
+    return Quota(row.id, row.subject, terms, row.is_default, *amounts, row.team_id)
 
 
 def ensure_rows(tx: Transaction, subjects: Collection[str], at: datetime) -> dict[str, int]:
@@ -107,11 +112,17 @@ def _ids(tx: Transaction, subjects: Collection[str]) -> dict[str, int]:
     return {row.subject: row.id for row in found}
 
 
-def put(tx: Transaction, subject: str, terms: QuotaTerms | None) -> None:
-    """Give a client key a quota of its own, or none, in the transaction that changes the key."""
+def put(tx: Transaction, subject: str, terms: QuotaTerms | None, team_id: int | None = None) -> None:
+    """Give a subject a quota of its own, or none, in a transaction that does more. team_id: as of Quota."""
     bump(tx, table.name)
     if terms or tx.scalar(sa.select(table.c.id).where(table.c.subject == subject, sa.not_(table.c.is_default))):
-        _set(tx, subject, terms or NO_TERMS, utc_now(tx), is_default=terms is None)
+        _set(tx, subject, terms or NO_TERMS, utc_now(tx), is_default=terms is None, team_id=team_id)
+
+
+def set_by_manager(tx: Transaction, subject: str) -> int | None:
+    """The team whose manager has set this quota of a user's; None if there is none, or operators have set it."""
+    wanted = sa.select(table.c.team_id).where(table.c.subject == subject, sa.not_(table.c.is_default))
+    return tx.scalar(wanted)
 
 
 class Quotas:
@@ -221,35 +232,52 @@ class Quotas:
 
 
 def _set(
-    tx: Transaction, subject: str, terms: QuotaTerms, at: datetime, is_default: bool, keep_own: bool = False
+    tx: Transaction,
+    subject: str,
+    terms: QuotaTerms,
+    at: datetime,
+    is_default: bool,
+    keep_own: bool = False,
+    team_id: int | None = None,
 ) -> Quota:
-    """Give a subject these terms. keep_own: unless somebody has just set others."""
+    """Give a subject these terms. keep_own: unless somebody has just set others. team_id: as of Quota."""
     locked = sa.select(table).where(table.c.id == ensure_rows(tx, [subject], at)[subject]).with_for_update()
     old = quota_of(tx.execute(locked).one()).rolled(at)
-    if (keep_own and not old.is_default) or (old.is_default, old.terms) == (is_default, terms):
+    if (keep_own and not old.is_default) or (old.is_default, old.terms, old.team_id) == (
+        is_default,
+        terms,
+        team_id,
+    ):
         return old
     window_start, spent_nano = old.window_start, old.spent_nano
     had_none = old.is_default and old.terms == NO_TERMS  # what was spent before there was a row, it does not know
     if had_none or (old.terms.period, old.terms.recovery) != (terms.period, terms.recovery):
         window_start, spent_nano = _spent_before(tx, subject, terms, at)
-    values = _values(terms, is_default, window_start, spent_nano, at)
+    values = _values(terms, is_default, window_start, spent_nano, at, team_id)
     tx.execute(table.update().where(table.c.id == old.id).values(values))
-    return Quota(old.id, subject, terms, is_default, window_start, spent_nano, old.reserved_nano)
+    return Quota(old.id, subject, terms, is_default, window_start, spent_nano, old.reserved_nano, team_id)
 
 
 def _values(
-    terms: QuotaTerms, is_default: bool, window_start: datetime, spent_nano: int, at: datetime
+    terms: QuotaTerms,
+    is_default: bool,
+    window_start: datetime,
+    spent_nano: int,
+    at: datetime,
+    team_id: int | None = None,
 ) -> dict[str, object]:
     values: dict[str, object] = {"limit_nano": terms.limit_nano, "soft_limit_nano": terms.soft_limit_nano}
     values |= {"period": terms.period, "recovery": terms.recovery, "is_default": is_default}
-    return values | {"window_start": window_start, "spent_nano": spent_nano, "updated_at": at}
+    return values | {"window_start": window_start, "spent_nano": spent_nano, "updated_at": at, "team_id": team_id}
 
 
 def _spent_before(tx: Transaction, subject: str, terms: QuotaTerms, at: datetime) -> tuple[datetime, int]:
     """(window_start, spent_nano) of a quota with these terms that begins now, after what the roll-ups have."""
     kind, _, number = subject.partition("/")
-    since, sums = terms.since(at), usage_rollups.c
-    if kind == "user":
+    since, sums = terms.since(at), (team_rollups if kind == "team" else usage_rollups).c
+    if kind == "team":
+        theirs = sums.team_id == int(number)
+    elif kind == "user":
         own = sa.select(pool_keys.c.id).where(connected_key_of(int(number)))
         theirs = sa.and_(sums.user_id == int(number), sums.pool_key_id.not_in(own))
     else:  # of its user's rows, which an index finds, and only since it was made: the ledger waits for this
@@ -262,9 +290,9 @@ def _spent_before(tx: Transaction, subject: str, terms: QuotaTerms, at: datetime
     is_steady = terms.recovery == "steady"
     start = since.replace(hour=since.hour if is_steady else 0, minute=0, second=0, microsecond=0)
     costs = (
-        sa.select(usage_rollups.c.start, sa.func.sum(usage_rollups.c.cost_nano))
-        .where(usage_rollups.c.period == ("h" if is_steady else "d"), usage_rollups.c.start >= start, theirs)
-        .group_by(usage_rollups.c.start)
-        .order_by(usage_rollups.c.start)
+        sa.select(sums.start, sa.func.sum(sums.cost_nano))
+        .where(sums.period == ("h" if is_steady else "d"), sums.start >= start, theirs)
+        .group_by(sums.start)
+        .order_by(sums.start)
     )
     return terms.replayed([(start, int(cost_nano)) for start, cost_nano in tx.execute(costs)], at)

@@ -19,6 +19,7 @@ from billing.quotas.leased import CALLS, LeasedQuota, granted, target
 from billing.quotas.leases import Leases
 from billing.quotas.outage_credit import OutageCredit
 from billing.quotas.rows import Quota, Quotas
+from billing.quotas.subjects import subjects_of
 from billing.quotas.terms import QuotaTerms, dollars
 from db import Database, DatabaseError
 from foundation.clock import Clock
@@ -34,18 +35,18 @@ BATCH = 500
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """What a call may cost, taken from the slices of these quotas; 0 and None where none has a limit.
+    """What a call may cost, taken from the slices of these quotas; 0 of none where none has a limit.
 
-    credit_of: the user, if it was taken from what that one may spend while quotas are unknown.
+    quota_ids: by the column of the ledger that names each. credit_of: the user, if it was taken from what that one may
+    spend while quotas are unknown.
     """
 
     nano: int
-    user_quota_id: int | None
-    key_quota_id: int | None
+    quota_ids: Mapping[str, int]
     credit_of: int | None = None
 
 
-UNLIMITED = Reservation(0, None, None)
+UNLIMITED = Reservation(0, {})
 
 
 class QuotaSlices:
@@ -82,25 +83,24 @@ class QuotaSlices:
 
     # ── the hot path
 
-    def reserve(self, caller: Caller, nano: int, with_user: bool = True) -> Reservation:
-        """Admit a call that may cost so much, by its user's quota and its client key's, whichever there are.
+    def reserve(self, caller: Caller, nano: int, user_pays: bool = False) -> Reservation:
+        """Admit a call that may cost so much, by every quota that it must fit: what one refuses, the others get back.
 
-        with_user: False for a call that the user's own account pays for.
+        user_pays: with an account of their own.
         Raises QuotaExceeded; Busy if the database has to be asked and does not answer.
         """
         if not self.is_informed:
             self._credit.change(caller.user_id, -nano)
-            return Reservation(nano, None, None, caller.user_id)
-        user, key = self._slices_of(caller)
-        user_quota_id = self._admit(user, nano) if with_user and user and nano and user.is_limited else None
+            return Reservation(nano, {}, caller.user_id)
+        quota_ids: dict[str, int] = {}
         try:
-            key_quota_id = self._admit(key, nano) if key and nano and key.is_limited else None
+            for found in self._slices_of(caller, user_pays):
+                if nano and found.is_limited:
+                    quota_ids[found.column] = self._admit(found, nano)
         except AppError:
-            self.give_back(Reservation(nano, user_quota_id, None), nano)
+            self.give_back(Reservation(nano, quota_ids), nano)
             raise
-        if user_quota_id is None and key_quota_id is None:
-            return UNLIMITED
-        return Reservation(nano, user_quota_id, key_quota_id)
+        return Reservation(nano, quota_ids) if quota_ids else UNLIMITED
 
     def give_back(self, reservation: Reservation, nano: int) -> None:
         """Put back a part of a reservation that was not used: at the end of its call, or when it never went up.
@@ -109,17 +109,17 @@ class QuotaSlices:
         """
         if reservation.credit_of is not None:
             self._credit.change(reservation.credit_of, nano)
-        for quota_id in (reservation.user_quota_id, reservation.key_quota_id):
+        for quota_id in reservation.quota_ids.values():
             # Of a slice without a row, as after it was forgotten, the ledger lets this part go back to the quota.
-            if nano and quota_id is not None and (found := self._by_id.get(quota_id)) and found.has_row:
+            if nano and (found := self._by_id.get(quota_id)) and found.has_row:
                 with found.lock:
                     found.nano += nano
                     found.used -= nano
                     found.seen_at = self._clock.monotonic()
 
     def headers(self, caller: Caller) -> list[tuple[str, str]]:
-        """What an answer says about the caller's quota: of user's and key's the one with less remaining."""
-        found = [each for each in self._slices_of(caller) if each and each.terms and each.quota]
+        """What an answer says about the caller's quotas: of those that hold the one with the least remaining."""
+        found = [each for each in self._slices_of(caller) if each.terms and each.quota]
         shown = [("X-Quota-Warning", each.warning) for each in found if each.warning][:1]
         if limited := [each for each in found if each.limit_text]:
             tightest = limited[0] if len(limited) == 1 else min(limited, key=LeasedQuota.remaining_nano)
@@ -134,9 +134,9 @@ class QuotaSlices:
         with self._lock:
             return sum(max(0, found.nano) for found in self._slices.values())
 
-    def _slices_of(self, caller: Caller) -> tuple[LeasedQuota | None, LeasedQuota | None]:
-        user = self._slice(f"user/{caller.user_id}")
-        return user, self._slice(f"key/{caller.client_key_id}") if caller.client_key_id is not None else None
+    def _slices_of(self, caller: Caller, user_pays: bool = False) -> list[LeasedQuota]:
+        subjects = subjects_of(caller.user_id, caller.client_key_id, caller.team_id, user_pays)
+        return [found for subject in subjects if (found := self._slice(subject))]
 
     def _slice(self, subject: str) -> LeasedQuota | None:
         found = self._slices.get(subject)

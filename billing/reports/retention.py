@@ -99,7 +99,7 @@ class LogRetention:
             if days:
                 before = self.cutoff(days).replace(hour=0)
                 yield from _paced(self._sums_before(period, before), stopping)
-                for delete in (rollups.delete_old_callers, latency_rollups.delete_old):
+                for delete in (rollups.delete_old_callers, rollups.delete_old_teams, latency_rollups.delete_old):
                     yield from _paced(iter(partial(self._delete_start, delete, period, before), False), stopping)
         if self._delete_more:
             yield from _paced(iter(self._delete_what_is_more, False), stopping)

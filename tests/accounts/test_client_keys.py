@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.client_keys import MAX_MODELS, ClientKey, ClientKeys
+from accounts.allow_lists import MAX_MODELS
+from accounts.client_keys import ClientKey, ClientKeys
 from accounts.users import Users
 from billing.quotas.rows import Quotas, put
 from billing.quotas.terms import QuotaTerms
@@ -126,7 +127,13 @@ def test_a_key_works_and_is_stored_only_as_a_hash(house):
     assert row.key_hint == f"{text[:10]}****"
     found = house.keys.live.find(text)
     assert found == ClientKey(
-        row.id, house.owner, frozenset({"chat"}), ("a/*", "b/c"), frozenset({"local"}), 7, found.expires_at
+        row.id,
+        house.owner,
+        frozenset({"chat"}),
+        7,
+        found.expires_at,
+        models=("a/*", "b/c"),
+        upstreams=frozenset({"local"}),
     )
     [stored] = house.rows(table)
     assert stored.key_hash == sha256_hex(text)

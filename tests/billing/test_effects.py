@@ -22,6 +22,8 @@ ROW: dict[str, Any] = {
     "state": "dispatched",
     "user_quota_id": 3,
     "key_quota_id": None,
+    "team_id": 0,
+    "team_quota_id": None,
     "reserved_nano": 100,
     "cost_nano": None,
     "byok_nano": None,
@@ -99,7 +101,25 @@ def test_sums_change_by_what_has_changed(before, after, sums):
     assert list(effects_of(before, after).sums.values()) == [sums]
 
 
+def test_a_teams_call_counts_in_its_quota_and_sums_unless_a_members_own_account_pays():
+    held = {"team_id": 3, "team_quota_id": 9}
+    effects = effects_of(ROW | held, SETTLED | held)
+    assert effects.moves == {("p", quota): Move(closed=100, back=70) for quota in (3, 9)}
+    assert [subject for subject, *_ in effects.spent] == ["user/1", "team/3"]
+    assert [bucket.team_id for bucket in effects.sums] == [3]
+    own = held | {"pool_key_id": 8}
+    assert effects_of(ROW | own, SETTLED | own).spent == []
+    assert [bucket.team_id for bucket in effects_of(ROW | own, SETTLED | own).sums] == [0]
+
+
 LOST = SETTLED | {"is_last": False}
+
+
+def test_what_nobody_is_charged_for_no_team_is_charged_for():
+    lost = LOST | {"team_id": 3, "team_quota_id": None}
+    effects = effects_of(ROW, lost)
+    assert effects.spent == []
+    assert {bucket.user_id: bucket.team_id for bucket in effects.sums} == {1: 3, EVERYBODY: 0}
 
 
 def test_what_a_try_cost_that_another_one_followed_is_in_everybodys_sums_and_nobodys_quota():

@@ -343,7 +343,6 @@ def test_a_call_is_written_down_before_it_goes_up_with_all_that_a_row_needs(offi
         "upstream_id": None,
         "model": "a/b",
         "is_stream": True,
-        "key_quota_id": None,
         "reserved_nano": MOST_NANO,
         "estimate_nano": MOST_NANO,
     }

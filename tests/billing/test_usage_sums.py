@@ -20,7 +20,7 @@ from billing.reports.statistics import UsageFilter, UsageStats
 from billing.rollups import NOBODY, UsageSums
 from config.settings import Config
 from db import Database, database_url
-from tables import caller_rollups, latency_rollups, usage_ledger, usage_rollups
+from tables import caller_rollups, latency_rollups, team_rollups, usage_ledger, usage_rollups
 from tests.support.usage_rows import latency_of, sums_of
 
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -59,6 +59,7 @@ def facts_of(number: int, request: Any) -> list[dict[str, Any]]:
     for attempt, (end, pool_key_id, cost, tokens) in enumerate(tries, 1):
         key = {"request_id": request_id, "attempt": attempt}
         whose = {"user_id": user_id, "client_key_id": client_key_id, "pool_key_id": pool_key_id, "model": model}
+        whose["team_id"] = 3 if user_id == 1 else 0
         none = {"user_quota_id": None, "key_quota_id": None, "reserved_nano": 0, "estimate_nano": 0}
         facts.append(key | {"state": "dispatched", "is_stream": True} | whose | none)
         paid = {"cost_nano": cost, "prompt_tokens": tokens, "completion_tokens": tokens // 2, "source": "stream"}
@@ -91,12 +92,15 @@ def check(db: Database, clock: Any) -> None:
     rows = stored(db, usage_ledger)
     expected: dict[Any, UsageSums] = defaultdict(UsageSums)
     by_caller: dict[Any, UsageSums] = defaultdict(UsageSums)
+    by_member: dict[Any, UsageSums] = defaultdict(UsageSums)
     for key, sums in sums_of(rows).items():
         hour = key.created_at.replace(minute=0, second=0, microsecond=0)
         for period, start in (("h", hour), ("d", hour.replace(hour=0))):
             if key.user_id:
                 expected[period, key.user_id, start, key.client_key_id or 0, key.carrier, key.model] += sums
             expected[period, 0, start, 0, key.pool_key_id or 0, key.model] += sums
+            if key.team_id:
+                by_member[period, key.team_id, start, key.user_id] += sums
             by_caller[period, "u", start, key.user_id or NOBODY] += sums
             by_caller[period, "k", start, (key.client_key_id or 0) if key.user_id else NOBODY] += sums
     found = {tuple(row.values())[:6]: UsageSums(*tuple(row.values())[6:]) for row in stored(db, usage_rollups)}
@@ -106,6 +110,10 @@ def check(db: Database, clock: Any) -> None:
     callers = {tuple(row.values())[:4]: UsageSums(*tuple(row.values())[4:]) for row in stored(db, caller_rollups)}
     assert {k: v for k, v in callers.items() if v != UsageSums()} == {
         k: v for k, v in by_caller.items() if v != UsageSums()
+    }
+    members = {tuple(row.values())[:4]: UsageSums(*tuple(row.values())[4:]) for row in stored(db, team_rollups)}
+    assert {k: v for k, v in members.items() if v != UsageSums()} == {
+        k: v for k, v in by_member.items() if v != UsageSums()
     }
     times = latency_of(rows)
     found = {LatencyPlace(*tuple(row.values())[:4]): tuple(row.values())[4:] for row in stored(db, latency_rollups)}
@@ -125,7 +133,7 @@ def check(db: Database, clock: Any) -> None:
 
 @given(data=st.data(), requests=st.lists(REQUEST, min_size=1, max_size=8))
 def test_sums_and_log_are_those_of_the_rows_after_any_sequence_of_facts(emptied, clock, data, requests):
-    for table in (usage_ledger, usage_rollups, caller_rollups, latency_rollups):
+    for table in (team_rollups, usage_ledger, usage_rollups, caller_rollups, latency_rollups):
         emptied.transact(lambda tx, table=table: tx.execute(table.delete()))
     ledger = UsageLedger(emptied, clock)
     queues = [facts_of(number, request) for number, request in enumerate(requests)]

@@ -145,7 +145,7 @@ def _of_the_quotas(books: Books) -> Iterator[str]:
     for quota in books.quotas:
         subject = quota["subject"]
         kind, _, number = subject.partition("/")
-        column = "user_id" if kind == "user" else "client_key_id"
+        column = {"user": "user_id", "key": "client_key_id", "team": "team_id"}[kind]
         mine = [row for row in books.ledger if row[column] == int(number) and row["is_last"]]
         spent = sum(row["cost_nano"] or 0 for row in mine if row["created_at"] >= quota["window_start"])
         if quota["spent_nano"] != spent:

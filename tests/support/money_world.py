@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from billing import journal
 from billing.ledger import UsageLedger
+from billing.quotas.subjects import COLUMNS
 from billing.records import OPEN
 from config.settings import Config
 from db import Database, DatabaseError, database_url
@@ -319,7 +320,7 @@ class Watch:
 
     def _look(self) -> None:
         ledger, slices = usage_ledger.c, quota_slices.c
-        is_mine = sa.or_(ledger.user_quota_id == quotas.c.id, ledger.key_quota_id == quotas.c.id)
+        is_mine = sa.or_(*(ledger[column] == quotas.c.id for column in COLUMNS.values()))
         held = sa.select(sa.func.sum(ledger.reserved_nano)).where(is_mine, ledger.state.in_(sorted(OPEN)))
         sliced = sa.select(sa.func.sum(slices.nano)).where(slices.quota_id == quotas.c.id)
         subject = sa.literal("user/").concat(sa.cast(ledger.user_id, sa.String(20)))

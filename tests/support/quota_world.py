@@ -12,10 +12,12 @@ import sqlalchemy as sa
 
 from accounts.caller import Caller
 from accounts.client_keys import ClientKey
+from accounts.teams import Team
 from billing import rollups
 from billing.quotas.moves import Move, apply
 from billing.quotas.rows import Quotas
 from billing.quotas.slices import QuotaSlices, Reservation
+from billing.quotas.subjects import COLUMNS, subjects_of
 from billing.rollups import Bucket, UsageSums
 from config.settings import Config
 from db import Database, Transaction
@@ -27,8 +29,9 @@ NUMBERS = itertools.count(1)
 OPEN = ("dispatched", "streaming", "pending")
 
 
-def caller(user_id: int = 1, client_key_id: int | None = None) -> Caller:
-    return Caller(user_id, "session", 2e9, None if client_key_id is None else ClientKey(client_key_id, user_id))
+def caller(user_id: int = 1, client_key_id: int | None = None, team_id: int = 0) -> Caller:
+    key = None if client_key_id is None else ClientKey(client_key_id, user_id)
+    return Caller(user_id, "session", 2e9, key, team=Team(team_id) if team_id else None)
 
 
 @dataclass
@@ -43,12 +46,10 @@ class Call:
     id: str = field(default_factory=lambda: f"{next(NUMBERS):032x}")
 
     def subjects(self) -> list[str]:
-        key = [f"key/{self.caller.client_key_id}"] if self.caller.client_key_id else []
-        return [f"user/{self.caller.user_id}", *key]
+        return subjects_of(self.caller.user_id, self.caller.client_key_id, self.caller.team_id)
 
     def quota_ids(self) -> list[int]:
-        both = self.reservation.user_quota_id, self.reservation.key_quota_id
-        return [quota_id for quota_id in both if quota_id is not None]
+        return list(self.reservation.quota_ids.values())
 
 
 class World:
@@ -94,7 +95,8 @@ class World:
                 )
             if cost is not None:
                 spent += [(subject, call.created_at, cost) for subject in call.subjects()]
-                bucket = Bucket(call.caller.user_id, call.caller.client_key_id, None, "m", call.created_at)
+                whose = call.caller.user_id, call.caller.client_key_id
+                bucket = Bucket(*whose, None, "m", call.created_at, team_id=call.caller.team_id)
                 rollups.add(tx, {bucket: UsageSums(cost_nano=cost)})
         apply(tx, moves, spent)
 
@@ -105,7 +107,7 @@ class World:
             return
         row: dict[str, Any] = {"request_id": call.id, "attempt": 1, "process_id": call.process_id, "state": state}
         row |= {"user_id": call.caller.user_id, "client_key_id": call.caller.client_key_id, "model": "m"}
-        row |= {"user_quota_id": call.reservation.user_quota_id, "key_quota_id": call.reservation.key_quota_id}
+        row |= {"team_id": call.caller.team_id, **call.reservation.quota_ids}
         row |= {"reserved_nano": call.reservation.nano, "estimate_nano": 0, "cost_nano": call.cost, "checks": 0}
         row |= {"is_stream": False, "is_last": True, "created_at": call.created_at}
         tx.execute(usage_ledger.insert().values(row))
@@ -121,7 +123,9 @@ class World:
         for row in kept:
             mine = sum(each.nano for each in slices if each.quota_id == row.id)
             is_open = [call for call in calls if call.state in OPEN]
-            mine += sum(call.reserved_nano for call in is_open if row.id in (call.user_quota_id, call.key_quota_id))
+            mine += sum(
+                call.reserved_nano for call in is_open if row.id in [getattr(call, name) for name in COLUMNS.values()]
+            )
             assert row.reserved_nano == mine, f"{row.subject}: {row.reserved_nano} reserved, {mine} held"
             assert min([each.nano for each in slices], default=0) >= 0
             if row.recovery == "reset":
@@ -131,7 +135,7 @@ class World:
     def cost_of(calls: Iterable[Any], subject: str, since: datetime) -> int:
         """The known costs of a subject's calls since then."""
         kind, _, number = subject.partition("/")
-        column = "user_id" if kind == "user" else "client_key_id"
+        column = {"user": "user_id", "key": "client_key_id", "team": "team_id"}[kind]
         mine = [call for call in calls if getattr(call, column) == int(number) and call.created_at >= since]
         return sum(call.cost_nano for call in mine if call.state == "settled")
 
@@ -189,4 +193,4 @@ def at(text: str) -> datetime:
 
 def call_of(world: World, cost: int, when: str = "2026-11-21", user_id: int = 1, key_id: int | None = None) -> Call:
     """A call that nothing was reserved for."""
-    return Call(caller(user_id, key_id), Reservation(0, None, None), at(when), "p", cost)
+    return Call(caller(user_id, key_id), Reservation(0, {}), at(when), "p", cost)

@@ -45,6 +45,8 @@ def row(number: int, at: datetime, **values: Any) -> Row:
         "source": "stream",
         "user_quota_id": None,
         "key_quota_id": None,
+        "team_id": 0,
+        "team_quota_id": None,
         "reserved_nano": 0,
         "estimate_nano": 0,
         "cost_nano": 1000,
@@ -118,7 +120,7 @@ def sums_of(rows: Iterable[Row]) -> dict[Bucket, UsageSums]:
         if one["state"] in {"settled", "estimated"}:
             paid_nano = one["cost_nano"] if one["is_last"] else 0
             sums += UsageSums(0, 0, one["prompt_tokens"] or 0, one["completion_tokens"] or 0, paid_nano, 0)
-            nobodys = bucket_of(one)._replace(user_id=rollups.EVERYBODY)
+            nobodys = bucket_of(one)._replace(user_id=rollups.EVERYBODY, team_id=rollups.NO_TEAM)
             found[nobodys] = found.get(nobodys, UsageSums()) + UsageSums(cost_nano=one["cost_nano"] - paid_nano)
         sums += UsageSums(unknown=one["state"] == "unknown")
         key = bucket_of(one)

@@ -32,9 +32,8 @@ BACKGROUND |= {f"log_retention.{name}" for name in ("name", "owner", "lease_unti
 BACKGROUND |= {"api_keys.updated_at", "api_keys.account_id", "client_keys.last_used", "api_tokens.last_used"}
 ALL_OF = {name: {f"{name}.{column.name}" for column in table.columns} for name, table in tables.metadata.tables.items()}
 BACKGROUND |= ALL_OF["audit_log"]  # those of refused log-ins come some seconds later
-BACKGROUND |= (
-    ALL_OF["usage_ledger"] | ALL_OF["usage_rollups"] | ALL_OF["caller_rollups"]
-)  # and calls, when their journal is drained
+BACKGROUND |= ALL_OF["usage_ledger"]  # and calls, when their journal is drained
+BACKGROUND |= {column for name in ALL_OF if name.endswith("_rollups") for column in ALL_OF[name]}
 OF_SESSIONS = ALL_OF["user_sessions"] | {"users.last_login", "users.updated_at"}
 OF_LOG_INS = OF_SESSIONS | ALL_OF["reset_links"]  # a log-in tells of them
 OF_KEYS = ALL_OF["client_keys"] | ALL_OF["quotas"] | {"revisions.value"}

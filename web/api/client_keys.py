@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
+from accounts.allow_lists import MAX_MODELS, MAX_UPSTREAMS
 from accounts.caller import Caller
-from accounts.client_keys import MAX_MODELS, MAX_RPM, MAX_UPSTREAMS, SCOPES, Also, ClientKeyRow
+from accounts.client_keys import MAX_RPM, SCOPES, Also, ClientKeyRow
 from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
 from billing.quotas.terms import QuotaTerms, check_amount
 from db import Transaction

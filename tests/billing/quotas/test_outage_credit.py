@@ -27,7 +27,7 @@ def test_each_user_has_the_same_amount_and_what_is_given_back_can_be_spent_again
     with pytest.raises(Busy, match="more than the \\$"):
         credit.reserve(USER, 41)
     credit.reserve(OTHER, 100)
-    credit.give_back(Reservation(60, None, None, 1), 1)
+    credit.give_back(Reservation(60, {}, 1), 1)
     credit.reserve(USER, 41)
     with pytest.raises(Busy):
         credit.reserve(USER, 1)

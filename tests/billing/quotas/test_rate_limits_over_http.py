@@ -106,7 +106,7 @@ def make_door(upstream: ScriptedUpstream, tmp_path: Path, clock: MovableClock) -
         config = Config(**secrets, **own, openrouter_api_keys=POOL_KEY, **settings)
         services, hasher = build(config), CountingHasher()
         held = services.client_keys.live, services.api_tokens.live
-        shared = services.auth.refused, services.second_factors
+        shared = services.auth.refused, services.second_factors, services.teams
         auth = Auth(services.users, services.sessions, hasher, SigningKeys([SECRET_KEY]), Clock(), *held, *shared)
         derivation = KeyDeriver(hasher, "domain-of-tests")
         limits = RateLimits(config, clock)

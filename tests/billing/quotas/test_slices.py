@@ -58,7 +58,7 @@ def admitted(process: Any, nano: int, who: Any = None) -> bool:
 def test_without_quota_a_call_is_admitted_and_nothing_written(make_world):
     process = make_world().process()
     assert process.slices.reserve(caller(), 10**18) is UNLIMITED
-    assert Reservation(0, None, None) == UNLIMITED
+    assert Reservation(0, {}) == UNLIMITED
     assert process.slices.headers(caller()) == []
     assert process.world.rows_of_slices() == {}
 
@@ -100,7 +100,7 @@ def test_user_and_client_key_must_both_admit_and_the_first_gets_back_what_the_se
     with pytest.raises(QuotaExceeded, match=r"This key's quota of .* per day"):
         process.slices.reserve(caller(1, 7), 60)
     both = process.slices.reserve(caller(1, 7), 50)
-    assert both == Reservation(50, world.row("user/1").id, world.row("key/7").id)
+    assert both == Reservation(50, {"user_quota_id": world.row("user/1").id, "key_quota_id": world.row("key/7").id})
     assert admitted(process, 950)
     assert not admitted(process, 1)
     process.slices.give_back(both, 10)
@@ -127,6 +127,62 @@ def test_of_a_hundred_calls_at_once_in_two_processes_exactly_those_are_admitted_
     assert admissions.count(True) == 10
     world.check()
     assert world.row("user/1").reserved_nano == 1000
+
+
+@pytest.mark.mysql
+def test_of_a_teams_calls_at_once_in_two_processes_exactly_those_are_admitted_that_it_pays_for(make_world):
+    """A hundred calls of five members, one with a quota of their own, and twenty of somebody who is in no team."""
+    world = make_world()
+    world.quotas.set("team/3", 1000, None, "month", "reset")
+    world.quotas.set("user/1", 100, None, "month", "reset")
+    processes = [world.process(), world.process()]
+    admissions: list[tuple[int, bool]] = []
+    barrier = threading.Barrier(120)
+
+    def call(number: int) -> None:
+        who = caller(9) if number >= 100 else caller(1 + number % 5, 10 + number % 5, team_id=3)
+        barrier.wait()
+        try:
+            processes[number % 2].begin(50, who)
+            admissions.append((who.user_id, True))
+        except QuotaExceeded:
+            admissions.append((who.user_id, False))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(120)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(is_in for user_id, is_in in admissions if user_id != 9) == 20
+    assert all(is_in for user_id, is_in in admissions if user_id == 9)
+    assert admissions.count((1, True)) <= 2
+    world.check()
+    assert world.row("team/3").reserved_nano == 1000
+    for process in processes:
+        for one in list(process.running):
+            process.end(one, 20)
+        process.drain()
+    assert (world.row("team/3").spent_nano, world.row("user/1").spent_nano % 20) == (400, 0)
+    world.check()
+
+
+def test_what_a_team_refuses_its_member_gets_back_and_others_are_not_asked(world):
+    world.quotas.set("team/3", 50, None, "month", "reset")
+    process = world.process()
+    with pytest.raises(QuotaExceeded, match="Your team's quota of"):
+        process.slices.reserve(caller(1, 7, team_id=3), 60)
+    assert admitted(process, 50, caller(2, team_id=3))
+    assert not admitted(process, 1, caller(1, team_id=3))
+    assert admitted(process, 1000)  # as soon as they have left it, by their own quota alone
+    world.check()
+
+
+def test_a_call_that_a_members_own_account_pays_for_is_held_against_its_key_alone(world):
+    for subject in ("team/3", "key/7"):
+        world.quotas.set(subject, 50, None, "month", "reset")
+    process = world.process()
+    reserved = process.slices.reserve(caller(1, 7, team_id=3), 40, user_pays=True)
+    assert reserved == Reservation(40, {"key_quota_id": world.row("key/7").id})
 
 
 def test_what_an_old_call_did_not_use_is_not_there_twice_after_its_slice_was_reclaimed(world):

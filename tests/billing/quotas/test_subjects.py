@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from accounts.users import Users
-from billing.quotas.subjects import check_subject, known_subject, user_of
+from billing.quotas.subjects import check_subject, column_of, known_subject, subjects_of, user_of
 from db import Database
 from foundation.errors import BadRequest, NotFound
 from tests.support.movable_clock import MovableClock
@@ -20,6 +20,13 @@ def test_what_is_no_subject_is_refused(subject):
 
 def test_a_subject_of_a_user_names_that_user_and_one_of_a_key_nobody():
     assert (user_of("user/17"), user_of("key/17")) == (17, None)
+
+
+def test_a_call_must_fit_all_that_it_is_charged_to():
+    assert subjects_of(1, None, 0) == ["user/1"]
+    assert subjects_of(1, 7, 3) == ["user/1", "key/7", "team/3"]
+    assert subjects_of(1, 7, 3, user_pays=True) == ["key/7"]
+    assert [column_of(each) for each in subjects_of(1, 7, 3)] == ["user_quota_id", "key_quota_id", "team_quota_id"]
 
 
 def test_a_user_that_there_is_not_is_refused_and_a_key_is_taken_at_its_word(db: Database, clock: MovableClock):
