@@ -37,6 +37,7 @@ from accounts.sessions import UserSessions
 from accounts.sign_on.flow import SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider
+from accounts.step_up import StepUp
 from accounts.teams import Teams
 from accounts.users import Users
 from api_key_manager import ApiKeyManager
@@ -192,6 +193,7 @@ class Services:
         self.second_factors = SecondFactors(db, self._envelopes, clock, codes, self.passkeys, refused)
         doors = self.users, self.sessions, hasher, signing, clock
         self.auth = Auth(*doors, *live, refused, self.second_factors, self.teams)
+        self.step_up = StepUp(self.users, self.sessions, hasher, self.second_factors, refused)
         self.auth.trusts_uninformed = config.credit_without_database_usd > 0
         self.recovery = Recovery(self.users, self.sessions, hasher, codes, links, refused, self.second_factors)
         self.invitations = Invitations(db, clock)
@@ -203,7 +205,7 @@ class Services:
             self.one_time_states,
             ProviderIdentities(db, clock),
             self.users,
-            self.sessions,
+            self.step_up,
             self.registration,
         )
         self.addresses = ClientAddresses(config.trusted_proxies)

@@ -68,6 +68,7 @@ user_sessions = _table(
     sa.Column("method", ascii_text(32), nullable=False, server_default="key"),
     sa.Column("address", ascii_text(64)),
     sa.Column("user_agent", sa.String(200)),
+    sa.Column("proved_at", UtcDateTime),
 )
 
 # Who somebody is elsewhere: by the provider's own id, never by name or e-mail. trust_level, is_silenced: what the

@@ -8,7 +8,7 @@
     client_keys.py  allow_lists.py  api_tokens.py   what programs call models with, and which; what only reads usage
     recovery_codes.py  reset_links.py  recovery.py   back in without the password, by a code or an operator's link
     passkeys.py  relying_party.py     keys in people's devices (WebAuthn); what is asked of those and verified
-    second_factors.py     what is asked for beside the password: a code of an app, or a passkey
+    second_factors.py  step_up.py     a code of an app, or a passkey, beside the password; proof before danger
     one_time_states.py    what was begun elsewhere and comes back once: log-ins, links, challenges
     everything.py         sessions, client keys and API tokens, ended together
     leaving.py  deleted.py   accounts deleted, and what is left of them

@@ -121,8 +121,11 @@ class SecondFactors:
 
         given: a Second, or PROVED. Raises SecondFactorNeeded, BadRequest, Unauthorized, TooManyRequests.
         """
-        if given is PROVED or not self.is_set_up(user_id):
-            return
+        if given is not PROVED and self.is_set_up(user_id):
+            self.prove(user_id, given, origin)
+
+    def prove(self, user_id: int, given: object, origin: Origin) -> None:
+        """Let only a second factor of this account's pass. Raises as check does."""
         if not isinstance(given, str | PasskeyProof) or (isinstance(given, str) and not given.strip()):
             raise SecondFactorNeeded
         try:

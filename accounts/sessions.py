@@ -22,7 +22,7 @@ from db import Database, NotAnswering, Transaction, delete_some
 from foundation.clock import Clock
 from foundation.column_types import UtcDateTime
 from foundation.crypto import keyed_token, new_id, same
-from foundation.errors import Forbidden, NotFound, Unauthorized
+from foundation.errors import NotFound, Unauthorized
 from replicas.revisions import bump
 from tables import oauth_states
 from tables import user_sessions as table
@@ -34,8 +34,6 @@ MAX_USER_AGENT = 200
 KEPT = timedelta(days=30)  # after its time is over a session's row goes, and with it an address
 FORGOTTEN_AT_ONCE = 100
 SHOWN = 1000
-# Whoever has got hold of an access token could else keep the account with what they add to it.
-FRESH = timedelta(minutes=15)
 
 
 class EndedBy(StrEnum):
@@ -97,15 +95,6 @@ class TokenReused(Unauthorized):
         super().__init__("The refresh token was used before, so its session has ended; log in again")
         self.user_id = user_id
         self.session_id = session_id
-
-
-class SessionNotFresh(Forbidden):
-    """What is asked for takes a log-in that is not older than FRESH."""
-
-    type = "fresh_session_needed"
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"To {what}, log in again first: this session is older than 15 minutes")
 
 
 class UserSessions:
@@ -226,18 +215,20 @@ class UserSessions:
         with self._db.reading() as tx:
             return [OpenSession(*row) for row in tx.execute(query)]
 
-    def is_younger(self, user_id: int, session_id: str, age: timedelta) -> bool:
-        """True if this session of a user's can still be refreshed, and began less than so long ago."""
-        now = self._clock.now()
-        wanted = sa.and_(_usable(session_id, now), table.c.user_id == user_id, table.c.created_at > now - age)
+    def was_proved(self, user_id: int, session_id: str, within: timedelta) -> bool:
+        """True if this session of a user's can still be refreshed, and they have proved in it so lately who they are:
+        at its begin, or since."""
+        now, proved_at = self._clock.now(), sa.func.coalesce(table.c.proved_at, table.c.created_at)
+        wanted = sa.and_(_usable(session_id, now), table.c.user_id == user_id, proved_at > now - within)
         with self._db.reading() as tx:
             return tx.scalar(sa.select(table.c.id).where(wanted)) is not None
 
-    def check_fresh(self, user_id: int, session_id: str, what: str) -> None:
-        """Let only a session pass in which somebody has just proved who they are. what: they want. Raises
-        SessionNotFresh."""
-        if not self.is_younger(user_id, session_id, FRESH):
-            raise SessionNotFresh(what)
+    def note_proof(self, user_id: int, session_id: str) -> None:
+        """A user has just proved in this session who they are. Raises Unauthorized if it is over."""
+        now = self._clock.now()
+        this = table.update().where(_usable(session_id, now), table.c.user_id == user_id).values(proved_at=now)
+        if self._db.transact(lambda tx: tx.execute(this).rowcount) != 1:
+            raise Unauthorized("The session has ended; log in again")
 
     def end(self, session_id: str, by: EndedBy = EndedBy.LOGOUT) -> None:
         """Refuse a session's tokens, in every process within two seconds."""

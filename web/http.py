@@ -16,6 +16,7 @@ from accounts.audit_sums import SumKind
 from accounts.caller import Caller
 from accounts.roles import SCOPES, Right, rights_of
 from accounts.second_factors import SecondFactorRequired
+from accounts.step_up import Act
 from auth import ACCESS_TOKEN, Credentials
 from billing.quotas.rate_limits import Door
 from db import DatabaseError
@@ -89,7 +90,7 @@ def check_caller(accepted: Credentials) -> Caller:
 
     A user who may not call may still look.
     """
-    caller = authenticate(authorization(request.environ), accepted)
+    g.caller = caller = authenticate(authorization(request.environ), accepted)
     if caller.api_token:
         services().rate_limits.check_api_token(caller.api_token.id)
     return caller
@@ -104,7 +105,7 @@ def check_operator(right: Right) -> str:
     Unauthorized.
     """
     try:
-        operator, rights = _operator(authorization(request.environ) or "")
+        operator, rights, g.caller = _operator(authorization(request.environ) or "")
     except (Unauthorized, Forbidden) as refused:
         count_request("admin requests")
         event(admin_log, "admin_refused", logging.WARNING)
@@ -137,6 +138,16 @@ def check_appoints() -> None:
         raise Forbidden(NEEDS[Right.APPOINT])
 
 
+def check_fresh(act: Act) -> None:
+    """Let whoever was let in do this only from a fresh session. Raises SessionNotFresh.
+
+    A token that operators hand to programs, and ADMIN_TOKEN, have no session: they are the proof.
+    """
+    caller: Caller | None = g.caller
+    if caller:
+        services().step_up.check(caller.user_id, caller.session_id, act)
+
+
 def note_read(what: str, user_id: int | None) -> None:
     """Count that this request's operator reads something of a person, None for everybody, for the audit log."""
     services().reads.count(SumKind(g.operator, READ, ("what", what), user_id))
@@ -147,18 +158,19 @@ def count_operator(operator: str) -> None:
     services().rate_limits.check_address("admin requests", operator)
 
 
-def _operator(sent: str) -> tuple[str, frozenset[Right]]:
+def _operator(sent: str) -> tuple[str, frozenset[Right], Caller | None]:
+    """Who works as operator by this header, what they may do, and with which session, if that is a person's."""
     if _has(services().config.admin_token, sent):
-        return "admin-token", frozenset(Right)
+        return "admin-token", frozenset(Right), None
     given = sent.partition(" ")[2]
     if given.startswith(operator_tokens.PREFIX):
-        return _by_operator_token(given)
-    user_id = authenticate(sent).user_id
-    rights = rights_of(services().users.roles.get(user_id))
+        return *_by_operator_token(given), None
+    caller = authenticate(sent)
+    rights = rights_of(services().users.roles.get(caller.user_id))
     if not rights:
         raise Forbidden("This is for operators, and this account is no active admin")
-    check_second_factor(user_id)
-    return f"user/{user_id}", rights
+    check_second_factor(caller.user_id)
+    return f"user/{caller.user_id}", rights, caller
 
 
 def _has(token: SecretStr | None, sent: str) -> bool:

@@ -18,9 +18,10 @@ from datetime import timedelta
 
 from accounts.one_time_states import OneTimeState, OneTimeStates
 from accounts.registration import Registration
-from accounts.sessions import FRESH, UserSessions, hold
+from accounts.sessions import hold
 from accounts.sign_on.identities import Entered, ProviderIdentities
 from accounts.sign_on.provider import IdentityProvider, ProviderProfile, SignOnAttempt
+from accounts.step_up import Act, StepUp
 from accounts.users import Users
 from foundation.crypto import new_token
 from foundation.errors import BadRequest, Forbidden, NotFound
@@ -53,7 +54,7 @@ class SingleSignOn:
         states: OneTimeStates,
         identities: ProviderIdentities,
         users: Users,
-        sessions: UserSessions,
+        step_up: StepUp,
         registration: Registration,
     ) -> None:
         """providers: by the name that stands in their paths. public_url: our own address, without `/` at its end."""
@@ -62,7 +63,7 @@ class SingleSignOn:
         self._public_url = public_url
         self._states = states
         self._users = users
-        self._sessions = sessions
+        self._step_up = step_up
         self._registration = registration
 
     def provider(self, name: str) -> IdentityProvider:
@@ -91,13 +92,9 @@ class SingleSignOn:
         return self._begin(name, None, None, next_path, invitation)
 
     def begin_link(self, name: str, user_id: int, session_id: str, next_path: str) -> BegunSignOn:
-        """Begin to link an account, from its session. Raises NotFound, ProviderFailed; Forbidden if that is old."""
-        self._sessions.check_fresh(user_id, session_id, "link another log-in")
+        """Begin to link an account, from its session. Raises NotFound, ProviderFailed; SessionNotFresh."""
+        self._step_up.check(user_id, session_id, Act.LINK_LOG_IN)
         return self._begin(name, user_id, session_id, next_path)
-
-    def may_link(self, user_id: int, session_id: str) -> bool:
-        """True while a session is so young that one may link from it."""
-        return self._sessions.is_younger(user_id, session_id, FRESH)
 
     def _begin(
         self, name: str, user_id: int | None, session_id: str | None, next_path: str, invitation: str = ""

@@ -98,6 +98,11 @@ def own_log_in(world: World, kind: str) -> Asked:
     return Asked(world.owns(kind).account)
 
 
+def own_proof(world: World, kind: str) -> Asked:
+    person = getattr(world, kind) if kind in PEOPLE else world.owner
+    return Asked({"derived_key": person.account["derived_key"]})
+
+
 def own_refresh_token(world: World, kind: str) -> Asked:
     return Asked({"refresh_token": world.logged_in(world.owns(kind).account).refresh_token})
 
@@ -443,6 +448,8 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "PUT /api/models/default": (USERS, sent({"model": "openai/gpt-4o-mini"})),
     # ── accounts
     "GET /api/auth/kdf": (ANYBODY, PLAIN),
+    "POST /api/auth/step-up": (USERS, own_proof),
+    "POST /api/auth/step-up-password": (instead(USERS, 200, 401), sent({"email": "nobody", "password": PASSWORD})),
     "GET /api/auth/second-factor": (USERS, PLAIN),
     "POST /api/auth/second-factor": (instead(USERS, 200, 201), PLAIN),
     "POST /api/auth/second-factor/confirm": (instead(USERS, 200, 404), without_a_second_factor({"code": "000000"})),

@@ -58,6 +58,8 @@ CHANGES: dict[str, set[str]] = {
     "POST /api/auth/end-everything": ALL_OF["client_keys"] | ALL_OF["api_tokens"] | {"revisions.value"} | OF_SESSIONS,
     "POST /api/auth/change-key": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
     "POST /api/auth/change-password": {"users.key_hash", "revisions.value"} | OF_SESSIONS,
+    "POST /api/auth/step-up": {"user_sessions.proved_at"},
+    "POST /api/auth/step-up-password": {"user_sessions.proved_at"},
     "POST /api/auth/second-factor": ALL_OF["totp_secrets"],
     "POST /api/auth/second-factor/confirm": set(),  # none was begun
     "DELETE /api/auth/second-factor": ALL_OF["totp_secrets"],

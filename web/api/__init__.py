@@ -4,7 +4,7 @@
     auth.py  password.py                       signing up and logging in, with a derived key or a password
     sessions.py  profile.py  own_data.py       sessions, what one is called; leaving with all that is kept of one
     recovery.py  second_factors.py             back in without the password; codes beside it
-    passkeys.py  webauthn.py                   keys in one's devices, and their JSON
+    passkeys.py  webauthn.py  step_up.py       keys in one's devices, and their JSON; proving again who one is
     sign_on.py  sign_on_names.py               log-ins elsewhere; other names of their paths
     client_keys.py  tokens.py  watched_keys.py     client keys, API tokens, watched keys
     connect.py  upstreams.py                   one's OpenRouter account; which pool keys carry one's calls

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from accounts.invitations import MAX_NOTE_CHARACTERS, Invitation, InvitationTerms
 from accounts.labels import with_labels
+from accounts.step_up import Act
 from accounts.users import UserRole
 from billing.quotas.terms import check_amount
-from web.http import answer, audit, check_appoints, services
+from web.http import answer, audit, check_appoints, check_fresh, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_invitation_api", __name__, url_prefix="/admin/invitations")
@@ -101,6 +102,7 @@ def invite(operator: str, body: NewInvitation) -> dict[str, Any]:
     """Make an invitation; returns it with its text. Raises BadRequest."""
     if body.role != "user":
         check_appoints()
+        check_fresh(Act.CHANGE_ROLE)
     terms = InvitationTerms(UserRole(body.role), check_amount("limit_usd", body.limit_usd), body.period, body.note)
     made, text = services().invitations.create(terms, timedelta(days=body.days), operator)
     fields = body.model_dump(mode="json", exclude_unset=True)

@@ -9,13 +9,14 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from accounts.labels import with_labels
+from accounts.step_up import Act
 from billing.quotas.rows import Quota
 from billing.quotas.subjects import known_subject, user_of
 from billing.quotas.terms import check_amount
 from foundation.errors import NotFound
 from foundation.money import usd
 from web.api.quotas import NO_QUOTA, QuotaShown
-from web.http import answer, audit, services
+from web.http import answer, audit, check_fresh, services
 from web.operation import Body, Page, Paging, Who, operation
 
 routes = Blueprint("admin_quota_api", __name__, url_prefix="/admin/quotas")
@@ -91,6 +92,8 @@ def default_shown() -> dict[str, object] | None:
 
 def set_subjects_quota(operator: str, subject: str, body: NewQuota) -> Response:
     """Give somebody a quota. subject: one that there is. Raises BadRequest."""
+    if body.limit_usd is None:
+        check_fresh(Act.LIFT_QUOTA)
     config = services().config
     limit_nano = check_amount("limit_usd", body.limit_usd)
     soft_limit_nano = check_amount("soft_limit_usd", body.soft_limit_usd)
@@ -102,6 +105,8 @@ def set_subjects_quota(operator: str, subject: str, body: NewQuota) -> Response:
 
 def reset_subjects_quota(operator: str, subject: str) -> Response:
     """Back to the default. subject: one that there is."""
+    if services().quotas.default is None:
+        check_fresh(Act.LIFT_QUOTA)
     found = services().quotas.reset(subject)
     audit(operator, "quota_reset", subject, user_of(subject))
     return answer(_labelled([_shown(subject, found)])[0])

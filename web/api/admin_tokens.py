@@ -11,7 +11,8 @@ from pydantic import Field
 from accounts.labels import with_labels
 from accounts.operator_tokens import MAX_DAYS, OperatorTokenRow
 from accounts.roles import TokenScope
-from web.http import answer, audit, services
+from accounts.step_up import Act
+from web.http import answer, audit, check_fresh, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_token_api", __name__, url_prefix="/admin/tokens")
@@ -88,6 +89,7 @@ def operator_tokens_shown(query: Paging) -> dict[str, Any]:
 
 def make_operator_token(operator: str, body: NewOperatorToken) -> dict[str, Any]:
     """Make a token; returns it with its text. Raises Conflict."""
+    check_fresh(Act.MAKE_OPERATOR_TOKEN)
     scope = TokenScope(body.scope)
     made, text = services().operator_tokens.create(body.name, scope, timedelta(days=body.days), operator)
     audit(operator, "operator_token_made", f"token/{made.name}", scope=scope.value, days=body.days)

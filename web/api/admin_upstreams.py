@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from flask import Blueprint, Response
 from pydantic import Field
 
+from accounts.step_up import Act
 from pool.overview import upstream_overview
 from upstream.check import check as check_upstream
 from upstream.registry import Keep, Upstream
-from web.http import answer, audit, services
+from web.http import answer, audit, check_fresh, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_upstream_api", __name__, url_prefix="/admin/upstreams")
@@ -175,9 +176,13 @@ def _shown(found: Sequence[Upstream]) -> list[dict[str, Any]]:
 
 
 def _given(body: NewUpstream) -> tuple[dict[str, Any], str | Keep | None]:
+    """The terms, and the key if one is given, which takes a fresh session."""
     given = body.model_dump()
     api_key: str | None = given.pop("api_key")
-    return given, api_key if "api_key" in body.model_fields_set else Keep.KEY
+    if "api_key" not in body.model_fields_set:
+        return given, Keep.KEY
+    check_fresh(Act.SET_UPSTREAM_KEY)
+    return given, api_key
 
 
 def _audit(operator: str, action: str, upstream: Upstream, **details: Any) -> None:

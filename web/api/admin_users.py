@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from accounts.labels import MAX_CHARACTERS, check_printable
 from accounts.roles import rights_of
+from accounts.step_up import Act
 from accounts.users import MAX_TRUST_LEVEL, UpstreamChoice, User, UserRole, UserState
 from auth import check_username
 from billing.quotas.rows import Quota
@@ -19,7 +20,7 @@ from web.api.quotas import QuotaShown
 from web.api.recovery import ResetLinkMade, make_reset_link
 from web.api.second_factors import SecondFactorChanged, remove_users_second_factor
 from web.api.sessions import AllEnded, end_all
-from web.http import answer, audit, check_appoints, note_read, services
+from web.http import answer, audit, check_appoints, check_fresh, note_read, services
 from web.operation import DIGITS, Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_user_api", __name__, url_prefix="/admin/users")
@@ -209,8 +210,11 @@ def change_user(operator: str, user_id: int, body: UserChange) -> Response:
         raise Conflict("You can't take your own rights away; another operator can")
     state = UserState(body.state) if body.state else None
     role = UserRole(body.role) if body.role else None
-    if role or rights_of(_get(user_id).role):
+    now = _get(user_id).role
+    if role or rights_of(now):
         check_appoints()
+    if role not in {None, now}:
+        check_fresh(Act.CHANGE_ROLE)
     before, after = services().users.change(user_id, state, role, body.trust_level, body.label)
     if after.state is not before.state:
         services().users.reload()  # here at once: who is let in logs in next
@@ -231,6 +235,7 @@ def delete_user(operator: str, user_id: int) -> None:
     user = _get(user_id)
     if operator == f"user/{user_id}":
         raise Conflict("This is your own account: delete it in your profile")
+    check_fresh(Act.DELETE_OTHERS_ACCOUNT)
     if rights_of(user.role):
         check_appoints()
     services().leaving.delete(user_id)

@@ -12,12 +12,13 @@ import orjson
 from flask import Blueprint, Response
 
 from accounts.caller import Caller
+from accounts.step_up import Act
 from accounts.users import User
 from billing.reports.statistics import UsageFilter
 from foundation.logs import event
 from services import Services
 from web.api import connect, recovery, second_factors
-from web.http import answer, audit, services
+from web.http import answer, audit, check_fresh, services
 from web.operation import Shown, Who, operation
 from web.usage_query import midnight
 
@@ -77,7 +78,7 @@ def own_data(caller: Caller) -> Response:
 
 def delete_own_account(caller: Caller) -> None:
     """Delete the account of who asks. Raises SessionNotFresh, Conflict."""
-    services().sessions.check_fresh(caller.user_id, caller.session_id, "delete your account")
+    check_fresh(Act.DELETE_ACCOUNT)
     services().leaving.delete(caller.user_id, by_owner=True)
     subject = f"user/{caller.user_id}"
     services().audit.record(subject, "account_deleted", subject, caller.user_id)  # without the address

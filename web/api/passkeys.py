@@ -12,11 +12,12 @@ from pydantic import AfterValidator, Field
 from accounts.caller import Caller
 from accounts.labels import check_printable
 from accounts.passkeys import LIFE
+from accounts.step_up import Act
 from foundation.errors import Conflict
 from web.api.auth import LoggedIn, logged_in, origin
 from web.api.second_factors import is_required_of
 from web.api.webauthn import BROWSER, CreationOptions, PasskeyAnswer, PasskeyMade, RequestOptions, proof_of
-from web.http import answer, audit, services
+from web.http import answer, audit, check_fresh, services
 from web.operation import Body, Shown, Who, operation
 
 routes = Blueprint("passkey_api", __name__, url_prefix="/api/auth/passkeys")
@@ -144,7 +145,7 @@ def passkeys_shown(user_id: int) -> dict[str, Any]:
 
 def begin_passkey(caller: Caller) -> dict[str, Any]:
     """What a browser makes a passkey from. Raises SessionNotFresh, NotFound, Conflict."""
-    services().sessions.check_fresh(caller.user_id, caller.session_id, "add a passkey")
+    check_fresh(Act.ADD_PASSKEY)
     return services().passkeys.begin(caller.user_id, caller.session_id)
 
 
@@ -157,7 +158,7 @@ def add_passkey(caller: Caller, body: NewPasskey) -> dict[str, Any]:
 
 def remove_passkey(caller: Caller, passkey_id: int) -> None:
     """Take one of somebody's own away. Raises SessionNotFresh, Conflict, NotFound."""
-    services().sessions.check_fresh(caller.user_id, caller.session_id, "remove a passkey")
+    check_fresh(Act.REMOVE_PASSKEY)
     others = [one for one in services().passkeys.of(caller.user_id) if one.id != passkey_id]
     if is_required_of(caller.user_id) and not others and services().second_factors.set_up_at(caller.user_id) is None:
         raise Conflict("Operators need a second factor here: set up another one first")

@@ -149,7 +149,7 @@ def login(body: PasswordCredentials) -> Response:
     403 of the type `second_factor_needed`: the password was right, and the account wants a second factor too.
     """
     count_log_in(body.email)
-    return log_in(body.email, _derived(body.email, body.password), "password", second_of(body))
+    return log_in(body.email, derived(body.email, body.password), "password", second_of(body))
 
 
 @routes.post("/change-password")
@@ -161,7 +161,7 @@ def change_password(caller: Caller, body: NewPassword) -> Response:
     """
     count_log_in(body.email)
     new = confirmed(body.email, body.new_password, body.new_password_confirm, "new_password")
-    key, new_key = _derived(body.email, body.password), services().key_derivation.derive(body.email, new)
+    key, new_key = derived(body.email, body.password), services().key_derivation.derive(body.email, new)
     session, token = services().auth.change_derived_key(
         caller, key, new_key, origin("password"), body.email, body.revoke_all
     )
@@ -178,7 +178,8 @@ def check(query: NameQuery) -> Response:
     return answer({"available": not services().users.exists(query.username)})
 
 
-def _derived(email: str, password: SecretStr) -> str:
+def derived(email: str, password: SecretStr) -> str:
+    """The key that a password becomes."""
     return services().key_derivation.derive(email, password.get_secret_value())
 
 

@@ -14,10 +14,11 @@ from accounts.reset_links import MAX_TEXT_CHARACTERS
 from accounts.roles import rights_of
 from accounts.second_factors import PROVED
 from accounts.sessions import UserSession
+from accounts.step_up import Act
 from auth import check_derived_key, check_strong_key, check_username
 from web.api.auth import EXAMPLE_KEY, LoggedIn, SecondFactor, Tokens, count_log_in, logged_in, origin, second_of, tokens
 from web.api.password import EXAMPLE, Email, Name, Password, confirmed
-from web.http import answer, audit, check_appoints, services
+from web.http import answer, audit, check_appoints, check_fresh, services
 from web.operation import Body, Shown, Who, operation
 
 routes = Blueprint("recovery_api", __name__, url_prefix="/api/auth")
@@ -251,7 +252,7 @@ def codes_shown(user_id: int) -> dict[str, Any]:
 
 def new_codes(caller: Caller) -> list[str]:
     """Ten new codes. Raises SessionNotFresh."""
-    services().sessions.check_fresh(caller.user_id, caller.session_id, "make new recovery codes")
+    check_fresh(Act.MAKE_RECOVERY_CODES)
     codes = services().recovery.codes.renew(caller.user_id)
     audit(f"user/{caller.user_id}", "recovery_codes_made", f"user/{caller.user_id}", caller.user_id)
     return codes
@@ -268,6 +269,7 @@ def make_reset_link(operator: str, user_id: int) -> dict[str, Any]:
 
     A token could else become an admin by it.
     """
+    check_fresh(Act.MAKE_RESET_LINK)
     user = services().users.find_by_id(user_id)
     if user and rights_of(user.role):
         check_appoints()
@@ -295,7 +297,7 @@ def _reset(body: ResetKey | ResetPassword, username: str, key: str, method: Meth
 
 
 def _set_first_key(caller: Caller, username: str, key: str, method: str) -> tuple[UserSession, str]:
-    services().sessions.check_fresh(caller.user_id, caller.session_id, "set a password")
+    check_fresh(Act.SET_PASSWORD)
     user = services().recovery.first_key(services().users.get(caller.user_id), username, key)
     audit(f"user/{user.id}", "password_set", f"user/{user.id}", user.id, method=method)
     return services().auth.let_in(user, origin(method), second=PROVED)

@@ -9,8 +9,9 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from accounts.caller import Caller
+from accounts.step_up import Act
 from foundation.errors import Conflict
-from web.http import answer, audit, check_appoints, services
+from web.http import answer, audit, check_appoints, check_fresh, services
 from web.operation import Body, Shown, Who, operation
 
 routes = Blueprint("second_factor_api", __name__, url_prefix="/api/auth/second-factor")
@@ -100,7 +101,7 @@ def second_factor_shown(user_id: int) -> dict[str, Any]:
 
 def begin_second_factor(caller: Caller) -> dict[str, str]:
     """A new secret. Raises SessionNotFresh, Conflict."""
-    services().sessions.check_fresh(caller.user_id, caller.session_id, "set up a second factor")
+    check_fresh(Act.SET_UP_APP)
     secret = services().second_factors.begin(caller.user_id)
     label = f"{ISSUER}:account-{caller.user_id}".replace(" ", "%20")
     return {"secret": secret, "uri": f"otpauth://totp/{label}?secret={secret}&issuer={ISSUER.replace(' ', '%20')}"}
@@ -114,7 +115,7 @@ def confirm_second_factor(caller: Caller, code: str) -> None:
 
 def remove_second_factor(caller: Caller) -> None:
     """Take one's own away. Raises SessionNotFresh, Conflict, NotFound."""
-    services().sessions.check_fresh(caller.user_id, caller.session_id, "remove the second factor")
+    check_fresh(Act.REMOVE_APP)
     if is_required_of(caller.user_id) and not services().passkeys.of(caller.user_id):
         raise Conflict("Operators need a second factor here")
     services().second_factors.remove(caller.user_id)
@@ -126,6 +127,7 @@ def remove_users_second_factor(operator: str, user_id: int) -> None:
 
     Raises NotFound; Forbidden for a token, if they work as operator.
     """
+    check_fresh(Act.REMOVE_OTHERS_FACTORS)
     if user_id in services().users.roles:
         check_appoints()
     services().second_factors.remove_all(user_id)

@@ -40,6 +40,7 @@ from web.api import (
     shares,
     sign_on,
     sign_on_names,
+    step_up,
     tokens,
     upstreams,
     usage,
@@ -57,6 +58,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(recovery.routes)
     app.register_blueprint(second_factors.routes)
     app.register_blueprint(passkeys.routes)
+    app.register_blueprint(step_up.routes)
     app.register_blueprint(profile.routes)
     app.register_blueprint(own_data.routes)
     app.register_blueprint(sign_on.routes)

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from flask import request
 from pydantic import BaseModel, ValidationError
 
+from foundation import json_text
 from foundation.errors import AppError, BadRequest
 from web.bad_input import told
 from web.http import DEFAULT_PAGE_SIZE
@@ -45,6 +46,14 @@ def form_of(model: type[Model], lists: tuple[str, ...] = (), emptied: Collection
             given[name] = values if name in lists else values[-1]
     given |= {name: value for name, value in more.items() if value is not None}
     return _read(model, given | dict.fromkeys(emptied))
+
+
+def json_of(name: str) -> object:
+    """What a field holds as JSON. Raises BadRequest."""
+    try:
+        return json_text.parse(request.form.get(name, "").encode())
+    except json_text.BadJson as error:
+        raise BadRequest(f"{name} is {error}") from None
 
 
 def query_of(model: type[Model], **more: object) -> Model:

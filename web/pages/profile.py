@@ -6,11 +6,8 @@ from typing import Any
 
 from flask import Response, request
 
-from accounts.sessions import FRESH
 from accounts.user_agents import browser_of
 from accounts.users import NO_KEY
-from foundation import json_text
-from foundation.errors import BadRequest
 from web.api import own_data, profile
 from web.api import passkeys as passkey_api
 from web.api import recovery as recovery_api
@@ -24,7 +21,7 @@ from web.api.second_factors import AppCode
 from web.api.sessions import NewDerivedKey
 from web.http import answer, count_request, services
 from web.operation import Paging, asked
-from web.pages.forms import form_of
+from web.pages.forms import form_of, json_of
 from web.pages.views import SESSION, Visitor, for_users, give_session, go_to, page_blueprint, show
 
 routes = page_blueprint("profile_pages", "/profile")
@@ -42,6 +39,8 @@ EVENTS = {
     "key_changed": "Password changed",
     "password_changed": "Password changed",
     "key_change_refused": "Change of password with a wrong password",
+    "stepped_up": "Confirmed that it’s you",
+    "step_up_refused": "Confirmation with a wrong password",
     "password_set": "Password set",
     "recovered": "New password set with a recovery code",
     "recovery_refused": "Recovery with a wrong code",
@@ -83,7 +82,7 @@ FIRST_EVENTS = Paging.model_validate({"page_size": "10"})
 def page(visitor: Visitor) -> Response:
     """All of it."""
     parts = _about(visitor) | _links(visitor) | _sessions(visitor) | _events(visitor, FIRST_EVENTS)
-    return show("profile.html", **parts, **(_recovery(visitor) | _second_factor(visitor)))
+    return show("profile.html", **(parts | _recovery(visitor) | _second_factor(visitor)))
 
 
 @routes.put("")
@@ -144,8 +143,7 @@ def _links(visitor: Visitor) -> dict[str, Any]:
     linked = {one.provider: one.to_dict() for one in sign_on.identities.of(visitor.user.id)}
     titles = {name: name for name in linked} | {name: one.title for name, one in sign_on.providers.items()}
     items = [{"name": name, "title": title, "linked": linked.get(name)} for name, title in sorted(titles.items())]
-    may_link = sign_on.may_link(visitor.user.id, visitor.caller.session_id)
-    return {"log_ins": items, "titles": titles, "may_link": may_link}
+    return {"log_ins": items, "titles": titles, "is_fresh": _is_fresh(visitor)}
 
 
 # ── sessions
@@ -249,7 +247,7 @@ def _recovery(visitor: Visitor) -> dict[str, Any]:
 
 
 def _is_fresh(visitor: Visitor) -> bool:
-    return services().sessions.is_younger(visitor.user.id, visitor.caller.session_id, FRESH)
+    return services().step_up.is_fresh(visitor.user.id, visitor.caller.session_id)
 
 
 # ── second factor
@@ -299,11 +297,7 @@ def begin_passkey(visitor: Visitor) -> Response:
 @for_users
 def add_passkey(visitor: Visitor) -> Response:
     """Keep what the device has made."""
-    try:
-        credential = json_text.parse(request.form.get("credential", "").encode())
-    except json_text.BadJson as error:
-        raise BadRequest(f"credential is {error}") from None
-    passkey_api.add_passkey(visitor.caller, form_of(NewPasskey, credential=credential))
+    passkey_api.add_passkey(visitor.caller, form_of(NewPasskey, credential=json_of("credential")))
     return Response(status=204)
 
 

@@ -9,8 +9,10 @@ from flask import Response, request
 
 from auth import ACCESS_TOKEN
 from web.api.sessions import end_session
-from web.http import check_caller, services
+from web.api.step_up import Proven, prove
+from web.http import check_caller, count_request, services
 from web.next_path import is_on_this_host
+from web.pages.forms import form_of, json_of
 from web.pages.views import SESSION, Visitor, find_visitor, for_users, give_session, go_to, page_blueprint, show
 
 routes = page_blueprint("session_pages")
@@ -68,6 +70,27 @@ def logout(visitor: Visitor) -> Response:
     response = go_to(f"/login?next={quote(_next())}" if "next" in request.args else "/login")
     SESSION.take(response)
     return response
+
+
+@routes.get("/step-up")
+@for_users
+def step_up(visitor: Visitor) -> Response:
+    """Prove again who one is, and back to what takes it."""
+    proof = services().step_up.proof_of(visitor.user.id)
+    return show("step_up.html", next_path=_next(), proof=proof, has_passkeys=services().passkeys.are_possible)
+
+
+@routes.post("/step-up")
+@for_users
+def confirm(visitor: Visitor) -> Response:
+    """Make the session fresh."""
+    count_request("log-ins")
+    if request.form.get("passkey"):
+        given = form_of(Proven, passkey=None, second_factor=json_of("passkey"))
+    else:
+        given = form_of(Proven, passkey=None)
+    prove(visitor.caller, given)
+    return Response(status=204)
 
 
 def _ways_in() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from flask import Blueprint, Flask, Response, g, render_template, request
 
 from accounts.caller import Caller
 from accounts.roles import Right, rights_of
+from accounts.step_up import SessionNotFresh
 from accounts.users import User
 from auth import PAGE_TOKEN
 from db import DatabaseError
@@ -125,7 +126,10 @@ def for_users(view: View) -> View:
         visitor = find_visitor()
         if visitor and any(isinstance(part, int) and part > MAX_ID for part in path.values()):
             raise NotFound("There is nothing at this path")
-        return view(visitor=visitor, **path) if visitor else _to_log_in()
+        if visitor is None:
+            return _to("/login")
+        g.caller = visitor.caller
+        return view(visitor=visitor, **path)
 
     return run
 
@@ -174,12 +178,13 @@ def _is_part() -> bool:
     return request.headers.get("HX-Request") == "true" and request.headers.get("HX-History-Restore-Request") != "true"
 
 
-def _to_log_in() -> Response:
+def _to(path: str) -> Response:
+    """To a page that leads back to the one that is looked at."""
     if _is_part():  # a part alone is no page: back to the one that asked for it
         wanted = urlsplit(request.headers.get("HX-Current-URL", "")).path
     else:
         wanted = request.path if request.method == "GET" else ""
-    return go_to(f"/login?next={quote(wanted or '/dashboard')}")
+    return go_to(f"{path}?next={quote(wanted or '/dashboard')}")
 
 
 def _language() -> str:
@@ -233,6 +238,8 @@ def _finish(response: Response) -> Response:
 
 def _error_page(error: Exception) -> Response:
     """What went wrong, on a page. number: by which operators find it in their log."""
+    if isinstance(error, SessionNotFresh):
+        return _to("/step-up")
     fault = app_error(error)
     g.setdefault("visitor", None)  # if it is that which can't be known
     number = request.environ.get(REQUEST_ID, "") if fault.status >= 500 else ""

@@ -1,25 +1,11 @@
 // The profile: a new password, whose key is derived here, and what came of linking a log-in elsewhere.
 
-import { post } from './page-post.js';
+import { post, send } from './page-post.js';
 import { Refused, keyOf, ready, showStrength, strength, submit } from './log-in.js';
 
-const csrfToken = document.querySelector('meta[name="csrf-token"]').content;
-
 /** Send keys to a page route; the session is another one then. done: what the page says when it comes again. */
-async function send(path, keys, done, wrong) {
-  const answer = await fetch(path, {
-    method: 'POST',
-    headers: { 'X-CSRF-Token': csrfToken },
-    body: new URLSearchParams(keys),
-    redirect: 'manual',
-  });
-  // To the log-in, because the session has ended meanwhile: followed, it would look like a success.
-  if (answer.type === 'opaqueredirect') return location.reload();
-  if (answer.status === 401 && wrong) throw new Refused(wrong);
-  if (!answer.ok) {
-    const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
-    throw new Refused(page.querySelector('[role="alert"]')?.textContent ?? answer.statusText);
-  }
+async function change(path, keys, done, wrong) {
+  await send(path, keys, wrong);
   // What this page sends with its changes belongs to the session before.
   history.replaceState(null, '', `#${done}`);
   return location.reload();
@@ -31,26 +17,26 @@ function check(form, password, again) {
   if (strength(password) < 2) throw new Refused(form.dataset.weak);
 }
 
-const change = document.getElementById('change-password');
-change?.addEventListener('submit', (event) => {
+const changing = document.getElementById('change-password');
+changing?.addEventListener('submit', (event) => {
   event.preventDefault();
-  submit(change, async ({ username, password, new_password: newPassword, again, revoke_all = '' }) => {
-    check(change, newPassword, again);
+  submit(changing, async ({ username, password, new_password: newPassword, again, revoke_all = '' }) => {
+    check(changing, newPassword, again);
     const { derived_key } = await keyOf({ username, password });
     const { derived_key: new_derived_key } = await keyOf({ username, password: newPassword });
     const keys = { derived_key, new_derived_key, revoke_all };
-    await send('/profile/password', keys, 'password_changed', change.dataset.wrong);
+    await change('/profile/password', keys, 'password_changed', changing.dataset.wrong);
   });
 });
-change?.elements.new_password.addEventListener('input', showStrength);
-ready(change);
+changing?.elements.new_password.addEventListener('input', showStrength);
+ready(changing);
 
 const first = document.getElementById('set-password');
 first?.addEventListener('submit', (event) => {
   event.preventDefault();
   submit(first, async ({ username, password, again }) => {
     check(first, password, again);
-    await send('/profile/first-password', await keyOf({ username, password }), 'password_set');
+    await change('/profile/first-password', await keyOf({ username, password }), 'password_set');
   });
 });
 first?.elements.password.addEventListener('input', showStrength);
@@ -65,7 +51,7 @@ document.addEventListener('submit', (event) => {
     if (!window.PublicKeyCredential?.parseCreationOptionsFromJSON) throw new Refused(add.dataset.none);
     const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(await post('/profile/passkeys/challenge'));
     const made = await navigator.credentials.create({ publicKey }).catch(() => { throw new Refused(add.dataset.cancelled); });
-    await send('/profile/passkeys', { name, credential: JSON.stringify(made.toJSON()) }, 'passkey_added');
+    await change('/profile/passkeys', { name, credential: JSON.stringify(made.toJSON()) }, 'passkey_added');
   });
 });
 

@@ -6,18 +6,24 @@ from datetime import timedelta
 
 import pytest
 
+from accounts.audit_log import AuditLog
 from accounts.invitations import Invitations
 from accounts.one_time_states import OneTimeStates, SessionOver
+from accounts.recovery_codes import RecoveryCodes
+from accounts.refused_log_ins import RefusedLogIns
 from accounts.registration import Registration, RegistrationMode
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import InactiveThere, SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
 from accounts.sign_on.provider import ProviderFailed, ProviderProfile, SignOnAttempt
+from accounts.step_up import StepUp
 from accounts.users import Users, UserState
 from db import Database
-from foundation.crypto import Envelopes
+from foundation.counts import Counts
+from foundation.crypto import DerivedKeyHasher, Envelopes
 from foundation.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from tests.support.movable_clock import MovableClock
+from tests.support.second_factors import second_factors
 from tests.support.sign_on import query_of
 
 ANN = ProviderProfile("1", "Ann")
@@ -70,7 +76,10 @@ def sso(db, envelopes: Envelopes, clock, providers, users, sessions) -> SingleSi
     states = OneTimeStates(db, envelopes, clock)
     registration = Registration(RegistrationMode.OPEN, Invitations(db, clock), lambda *_: None)
     identities = ProviderIdentities(db, clock)
-    return SingleSignOn(providers, "https://gateway.test", states, identities, users, sessions, registration)
+    refused = RefusedLogIns(AuditLog(db, clock), Counts())
+    factors = second_factors(db, envelopes, clock, RecoveryCodes(db, clock), refused)
+    step_up = StepUp(users, sessions, DerivedKeyHasher(1), factors, refused)
+    return SingleSignOn(providers, "https://gateway.test", states, identities, users, step_up, registration)
 
 
 def begun(sso: SingleSignOn, name: str = "github") -> tuple[str, str]:
@@ -221,7 +230,7 @@ def test_linking_takes_a_session_that_is_new_open_and_ones_own(sso, users, sessi
     clock.advance(minutes=14)
     assert sso.begin_link("github", user_id, session_id, "/")
     clock.advance(minutes=1)
-    with pytest.raises(Forbidden, match="log in again"):
+    with pytest.raises(Forbidden, match="prove first"):
         sso.begin_link("github", user_id, session_id, "/")
     new = sessions.start(user_id)
     with pytest.raises(Forbidden):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -42,6 +43,11 @@ def make_old(database, person):
     mine = user_sessions.c.user_id == user_id_of(person["token"])
     begun = datetime.now(UTC) - timedelta(minutes=20)
     database.transact(lambda tx: tx.execute(user_sessions.update().where(mine).values(created_at=begun)))
+
+
+def make_all_old(database):
+    begun = datetime.now(UTC) - timedelta(minutes=20)
+    database.transact(lambda tx: tx.execute(user_sessions.update().values(created_at=begun)))
 
 
 def another_session(site, person, agent="Lynx/2.9"):
@@ -135,17 +141,41 @@ def test_what_stands_behind_the_hash_is_never_shown(page, person, told):
     expect(page.locator("#outcome")).to_have_text(said)
 
 
-def test_an_older_session_is_told_to_log_in_again_and_comes_back_here(page, site, person, database):
+def test_an_older_session_confirms_who_it_is_and_comes_back_here(page, site, database):
+    name = new_name()
+    sign_up(page, name)
+    page.wait_for_url("**/dashboard")
     page.goto("/profile")
-    make_old(database, person)
-    page.get_by_role("button", name="Link GitHub").click()
-    expect(page.locator("#log-ins").get_by_role("alert").first).to_contain_text("this session is older than 15 minutes")
-    page.reload()
+    make_all_old(database)
+    page.get_by_role("button", name="Link GitHub").click()  # which this page shows still
+    page.wait_for_url("**/step-up?next=/profile")
+    assert accessibility_faults(page) == []
+    confirm(page, name, "not the password of this one")
+    expect(page.get_by_role("alert")).to_have_text("Username or password is wrong")
+    page.goto("/profile")
     expect(page.get_by_role("button", name="Link GitHub")).to_have_count(0)
-    expect(page.locator("#log-ins")).to_contain_text("yours is older than 15 minutes")
-    page.locator("#log-ins").get_by_role("button", name="Log in again").click()
+    page.locator("#log-ins").get_by_role("link", name="Confirm that it’s you").press("Enter")
+    confirm(page, name, PASSWORD)
+    page.wait_for_url("**/profile")
+    expect(page.get_by_role("button", name="Link GitHub")).to_be_visible()
+    page.goto("/step-up?next=https://elsewhere.test/")
+    confirm(page, name, PASSWORD)
+    page.wait_for_url("**/dashboard")
+
+
+def confirm(page, name, password):
+    page.get_by_label("Username or e-mail").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_label("Password").press("Enter")
+
+
+def test_who_came_in_through_a_provider_alone_is_sent_to_log_in(page, site, person, database):
+    arrived = Browser(site.gateway).log_in("oidc", **{"as": secrets.token_hex(4)})
+    site.enter(page.context, {"token": arrived["access_token"]})
+    page.goto("/step-up?next=/profile")
+    page.get_by_role("button", name="Log in again").click()
     page.wait_for_url("**/login?next=/profile")
-    assert not works(site, person)
+    assert works(site, person)
 
 
 def test_the_only_way_in_stays(page, site):
@@ -240,9 +270,10 @@ def test_somebody_leaves_by_keyboard_with_all_that_is_kept_of_them(page, site, p
     assert json.loads(begun.value.path().read_bytes())["account"]["id"] == user_id_of(person["token"])
     make_old(database, person)
     page.get_by_role("button", name="Delete your account").press("Enter")
-    expect(page.locator("#leaving .error")).to_contain_text("log in again first")
-    page.reload()
-    expect(page.locator("#leaving").get_by_role("button", name="Log in again")).to_be_visible()
+    page.wait_for_url("**/step-up?next=/profile")
+    assert works(site, person)
+    page.goto("/profile")
+    expect(page.locator("#leaving").get_by_role("link", name="Confirm that it’s you")).to_be_visible()
     site.enter(page.context, another_session(site, person))
     page.goto("/profile")
     tab_to(page, "Delete your account")
