@@ -12,6 +12,7 @@ from foundation.errors import BadRequest
 from foundation.json_members import Text
 
 MOST_PARTS, MOST_HEAD_BYTES, MOST_TEXT_BYTES = 100, 4096, 65_536
+LAST_LINE_ENDS = {b"", b"\r\n"}
 SEVERAL = "[]"  # a name with this at its end may come again
 _FIRST_LINE = re.compile(rb"--([0-9A-Za-z'()+_,./:=?-]{1,70})\r\n")
 _DISPOSITION = re.compile(rb'form-data; ?name="([^"\r\n]*)"(; ?filename\*?=[^\r\n]*)?', re.IGNORECASE)
@@ -33,6 +34,8 @@ def places(body: Text) -> dict[str, tuple[int, int]]:
     for _ in range(MOST_PARTS):
         mark = bytes(body[at : at + 2])
         if mark == b"--":
+            if bytes(body[at + 2 : at + 6]) not in LAST_LINE_ENDS:  # parts, to a reader that goes on
+                raise _bad("something follows its last border")
             return found
         if mark != b"\r\n":
             raise _bad("a border is followed by something else than a line's end")

@@ -49,6 +49,8 @@ AS_FILE = MODEL.replace(b'"model"', b'"model"; filename="m"')
         (MODEL.replace(b"form-data", b"attachment") + END, "Content-Disposition"),
         (MODEL.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n") + END, "other ones"),
         (MODEL.replace(b"\r\n\r\n", b"\r\nContent-Type: text/plain; charset=utf-16\r\n\r\n") + END, "else than text"),
+        (MODEL + FILE + END + MODEL, "follows its last border"),
+        (MODEL + FILE + END[:-2] + MODEL, "follows its last border"),
         (WORD * 101 + END, "100 parts"),
         (MODEL.replace(b"model", b"m" * 5000) + END, "no end"),
     ],
