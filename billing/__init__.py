@@ -14,7 +14,7 @@
     video_prices.py  video_jobs.py  what a video may cost; which call started its job, and what that did cost
     cost_lookup.py        asks what calls cost that ended without saying so
     refused_calls.py      calls that were refused at the door: rows, and sums of floods
-    rollups.py            sums by hour and by day
+    rollups.py  caller_sums.py  sums by hour and by day; what an older version left out of them
     latency.py  latency_rollups.py  how long calls take and how they fail; sums of that
     rehearsal.py          at a start: can this database keep accounts?
     daily_check.py  daily_check_rows.py  our sums beside OpenRouter's, every night; what that check found

@@ -100,7 +100,7 @@ class UsageSums:
 SUMS = [field.name for field in fields(UsageSums)]
 
 
-def summed(of: sa.Table) -> list[sa.ColumnElement[Any]]:
+def summed(of: sa.FromClause) -> list[sa.ColumnElement[Any]]:
     """The sums of these roll-ups' rows, for a query that `sums_in` reads."""
     return [sa.func.sum(of.c[name]).label(name) for name in SUMS]
 

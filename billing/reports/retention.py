@@ -1,5 +1,7 @@
 """Deletes old rows of the request log, and of its sums: a little at a time, every night at two, in one process of all.
 
+Then it adds to the sums by caller what an older version has left out of them.
+
 Rows whose cost is still open stay. It may be killed at any moment: the next run begins at the oldest row that is left.
 """
 
@@ -14,7 +16,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from billing import latency_rollups, refused_calls, rollups, video_jobs
+from billing import caller_sums, latency_rollups, refused_calls, rollups, video_jobs
 from billing.records import OPEN
 from billing.reports.request_log import request_id_at
 from db import Database, Transaction
@@ -34,6 +36,7 @@ BATCH_ROWS = 1000
 # A pause is this many times as long as the batch before it: at most a fifth of the time is spent writing, and a
 # database that is slow because it is busy gets longer pauses.
 PAUSE_FACTOR = 4
+MENDED_DAYS = 30  # of an older version that ran beside this one, or in its place
 
 
 class RunTakenOver(Exception):
@@ -70,8 +73,8 @@ class LogRetention:
         repeat(lambda: self.run_once(stopping), CHECK_SECONDS, stopping)
 
     def run_once(self, stopping: threading.Event) -> bool:
-        """Delete what is old, if a run is due and no other process is at it. True if it came to its end."""
-        if not (self._days or self._delete_more or any(days for _, days in self._sums)) or not self._take():
+        """Delete what is old and mend sums, if that is due and nobody else is at it. True if it came to its end."""
+        if not self._take():
             return False
         deleted = 0
         try:
@@ -103,6 +106,20 @@ class LogRetention:
                     yield from _paced(iter(partial(self._delete_start, delete, period, before), False), stopping)
         if self._delete_more:
             yield from _paced(iter(self._delete_what_is_more, False), stopping)
+        yield from _paced(self._mended_days(), stopping)
+
+    def _mended_days(self) -> Iterator[datetime]:
+        """Mend the sums by caller of the days that need it, one by one."""
+        with self._db.reading() as tx:
+            days = caller_sums.differing_days(tx, self.cutoff(MENDED_DAYS).replace(hour=0))
+        for day in days:
+            mended = self._db.transact(partial(self._mend_day, day))
+            event(log, "caller_sums_mended", day=f"{day:%Y-%m-%d}", sums=mended)
+            yield day
+
+    def _mend_day(self, day: datetime, tx: Transaction) -> int:
+        self._guard(tx)
+        return caller_sums.mend(tx, day)
 
     def _sums_before(self, period: str, before: datetime) -> Iterator[object]:
         """Delete them, from user to user."""

@@ -167,8 +167,39 @@ def test_it_runs_once_a_day_after_two_oclock_local_time(db, clock, monkeypatch):
 
 def test_nothing_is_ever_old_with_zero_days(db, clock):
     store(db, [row(1, NOON - 10_000 * DAY)])
-    assert not run(LogRetention(db, clock, 0))
+    before = sums(db)
+    assert run(LogRetention(db, clock, 0))
     assert len(left(db)) == 1
+    assert sums(db) == before
+
+
+def test_what_an_older_version_left_out_of_the_sums_by_caller_is_put_back_at_night(db, clock, caplog):
+    store(db, [row(number, NOON - number * DAY) for number in (0, 1, 29, 31)])
+    db.transact(lambda tx: tx.execute(caller_rollups.delete()))
+    with caplog.at_level(logging.INFO, "retention"):
+        assert run(LogRetention(db, clock, 90))
+    mended = [one.fields for one in caplog.records if one.getMessage() == "caller_sums_mended"]
+    assert mended == [{"day": day, "sums": 4} for day in ("2026-10-23", "2026-11-20", "2026-11-21")]
+    with db.reading() as tx:
+        assert len(tx.execute(sa.select(caller_rollups)).all()) == 3 * 4
+    caplog.clear()
+    clock.advance(hours=24)
+    with caplog.at_level(logging.INFO, "retention"):
+        assert run(LogRetention(db, clock, 90))
+    assert "caller_sums_mended" not in caplog.messages
+
+
+def test_days_are_mended_by_who_has_the_lease_alone(db, clock):
+    store(db, [row(1, NOON)])
+    db.transact(lambda tx: tx.execute(caller_rollups.delete()))
+    slow = LogRetention(db, clock, 90)
+    assert slow._take()
+    days = slow._mended_days()
+    db.transact(lambda tx: tx.execute(table.update().values(owner="somebody else")))
+    with pytest.raises(log_retention.RunTakenOver):
+        next(days)
+    with db.reading() as tx:
+        assert tx.execute(sa.select(caller_rollups)).all() == []
 
 
 def test_it_says_how_many_it_deleted(db, clock, caplog):
