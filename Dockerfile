@@ -26,6 +26,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ig
 
 COPY LICENSE *.py ./
 COPY accounts ./accounts
+COPY alerts ./alerts
 COPY billing ./billing
 COPY commands ./commands
 COPY config ./config

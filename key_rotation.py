@@ -47,6 +47,7 @@ from foundation.errors import AppError
 from foundation.logs import event
 from foundation.money import nano
 from foundation.terminal import show
+from pool.credit import AccountCredit
 from pool.keys import ANYBODYS, SHARED, KeyAlreadyKnown, MoveRefused, PoolKeys, Whose
 from pool.life import PoolKeyRow, PoolKeyState
 from pool.overview import SILENT_AFTER
@@ -90,6 +91,7 @@ class KeyRotation:
         self._lease = RotationLease(db, clock, settings.deployment_id)
         self.keys = PoolKeys(db, envelopes, clock, self._lease.guard)
         self._unguarded = PoolKeys(db, envelopes, clock)
+        self.credit = AccountCredit(db, api, clock)
         self._prefix = f"gw/{settings.deployment_id}/"
         self._refused: frozenset[int] = frozenset()
         self._steps = RotationSteps(self.keys, api, self._lease, settings, clock, self._timing, self._prefix)
@@ -272,7 +274,7 @@ def show_progress(steps: Sequence[Step]) -> Iterable[Step]:
 
 
 def run_for_ever(rotation: KeyRotation, usage_check: UsageCheck) -> None:
-    """A pass a minute, and the daily check in between, until SIGTERM or SIGINT, which let the running pass finish."""
+    """A pass a minute, in between the daily check and the credit, until SIGTERM or SIGINT, which let a pass finish."""
     stopping = threading.Event()
     for number in ENDS:
         signal.signal(number, lambda *_: stopping.set())
@@ -285,6 +287,7 @@ def run_for_ever(rotation: KeyRotation, usage_check: UsageCheck) -> None:
             log.exception("background_fault")
         if not stopping.is_set():
             usage_check.run_if_due()
+            rotation.credit.note_if_due()
         stopping.wait(PASS_SECONDS)
 
 

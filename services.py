@@ -40,6 +40,9 @@ from accounts.sign_on.provider import IdentityProvider
 from accounts.step_up import StepUp
 from accounts.teams import Teams
 from accounts.users import Users
+from alerts.bell import Bell
+from alerts.facts import Facts
+from alerts.host import Host
 from api_key_manager import ApiKeyManager
 from auth import Auth, SigningKeys
 from billing.call_counts import CallCounts
@@ -126,6 +129,7 @@ class Services:
         self._make_billing()
         self._make_accounts()
         self._make_proxy()
+        self._make_bell()
         self.started = False
         self._writes = Refusals("report")
         self._start_lock = threading.Lock()
@@ -236,6 +240,11 @@ class Services:
         )
         self.metrics = Metrics(config.data_dir / "metrics", self.counts, calls, gauges)
 
+    def _make_bell(self) -> None:
+        config, db, clock = self.config, self.db, self.clock
+        look = partial(Facts, db, clock, config, self.pool_keys, self.quotas, self.audit)
+        self.bell = Bell(config, db, clock, self.upstreams.guard, Host(self.journal, self.drain, clock), look)
+
     def start(self) -> None:
         """Fill the copies in memory and keep them fresh. Calls after the first do nothing."""
         with self._start_lock:
@@ -268,6 +277,7 @@ class Services:
             "cost-forecasts": self.forecasts.run,
             "log-retention": self.retention.run,
             "watched-keys": self.watched_key_sync.run,
+            **self.bell.background(),
             **({"metrics": self.metrics.run} if self.config.metrics_token else {}),
         }
 
@@ -305,7 +315,8 @@ class Services:
         self.process.beat(self.watcher.seen("api_keys"), self._told())
 
     def _told(self) -> dict[str, dict[str, Any]]:
-        return self.pool.report() | self.proxy.destinations.report() | self.addresses.report()
+        told = self.pool.report() | self.proxy.destinations.report()
+        return told | self.addresses.report() | self.bell.report()
 
     def _write_counts(self, with_all: bool = False) -> None:
         self.pool.write_counts()

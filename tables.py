@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from foundation.column_types import Id, UtcDateTime, ascii_text
+from storage import alerts as alert_tables
 from storage import columns, jobs, operators, routing, spending, usage, ways_in
 from storage import teams as of_teams
 
@@ -22,6 +23,9 @@ totp_secrets, passkeys = ways_in.totp_secrets, ways_in.passkeys
 video_jobs = jobs.video_jobs
 quotas, quota_slices = spending.quotas, spending.quota_slices
 teams, team_members, team_rollups = of_teams.teams, of_teams.team_members, of_teams.team_rollups
+alerts, alert_messages = alert_tables.alerts, alert_tables.alert_messages
+alert_silences, alert_rounds = alert_tables.alert_silences, alert_tables.alert_rounds
+openrouter_credit = alert_tables.openrouter_credit
 
 users = _table(
     "users",

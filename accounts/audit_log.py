@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -98,6 +98,13 @@ class AuditLog:
             query = sa.select(table).join(ids, table.c.id == ids.c.id).order_by(table.c.id.desc())
             rows = tx.execute(query).all()
         return [_entry(row) for row in rows], total
+
+    def sum_of(self, actions: Collection[str], since: datetime, most_entries: int) -> int:
+        """How often these happened since then, by the newest entries; each of those tells of one or of many."""
+        newest = sa.select(table.c.at, table.c.details).where(table.c.action.in_(actions)).order_by(table.c.id.desc())
+        with self._db.reading() as tx:
+            rows = tx.execute(newest.limit(most_entries)).all()
+        return sum(json_text.parse(row.details.encode()).get("count", 1) for row in rows if row.at >= since)
 
     def walk(self, user_id: int) -> Iterator[AuditEntry]:
         """All entries that concern somebody, oldest first, read in parts."""

@@ -12,6 +12,8 @@ from accounts.sessions import Origin
 from foundation.counts import Counts
 
 NOBODY = "nobody"  # who is not known to be anybody, in the audit log
+ACTIONS = "login_failed", "login_refused", "recovery_refused", "second_factor_refused", "passkey_refused"
+"""What the audit log calls refused log-ins."""
 
 
 class RefusedLogIns:

@@ -11,6 +11,7 @@
     upstreams.py        upstreams
     requests.py         requests
     aliases.py          aliases
+    alerts.py           alerts
     usage.py            logs, usage
     watched_keys.py     personal-keys: watched keys
     encryption_keys.py  encryption-keys

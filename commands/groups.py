@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
+from commands.alerts import alert_commands
 from commands.aliases import alias_commands
 from commands.audit import audit_commands
 from commands.backup import backup, restore
@@ -37,6 +38,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(usage_commands)
     app.cli.add_command(upstream_commands)
     app.cli.add_command(alias_commands)
+    app.cli.add_command(alert_commands)
     app.cli.add_command(user_commands)
     app.cli.add_command(operator_token_commands)
     app.cli.add_command(audit_commands)

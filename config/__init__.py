@@ -4,6 +4,7 @@
     accounts.py      those of accounts and log-ins
     calls.py         those of OpenRouter, its keys, and calls
     spending.py      those of quotas, and of how long what was spent is kept
+    alerts.py        those of alerts: where they go
     kinds.py         kinds of values that several of them have
     settings.py      all together, as programs get them
     rules.py         what settings must be like beside others

@@ -200,3 +200,40 @@ def origins(value: tuple[str, ...]) -> tuple[str, ...]:
                 "letters, without path, `/` at the end or the usual port; or `*`"
             )
     return value
+
+
+def webhook_url(value: SecretStr | None) -> SecretStr | None:
+    """A URL with a host; it may have a query, which often authorizes."""
+    text = value.get_secret_value() if value else ""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+    except ValueError:  # its text may authorize
+        usable = None
+    if text and (not usable or "@" in parts.netloc or "#" in text or not re.fullmatch(r"[!-~]+", text)):
+        raise ValueError("must be a URL like https://host/path, without user or fragment")
+    return value
+
+
+def webhook_secret(value: SecretStr | None) -> SecretStr | None:
+    """A secret of Standard Webhooks."""
+    prefix, _, key = value.get_secret_value().partition("_") if value else ("whsec", "", "")
+    try:
+        decoded = base64.b64decode(key, validate=True)
+    except binascii.Error:
+        decoded = b""
+    if value and (prefix != "whsec" or not 24 <= len(decoded) <= 64 or len(set(decoded)) < 10):
+        raise ValueError("must be whsec_ and 24 to 64 random bytes in base64: `echo whsec_$(openssl rand -base64 32)`")
+    return value
+
+
+def mail_address(value: str) -> str:
+    """An address of e-mail in ASCII, or nothing."""
+    if value and not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}", value):
+        raise ValueError("must be an address like ops@example.org")
+    return value
+
+
+def mail_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    """The same for each of several."""
+    return tuple(map(mail_address, value))

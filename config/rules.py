@@ -147,3 +147,32 @@ def renewed_before_expiry(value: float, info: ValidationInfo) -> float:
     if lifetime is not None and value + 1 > lifetime:
         raise ValueError("must be at least one hour shorter than KEY_LIFETIME_HOURS: keys would expire in use")
     return value
+
+
+def webhook_by_https(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """ALERT_WEBHOOK_URL beside ALLOW_PRIVATE_UPSTREAMS."""
+    is_plain = value and urlsplit(value.get_secret_value()).scheme != "https"
+    if is_plain and not info.data.get("allow_private_upstreams"):
+        raise ValueError("must begin with https://; only the setting ALLOW_PRIVATE_UPSTREAMS lets http in")
+    return value
+
+
+def goes_with_url(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """ALERT_WEBHOOK_SECRET beside ALERT_WEBHOOK_URL."""
+    if "alert_webhook_url" in info.data and bool(value) != bool(info.data["alert_webhook_url"]):
+        raise ValueError("goes with ALERT_WEBHOOK_URL: set both, or neither")
+    return value
+
+
+def needed_for_mail(value: str, info: ValidationInfo) -> str:
+    """What e-mail can't be sent without, beside ALERT_EMAIL_TO."""
+    if not value and info.data.get("alert_email_to"):
+        raise ValueError("is missing, and ALERT_EMAIL_TO is set: no e-mail could be sent")
+    return value
+
+
+def goes_with_user(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """SMTP_PASSWORD beside SMTP_USER."""
+    if "smtp_user" in info.data and bool(value and value.get_secret_value()) != bool(info.data["smtp_user"]):
+        raise ValueError("goes with SMTP_USER: set both, or neither")
+    return value

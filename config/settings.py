@@ -15,6 +15,7 @@ from pydantic import field_validator as check
 
 from config import checks, rules
 from config.accounts import AccountSettings
+from config.alerts import AlertSettings
 from config.calls import CallSettings
 from config.service import ServiceSettings
 from config.spending import SpendingSettings
@@ -29,11 +30,11 @@ SPARE_THREADS = 2 * LANE_THREADS + 32
 # The server ends its processes so much later than calls are ended: by then each has said its last words.
 LAST_WORDS_SECONDS = 5
 
-SECTIONS = ServiceSettings, AccountSettings, CallSettings, SpendingSettings
+SECTIONS = ServiceSettings, AccountSettings, CallSettings, SpendingSettings, AlertSettings
 
 
 # The fields of the last base come first: what follows APP_ENV is checked against it.
-class Config(SpendingSettings, CallSettings, AccountSettings, ServiceSettings):
+class Config(AlertSettings, SpendingSettings, CallSettings, AccountSettings, ServiceSettings):
     """The settings, checked and frozen. Field names are the variables' names in lower case."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True, validate_default=True, str_strip_whitespace=True)
@@ -58,6 +59,11 @@ class Config(SpendingSettings, CallSettings, AccountSettings, ServiceSettings):
     _soft = check("quota_soft_usd")(rules.below_the_quota)
     _steady = check("quota_recovery")(rules.steady_recovery)
     _renewal = check("key_rotation_interval_hours")(rules.renewed_before_expiry)
+
+    _webhook = check("alert_webhook_url")(rules.webhook_by_https)
+    _webhook_secret = check("alert_webhook_secret")(rules.goes_with_url)
+    _mail = check("alert_email_from", "smtp_host")(rules.needed_for_mail)
+    _smtp_password = check("smtp_password")(rules.goes_with_user)
 
     @property
     def production(self) -> bool:
@@ -113,6 +119,7 @@ class Config(SpendingSettings, CallSettings, AccountSettings, ServiceSettings):
         """Every secret text in use, for the log's redaction."""
         single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
         single += [self.metrics_token, self.github_client_secret, self.linuxdo_client_secret, self.oidc_client_secret]
+        single += [self.alert_webhook_url, self.alert_webhook_secret, self.smtp_password]
         addresses = self.database_url, self.redis_url, self.outbound_proxy
         urls = [urlsplit(u.get_secret_value()).password or "" for u in addresses if u]
         texts = [s.get_secret_value() for s in (*single, *self.accepted_secret_keys, *self.openrouter_api_keys) if s]

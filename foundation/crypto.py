@@ -44,6 +44,13 @@ def keyed_token(key: bytes, *parts: str) -> str:
     return base64.urlsafe_b64encode(mac).decode().rstrip("=")
 
 
+def webhook_signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+    """The `webhook-signature` of a body by Standard Webhooks. secret: `whsec_` and the key in base64."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+
+
 def sha256_hex(text: str) -> str:
     """SHA-256 in lower-case hex. OpenRouter names a key by this hash of the key's text."""
     return hashlib.sha256(text.encode()).hexdigest()

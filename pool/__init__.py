@@ -11,6 +11,7 @@ api_key_manager.py at the root picks from them; key_rotation.py renews them.
     dedicated.py        users' own keys, in memory
     verdicts.py         what GET /key's answers do to keys: in doubt, out, back
     connected.py        users' own accounts at OpenRouter
+    credit.py           what is left at the account that pays for minted keys
     overview.py         the pool as operators see it
     rotation_questions.py  which keys OpenRouter refuses, asked at each pass
     rotation_plan.py    the steps of one pass; deletions are held back here (until when: replicas/lease.py)

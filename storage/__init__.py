@@ -1,5 +1,6 @@
 """Tables by domain; tables.py is their face, from which all of them are imported, and has the older ones itself.
 
+    alerts.py     what operators are told of by itself: alerts, messages, silences
     columns.py    what every table is made of
     jobs.py       what goes on at OpenRouter after a call: videos
     operators.py  what programs administer with: operator tokens

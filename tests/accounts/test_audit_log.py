@@ -69,3 +69,14 @@ def test_old_entries_are_deleted_a_little_at_a_time_and_newer_ones_stay(db, cloc
     assert log.delete_old(30)
     assert not log.delete_old(30)
     assert [entry.subject for entry in log.page(1, 10)[0]] == ["new"]
+
+
+def test_sums_of_some_actions_are_added_up_from_a_time_on(db, clock):
+    log = AuditLog(db, clock)
+    log.record("nobody", "login_failed", "user/1", count=5)
+    clock.advance(minutes=1)
+    for action, count in (("login_failed", 7), ("login_refused", 2), ("alias_set", 9)):
+        log.record("nobody", action, "user/1", count=count)
+    assert log.sum_of(["login_failed", "login_refused"], clock.now(), 100) == 9
+    assert log.sum_of(["login_failed", "login_refused"], clock.now(), 1) == 2
+    assert log.sum_of(["login_failed"], clock.now().replace(year=2000), 100) == 12

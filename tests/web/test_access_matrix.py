@@ -584,6 +584,12 @@ ROWS: dict[str, tuple[str, Ask]] = {
         lambda world, _kind: Asked(parts={"user_id": world.new_person().id}),
     ),
     "PATCH /admin/users/{user_id}": (OPERATORS, the_owner({"trust_level": 1})),
+    "GET /admin/alerts": (AUDITORS, PLAIN),
+    "POST /admin/alerts/test": (instead(OPERATORS, 200, 400), PLAIN),  # no channel is set
+    "PUT /admin/alerts/kinds/{kind}": (
+        OPERATORS,
+        lambda _world, _kind: Asked({"silenced": False}, parts={"kind": "pool-low"}),
+    ),
     "GET /admin/aliases": (AUDITORS, PLAIN),
     "PUT /admin/aliases/{alias}": (OPERATORS, an_alias(ALIAS)),
     "DELETE /admin/aliases/{alias}": (OPERATORS, an_alias()),

@@ -31,6 +31,7 @@ BACKGROUND |= {f"api_keys.{name}" for name in ("last_used", "use_count", "limit_
 BACKGROUND |= {f"log_retention.{name}" for name in ("name", "owner", "lease_until", "finished_at", "deleted_before")}
 BACKGROUND |= {"api_keys.updated_at", "api_keys.account_id", "client_keys.last_used", "api_tokens.last_used"}
 ALL_OF = {name: {f"{name}.{column.name}" for column in table.columns} for name, table in tables.metadata.tables.items()}
+BACKGROUND |= ALL_OF["alerts"] | ALL_OF["alert_rounds"]
 BACKGROUND |= ALL_OF["audit_log"]  # those of refused log-ins come some seconds later
 BACKGROUND |= ALL_OF["usage_ledger"]  # and calls, when their journal is drained
 BACKGROUND |= {column for name in ALL_OF if name.endswith("_rollups") for column in ALL_OF[name]}
@@ -116,6 +117,8 @@ CHANGES: dict[str, set[str]] = {
     "PUT /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "DELETE /admin/upstreams/{upstream}": OF_UPSTREAMS,
     "POST /admin/upstreams/{upstream}/check": set(),
+    "POST /admin/alerts/test": set(),
+    "PUT /admin/alerts/kinds/{kind}": ALL_OF["alert_silences"],
     "PUT /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
     "DELETE /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
     "POST /admin/users/find": set(),

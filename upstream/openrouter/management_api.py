@@ -129,6 +129,15 @@ class ManagementApi:
         except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
             raise ManagementError("GET /activity", reason="the answer is no activity of that day") from None
 
+    def credit_nano(self) -> int:
+        """What the account may still spend, in nano-dollars; below zero if it owes."""
+        told = self._call("GET", "/credits").get("data")
+        try:
+            bought, used = nano(told["total_credits"]), nano(told["total_usage"])  # type: ignore[index]
+            return bought - used  # type: ignore[operator]
+        except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
+            raise ManagementError("GET /credits", reason="the answer tells no credit") from None
+
     def _unless_gone(self, method: str, key_hash: str, body: object = None) -> None:
         try:
             self._call(method, f"/keys/{key_hash}", body)

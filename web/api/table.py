@@ -6,6 +6,7 @@ from flask import Flask
 
 from web import http
 from web.api import (
+    admin_alerts,
     admin_aliases,
     admin_audit,
     admin_check,
@@ -74,6 +75,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_quotas.routes)
     app.register_blueprint(admin_check.routes)
     app.register_blueprint(admin_settings.routes)
+    app.register_blueprint(admin_alerts.routes)
     app.register_blueprint(admin_upstreams.routes)
     app.register_blueprint(admin_aliases.routes)
     app.register_blueprint(admin_users.routes)
