@@ -7,6 +7,8 @@ import re
 import pytest
 
 from accounts.users import UserRole, UserState
+from alerts.kinds import KINDS, OTHERS_SENTENCE
+from alerts.messages import BEGAN, ENDED, GIVEN_UP, SENT, WAITING
 from billing.daily_check_rows import Verdict
 from billing.reports.row_filter import Ending
 from pool.life import PoolKeySource, PoolKeyState
@@ -24,6 +26,8 @@ VALUES = {"day", "week", "month", "none", "active", "expired", "revoked", "reset
 VALUES |= {*PoolKeyState, *PoolKeySource, *UserState, *UserRole, *SEVERITY}
 VALUES |= {"degraded", "unavailable", "unreachable", "off", "behind", "empty", "wrong"}  # of GET /api/health
 VALUES |= {*Verdict, "silent"}
+VALUES |= {text for kind in KINDS.values() for text in (kind.title, kind.sentence, kind.advice)} | {OTHERS_SENTENCE}
+VALUES |= {BEGAN, ENDED, SENT, WAITING, GIVEN_UP}  # of alerts
 VALUES |= {*Ending}  # how requests end
 
 

@@ -10,6 +10,7 @@ from web.pages import (
     keys,
     models,
     operator,
+    operator_alerts,
     operator_aliases,
     operator_invitations,
     operator_latency,
@@ -49,6 +50,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(operator_system.routes)
     app.register_blueprint(operator_upstreams.routes)
     app.register_blueprint(operator_aliases.routes)
+    app.register_blueprint(operator_alerts.routes)
     app.register_blueprint(operator_live.routes)
     app.register_blueprint(profile.routes)
     app.register_blueprint(connect.routes)

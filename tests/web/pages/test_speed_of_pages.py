@@ -25,6 +25,7 @@ OPERATORS = [
     "/operator/usage",
     "/operator/latency",
     "/operator/logs",
+    "/operator/alerts",
     "/operator/audit",
     "/operator/invitations",
     "/operator/tokens",
