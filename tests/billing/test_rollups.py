@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import rollups
-from billing.rollups import ANY_POOL_KEY, Bucket, UsageSums
+from billing.rollups import ANY_POOL_KEY, NO_TEAM, Bucket, UsageSums
 from db import DatabaseError
 from storage.many_rows import ROWS_AT_ONCE
+from tables import team_rollups
 from tables import usage_rollups as table
 
 pytestmark = pytest.mark.mysql
@@ -24,10 +25,15 @@ NOON = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
 HOUR, DAY = datetime(2026, 11, 21, 12, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def stored(db) -> dict[tuple, tuple]:
+def stored(db, of=table, key_columns: int = 6) -> dict[tuple, tuple]:
     with db.reading() as tx:
-        rows = [tuple(row) for row in tx.execute(sa.select(table))]
-    return {row[:6]: row[6:] for row in rows}
+        rows = [tuple(row) for row in tx.execute(sa.select(of))]
+    return {row[:key_columns]: row[key_columns:] for row in rows}
+
+
+def count(sums_of: dict[tuple, list[int]], key: tuple, sums: UsageSums) -> None:
+    before = sums_of.get(key, [0] * 6)
+    sums_of[key] = [a + b for a, b in zip(before, sums.amounts(), strict=True)]
 
 
 def add(db, changes) -> None:
@@ -79,24 +85,28 @@ keys = st.builds(
     st.sampled_from([None, 4, 5]),
     st.sampled_from(["", "openai/gpt-4o", "x-ai/grok-4:free"]),
     st.integers(0, 4 * 3600).map(lambda seconds: datetime(2026, 11, 20, 22, tzinfo=UTC) + timedelta(seconds=seconds)),
+    st.booleans(),
+    st.sampled_from([NO_TEAM, 6]),
 )
 
 
 @given(st.lists(st.dictionaries(keys, st.builds(UsageSums, *[amounts] * 6), max_size=8), max_size=5))
 def test_roll_ups_are_the_sums_of_all_that_was_added(db, calls):
-    db.transact(lambda tx: tx.execute(table.delete()))
+    for each in (table, team_rollups):
+        db.transact(lambda tx, each=each: tx.execute(each.delete()))
     expected: dict[tuple, list[int]] = {}
+    of_teams: dict[tuple, list[int]] = {}
     for changes in calls:
         add(db, changes)
-        for (user, client, pool, model, at, user_pays), sums in changes.items():
+        for (user, client, pool, model, at, user_pays, team), sums in changes.items():
             for (period, cut), owner in product((("h", 13), ("d", 10)), ((user, client or 0), (0, 0))):
                 start = datetime.fromisoformat(at.isoformat()[:cut] + "T00:00:00"[cut - 10 :]).replace(tzinfo=UTC)
                 carrier = ANY_POOL_KEY if owner[0] and pool and not user_pays else pool or 0
-                key = (period, owner[0], start, owner[1], carrier, model)
-                before = expected.get(key, [0] * 6)
-                expected[key] = [a + b for a, b in zip(before, sums.amounts(), strict=True)]
-    found = stored(db)
-    assert {key: list(row) for key, row in found.items() if any(row)} == {k: v for k, v in expected.items() if any(v)}
+                count(expected, (period, owner[0], start, owner[1], carrier, model), sums)
+                if owner[0] and team:
+                    count(of_teams, (period, team, start, user), sums)
+    for found, wanted in ((stored(db), expected), (stored(db, team_rollups, 4), of_teams)):
+        assert {key: list(row) for key, row in found.items() if any(row)} == {k: v for k, v in wanted.items() if any(v)}
 
 
 def test_more_changes_than_one_statement_takes_are_all_added(db):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from config import sources
 from config.settings import SECRET_NAMES, Config
+from tests.support.alarms import SECRET as WEBHOOK_SECRET
 from tests.support.settings import (
     CLIENT_SECRETS,
     FERNET,
@@ -132,6 +133,8 @@ def test_encryption_keys_are_a_list_newest_first(separator):
 
 # ── secrets from files
 
+WEBHOOK = {"ALERT_WEBHOOK_URL": "https://hooks.test/kZ4-pw9!", "ALERT_WEBHOOK_SECRET": WEBHOOK_SECRET}
+
 
 def test_a_secret_may_come_from_a_file_and_loses_its_line_end(tmp_path):
     (tmp_path / "key").write_text(f"{STRONG}\n")
@@ -152,12 +155,16 @@ def test_every_secret_may_come_from_a_file(tmp_path, name):
         "REDIS_URL": "redis://:kZ4-pw9!@cache/0",
         "OUTBOUND_PROXY": "http://app:kZ4-pw9!@proxy:3128",
         "UPSTREAMS": '[{"name": "local", "api_key": "kZ4-pw9!"}]',
+        **WEBHOOK,
+        "SMTP_PASSWORD": "kZ4-pw9!",
         "OPENROUTER_PROVISION_KEY": OPENROUTER_KEY,
         "OPENROUTER_API_KEYS": f"{OPENROUTER_KEY}\n{OPENROUTER_KEY[:-1]}",
     } | dict.fromkeys(CLIENT_SECRETS, "kZ4-pw9!")
     (tmp_path / "secret").write_text(values[name] + "\r\n")
     more = {"DB_HOST": "db"} if name == "DB_PASSWORD" else {}
     more |= SIGN_ON if name in CLIENT_SECRETS else {}
+    more |= {one: values[one] for one in WEBHOOK} if name in WEBHOOK else {}
+    more |= {"SMTP_USER": "mailer"} if name == "SMTP_PASSWORD" else {}
     more = {setting: value for setting, value in more.items() if setting != name}
     loaded = sources.load({f"{name}_FILE": str(tmp_path / "secret"), "DATA_DIR": str(tmp_path / "data"), **more})
     value = getattr(loaded, name.lower())
