@@ -4,7 +4,8 @@ What goes up is the client's body, byte for byte, under headers built here from 
 status and bytes under headers built from a list; only errors are cleaned of what identifies our account.
 
     admitted ──> attempted ──> begun ──> streaming | plain ──> finished
-                 │  └─ again, with another key, until there is content (gateway/attempts.py)
+                 │  ├─ again, with another key, until there is content (gateway/attempts.py)
+                 │  └─ by another route, if the operator's rule names one (gateway/router.py)
                  └─ late: begun without an answer, after KEEPALIVE_SECONDS; still tried again until there is content
 
 One deadline goes through all of it: until content comes it is the route's time for the first byte, from then on its
@@ -23,11 +24,10 @@ from formats.chat import in_one_event
 from formats.event_stream import KEEPALIVE
 from formats.usage_block import tokens_used
 from foundation.deadline import Deadline, NothingYet
-from foundation.errors import AppError, BadRequest, ServiceFault, UpstreamFailed
+from foundation.errors import AppError, ServiceFault, UpstreamFailed
 from foundation.logs import event
 from foundation.money import usd
-from gateway.aliases import Aliases
-from gateway.answer import EVENT_STREAM, JSON, STREAM_HEADERS, ClosingBody, ProxyAnswer, headers_of
+from gateway.answer import EVENT_STREAM, JSON, STREAM_HEADERS, ClosingBody, Headers, ProxyAnswer, headers_of
 from gateway.attempt import Attempt
 from gateway.destinations import Destinations
 from gateway.forms import Form
@@ -36,6 +36,7 @@ from gateway.outbound import Outbound
 from gateway.relay import TICK_SECONDS, Relay, Silence
 from gateway.request import ClientGone, ProxyRequest
 from gateway.route import Route
+from gateway.router import Router
 from upstream.refusal import Refusal, retry_after
 from upstream.refusals import classify
 
@@ -51,14 +52,14 @@ class OpenRouterProxy:
     def __init__(
         self,
         destinations: Destinations,
-        aliases: Aliases,
+        router: Router,
         usage: UsageMeter,
         config: Config,
         wait_for_ledger: Callable[[], object] = bool,
     ) -> None:
         """wait_for_ledger: until what was noted of calls can be read, but not for long."""
         self.destinations = destinations
-        self.aliases = aliases
+        self.router = router
         self.usage = usage
         self.wait_for_ledger = wait_for_ledger
         self.latest_calls = LatestCalls()
@@ -67,17 +68,7 @@ class OpenRouterProxy:
 
     def forward(self, request: ProxyRequest) -> ProxyAnswer:
         """Send one call upstream and answer with what comes back. Raises AppError for what we answer ourselves."""
-        body = request.api.read(request.body.data)
-        if key := request.caller.client_key:
-            key.check_scope(request.api.name)
-        body = self.aliases.resolve(body, request)
-        to = self.destinations.choose(request.upstream, body.model)
-        if request.api.is_job and to.upstream_id is not None:
-            raise BadRequest(f"Videos are made by OpenRouter alone, and this call would go to the upstream {to.name}")
-        for lists in request.caller.allow_lists:
-            lists.check_upstream(to.name)
-            lists.check_model([*body.names, *body.others])
-        call = _Call(self, request, Route(request, body, to, self.usage.forecasts))
+        call = _Call(self, request, self.router.first(request))
         try:
             return call.answer()
         except AppError as error:
@@ -102,7 +93,7 @@ class _Call:
         self.stream = route.body.stream
         self.deadline = Deadline(route.first_byte_timeout)
         self.outbound = Outbound(
-            request, route, proxy.usage, self.deadline, request.sticky_text(proxy.sticky_keys, route.body)
+            request, route, proxy.usage, self.deadline, request.sticky_text(proxy.sticky_keys, route.body), proxy.router
         )
         self.relay: Relay | None = None
         self.finished = False
@@ -133,7 +124,7 @@ class _Call:
         if refusal and known.form is Form.REFUSAL:
             return self._pass_refusal(refusal)
         is_turned = known.form is Form.PLAIN and self.stream
-        headers = headers_of(exchange, is_stream=is_turned or known.form is Form.STREAM)
+        headers = headers_of(exchange, is_stream=is_turned or known.form is Form.STREAM) + self._fallback_header()
         if is_turned:
             return ProxyAnswer(exchange.status, headers, ClosingBody(self.finish, self._turned(known)))
         if known.is_whole:
@@ -144,12 +135,20 @@ class _Call:
             headers.append(("Content-Length", exchange.headers["content-length"]))
         return ProxyAnswer(exchange.status, headers, ClosingBody(self.finish, self._pieces(known)))
 
+    def _fallback_header(self) -> Headers:
+        """Who answers in the place of whom was asked, and after which failure; none of a call on its first route."""
+        outbound = self.outbound
+        if outbound.fell_back is None:
+            return []
+        model, upstream = outbound.route.body.model, outbound.route.to.name
+        return [("X-Fallback", f"{model}; upstream={upstream}; after={outbound.fell_back}")]
+
     def _pass_refusal(self, refusal: Refusal) -> ProxyAnswer:
         row = classify(refusal)
         if row.answer:
             raise row.answer(refusal)
         body = self.api.refusal_body(refusal, self.request.request_id)
-        headers = [*JSON, ("Content-Length", str(len(body)))]
+        headers = [*JSON, ("Content-Length", str(len(body))), *self._fallback_header()]
         if wait := retry_after(refusal):
             headers.append(("Retry-After", wait))
         self.finish("refused", refusal.status, refusal)
@@ -267,7 +266,7 @@ class _Call:
         ending = outbound.finish(outcome, status, error, self.relay)
         if self.api.is_job and outcome == "complete":  # whoever has its id may ask for it at once, and any process
             self.proxy.wait_for_ledger()
-        self.proxy.latest_calls.note(outcome, outbound.attempts.log)
+        self.proxy.latest_calls.note(outcome, outbound.tries)
         request.admission.release(tokens_used(ending.usage, ending.events))
         event(
             log,
@@ -281,7 +280,7 @@ class _Call:
             stream=self.stream,
             status=status,
             outcome=outcome,
-            tries=outbound.attempts.log,
+            tries=outbound.tries,
             key=ending.key,
             first_byte_ms=None if ending.first_byte_ms is None else round(ending.first_byte_ms, 1),
             total_ms=round(ending.total_ms, 1),

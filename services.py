@@ -71,6 +71,8 @@ from foundation.logs import event
 from foundation.money import nano
 from gateway.aliases import Aliases
 from gateway.destinations import Destinations
+from gateway.model_rules import ModelRules
+from gateway.router import Router
 from metrics.gauges import Gauges
 from metrics.scrape import Metrics
 from monitor.sync import WatchedKeySync
@@ -223,7 +225,9 @@ class Services:
         calls = CallCounts(self.counts, are_wanted=config.metrics_token is not None)
         meter = UsageMeter(self.journal, self.quota_slices, self.forecasts, calls, self._counts_byok)
         self.aliases = Aliases(self.db, clock)
-        self.proxy = OpenRouterProxy(destinations, self.aliases, meter, config, self.drain.wait)
+        self.model_rules = ModelRules(self.db, clock, config.max_timeout_seconds)
+        router = Router(destinations, self.aliases, self.model_rules, self.forecasts)
+        self.proxy = OpenRouterProxy(destinations, router, meter, config, self.drain.wait)
         self.watcher = RevisionWatcher(self.db, clock)
         self.watcher.watch("users", self.users.reload)
         self.watcher.watch("user_sessions", self.sessions.reload)
@@ -235,6 +239,7 @@ class Services:
         self.watcher.watch("teams", self.teams.reload)
         self.watcher.watch("upstreams", self.proxy.destinations.reload)
         self.watcher.watch("model_aliases", self.aliases.reload)
+        self.watcher.watch("model_rules", self.model_rules.reload)
         gauges = Gauges(
             self.pool, config, destinations, self.journal, self.drain, self.quota_slices, self.watcher, clock
         )

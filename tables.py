@@ -16,7 +16,7 @@ from storage import teams as of_teams
 
 metadata, _table, _integers = columns.metadata, columns.table, columns.integers
 operator_tokens = operators.operator_tokens
-model_aliases = routing.model_aliases
+model_aliases, model_rules = routing.model_aliases, routing.model_rules
 caller_rollups, latency_rollups = usage.caller_rollups, usage.latency_rollups
 recovery_codes, reset_links = ways_in.recovery_codes, ways_in.reset_links
 totp_secrets, passkeys = ways_in.totp_secrets, ways_in.passkeys

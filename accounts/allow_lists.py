@@ -48,8 +48,14 @@ class AllowLists:
 
     def check_upstream(self, name: str) -> None:
         """Refuse an upstream that may not be used."""
-        if self.upstreams is not None and name not in self.upstreams:
-            raise Forbidden(f"{self.whose} may not use the upstream {name[:64]!r}; it may use {told(self.upstreams)}")
+        if not self.allows_upstream(name):
+            raise Forbidden(
+                f"{self.whose} may not use the upstream {name[:64]!r}; it may use {told(self.upstreams or ())}"
+            )
+
+    def allows_upstream(self, name: str) -> bool:
+        """True for an upstream that may be used."""
+        return self.upstreams is None or name in self.upstreams
 
 
 def told(allowed: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ from foundation.logs import event
 
 log = logging.getLogger("usage")
 
-MAX_GENERATION_ID = 64
+MAX_GENERATION_ID = MAX_ASKED_MODEL = 64  # characters, as the columns have room for
 
 
 def _unpriced(_usage: dict[str, Any]) -> None:
@@ -85,13 +85,13 @@ class UsageMeter:
         asked_model: str | None = None,
     ) -> CallMeter:
         """The meter of one request. model: a name that may be written down. forecast: what one try may cost.
-        asked_model: the alias that led to the model, if one did."""
+        asked_model: what the client asked for, if that led to another model."""
         whose = {"user_id": caller.user_id, "client_key_id": caller.client_key_id}
         about: Record = {"model": model, "is_stream": stream, **whose}
         if caller.team_id:
             about["team_id"] = caller.team_id
         if asked_model:
-            about["asked_model"] = asked_model
+            about["asked_model"] = asked_model[:MAX_ASKED_MODEL]
         return CallMeter(
             self._journal, self._slices, self._counts, request_id, caller, about, forecast, self._counts_byok
         )
@@ -175,6 +175,21 @@ class CallMeter:
         if self._is_open:
             self._settle_attempt(result, ending)
             self._counts.note_retry(ending["error_type"])
+
+    def turn_to(self, model: str, asked_model: str | None, forecast: Forecast, user_pays: bool, **ending: Any) -> None:
+        """Another model is tried next. What that may cost is reserved before the reservation so far is given back.
+
+        ending: as of `end_attempt`, with `result`, if a try is open. Raises QuotaExceeded, Busy: nothing has changed.
+        """
+        reserved = self._slices.reserve(self._caller, forecast.reserved_nano, user_pays)
+        if self._is_open:
+            self.end_attempt(**ending)
+        elif self._reserved is not None:
+            self._slices.give_back(self._reserved, self._reserved.nano)
+        self._reserved, self._forecast = reserved, forecast
+        self._about = {**self._about, "model": model}
+        if asked_model:
+            self._about["asked_model"] = asked_model[:MAX_ASKED_MODEL]
 
     def finish(self, result: AttemptResult | None, **ending: Any) -> int | None:
         """The request is over. Returns what its last try cost, in nano-dollars; None if that is not known by now.

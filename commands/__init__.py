@@ -12,6 +12,7 @@
     requests.py         requests
     aliases.py          aliases
     alerts.py           alerts
+    model_rules.py      model-rules
     usage.py            logs, usage
     watched_keys.py     personal-keys: watched keys
     encryption_keys.py  encryption-keys

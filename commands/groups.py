@@ -11,6 +11,7 @@ from commands.backup import backup, restore
 from commands.check import check
 from commands.client_keys import client_key_commands
 from commands.encryption_keys import encryption_key_commands
+from commands.model_rules import model_rule_commands
 from commands.operator_tokens import operator_token_commands
 from commands.pool import pool_commands
 from commands.printing import Commands, services, show
@@ -39,6 +40,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(upstream_commands)
     app.cli.add_command(alias_commands)
     app.cli.add_command(alert_commands)
+    app.cli.add_command(model_rule_commands)
     app.cli.add_command(user_commands)
     app.cli.add_command(operator_token_commands)
     app.cli.add_command(audit_commands)

@@ -35,7 +35,7 @@ class CallBody(msgspec.Struct, frozen=True):
     answers asked for. models: to fall back to, in this order. others: what else it can make OpenRouter use
     (formats/named_models.py). prompt_bytes: of its text, where the body holds pictures or sound; None for all of it.
     images: pictures asked for. seconds: of film, 0 if the model chooses; None where none is made. is_form: no JSON.
-    asked_model: the alias that led to the model (gateway/aliases.py).
+    asked_model: what the client's text has, where an alias or a fallback led to another model.
     """
 
     model: str
@@ -55,6 +55,13 @@ class CallBody(msgspec.Struct, frozen=True):
     def names(self) -> tuple[str, ...]:
         """Every model that may answer; one empty name if the body leaves the choice to OpenRouter."""
         return (self.model, *self.models) if self.model or not self.models else self.models
+
+    def led_to(self, model: str) -> CallBody:
+        """The call with another model in the place of the one that it asks for."""
+        if model == self.model:
+            return self
+        others = (*self.others, *named_models({"model": model}))
+        return msgspec.structs.replace(self, model=model, others=others, asked_model=self.asked_model or self.model)
 
 
 def read_chat(body: Text) -> CallBody:

@@ -3,8 +3,11 @@
     request.py        a verified call, and which of its headers go up
     bodies.py         bodies in flight, and the memory that they share
     aliases.py        other names for models, by which the operator chooses
+    model_rules.py    what the operator rules for calls of one model: fallbacks, time-out, choice of upstreams
+    failures.py       kinds of failure, after which those are tried
     destinations.py   where it goes: OpenRouter with a pool key, or another upstream with its own key, prices and rests
     route.py          a call's way to one model there: what goes up, what it may cost
+    router.py         which routes a call may take, and in which order
     outbound.py       the call on its way up: attempts, each written down and accounted for
     attempts.py       its tries: what is tried again, with which pool key, after which pause
     retry_budget.py   how much may be tried again, of whom
@@ -15,5 +18,5 @@
     reasons.py        why it was refused or failed, for the log of requests
     latest_calls.py   how many calls of the last minute failed, and why
 
-request.py -> route.py -> outbound.py -> attempts.py -> attempt.py -> upstream/http.py, and back through relay.py.
+request.py -> router.py -> route.py -> outbound.py -> attempts.py -> attempt.py -> upstream/http.py, back by relay.py
 """

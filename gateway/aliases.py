@@ -7,20 +7,16 @@ of several models, or it would pay for a new prompt cache at each change.
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from db import Database, Transaction
 from formats.body import CallBody
-from formats.named_models import named_models
 from foundation import json_text
 from foundation.clock import Clock
 from foundation.errors import BadRequest, Conflict, NotFound
@@ -54,7 +50,7 @@ class Aliases:
         self._db = db
         self._clock = clock
         self._live: dict[str, tuple[list[str], list[int]]] = {}
-        """The models of each, and their weights added up."""
+        """The models of each, and their weights."""
 
     # ── in memory
 
@@ -70,18 +66,11 @@ class Aliases:
             raise BadRequest(f"{wrong} is an alias, which works as `model` only; list models to fall back to by name")
         if body.model not in live:
             return body
-        models, weights = live[body.model]
-        model = models[0]
-        if len(models) > 1:
-            session = request.session(body)
-            seed = f"{body.model}/{request.caller.user_id}/{session}" if session else None
-            model = random.Random(seed).choices(models, cum_weights=weights)[0]  # noqa: S311 - shares calls out
-        others = (*body.others, *named_models({"model": model}))
-        return msgspec.structs.replace(body, model=model, others=others, asked_model=body.model)
+        return body.led_to(request.draw(body, body.model, *live[body.model]))
 
     def reload(self) -> None:
         """Copy the aliases into memory."""
-        self._live = {one.name: (list(one.models), list(accumulate(one.models.values()))) for one in self.rows()}
+        self._live = {one.name: (list(one.models), list(one.models.values())) for one in self.rows()}
 
     # ── in the database
 

@@ -44,7 +44,7 @@ class Attempts:
            └─────────────────┴─ prepare_retry_...: there is another key, so that this one can end
 
     stream: whether a stream was asked for. deadline: the call's. idle_timeout: of silence within an answer. free,
-    sticky, owner: for `ApiKeyManager.pick`.
+    sticky, owner: for `ApiKeyManager.pick`. most: tries. billed: how many before these may have been billed.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class Attempts:
         sticky: str | None,
         owner: int | None,
         request_id: str,
+        most: int = MAX_TRIES,
+        billed: int = 0,
     ) -> None:
         self.current: Attempt | None = None
         self.log: list[dict[str, Any]] = []
@@ -76,7 +78,9 @@ class Attempts:
         self._request_id = request_id
         self._tried: list[PoolKey] = []
         self._next: PoolKey | None = None
-        self._is_last = False  # the attempt that is made now
+        self._most = most
+        self.billed = billed
+        """How many of the call's attempts may have been billed."""
         self._pause_until = 0.0
         to.retries.note_call(owner)
 
@@ -201,8 +205,9 @@ class Attempts:
         was not at fault, so if there is no other, the same may do; a user's own is the first choice. may_be_billed:
         this attempt was, perhaps; a call can't be marked as the same, so there is one more attempt, not two.
         """
-        is_last, self._is_last = self._is_last, may_be_billed
-        if is_last or len(self._tried) >= MAX_TRIES or pause_seconds >= min(self._deadline.left, MAX_ASKED_SECONDS):
+        is_last = self.billed > 0
+        self.billed += may_be_billed
+        if is_last or len(self._tried) >= self._most or pause_seconds >= min(self._deadline.left, MAX_ASKED_SECONDS):
             return False
         if self._to.reach.is_away or (pause_seconds and not self._to.retries.take(self._owner)):
             return False

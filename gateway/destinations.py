@@ -1,8 +1,8 @@
 """Where a call goes: to OpenRouter with a key of the pool, or to another upstream with its own.
 
 By the header X-Upstream, else by the longest mapped beginning of the model's name, else to the default, which is
-the pool unless an upstream was made it. A call is never sent on to another one: that has other models and
-other prices, and is not whom its user trusts with the prompt.
+the pool unless an upstream was made it. A call is never sent on to another one, which has other models and other
+prices and is not whom its user trusts with the prompt, unless the operator rules so for its model (gateway/router.py).
 """
 
 from __future__ import annotations
@@ -237,6 +237,10 @@ class Destinations:
         )
         self._default_name = OPENROUTER
         self._named[OPENROUTER] = self.openrouter
+
+    def find(self, name: str) -> Destination | None:
+        """The one of this name, if calls may go there."""
+        return self._named.get(name)
 
     def choose(self, asked: str, model: str) -> Destination:
         """Where a call goes. asked: by X-Upstream, or "". Raises BadRequest if there is none, Busy if it is off."""

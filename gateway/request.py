@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,6 +24,8 @@ SESSION_LINE = re.compile(rb"^X-Session-Id: (.*)\r\n", re.MULTILINE)
 MODEL_NAME = re.compile(r"[A-Za-z0-9@~._-]{1,80}/[A-Za-z0-9._:/?&=+-]{1,160}")
 # Other upstreams' names need none; keys and tokens are longer, or begin like these.
 OTHER_MODEL_NAME = re.compile(MODEL_NAME.pattern + r"|(?!sk-|or_|eyJ)[A-Za-z0-9@~._:+-]{1,48}")
+
+Option = TypeVar("Option")
 
 
 class ClientGone(Exception):
@@ -74,6 +77,14 @@ class ProxyRequest(msgspec.Struct, frozen=True):
             return None
         session = self.session(call)
         return f"{self.caller.user_id}/{session}" if session else None
+
+    def draw(self, call: CallBody, what: str, options: Sequence[Option], weights: Sequence[int]) -> Option:
+        """One of several, by weight; for the calls of one session always the same. what: it is drawn for."""
+        if len(options) == 1:
+            return options[0]
+        session = self.session(call)
+        seed = f"{what}/{self.caller.user_id}/{session}" if session else None
+        return random.Random(seed).choices(options, weights)[0]  # noqa: S311 - shares calls out
 
     def session(self, call: CallBody) -> str | None:
         """The client's name for its session. OpenRouter too lets the body win over the header."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from billing.forecast import CostForecasts
@@ -11,17 +11,20 @@ from formats.body import CallBody
 from gateway.attempt import Attempt
 from gateway.destinations import Destination
 from gateway.forms import Form
+from gateway.model_rules import Fallback
 from gateway.request import ProxyRequest, model_to_log
 
 
 class Route:
     """One call's way to a model. body: what was read of the call, with this model. model_name: as it may be logged.
     forecast: of what one attempt may cost. first_byte_timeout: seconds until content comes. idle_timeout: of silence
-    within an answer, which is no shorter: a model that may think for long before its first word may do so later."""
+    within an answer, which is no shorter: a model that may think for long before its first word may do so later.
+    fallbacks: what may be tried after it."""
 
     __slots__ = (
         "api",
         "body",
+        "fallbacks",
         "first_byte_timeout",
         "forecast",
         "idle_timeout",
@@ -30,12 +33,23 @@ class Route:
         "to",
     )
 
-    def __init__(self, request: ProxyRequest, body: CallBody, to: Destination, forecasts: CostForecasts) -> None:
+    def __init__(
+        self,
+        request: ProxyRequest,
+        body: CallBody,
+        to: Destination,
+        forecasts: CostForecasts,
+        timeout_seconds: int = 0,
+        fallbacks: Sequence[Fallback] = (),
+    ) -> None:
+        """timeout_seconds: the operator's for this model, which the client's goes before; 0 for the destination's."""
         self.api = request.api
         self.body = body
         self.to = to
-        self.first_byte_timeout = request.timeout or to.first_byte_timeout
-        self.idle_timeout = max(request.timeout, to.idle_timeout)
+        self.fallbacks = fallbacks
+        asked_seconds = request.timeout or timeout_seconds
+        self.first_byte_timeout = asked_seconds or to.first_byte_timeout
+        self.idle_timeout = max(asked_seconds, to.idle_timeout)
         request.body.pieces = to.body_for(body, request.body.data)  # kept nowhere else: that one is let go
         self.model_name = model_to_log(body.model, is_openrouters=to.upstream_id is None)
         self.prompt_bytes = request.body.size if body.prompt_bytes is None else body.prompt_bytes

@@ -16,7 +16,8 @@ from gateway.answer import Headers, ProxyAnswer
 ANY = "*"
 # Beside what browsers show by themselves.
 EXPOSED = (
-    *("X-Request-Id", "Request-Id", "X-Generation-Id", "X-Provider-Name", "ETag", "Content-Disposition"),
+    *("X-Request-Id", "Request-Id", "X-Generation-Id", "X-Provider-Name", "X-Fallback", "ETag"),
+    "Content-Disposition",
     *("RateLimit-Policy", "RateLimit", "Retry-After", "X-Should-Retry", "WWW-Authenticate"),
     *("X-Quota-Limit", "X-Quota-Remaining", "X-Quota-Reset", "X-Quota-Warning"),
 )

@@ -4,7 +4,7 @@
     columns.py    what every table is made of
     jobs.py       what goes on at OpenRouter after a call: videos
     operators.py  what programs administer with: operator tokens
-    routing.py    how calls find their model: aliases
+    routing.py    how calls find their model: aliases, rules
     spending.py   quotas, and what processes hold of them
     teams.py      people who share a quota
     usage.py      sums of what was used, by caller, and of how long calls took

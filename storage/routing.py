@@ -14,3 +14,11 @@ model_aliases = table(
     sa.Column("models", sa.Text, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
 )
+
+# What holds for calls of one model or alias. terms: a JSON object, as gateway/model_rules.py writes it.
+model_rules = table(
+    "model_rules",
+    sa.Column("name", ascii_text(255), primary_key=True),
+    sa.Column("terms", sa.Text, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)

@@ -32,7 +32,7 @@ class LogItem:
 
     What they consist of (billing/details.py) is None where it is 0 or nobody has told.
 
-    user_label: what operators call the user. asked_model: the alias that led to the model; None if none did.
+    user_label: what operators call the user. asked_model: what the client asked for, where that led to another model.
 
     upstream: where it went, `openrouter` for the pool; None if it never went up. error_type, error_message: why it was
     refused or failed, as the client was told; None if it was not, or nobody was there to be told.

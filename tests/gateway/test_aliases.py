@@ -40,8 +40,8 @@ def proxy(make_proxy: Callable[..., Any], upstream: ScriptedUpstream) -> Any:
 
 
 def lead(proxy: Any, name: str, models: dict[str, int]) -> None:
-    proxy.aliases.set(name, models)
-    proxy.aliases.reload()
+    proxy.router.aliases.set(name, models)
+    proxy.router.aliases.reload()
 
 
 def test_the_model_alone_is_changed_on_its_way_up(proxy, upstream):
@@ -65,7 +65,7 @@ def test_without_aliases_every_body_goes_up_as_it_is(proxy, upstream):
 
 def test_weights_share_calls_out_and_a_session_stays_with_one_model(proxy, upstream):
     lead(proxy, "canary", {MINI: 3, CLAUDE: 1})
-    resolve = proxy.aliases.resolve
+    resolve = proxy.router.aliases.resolve
     api = request().api
 
     def led_to(session: str | None, user_id: int = 1) -> str:
@@ -83,10 +83,10 @@ def test_weights_share_calls_out_and_a_session_stays_with_one_model(proxy, upstr
 
 def test_a_key_needs_the_model_that_answers_and_not_the_alias(proxy):
     lead(proxy, "fast", {MINI: 1})
-    found = proxy.aliases.resolve(request().api.read(request("fast").body.data), request("fast"))
+    found = proxy.router.aliases.resolve(request().api.read(request("fast").body.data), request("fast"))
     assert (found.model, found.names, found.asked_model) == (MINI, (MINI,), "fast")
     lead(proxy, "fast", {f"{MINI}@preset/house": 1})
-    found = proxy.aliases.resolve(request().api.read(request("fast").body.data), request("fast"))
+    found = proxy.router.aliases.resolve(request().api.read(request("fast").body.data), request("fast"))
     assert found.others == ("@preset/house",)
 
 

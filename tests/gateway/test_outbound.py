@@ -18,7 +18,7 @@ FAILED = json_answer("502 Bad Gateway", b'{"error":{"message":"down","code":502}
 
 def outbound(proxy, asked, seconds: float = 5) -> Outbound:
     route = Route(asked, CHAT.read(asked.body.data), proxy.destinations.openrouter, proxy.usage.forecasts)
-    return Outbound(asked, route, proxy.usage, Deadline(seconds), None)
+    return Outbound(asked, route, proxy.usage, Deadline(seconds), None, proxy.router)
 
 
 def test_it_waits_through_attempts_until_there_is_an_answer(make_proxy, upstream):
@@ -47,7 +47,7 @@ def test_it_looks_up_and_goes_on_where_it_was(make_proxy, upstream):
     deadline = Deadline(5)
     proxy, asked = make_proxy(), request()
     route = Route(asked, CHAT.read(asked.body.data), proxy.destinations.openrouter, proxy.usage.forecasts)
-    calling = Outbound(asked, route, proxy.usage, deadline, None)
+    calling = Outbound(asked, route, proxy.usage, deadline, None, proxy.router)
     deadline.look_up_in(0.05)
     with pytest.raises(NothingYet):
         calling.wait()

@@ -32,7 +32,9 @@ from foundation.crypto import Envelopes
 from gateway.aliases import Aliases
 from gateway.bodies import HeldBody
 from gateway.destinations import Destinations
+from gateway.model_rules import ModelRules
 from gateway.request import ProxyRequest
+from gateway.router import Router
 from openrouter_proxy import OpenRouterProxy, ProxyAnswer
 from pool.choice import PoolKey
 from pool.keys import PoolKeys
@@ -125,13 +127,15 @@ def make_proxy(
         journal.open()
         slices = QuotaSlices(db, journal.process_id, Quotas(db, clock, config), clock)
         prices = ModelPrices(http, tmp_path)
-        meter = UsageMeter(journal, slices, CostForecasts(db, prices), CallCounts(Counts()))
         closing.extend([db, http, journal])
         guard = GuardedDial(allow_private=True)
         store = Upstreams(db, envelopes, clock, guard)
         destinations = Destinations(pool, http, prices, store, clock, config)
         closing.append(destinations)
-        return OpenRouterProxy(destinations, Aliases(db, clock), meter, config)
+        aliases, rules = Aliases(db, clock), ModelRules(db, clock, config.max_timeout_seconds)
+        forecasts = CostForecasts(db, prices)
+        meter = UsageMeter(journal, slices, forecasts, CallCounts(Counts()))
+        return OpenRouterProxy(destinations, Router(destinations, aliases, rules, forecasts), meter, config)
 
     yield make
     for one in closing:

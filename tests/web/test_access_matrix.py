@@ -75,6 +75,7 @@ PASSKEY_ANSWER = PASSKEY | {
 }
 PASSWORD = "Tr4in-to-Nowhere"
 UPSTREAM = {"base_url": "https://1.1.1.1/v1", "is_active": False}  # an address that may be one; nothing calls it
+RULE = {"timeout_seconds": 60}
 ALIAS = {"models": [{"model": "openai/gpt-4o-mini"}]}
 CHAT = sent({"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})
 TEXT = sent({"model": "openai/gpt-4o-mini", "prompt": "Hi", "max_tokens": 5})
@@ -348,6 +349,16 @@ def an_alias(body: Any = None) -> Ask:
     return ask
 
 
+def a_rule(body: Any = None) -> Ask:
+    def ask(world: World, _kind: str) -> Asked:
+        model = f"m/{secrets.token_hex(6)}"
+        assert world.ask("operator", "PUT", f"/admin/model-rules/{model}", RULE).status_code == 200
+        world.cleanups.append(lambda: world.ask("operator", "DELETE", f"/admin/model-rules/{model}"))
+        return Asked(body, {"model": model})
+
+    return ask
+
+
 def new_named(world: World, kind: str) -> Asked:
     del world, kind
     return Asked({"name": f"n{secrets.token_hex(4)}"})
@@ -593,6 +604,9 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /admin/aliases": (AUDITORS, PLAIN),
     "PUT /admin/aliases/{alias}": (OPERATORS, an_alias(ALIAS)),
     "DELETE /admin/aliases/{alias}": (OPERATORS, an_alias()),
+    "GET /admin/model-rules": (AUDITORS, PLAIN),
+    "PUT /admin/model-rules/{model}": (OPERATORS, a_rule(RULE)),
+    "DELETE /admin/model-rules/{model}": (OPERATORS, a_rule()),
     "GET /admin/tokens": (AUDITORS, PLAIN),
     "POST /admin/tokens": (instead(OPERATORS, 200, 201), new_named),
     "DELETE /admin/tokens/{token_id}": (OPERATORS, an_operator_token),
@@ -664,7 +678,9 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
         numbers = dict.fromkeys(("key_id", "token_id", "passkey_id", "user_id", "invitation_id", "number"), 1)
-        names = dict.fromkeys(("name", "upstream", "alias", "session_id", "provider", "request_id", "job_id"), "x")
+        names = dict.fromkeys(
+            ("name", "upstream", "alias", "model", "session_id", "provider", "request_id", "job_id"), "x"
+        )
         asked = path.format(**numbers, **names, kind="user")
         # What stands in the place of another path's part, too.
         here = {found for found, other in taken if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", other), asked)}

@@ -121,6 +121,8 @@ CHANGES: dict[str, set[str]] = {
     "PUT /admin/alerts/kinds/{kind}": ALL_OF["alert_silences"],
     "PUT /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
     "DELETE /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
+    "PUT /admin/model-rules/{model}": ALL_OF["model_rules"] | {"revisions.value"},
+    "DELETE /admin/model-rules/{model}": ALL_OF["model_rules"] | {"revisions.value"},
     "POST /admin/users/find": set(),
     "POST /admin/tokens": ALL_OF["operator_tokens"] | {"revisions.value"},
     "DELETE /admin/tokens/{token_id}": {f"operator_tokens.{name}" for name in ("revoked_at", "revision")}

@@ -15,10 +15,10 @@
     quotas.py  usage.py  shares.py             what one may spend, and has used; who spent what
     health.py  metrics.py  latency.py          whether it can work; what Prometheus reads; how fast calls are
     admin_users.py  admin_invitations.py       for operators: accounts, invitations
-    admin_audit.py  admin_tokens.py            changes, operator tokens
+    admin_audit.py  admin_tokens.py  admin_settings.py  changes, operator tokens, which settings hold
     admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas
     admin_pool.py  admin_upstreams.py          pool keys, other upstreams
-    admin_aliases.py  admin_settings.py        other names for models, which settings hold
+    admin_aliases.py  admin_model_rules.py     other names for models, fallbacks and time-outs of them
     admin_usage.py  admin_check.py  admin_alerts.py  everybody's calls, the daily check, alerts
 
 table.py -> a route -> @operation checks caller and body -> a noun of accounts, billing, pool or monitor.

@@ -12,6 +12,7 @@ from web.api import (
     admin_check,
     admin_client_keys,
     admin_invitations,
+    admin_model_rules,
     admin_pool,
     admin_quotas,
     admin_settings,
@@ -78,6 +79,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_alerts.routes)
     app.register_blueprint(admin_upstreams.routes)
     app.register_blueprint(admin_aliases.routes)
+    app.register_blueprint(admin_model_rules.routes)
     app.register_blueprint(admin_users.routes)
     app.register_blueprint(admin_invitations.routes)
     app.register_blueprint(admin_tokens.routes)

@@ -162,7 +162,9 @@ class LogEntry(Shown):
     created_at: datetime
     client_key_id: int | None = Field(examples=[None])
     model: str = Field(examples=["openai/gpt-4o-mini"])
-    asked_model: str | None = Field(description="The alias that led to the model", examples=[None])
+    asked_model: str | None = Field(
+        description="What the client asked for, where an alias or a fallback led to the model", examples=[None]
+    )
     upstream: str | None = Field(description="Where it went; null if nowhere", examples=["openrouter"])
     status: int | None = Field(description="The HTTP status of the answer", examples=[200])
     outcome: str | None = Field(description="`complete`, `client_gone`, or what went wrong", examples=["complete"])

@@ -17,6 +17,7 @@
     operator_pool.py  operator_upstreams.py    pool keys, other upstreams
     operator_latency.py  sparkline.py          how fast calls are answered; small charts
     operator_aliases.py                        other names for models
+    operator_model_rules.py                    fallbacks, time-outs, choices of upstreams
     operator_system.py  operator_alerts.py     how the parts are; what operators are told of by itself
 
 A request -> views.py -> a page -> the verb that web/api has for it -> a template, or the part that has changed.

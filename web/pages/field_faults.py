@@ -20,10 +20,12 @@ WORDS = {
     "client_key_id": "Must be the number of a client key",
     "derived_key": MADE_HERE,
     "expires_at": "Must be a day from 2000 to 2998, such as 2027-11-21",
+    "fallbacks": "Must have at most 3 lines such as: openai/gpt-4o-mini upstream=local after=away,rate-limited",
     "model_prefixes": "Must have lines such as: local/ = their/",
     "models": "Must have one model on each line, such as openai/gpt-4o-mini or openai/gpt-4o-mini 9",
     "pool_key": "Must be the name of a pool key, or a part that only one has",
     "prices": "Must have lines such as: openai/gpt-4o-mini 0.15 0.6",
+    "upstreams": "Must have lines such as: local 9",
 }
 PATTERNS = {
     r"^sk-or-[A-Za-z0-9_\-]{16,200}$": "A key begins with sk-or-, and at least 16 letters, digits, - or _ follow",

@@ -15,6 +15,7 @@ from web.pages import (
     operator_invitations,
     operator_latency,
     operator_live,
+    operator_model_rules,
     operator_pool,
     operator_quotas,
     operator_system,
@@ -51,6 +52,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(operator_upstreams.routes)
     app.register_blueprint(operator_aliases.routes)
     app.register_blueprint(operator_alerts.routes)
+    app.register_blueprint(operator_model_rules.routes)
     app.register_blueprint(operator_live.routes)
     app.register_blueprint(profile.routes)
     app.register_blueprint(connect.routes)

@@ -36,6 +36,7 @@ OPERATORS = [
     "/operator/pool",
     "/operator/upstreams",
     "/operator/aliases",
+    "/operator/model-rules",
     "/operator/settings",
     "/operator/system",
 ]
