@@ -7,6 +7,7 @@
     static_files.py                            scripts and styles, by their hashes
     sessions.py  profile.py                    logging in and out, one's account
     dashboard.py  playground.py  models.py     what one has used, a chat, the models
+    first_steps.py                             what to do first, for users and for operators
     shares.py  stacked.py                      who spent what, and how that is drawn
     requests.py                                one's own requests; what the operator's log shares with it
     keys.py  connect.py                        client keys, API tokens and watched keys; one's OpenRouter account

@@ -11,6 +11,7 @@ from billing.reports import export
 from billing.reports.one_request import get_request
 from web.http import services
 from web.operation import asked
+from web.pages.first_steps import users_guide
 from web.pages.views import Visitor, for_users, page_blueprint, show
 from web.usage_query import Days, midnight
 
@@ -38,6 +39,7 @@ def dashboard(visitor: Visitor) -> Response:
         recent=[item.to_dict() for item in recent],
         first=first,
         last=last,
+        **users_guide(visitor),
     )
 
 

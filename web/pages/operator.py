@@ -20,8 +20,9 @@ from web.api.admin_client_keys import ClientKeyFilter, client_keys_shown
 from web.api.admin_usage import EverybodysLogFile, EverybodysLogPage, log_file, log_shown, refusals_shown, request_shown
 from web.api.client_keys import revoke_key
 from web.api.health import health_shown
-from web.http import count_operator, count_request, services
+from web.http import audit, count_operator, count_request, services
 from web.pages.dashboard import series
+from web.pages.first_steps import KEY_SAVED, operators_guide
 from web.pages.forms import found, here, query_of
 from web.pages.requests import log_form
 from web.pages.views import View, Visitor, find_visitor, for_those_with, page_blueprint, show
@@ -91,7 +92,16 @@ def overview() -> Response:
         by_upstream=_compared(today["by_pool_key"], month["by_pool_key"], "upstream"),
         days=DAYS,
         first=first,
+        **operators_guide(g.visitor.user.id),
     )
+
+
+@routes.post("/first-steps/key-saved")
+@for_operators
+def key_saved(operator: str) -> Response:
+    """Remember that this operator has saved the encryption key."""
+    audit(operator, KEY_SAVED, operator, g.visitor.user.id)
+    return show("operator_first_steps.html", **operators_guide(g.visitor.user.id))
 
 
 def _compared(today: list[dict[str, Any]], month: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -69,6 +69,7 @@ EVENTS = {
     "upstream_chosen": "Keys for calls chosen",
     "person_read": "Viewed by an operator",
     "data_exported": "All that is kept of you was fetched",
+    "encryption_key_saved": "Said that the encryption key is saved",
     "quota_set": "Quota set",
     "quota_reset": "Quota reset",
     "user_changed": "Account changed",

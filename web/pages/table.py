@@ -7,6 +7,7 @@ from flask import Flask
 from web.pages import (
     connect,
     dashboard,
+    first_steps,
     keys,
     models,
     operator,
@@ -38,6 +39,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(static_files.routes)
     app.register_blueprint(sessions.routes)
     app.register_blueprint(dashboard.routes)
+    app.register_blueprint(first_steps.routes)
     app.register_blueprint(requests.routes)
     app.register_blueprint(shares.routes)
     app.register_blueprint(keys.routes)

@@ -224,7 +224,7 @@ def _finish(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Cookie, HX-Request, Accept-Language"
     visitor = g.get("visitor")
-    if response.mimetype == "text/event-stream":
+    if response.mimetype == "text/event-stream" or g.get("asked_by_itself"):
         return response  # what a page asks for by itself keeps nobody logged in
     if visitor and not response.headers.get("Set-Cookie"):
         left = visitor.caller.expires_at - services().clock.timestamp()

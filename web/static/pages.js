@@ -80,6 +80,11 @@ document.addEventListener('click', async (event) => {
   const opener = event.target.closest('[data-open]');
   if (opener) document.getElementById(opener.dataset.open).showModal();
   if (event.target.closest('[data-close]')) event.target.closest('dialog').close();
+  const dismiss = event.target.closest('[data-dismiss]');
+  if (dismiss) {
+    document.cookie = `${dismiss.dataset.dismiss}=off; path=/; max-age=31536000; samesite=lax`;
+    dismiss.closest('section').remove();
+  }
   const preset = event.target.closest('[data-fill]');
   if (preset) for (const [name, text] of Object.entries(JSON.parse(preset.dataset.fill))) preset.form.elements[name].value = text;
   const button = event.target.closest('[data-copy]');

@@ -140,6 +140,7 @@ def check_chart(page: Page, name: str, day: str) -> None:
     chart = page.get_by_role("img", name=name)
     expect(chart.locator(".u-legend tr").first).to_contain_text(day)
     expect(chart.locator(".u-legend")).not_to_contain_text("Time")
+    chart.scroll_into_view_if_needed()
     box = chart.locator(".u-over").bounding_box()
     assert box
     page.mouse.move(box["x"] + box["width"] - 1, box["y"] + box["height"] / 2)
