@@ -57,10 +57,11 @@ class ClientKey(AllowLists):
 
 @dataclass(frozen=True)
 class ClientKeyRow:
-    """A key as its owner and the operator see it. key_hint: its first characters."""
+    """A key as its owner and the operator see it. key_hint: its first characters. team_id: its team's."""
 
     id: int
     user_id: int
+    team_id: int | None
     key_hint: str
     name: str
     description: str

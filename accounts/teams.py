@@ -22,6 +22,7 @@ from accounts.deleted import hold_account
 from db import Database, DatabaseError, Transaction, inserted_id
 from foundation.clock import Clock
 from foundation.errors import Conflict, Forbidden, NotFound
+from foundation.money import usd
 from replicas.revisions import bump
 from tables import invitations, team_members
 from tables import teams as table
@@ -78,6 +79,11 @@ class Member:
     team_id: int
     role: TeamRole
     joined_at: datetime
+
+    def to_dict(self, spent_nano: int) -> dict[str, Any]:
+        """For JSON. spent_nano: what this member has spent in the team's period."""
+        shown = {"user_id": self.user_id, "role": self.role.value, "joined_at": self.joined_at}
+        return shown | {"spent_usd": usd(spent_nano)}
 
 
 IS_THERE = table.c.deleted_at.is_(None)
@@ -197,6 +203,10 @@ class Teams:
         with self._db.reading() as tx:
             _get(tx, team_id)
             return _members(tx, team_id)
+
+    def check_member(self, tx: Transaction, team_id: int, user_id: int) -> None:
+        """Refuse what only members may have, in the transaction that gives it. Raises NotFound."""
+        _get_member(tx, team_id, user_id)
 
     def join(self, tx: Transaction, team_id: int, user_id: int, role: TeamRole = TeamRole.MEMBER) -> None:
         """Take somebody in, in this transaction. Raises NotFound; Conflict for who is in a team already."""

@@ -5,6 +5,7 @@
     check.py            check
     settings.py         settings
     users.py            users
+    teams.py            teams
     client_keys.py      keys: client keys
     quotas.py           quota
     pool.py             pool: pool keys

@@ -18,6 +18,7 @@ from commands.printing import Commands, services, show
 from commands.quotas import quota_commands
 from commands.requests import request_commands
 from commands.settings import settings
+from commands.teams import team_commands
 from commands.upstreams import upstream_commands
 from commands.usage import logs_commands, usage_commands
 from commands.users import user_commands
@@ -42,6 +43,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(alert_commands)
     app.cli.add_command(model_rule_commands)
     app.cli.add_command(user_commands)
+    app.cli.add_command(team_commands)
     app.cli.add_command(operator_token_commands)
     app.cli.add_command(audit_commands)
     app.cli.add_command(check)

@@ -12,7 +12,9 @@ from billing.quotas.subjects import known_subject, user_of
 from billing.quotas.terms import PERIODS, RECOVERIES, check_amount
 from commands.printing import Commands, audit, services, show
 
-quota_commands = Commands("quota", help="What users (user/<id>) and client keys (key/<id>) may spend.")
+quota_commands = Commands(
+    "quota", help="What users (user/<id>), client keys (key/<id>) and teams (team/<id>) may spend."
+)
 
 
 @quota_commands.command("list")
@@ -41,7 +43,7 @@ def show_quota(subject: str) -> None:
 @click.option("--period", type=click.Choice(PERIODS), help="By default QUOTA_PERIOD.")
 @click.option("--recovery", type=click.Choice(RECOVERIES), help="By default QUOTA_RECOVERY.")
 def set_quota(subject: str, limit: str, soft: str, period: str | None, recovery: str | None) -> None:
-    """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
+    """Give a user, a client key or a team a quota of its own, in force everywhere within two seconds."""
     config = services().config
     limit_nano, soft_limit_nano = (
         check_amount(name, None if text == "none" else text) for name, text in (("--limit", limit), ("--soft", soft))
@@ -56,14 +58,14 @@ def set_quota(subject: str, limit: str, soft: str, period: str | None, recovery:
 @quota_commands.command("reset")
 @click.argument("subject")
 def reset_quota(subject: str) -> None:
-    """Put a user or a client key back to the default."""
+    """Put a user, a client key or a team back to the default."""
     found = services().quotas.reset(_subject(subject))
     audit("quota_reset", subject, user_of(subject))
     _show_quotas([(subject, found)], "Reset")
 
 
 def _subject(subject: str) -> str:
-    return known_subject(services().users, subject)
+    return known_subject(services().users, services().teams, subject)
 
 
 def _show_quotas(found: Iterable[tuple[str, Quota | None]], title: str) -> None:

@@ -21,7 +21,7 @@ def budget_terms(config: Config, limit_nano: int | None, period: str | None, rec
 
 
 def sets_budget(terms: QuotaTerms | None) -> Also:
-    """What gives a key this budget, or none, in the transaction that makes or changes the key."""
+    """What gives a key or a team this quota, or none, in the transaction that makes or changes it."""
     return partial(put, terms=terms)
 
 

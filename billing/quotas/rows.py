@@ -126,9 +126,9 @@ def set_by_manager(tx: Transaction, subject: str) -> int | None:
 
 
 class Quotas:
-    """The quotas' terms. A subject is `user/<id>` or `key/<client key id>`.
+    """The quotas' terms. A subject is as in subjects.py.
 
-    default: the terms of users without a quota of their own; None if they have none. Client keys have no default.
+    default: the terms of users without a quota of their own; None if they have none. Others have no default.
     """
 
     def __init__(self, db: Database, clock: Clock, config: Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from accounts.teams import Teams
 from accounts.users import Users
 from foundation.errors import BadRequest, NotFound
 
@@ -20,16 +21,19 @@ def check_subject(subject: str) -> str:
     return subject
 
 
-def known_subject(users: Users, subject: str) -> str:
-    """The subject, if it is one, and no user that there is not. Raises BadRequest, NotFound."""
+def known_subject(users: Users, teams: Teams, subject: str) -> str:
+    """The subject, if it is one, and no user or team that there is not. Raises BadRequest, NotFound."""
     user_id = user_of(check_subject(subject))
     if user_id is not None and users.find_by_id(user_id) is None:
         raise NotFound(f"There is no user {user_id}")
+    kind, _, number = subject.partition("/")
+    if kind == "team":
+        teams.get(int(number))
     return subject
 
 
 def user_of(subject: str) -> int | None:
-    """The id of the user whose quota it is; None for that of a client key."""
+    """The id of the user whose quota it is; None for any other."""
     kind, _, number = subject.partition("/")
     return int(number) if kind == "user" else None
 

@@ -10,13 +10,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from billing.quotas.rows import Quota
+from billing.quotas.terms import QuotaTerms
 from billing.reports.row_filter import RowFilter
 from billing.rollups import DAY, EVERYBODY, UsageSums, added, shown, summed, sums_in
 from db import Database, Transaction
 from foundation.clock import Clock
 from foundation.errors import NotFound
 from pool.names import get_whole_name
-from tables import pool_keys, upstreams
+from tables import pool_keys, team_rollups, upstreams
 from tables import usage_rollups as table
 from upstream.registry import OPENROUTER
 
@@ -133,6 +135,19 @@ class UsageStats:
             rows = tx.execute(query).all()
         spent = {row.client_key_id: {name: int(getattr(row, name) or 0) for name in SPENT} for row in rows}
         return defaultdict(lambda: dict.fromkeys(SPENT, 0), spent)
+
+    def spent_by_members(self, team_id: int, quota: Quota | None) -> tuple[datetime, Mapping[int, int]]:
+        """The start of the period of a team's quota, and what each member has spent in it, in nano-dollars.
+
+        quota: None for one without, whose period is the month. Who has left is among them; others have 0.
+        """
+        period = quota.terms.period if quota else "month"
+        since = QuotaTerms(None, None, period, "reset").window_of(self._clock.now())
+        theirs = team_rollups.c.period == DAY, team_rollups.c.team_id == team_id, team_rollups.c.start >= since
+        query = sa.select(team_rollups.c.user_id, sa.func.sum(team_rollups.c.cost_nano).label("nano"))
+        with self._db.reading() as tx:
+            rows = tx.execute(query.where(*theirs).group_by(team_rollups.c.user_id)).all()
+        return since, defaultdict(int, {row.user_id: int(row.nano) for row in rows})
 
     def days_and_models(self, asked: UsageFilter, page: int, page_size: int) -> tuple[list[dict[str, Any]], int]:
         """One page of a user's usage by day and model, newest day first, and how many such items there are."""

@@ -39,6 +39,7 @@ def test_a_quota_is_set_shown_listed_and_reset(command, services):
         (["set", "user/999999", "--limit", "1"], "There is no user 999999"),
         (["show", "user/999999"], "There is no user 999999"),
         (["reset", "user/999999"], "There is no user 999999"),
+        (["set", "team/99", "--limit", "1"], "There is no team 99"),
         (["set", "group/1"], "user/<id>, key/<id> or team/<id>"),
         (["set", "key/7", "--limit", "-1"], "--limit must be an amount of dollars from 0 to 1000000000, or none"),
         (["set", "key/7", "--limit", "1e30"], "--limit must be"),

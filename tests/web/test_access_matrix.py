@@ -364,6 +364,37 @@ def new_named(world: World, kind: str) -> Asked:
     return Asked({"name": f"n{secrets.token_hex(4)}"})
 
 
+def own_team(world: World, kind: str) -> Asked:
+    """The team that the owner is in, for as long as it is asked for."""
+    owner = world.owns(kind)
+    there = world.ask(kind, "GET", "/api/team", bearer=owner.token)
+    if there.status_code == 200:
+        return Asked(parts={"team_id": there.json()["id"], "user_id": owner.id})
+    team = a_team()(world, kind).parts or {}
+    put = {"user_id": owner.id, "role": "manager"}
+    assert world.ask("operator", "POST", f"/admin/teams/{team['team_id']}/members", put).status_code == 201
+    return Asked(parts=team | {"user_id": owner.id})
+
+
+def with_a_member(body: Any = None) -> Ask:
+    return lambda world, kind: Asked(body, own_team(world, kind).parts)
+
+
+def a_team(body: Any = None) -> Ask:
+    def ask(world: World, _kind: str) -> Asked:
+        made = world.ask("operator", "POST", "/admin/teams", {"name": f"{CANARY}-{secrets.token_hex(4)}"})
+        assert made.status_code == 201, made.text
+        path = f"/admin/teams/{made.json()['id']}"
+        world.cleanups.append(lambda: world.ask("operator", "DELETE", path))
+        return Asked(body, {"team_id": made.json()["id"]})
+
+    return ask
+
+
+def a_team_for_somebody_new(world: World, kind: str) -> Asked:
+    return Asked({"user_id": world.new_person().id}, a_team()(world, kind).parts)
+
+
 def a_pool_key(world: World, _kind: str) -> Asked:
     enable = "/admin/pool/enable"
     world.cleanups.append(lambda: world.ask("operator", "POST", enable, {"name": world.pool_key}))
@@ -547,6 +578,7 @@ ROWS: dict[str, tuple[str, Ask]] = {
     "GET /api/v1/usage": (READERS, PLAIN),
     "GET /api/v1/keys": (READERS, PLAIN),
     "GET /api/quota": (CALLERS, PLAIN),
+    "GET /api/team": (THE_OWNER, own_team),
     "GET /api/upstream": (USERS, PLAIN),
     "PUT /api/upstream": (instead(USERS, 200, 409), sent({"choice": "shared_first"})),
     # ── one's own account at OpenRouter
@@ -601,6 +633,14 @@ ROWS: dict[str, tuple[str, Ask]] = {
         OPERATORS,
         lambda _world, _kind: Asked({"silenced": False}, parts={"kind": "pool-low"}),
     ),
+    "GET /admin/teams": (AUDITORS, PLAIN),
+    "POST /admin/teams": (instead(OPERATORS, 200, 201), new_named),
+    "GET /admin/teams/{team_id}": (AUDITORS, own_team),
+    "PATCH /admin/teams/{team_id}": (OPERATORS, a_team({"models": ["openai/*"]})),
+    "DELETE /admin/teams/{team_id}": (OPERATORS, a_team()),
+    "POST /admin/teams/{team_id}/members": (instead(OPERATORS, 200, 201), a_team_for_somebody_new),
+    "PATCH /admin/teams/{team_id}/members/{user_id}": (OPERATORS, with_a_member({"role": "member"})),
+    "DELETE /admin/teams/{team_id}/members/{user_id}": (OPERATORS, with_a_member()),
     "GET /admin/aliases": (AUDITORS, PLAIN),
     "PUT /admin/aliases/{alias}": (OPERATORS, an_alias(ALIAS)),
     "DELETE /admin/aliases/{alias}": (OPERATORS, an_alias()),
@@ -677,7 +717,9 @@ def test_no_other_method_is_taken_anywhere(world: World) -> None:
     pages = app.url_map.bind("pages")
     taken = {tuple(route.split(" ")) for route in ROUTES}
     for path in sorted({path for _, path in taken}):
-        numbers = dict.fromkeys(("key_id", "token_id", "passkey_id", "user_id", "invitation_id", "number"), 1)
+        numbers = dict.fromkeys(
+            ("key_id", "token_id", "passkey_id", "user_id", "invitation_id", "team_id", "number"), 1
+        )
         names = dict.fromkeys(
             ("name", "upstream", "alias", "model", "session_id", "provider", "request_id", "job_id"), "x"
         )

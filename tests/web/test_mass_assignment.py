@@ -45,6 +45,7 @@ OF_UPSTREAMS = ALL_OF["upstreams"] | {"revisions.value"}
 OF_ACCOUNTS = ALL_OF["openrouter_accounts"] | ALL_OF["api_keys"] | {"revisions.value"}
 OF_LEAVING = ALL_OF["users"] | ALL_OF["user_sessions"] | ALL_OF["client_keys"] | ALL_OF["api_tokens"]
 OF_LEAVING |= {"revisions.value"}
+OF_TEAMS = ALL_OF["teams"] | ALL_OF["team_members"] | {"revisions.value"}
 OF_POOL_KEYS = {"api_keys.enabled", "api_keys.updated_at", "revisions.value"}
 # What a route may change. In rows that are new every column is, so a table may stand here as a whole; that no other
 # person's rows change is for the access matrix.
@@ -123,6 +124,12 @@ CHANGES: dict[str, set[str]] = {
     "DELETE /admin/aliases/{alias}": ALL_OF["model_aliases"] | {"revisions.value"},
     "PUT /admin/model-rules/{model}": ALL_OF["model_rules"] | {"revisions.value"},
     "DELETE /admin/model-rules/{model}": ALL_OF["model_rules"] | {"revisions.value"},
+    "POST /admin/teams": ALL_OF["teams"] | OF_QUOTAS,
+    "PATCH /admin/teams/{team_id}": {"teams.models", "teams.updated_at", "revisions.value"},
+    "DELETE /admin/teams/{team_id}": OF_TEAMS,
+    "POST /admin/teams/{team_id}/members": OF_TEAMS,
+    "PATCH /admin/teams/{team_id}/members/{user_id}": {"team_members.role", "revisions.value"},
+    "DELETE /admin/teams/{team_id}/members/{user_id}": OF_TEAMS,
     "POST /admin/users/find": set(),
     "POST /admin/tokens": ALL_OF["operator_tokens"] | {"revisions.value"},
     "DELETE /admin/tokens/{token_id}": {f"operator_tokens.{name}" for name in ("revoked_at", "revision")}

@@ -12,9 +12,9 @@
     models.py  model_query.py                  the list of models; what may be asked of it
     anthropic_models.py  catalogue.py          the same for Anthropic's clients; what OpenRouter publishes
     plugins.py  favourites.py  videos.py       the same for plug-ins; favourite models; jobs that make videos
-    quotas.py  usage.py  shares.py             what one may spend, and has used; who spent what
+    quotas.py  teams.py  usage.py  shares.py   what one may spend, and with whom; what was used, and by whom
     health.py  metrics.py  latency.py          whether it can work; what Prometheus reads; how fast calls are
-    admin_users.py  admin_invitations.py       for operators: accounts, invitations
+    admin_users.py  admin_invitations.py  admin_teams.py  for operators: accounts, invitations, teams
     admin_audit.py  admin_tokens.py  admin_settings.py  changes, operator tokens, which settings hold
     admin_client_keys.py  admin_quotas.py      everybody's client keys and quotas
     admin_pool.py  admin_upstreams.py          pool keys, other upstreams

@@ -1,8 +1,9 @@
-"""For the operator alone: the quotas of users and client keys, and changes to them."""
+"""For the operator alone: the quotas of users, client keys and teams, and changes to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
@@ -12,7 +13,7 @@ from accounts.labels import with_labels
 from accounts.step_up import Act
 from billing.quotas.rows import Quota
 from billing.quotas.subjects import known_subject, user_of
-from billing.quotas.terms import check_amount
+from billing.quotas.terms import QuotaTerms, check_amount, check_terms
 from foundation.errors import NotFound
 from foundation.money import usd
 from web.api.quotas import NO_QUOTA, QuotaShown
@@ -21,7 +22,7 @@ from web.operation import Body, Page, Paging, Who, operation
 
 routes = Blueprint("admin_quota_api", __name__, url_prefix="/admin/quotas")
 
-ONE = "/<any(user, key):kind>/<number>"
+ONE = "/<any(user, key, team):kind>/<number>"
 Dollars = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
@@ -33,9 +34,17 @@ class NewQuota(Body):
     period: Literal["day", "week", "month", "none"] | None = None
     recovery: Literal["reset", "steady"] | None = None
 
+    def terms(self) -> QuotaTerms:
+        """As a quota has it. Raises BadRequest."""
+        config = services().config
+        limit_nano = check_amount("limit_usd", self.limit_usd)
+        soft_limit_nano = check_amount("soft_limit_usd", self.soft_limit_usd)
+        period, recovery = self.period or config.quota_period, self.recovery or config.quota_recovery
+        return check_terms(limit_nano, soft_limit_nano, period, recovery)
+
 
 class SubjectsQuota(QuotaShown):
-    """A quota with whose it is: `user/<id>` or `key/<id>`."""
+    """A quota with whose it is: `user/<id>`, `key/<id>` or `team/<id>`."""
 
     subject: str
     user_label: str | None = Field(description="What operators call the user", examples=["marketing, laptop 3"])
@@ -52,7 +61,7 @@ def page(query: Paging) -> Response:
 @routes.get(ONE)
 @operation("Show a quota", Who.AUDITOR, answers={200: SubjectsQuota}, refusals=(404,))
 def show(kind: str, number: str) -> Response:
-    """The quota of a user or a client key; 404 without one."""
+    """The quota of a user, a client key or a team; 404 without one."""
     subject = subject_of(kind, number)
     found = services().quotas.find(subject)
     if not found:
@@ -63,7 +72,7 @@ def show(kind: str, number: str) -> Response:
 @routes.put(ONE)
 @operation("Set a quota", Who.OPERATOR, body=NewQuota, answers={200: SubjectsQuota}, refusals=(404,))
 def put(operator: str, kind: str, number: str, body: NewQuota) -> Response:
-    """Give a user or a client key a quota of its own, in force everywhere within two seconds."""
+    """Give a user, a client key or a team a quota of its own, in force everywhere within two seconds."""
     return set_subjects_quota(operator, subject_of(kind, number), body)
 
 
@@ -94,18 +103,14 @@ def set_subjects_quota(operator: str, subject: str, body: NewQuota) -> Response:
     """Give somebody a quota. subject: one that there is. Raises BadRequest."""
     if body.limit_usd is None:
         check_fresh(Act.LIFT_QUOTA)
-    config = services().config
-    limit_nano = check_amount("limit_usd", body.limit_usd)
-    soft_limit_nano = check_amount("soft_limit_usd", body.soft_limit_usd)
-    terms = body.period or config.quota_period, body.recovery or config.quota_recovery
-    found = services().quotas.set(subject, limit_nano, soft_limit_nano, *terms)
+    found = services().quotas.set(subject, *astuple(body.terms()))
     audit(operator, "quota_set", subject, user_of(subject), **body.model_dump())
     return answer(_labelled([_shown(subject, found)])[0])
 
 
 def reset_subjects_quota(operator: str, subject: str) -> Response:
     """Back to the default. subject: one that there is."""
-    if services().quotas.default is None:
+    if services().quotas.default_of(subject) is None:
         check_fresh(Act.LIFT_QUOTA)
     found = services().quotas.reset(subject)
     audit(operator, "quota_reset", subject, user_of(subject))
@@ -122,5 +127,5 @@ def _shown(subject: str, found: Quota | None) -> dict[str, object]:
 
 
 def subject_of(kind: str, number: str) -> str:
-    """A user or a client key as quotas name them. Raises BadRequest, NotFound."""
-    return known_subject(services().users, f"{kind}/{number}")
+    """A user, a client key or a team as quotas name them. Raises BadRequest, NotFound."""
+    return known_subject(services().users, services().teams, f"{kind}/{number}")

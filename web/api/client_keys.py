@@ -15,6 +15,7 @@ from accounts.client_keys import MAX_RPM, SCOPES, Also, ClientKeyRow
 from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
 from billing.quotas.terms import QuotaTerms, check_amount
 from db import Transaction
+from foundation.errors import Conflict
 from vault.hashed import MAX_NAME_CHARACTERS
 from web.api.quotas import QuotaShown
 from web.http import answer, audit, services
@@ -67,6 +68,7 @@ class NewClientKey(Body):
     rpm: Rpm | None = Field(None, examples=[60])
     budget: Budget | None = None
     expires_at: Moment | None = Field(None, examples=["2027-01-01T00:00:00Z"])
+    team: bool = Field(False, description="A key of the owner's team: it ends when its owner leaves that")
 
 
 class ClientKeyChanges(Body):
@@ -87,6 +89,7 @@ class ClientKeyShown(Shown):
 
     id: int
     user_id: int
+    team_id: int | None = Field(description="Of whose team it is a key", examples=[3])
     key_hint: str = Field(examples=["sk-auto-ab****"])
     name: str
     description: str
@@ -120,7 +123,8 @@ def page(caller: Caller, query: Paging) -> Response:
 @routes.post("")
 @operation("Make a client key", Who.USER, body=NewClientKey, answers={201: ClientKeyMade}, refusals=(409,))
 def create(caller: Caller, body: NewClientKey) -> Response:
-    """Its text is shown in this answer and never again. 409 for more keys than a user may have."""
+    """Its text is shown in this answer and never again. 409 for more keys than a user may have, or for `team` without
+    one."""
     return make_key(_actor(caller), caller.user_id, body, caller.hold)
 
 
@@ -155,9 +159,18 @@ def _actor(caller: Caller) -> str:
 def make_key(
     actor: str, user_id: int | None, body: NewClientKey, first: Callable[[Transaction], None] = lambda _: None
 ) -> Response:
-    """Make a key for a user, or with an account of its own. first: as for ClientKeys.create."""
-    fields = body.model_dump(exclude={"budget", "user_id"})
-    row, text = services().client_keys.create(user_id, fields, _budget(body), first)
+    """Make a key for a user, or with an account of its own. first: as for ClientKeys.create. Raises Conflict."""
+    teams, team = services().teams, None
+    if body.team and (user_id is None or (team := teams.of_user.get(user_id)) is None):
+        raise Conflict("There is no team that this key could be of: its owner is in none; leave out `team`")
+
+    def check(tx: Transaction) -> None:
+        first(tx)
+        if team and user_id:
+            teams.check_member(tx, team.id, user_id)
+
+    fields = body.model_dump(exclude={"budget", "user_id", "team"}) | {"team_id": team.id if team else None}
+    row, text = services().client_keys.create(user_id, fields, _budget(body), check)
     audit(actor, "client_key_made", _subject(row), row.user_id, fields=_told(body))
     return answer({**shown([row])[0], "key": text}, 201)
 

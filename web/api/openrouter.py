@@ -21,6 +21,7 @@ from web.operation import Query, Shown, Who, operation
 routes = Blueprint("openrouter_api", __name__)
 
 LIMIT_RESETS = {"day": "daily", "week": "weekly", "month": "monthly", "none": None}
+SCOPES = {"user": "member", "key": "api_key", "team": "workspace"}  # OpenRouter's words
 JSON = "application/json"
 UNLIMITED_NANO = 1_000_000 * NANO  # what is left without a quota, where a number has to stand
 
@@ -169,6 +170,8 @@ def _budgets(caller: Caller) -> list[Quota]:
     subjects = [f"user/{caller.user_id}"]
     if caller.client_key_id is not None:
         subjects.append(f"key/{caller.client_key_id}")
+    if caller.team_id:
+        subjects.append(f"team/{caller.team_id}")
     found = [_limited(services().quotas.find(subject)) for subject in subjects]
     return [quota for quota in found if quota]
 
@@ -176,7 +179,7 @@ def _budgets(caller: Caller) -> list[Quota]:
 def _budget(quota: Quota) -> dict[str, Any]:
     """A quota as one of OpenRouter's budgets. What is held for running calls is neither spent nor remaining."""
     return {
-        "scope": "member" if quota.subject.startswith("user/") else "api_key",
+        "scope": SCOPES[quota.subject.partition("/")[0]],
         "limit_usd": usd(quota.terms.limit_nano),
         "spend_usd": usd(quota.spent_nano),
         "remaining_usd": usd(quota.remaining_nano),

@@ -16,6 +16,7 @@ from web.api import (
     admin_pool,
     admin_quotas,
     admin_settings,
+    admin_teams,
     admin_tokens,
     admin_upstreams,
     admin_usage,
@@ -43,6 +44,7 @@ from web.api import (
     sign_on,
     sign_on_names,
     step_up,
+    teams,
     tokens,
     upstreams,
     usage,
@@ -68,6 +70,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(health.routes)
     app.register_blueprint(metrics.routes)
     app.register_blueprint(quotas.routes)
+    app.register_blueprint(teams.routes)
     app.register_blueprint(admin_pool.routes)
     app.register_blueprint(admin_usage.routes)
     app.register_blueprint(usage.routes)
@@ -82,6 +85,7 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(admin_model_rules.routes)
     app.register_blueprint(admin_users.routes)
     app.register_blueprint(admin_invitations.routes)
+    app.register_blueprint(admin_teams.routes)
     app.register_blueprint(admin_tokens.routes)
     app.register_blueprint(admin_audit.routes)
     app.register_blueprint(upstreams.routes)

@@ -1,10 +1,13 @@
-"""Whose a quota is: users that there are, and client keys; nothing else."""
+"""Whose a quota is: users and teams that there are, and client keys; nothing else."""
 
 from __future__ import annotations
 
 import pytest
 
+from accounts.client_keys import ClientKeys
+from accounts.teams import Teams
 from accounts.users import Users
+from billing.quotas.budgets import end_members_quota
 from billing.quotas.subjects import check_subject, column_of, known_subject, subjects_of, user_of
 from db import Database
 from foundation.errors import BadRequest, NotFound
@@ -29,10 +32,15 @@ def test_a_call_must_fit_all_that_it_is_charged_to():
     assert [column_of(each) for each in subjects_of(1, 7, 3)] == ["user_quota_id", "key_quota_id", "team_quota_id"]
 
 
-def test_a_user_that_there_is_not_is_refused_and_a_key_is_taken_at_its_word(db: Database, clock: MovableClock):
+def test_users_and_teams_that_there_are_not_are_refused_and_a_key_is_taken_at_its_word(
+    db: Database, clock: MovableClock
+):
     users = Users(db, b"k" * 32, clock)
-    user_id = users.create("ann", "hash")
-    assert known_subject(users, f"user/{user_id}") == f"user/{user_id}"
-    assert known_subject(users, "key/1") == "key/1"
+    teams = Teams(db, clock, ClientKeys(db, clock, 5), lambda: None, end_members_quota)
+    user_id, team_id = users.create("ann", "hash"), teams.create({"name": "one"}).id
+    for subject in (f"user/{user_id}", f"team/{team_id}", "key/1"):
+        assert known_subject(users, teams, subject) == subject
     with pytest.raises(NotFound, match=f"no user {user_id + 1}$"):
-        known_subject(users, f"user/{user_id + 1}")
+        known_subject(users, teams, f"user/{user_id + 1}")
+    with pytest.raises(NotFound, match=f"no team {team_id + 1}$"):
+        known_subject(users, teams, f"team/{team_id + 1}")

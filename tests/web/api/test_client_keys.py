@@ -29,6 +29,7 @@ FIELDS = {
     *LIMITED,
     "id",
     "user_id",
+    "team_id",
     "key_hint",
     "state",
     "budget",

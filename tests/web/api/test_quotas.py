@@ -17,7 +17,7 @@ from tests.support.gateway import Gateway, check_headers, refusal_of
 from tests.support.quota_world import World, caller
 
 DEFAULT = {"limit_usd": 5.0, "soft_limit_usd": 4.0, "spent_usd": 0.0, "reserved_usd": 0.0, "remaining_usd": 5.0}
-DEFAULT |= {"period": "month", "recovery": "reset", "soft_limit_passed": False}
+DEFAULT |= {"period": "month", "recovery": "reset", "soft_limit_passed": False, "team": None}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mariadb"])
@@ -72,6 +72,7 @@ def test_everybody_sees_their_own_and_a_stranger_nothing(limited):
         "recovery": "reset",
         "resets_at": None,
         "soft_limit_passed": False,
+        "team": None,
     }
     shown = quota_of(limited, other)
     assert shown.pop("resets_at").endswith("-01T00:00:00+00:00")

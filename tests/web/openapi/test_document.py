@@ -149,7 +149,7 @@ def test_what_is_declared_of_a_route_is_told(document):
     assert document["components"]["schemas"]["Credentials"]["additionalProperties"] is False
     put = document["paths"]["/admin/quotas/{kind}/{number}"]["put"]
     assert [one["name"] for one in put["parameters"]] == ["kind", "number"]
-    assert put["parameters"][0]["schema"]["enum"] == ["user", "key"]
+    assert put["parameters"][0]["schema"]["enum"] == ["user", "key", "team"]
     page = {one["name"]: one for one in document["paths"]["/api/usage/logs"]["get"]["parameters"]}
     assert page["page_size"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
     assert page["status"]["schema"] == {"type": "string", "pattern": "^(error|ok|[1-5]([0-9]{2}|xx))$"}
