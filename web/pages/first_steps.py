@@ -22,7 +22,7 @@ USERS, OPERATORS = "first-steps", "operators-first-steps"  # cookies of who want
 
 
 @dataclass(frozen=True)
-class Step:
+class GuideStep:
     """Something to do. text, link: what, and the name of the page where it is done, in English."""
 
     text: str
@@ -56,28 +56,30 @@ def operators_guide(user_id: int) -> dict[str, Any]:
     return {"first_steps": [] if is_key_saved and _is_done(steps) else steps, "is_key_saved": is_key_saved}
 
 
-def users_steps(user_id: int) -> list[Step]:
+def users_steps(user_id: int) -> list[GuideStep]:
     """What somebody does until a program of theirs has called a model."""
     has_key = services().client_keys.page(1, 1, user_id)[1] > 0
     has_called = bool(services().usage_log.page(UsageFilter(user_id, is_error=False), 1, 1).items)
     return [
-        Step("Make a client key for your program.", has_key or has_called, "Keys", "/keys"),
-        Step(
+        GuideStep("Make a client key for your program.", has_key or has_called, "Keys", "/keys"),
+        GuideStep(
             "Paste one of the snippets that come with it, or ask a model here.", has_called, "Playground", "/playground"
         ),
-        Step("Your first call is seen here: this turns green by itself.", has_called, "Requests", "/requests"),
+        GuideStep("Your first call is seen here: this turns green by itself.", has_called, "Requests", "/requests"),
     ]
 
 
-def operators_steps() -> list[Step]:
+def operators_steps() -> list[GuideStep]:
     """What an operator settles before others come."""
     config, quotas = services().config, services().quotas
     has_keys = config.openrouter_provision_key or config.openrouter_api_keys or services().upstreams.rows()
     is_limited = config.quota_usd is not None or quotas.page(1, 1)[1] > 0
     return [
-        Step("Give the service keys of OpenRouter, or another upstream.", bool(has_keys), "Pool", "/operator/pool"),
-        Step("Limit what people may spend.", is_limited, "Quotas", "/operator/quotas"),
-        Step(
+        GuideStep(
+            "Give the service keys of OpenRouter, or another upstream.", bool(has_keys), "Pool", "/operator/pool"
+        ),
+        GuideStep("Limit what people may spend.", is_limited, "Quotas", "/operator/quotas"),
+        GuideStep(
             "Say who may sign up, by REGISTRATION.",
             config.registration != "auto",
             "Invitations",
@@ -86,5 +88,5 @@ def operators_steps() -> list[Step]:
     ]
 
 
-def _is_done(steps: list[Step]) -> bool:
+def _is_done(steps: list[GuideStep]) -> bool:
     return all(step.is_done for step in steps)
