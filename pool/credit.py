@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -10,7 +11,9 @@ from db import Database, DatabaseError, Transaction
 from foundation.clock import Clock
 from foundation.logs import event, redact
 from tables import openrouter_credit as table
-from upstream.openrouter.management_api import ManagementApi, ManagementError
+
+if TYPE_CHECKING:
+    from upstream.openrouter.management_api import ManagementApi
 
 log = logging.getLogger("rotation")
 
@@ -34,6 +37,8 @@ class AccountCredit:
         if now < self._next_at:
             return
         self._next_at = now + ASK_SECONDS
+        from upstream.openrouter.management_api import ManagementError  # here: it brings requests, which gateways lack
+
         try:
             self._note(self._api.credit_nano())
         except (ManagementError, DatabaseError) as error:

@@ -14,6 +14,7 @@ from accounts.registration import InvitationNeeded, RegistrationClosed
 from accounts.reset_links import ResetLinkRefused
 from accounts.second_factors import SecondFactorNeeded, SecondFactorRequired
 from accounts.sessions import TokenReused
+from accounts.step_up import Act, Proof, SessionNotFresh
 from foundation import errors
 from foundation.errors import AppError
 from tests.support.rows import each_row
@@ -57,6 +58,8 @@ def an_error(kind: type[AppError]) -> AppError:
         return kind()
     if kind is errors.UpstreamRefused:
         return kind(418, "What was wrong")
+    if kind is SessionNotFresh:
+        return kind(Act.CHANGE_ROLE, Proof.KEY)
     if kind is TokenReused:
         return kind(7, "session")
     return kind("What was wrong", 7) if kind is errors.TooManyRequests else kind("What was wrong")

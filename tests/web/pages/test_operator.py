@@ -326,4 +326,4 @@ def test_pages_have_all_their_words_in_chinese(admins_page, admin, site, rule):
     page.goto(path_of(rule, admin.id))
     expect(page.locator("html")).to_have_attribute("lang", "zh")
     for heading in page.locator("h1, h2, thead th").all_text_contents():
-        assert re.search(r"[\u4e00-\u9fff]", heading), heading
+        assert re.search(r"[\u4e00-\u9fff]|^p\d\d$", heading), heading
