@@ -28,7 +28,7 @@ from config.settings import Config
 from db import Database, DatabaseError, Transaction, database_url
 from foundation.clock import Clock
 from foundation.errors import Busy, QuotaExceeded
-from tables import gateway_processes, quota_slices, quotas, usage_ledger, usage_rollups
+from tables import client_keys, gateway_processes, quota_slices, quotas, usage_ledger, usage_rollups, users
 from tests.support.gateway import in_processes
 from tests.support.movable_clock import MovableClock
 from tests.support.quota_world import Call, Process, World, at, caller
@@ -343,9 +343,17 @@ class Money:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """One SQLite database for many examples."""
+    """One SQLite database for many examples, with the user and the client key whose quotas these are."""
     found = Database(database_url(Config(database_url=f"sqlite:///{tmp_path_factory.mktemp('money')}/x.db")))
     found.upgrade()
+    made = dict.fromkeys(("created_at", "updated_at"), at("2026-01-01"))
+    key = dict.fromkeys(("key_hash", "key_hint", "name", "description"), "k") | {"revision": 1}
+
+    def make(tx: Transaction) -> None:
+        tx.execute(users.insert().values(id=1, username_hash="u", key_hash="k", state="active", **made))
+        tx.execute(client_keys.insert().values(id=7, user_id=1, **key, **made))
+
+    found.transact(make)
     yield found
     found.close()
 
