@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import click
 
 from commands.printing import Commands, audit, is_for_people, services, show
-from gateway.model_rules import LINE, ModelRule, RuleTerms, fallback_of
+from gateway.model_rules import LINE, ChooseBy, ModelRule, RuleTerms, fallback_of
 
 model_rule_commands = Commands("model-rules", help="Fallbacks, time-outs and choices of upstreams, by model.")
 
@@ -21,9 +23,9 @@ def list_rules() -> None:
 @click.option("--fallback", "fallbacks", multiple=True, metavar="FALLBACK", help=f"To try, in this order: '{LINE}'")
 @click.option("--timeout-seconds", type=int, help="To the first content.")
 @click.option("--upstream", "upstreams", multiple=True, metavar="NAME[=WEIGHT]", help="One that carries the model.")
-@click.option("--choose-by", type=click.Choice(["weight", "price"]), default="weight", show_default=True)
+@click.option("--choose-by", type=click.Choice(get_args(ChooseBy)), default="weight", show_default=True)
 def set_rule(
-    model: str, fallbacks: tuple[str, ...], timeout_seconds: int | None, upstreams: tuple[str, ...], choose_by: str
+    model: str, fallbacks: tuple[str, ...], timeout_seconds: int | None, upstreams: tuple[str, ...], choose_by: ChooseBy
 ) -> None:
     """Let this hold for calls of a model or alias, in the place of what did before.
 
@@ -32,7 +34,7 @@ def set_rule(
     weighted = dict(map(_weighted, upstreams))
     if len(weighted) != len(upstreams):
         raise click.BadParameter("an upstream is given twice", param_hint="--upstream")
-    terms = RuleTerms(tuple(map(fallback_of, fallbacks)), timeout_seconds, weighted, choose_by)  # type: ignore[arg-type]
+    terms = RuleTerms(tuple(map(fallback_of, fallbacks)), timeout_seconds, weighted, choose_by)
     changed = services().model_rules.set(model, terms)
     _note("model_rule_set", changed)
     _show([changed], "Set")

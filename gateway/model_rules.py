@@ -7,7 +7,6 @@ happens.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,14 +19,14 @@ from formats.body import CallBody
 from foundation import json_text
 from foundation.clock import Clock
 from foundation.errors import BadRequest, Conflict, NotFound
+from gateway.aliases import MAX_WEIGHT, MODEL
 from gateway.failures import Failure
 from replicas.revisions import bump
 from tables import model_aliases, upstreams
 from tables import model_rules as table
 from upstream.registry import OPENROUTER
 
-MODEL = re.compile(r"[!-~]{1,255}")
-MAX_RULES, MAX_FALLBACKS, MAX_UPSTREAMS, MAX_WEIGHT = 200, 3, 20, 1000
+MAX_RULES, MAX_FALLBACKS, MAX_UPSTREAMS = 200, 3, 20
 LINE = "openai/gpt-4o-mini upstream=local after=away,rate-limited"
 
 ChooseBy = Literal["weight", "price"]

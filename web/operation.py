@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -125,6 +125,12 @@ class Paging(Query):
 
     page: Number = Field(1, ge=1, le=MAX_PAGE, description="Which page, counted from 1")
     page_size: Number = Field(DEFAULT_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Items on a page")
+
+    def cut(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """This page of rows that are all at hand, as it is answered. Each row has to_dict."""
+        begin = (self.page - 1) * self.page_size
+        items = [row.to_dict() for row in rows[begin : begin + self.page_size]]
+        return {"items": items, "total": len(rows), "page": self.page, "page_size": self.page_size}
 
 
 class Page(Shown, Generic[Item]):

@@ -131,10 +131,12 @@ class ManagementApi:
 
     def credit_nano(self) -> int:
         """What the account may still spend, in nano-dollars; below zero if it owes."""
-        told = self._call("GET", "/credits").get("data")
+        told: Any = self._call("GET", "/credits").get("data")
         try:
-            bought, used = nano(told["total_credits"]), nano(told["total_usage"])  # type: ignore[index]
-            return bought - used  # type: ignore[operator]
+            bought, used = nano(told["total_credits"]), nano(told["total_usage"])
+            if bought is None or used is None:
+                raise ValueError
+            return bought - used
         except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError):
             raise ManagementError("GET /credits", reason="the answer tells no credit") from None
 

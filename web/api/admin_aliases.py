@@ -66,10 +66,7 @@ def delete(operator: str, alias: str) -> Response:
 
 def aliases_shown(query: Paging) -> dict[str, Any]:
     """A page of aliases, as it is answered."""
-    found = services().aliases.rows()
-    begin = (query.page - 1) * query.page_size
-    items = [one.to_dict() for one in found[begin : begin + query.page_size]]
-    return {"items": items, "total": len(found), "page": query.page, "page_size": query.page_size}
+    return query.cut(services().aliases.rows())
 
 
 def set_alias(operator: str, name: str, body: NewAlias) -> dict[str, Any]:

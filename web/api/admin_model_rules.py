@@ -9,8 +9,9 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from foundation.errors import BadRequest
+from gateway.aliases import MAX_WEIGHT
 from gateway.failures import Failure
-from gateway.model_rules import MAX_FALLBACKS, MAX_UPSTREAMS, MAX_WEIGHT, ChooseBy, Fallback, ModelRule, RuleTerms
+from gateway.model_rules import MAX_FALLBACKS, MAX_UPSTREAMS, ChooseBy, Fallback, ModelRule, RuleTerms
 from web.http import answer, audit, services
 from web.operation import Body, Page, Paging, Shown, Who, operation
 
@@ -93,10 +94,7 @@ def delete(operator: str, model: str) -> Response:
 
 def rules_shown(query: Paging) -> dict[str, Any]:
     """A page of rules, as it is answered."""
-    found = services().model_rules.rows()
-    begin = (query.page - 1) * query.page_size
-    items = [one.to_dict() for one in found[begin : begin + query.page_size]]
-    return {"items": items, "total": len(found), "page": query.page, "page_size": query.page_size}
+    return query.cut(services().model_rules.rows())
 
 
 def set_rule(operator: str, model: str, body: NewModelRule) -> dict[str, Any]:
