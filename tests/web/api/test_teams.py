@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from config.settings import Config
+from db import Database, database_url
+from tables import team_members
 from tests.sandbox.conftest import Running
 from tests.support.gateway import ADMIN_TOKEN, Gateway, refusal_of, shown, user_id_of, wait_for
 
@@ -104,3 +107,17 @@ def test_who_is_in_no_team_makes_no_key_of_one(administered, team):
     body = {"name": "k", "team": True, "user_id": user_id_of(team.member)}
     assert shown(administered.post("/admin/keys", body, ADMIN_TOKEN), 201)["team_id"] == team.id
     assert shown(administered.get("/api/api-keys", team.other))["total"] == 0
+
+
+def test_who_has_just_left_makes_no_key_of_the_team_where_nobody_knows_it_yet(administered, team):
+    def make(token: str, **fields: Any) -> int:
+        return administered.ask("POST", "/api/api-keys", {"name": "k"} | fields, token).status_code
+
+    assert make(team.member, team=True) == 201
+    db = Database(database_url(Config(database_url=administered.settings["DATABASE_URL"])))
+    left = team_members.c.user_id == user_id_of(team.member)
+    db.transact(lambda tx: tx.execute(team_members.delete().where(left)))  # without the word that others wait for
+    db.close()
+    assert team.seen_by(team.manager)["role"] == "manager"
+    assert make(team.member, team=True) == 404
+    assert [make(team.member), make(team.manager, team=True)] == [201, 201]
