@@ -81,34 +81,34 @@ class Bell:
     def test(self) -> list[Tested]:
         """Send a test message to every channel, now, and say what became of it."""
         notice = AlertNotice(
-            f"test-{new_id()}",
-            "test",
-            "test",
-            "test",
-            "Test",
-            "This is a test: alerts arrive here.",
-            "Nothing has to be done.",
-            {},
-            self._clock.now(),
-            None,
-            self._link,
+            id=f"test-{new_id()}",
+            says="test",
+            kind="test",
+            subject="test",
+            title="Test",
+            sentence="This is a test: alerts arrive here.",
+            advice="Nothing has to be done.",
+            details={},
+            began_at=self._clock.now(),
+            ended_at=None,
+            link=self._link,
         )
         return [_tested(channel, notice) for channel in self.channels]
 
     def _notice(self, alert: Alert, says: str) -> AlertNotice:
         kind = KINDS[alert.kind]
         return AlertNotice(
-            f"alert-{alert.id}-{says}",
-            says,
-            alert.kind,
-            alert.subject,
-            kind.title,
-            kind.words(alert.subject).format(**alert.details),
-            kind.advice,
-            alert.details,
-            alert.began_at,
-            alert.ended_at,
-            self._link,
+            id=f"alert-{alert.id}-{says}",
+            says=says,
+            kind=alert.kind,
+            subject=alert.subject,
+            title=kind.title,
+            sentence=kind.words(alert.subject).format(**alert.details),
+            advice=kind.advice,
+            details=alert.details,
+            began_at=alert.began_at,
+            ended_at=alert.ended_at,
+            link=self._link,
         )
 
     def _note_failed(self, message: Message, reason: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from billing import latency_rollups
-from billing.latency import CallTimes
+from billing.latency import CallTimes, added
 from billing.latency_rollups import POOL, LatencyKind
 from billing.records import NO_ERROR
 from billing.reports.request_log import request_id_at
@@ -209,11 +209,7 @@ def _read(tx: Transaction, kind: LatencyKind, span: Span, subjects: Sequence[str
 
 
 def _since(span: Span, points: Iterable[CallTimes]) -> CallTimes:
-    sums = CallTimes()
-    for time, one in zip(span.times, points, strict=True):
-        if time >= span.since:
-            sums.add(one)
-    return sums
+    return added(one for time, one in zip(span.times, points, strict=True) if time >= span.since)
 
 
 def _names(tx: Transaction, by: LatencyBy, subjects: Sequence[str]) -> Mapping[str, str | None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from billing import latency_rollups
-from billing.latency import CallTimes
+from billing.latency import CallTimes, added
 from billing.latency_rollups import POOL, LatencyKind, own_model
 from billing.reports.shares_asked import By, SharesAsked, Subject
 from db import Transaction
@@ -24,8 +24,8 @@ class ShareTimes:
         self._asked = asked
         self._share = SHARES[asked.metric.value]
         self._by_time = _read(tx, asked, asked.times, raws)
-        self.now = {one: _added(sums.values()) for one, sums in self._by_time.items()}
-        self.before = {one: _added(sums.values()) for one, sums in _read(tx, asked, asked.times_before, raws).items()}
+        self.now = {one: added(sums.values()) for one, sums in self._by_time.items()}
+        self.before = {one: added(sums.values()) for one, sums in _read(tx, asked, asked.times_before, raws).items()}
         self.all_now = _read_all(tx, asked, asked.times)
         self.all_before = _read_all(tx, asked, asked.times_before)
 
@@ -61,14 +61,7 @@ def _read_all(tx: Transaction, asked: SharesAsked, times: Sequence[datetime]) ->
     """Of all calls together."""
     of_all = (LatencyKind.ALL, "") if asked.user_id is None else (LatencyKind.USER, str(asked.user_id))
     kind, subject = of_all
-    return _added(sums for _, _, sums in latency_rollups.read(tx, asked.period, kind, times, [subject]))
-
-
-def _added(several: Iterable[CallTimes]) -> CallTimes:
-    sums = CallTimes()
-    for one in several:
-        sums.add(one)
-    return sums
+    return added(sums for _, _, sums in latency_rollups.read(tx, asked.period, kind, times, [subject]))
 
 
 def _kind(asked: SharesAsked) -> LatencyKind:
