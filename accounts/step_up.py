@@ -36,6 +36,7 @@ class Act(StrEnum):
     SET_PASSWORD = "set a password"
     LINK_LOG_IN = "link another log-in"
     DELETE_ACCOUNT = "delete your account"
+    MAKE_LASTING_KEY = "make a key or token that works for more than a year"
     # Of those who work as operators; a token and ADMIN_TOKEN have no session, and need none.
     CHANGE_ROLE = "change a role"
     MAKE_OPERATOR_TOKEN = "make an operator token"

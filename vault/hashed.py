@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from replicas.revisions import bump, current
 HINT_CHARACTERS = 2
 MAX_NAME_CHARACTERS = 190
 BATCH = 500
+A_YEAR = timedelta(days=366)  # whichever day of the year it is, and whatever time of that day
 
 T = TypeVar("T")
 
@@ -152,3 +153,8 @@ def check_expiry(expires_at: datetime | None, now: datetime) -> None:
     """Refuse what is over already: whoever wants that revokes. Raises BadRequest."""
     if expires_at is not None and expires_at <= now:
         raise BadRequest("expires_at must be in the future; to end it now, revoke it")
+
+
+def is_lasting(expires_at: datetime | None, now: datetime) -> bool:
+    """True for what never ends, or so late that it comes to the same."""
+    return expires_at is None or expires_at > now + A_YEAR

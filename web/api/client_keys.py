@@ -12,13 +12,14 @@ from pydantic import Field
 from accounts.allow_lists import MAX_MODELS, MAX_UPSTREAMS
 from accounts.caller import Caller
 from accounts.client_keys import MAX_RPM, SCOPES, Also, ClientKeyRow
+from accounts.step_up import Act
 from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
 from billing.quotas.terms import QuotaTerms, check_amount
 from db import Transaction
 from foundation.errors import Conflict
-from vault.hashed import MAX_NAME_CHARACTERS
+from vault.hashed import MAX_NAME_CHARACTERS, is_lasting
 from web.api.quotas import QuotaShown
-from web.http import answer, audit, services
+from web.http import answer, audit, check_fresh, services
 from web.operation import Body, Moment, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("client_key_api", __name__, url_prefix="/api/api-keys")
@@ -41,6 +42,13 @@ Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
 Models = Annotated[list[str], Field(min_length=1, max_length=MAX_MODELS)]
 Upstreams = Annotated[list[str], Field(min_length=1, max_length=MAX_UPSTREAMS)]
 Rpm = Annotated[int, Field(ge=1, le=MAX_RPM)]
+Expiry = Annotated[
+    Moment | None,
+    Field(
+        description="None, or more than a year (366 days) away, takes a fresh session",
+        examples=["2027-01-01T00:00:00Z"],
+    ),
+]
 State = Literal["active", "expired", "revoked"]
 
 
@@ -67,7 +75,7 @@ class NewClientKey(Body):
     upstreams: Upstreams | None = Field(None, examples=[["openrouter"]])
     rpm: Rpm | None = Field(None, examples=[60])
     budget: Budget | None = None
-    expires_at: Moment | None = Field(None, examples=["2027-01-01T00:00:00Z"])
+    expires_at: Expiry = None
     team: bool = Field(False, description="A key of the owner's team: it ends when its owner leaves that")
 
 
@@ -81,7 +89,7 @@ class ClientKeyChanges(Body):
     upstreams: Upstreams | None = None
     rpm: Rpm | None = None
     budget: Budget | None = None
-    expires_at: Moment | None = Field(None, examples=["2027-01-01T00:00:00Z"])
+    expires_at: Expiry = None
 
 
 class ClientKeyShown(Shown):
@@ -159,7 +167,11 @@ def _actor(caller: Caller) -> str:
 def make_key(
     actor: str, user_id: int | None, body: NewClientKey, first: Callable[[Transaction], None] = lambda _: None
 ) -> Response:
-    """Make a key for a user, or with an account of its own. first: as for ClientKeys.create. Raises Conflict."""
+    """Make a key for a user, or with an account of its own. first: as for ClientKeys.create.
+
+    Raises Conflict; SessionNotFresh for one that is to last.
+    """
+    check_life(body.expires_at)
     teams, team = services().teams, None
     if body.team and (user_id is None or (team := teams.of_user.get(user_id)) is None):
         raise Conflict("There is no team that this key could be of: its owner is in none; leave out `team`")
@@ -176,9 +188,14 @@ def make_key(
 
 
 def change_key(actor: str, key_id: int, body: ClientKeyChanges, user_id: int | None = None) -> Response:
-    """Change a key. user_id: whose it has to be."""
+    """Change a key. user_id: whose it has to be. Raises SessionNotFresh if it is to last, and did not."""
+    keys = services().client_keys
+    if "expires_at" in body.model_fields_set:
+        so_far = keys.get(key_id, user_id).expires_at
+        if not is_lasting(so_far, services().clock.now()):
+            check_life(body.expires_at)
     fields = body.model_dump(exclude={"budget"}, exclude_unset=True)
-    row = services().client_keys.change(key_id, fields, user_id, _budget(body))
+    row = keys.change(key_id, fields, user_id, _budget(body))
     audit(actor, "client_key_changed", _subject(row), row.user_id, fields=_told(body))
     return answer(shown([row])[0])
 
@@ -188,6 +205,15 @@ def revoke_key(actor: str, key_id: int, user_id: int | None = None) -> Response:
     row = services().client_keys.revoke(key_id, user_id)
     audit(actor, "client_key_revoked", _subject(row), row.user_id)
     return answer(shown([row])[0])
+
+
+def check_life(expires_at: datetime | None) -> None:
+    """Let only a fresh session make a secret that lasts: whoever finds a browser open could keep it for good.
+
+    Raises SessionNotFresh.
+    """
+    if is_lasting(expires_at, services().clock.now()):
+        check_fresh(Act.MAKE_LASTING_KEY)
 
 
 def shown(rows: Sequence[ClientKeyRow]) -> list[dict[str, object]]:

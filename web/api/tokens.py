@@ -10,9 +10,9 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from accounts.caller import Caller
-from web.api.client_keys import Name
+from web.api.client_keys import Expiry, Name, check_life
 from web.http import answer, audit, services
-from web.operation import Body, Moment, Page, Paging, Shown, Who, operation
+from web.operation import Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("token_api", __name__, url_prefix="/api/tokens")
 
@@ -21,7 +21,7 @@ class NewToken(Body):
     """A token without expires_at works until it is revoked."""
 
     name: Name = Field(examples=["dashboard"])
-    expires_at: Moment | None = Field(None, examples=["2027-01-01T00:00:00Z"])
+    expires_at: Expiry = None
 
 
 class TokenShown(Shown):
@@ -81,7 +81,8 @@ def shown(user_id: int, query: Paging) -> dict[str, Any]:
 
 
 def make_token(caller: Caller, body: NewToken) -> dict[str, Any]:
-    """Make a token; returns it with its text. Raises BadRequest, Conflict, Unauthorized."""
+    """Make a token; returns it with its text. Raises BadRequest, Conflict, Unauthorized, SessionNotFresh."""
+    check_life(body.expires_at)
     user_id = caller.user_id
     row, text = services().api_tokens.create(user_id, body.name, body.expires_at, caller.hold)
     fields = body.model_dump(mode="json", exclude_unset=True)

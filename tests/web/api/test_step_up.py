@@ -93,6 +93,49 @@ def test_what_operators_do_that_gives_power_away_takes_a_fresh_session(administe
         assert admin.ask(*asked).status_code in {200, 201}, act
 
 
+def test_a_secret_that_lasts_takes_a_fresh_session_for_its_owner_and_for_operators(administered, database, ann):
+    admin, bob = Person(administered, database, "admin"), administered.new_user()
+    keys, tokens = "/api/api-keys", "/api/tokens"
+    long, year = in_days(367), in_days(366)
+    short = shown(ann.ask("POST", keys, {"name": "short", "expires_at": year}), 201)
+    one = f"{keys}/{short['id']}"
+    lasting = [
+        (ann, "POST", keys, {"name": "x"}),
+        (ann, "POST", keys, {"name": "x", "expires_at": None}),
+        (ann, "POST", keys, {"name": "x", "expires_at": long}),
+        (ann, "POST", tokens, {"name": "x"}),
+        (ann, "POST", tokens, {"name": "x", "expires_at": long}),
+        (ann, "PATCH", one, {"expires_at": None}),
+        (ann, "PATCH", one, {"expires_at": long, "name": "long"}),
+        (admin, "POST", "/admin/keys", {"name": "x"}),
+        (admin, "POST", "/admin/keys", {"name": "x", "user_id": ann.id}),
+        (admin, "PATCH", f"/admin/keys/{short['id']}", {"expires_at": None}),
+    ]
+    for who, *asked in lasting:
+        assert kind_of(who.ask(*asked)) == NOT_FRESH, asked
+    assert shown(ann.ask("GET", one)) == {name: short[name] for name in short if name != "key"}
+    assert [shown(ann.ask("GET", path))["total"] for path in (keys, tokens)] == [1, 0]
+    # What ends within a year is made and changed as ever, and somebody else's session is as fresh as it was.
+    shown(ann.ask("POST", tokens, {"name": "x", "expires_at": year}), 201)
+    shown(ann.ask("PATCH", one, {"name": "other", "rpm": 5, "expires_at": in_days(7)}))
+    shown(administered.post(keys, {"name": "x"}, bob), 201)
+    for who in (ann, admin):
+        shown(who.step_up(derived_key=who.account["derived_key"]))
+    for who, *asked in lasting:
+        assert who.ask(*asked).status_code in {200, 201}, asked
+    # A key that lasts already can be changed, and can be made to end.
+    ann.grow_old()
+    shown(ann.ask("PATCH", one, {"expires_at": long, "rpm": 7}))
+    shown(ann.ask("PATCH", one, {"expires_at": year}))
+    assert kind_of(ann.ask("PATCH", one, {"expires_at": None})) == NOT_FRESH
+    shown(administered.ask("PATCH", f"/admin/keys/{short['id']}", {"expires_at": None}, ADMIN_TOKEN))
+
+
+def in_days(days):
+    """So long from now, and an hour less."""
+    return (Clock().now() + timedelta(days=days, hours=-1)).isoformat()
+
+
 def test_a_token_and_admin_token_need_no_session(administered, database, ann):
     token = shown(
         administered.post(

@@ -16,10 +16,10 @@ from playwright.sync_api import expect
 from config.checks import OPENROUTER_KEY
 from config.settings import Config
 from db import Database, database_url
-from tables import watched_keys
+from tables import user_sessions, watched_keys
 from tests.sdks.conftest import CLIENTS
 from tests.support.browser import watched_page
-from tests.support.gateway import wait_for
+from tests.support.gateway import user_id_of, wait_for
 from tests.web.pages.conftest import PHONE, accessibility_faults, has_no_sideways_scroll, tab_to
 
 PAYLOADS = ['"><img src=x onerror=alert(1)>', "{{7*7}}"]
@@ -213,6 +213,37 @@ def test_the_limits_of_a_key_are_changed_in_place(page, site, person):
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert (shown(made)["budget"], shown(made)["expires_at"]) == (None, None)
     wait_for(lambda: site.gateway.chat(made["key"]).status_code == 200)
+
+
+def test_what_is_to_last_is_confirmed_first_in_an_older_session(page, site, person, database):
+    other = site.new_person()
+    begun = user_sessions.update().where(user_sessions.c.user_id == user_id_of(person["token"]))
+    database.transact(lambda tx: tx.execute(begun.values(created_at=datetime.now(UTC) - timedelta(minutes=20))))
+    for button, dialog, make in (
+        ("New key", "New client key", "Make key"),
+        ("New token", "New API token", "Make token"),
+    ):
+        page.goto("/keys")
+        page.get_by_role("button", name=button).click()
+        form = page.get_by_role("dialog", name=dialog)
+        form.get_by_label("Name").fill("report")
+        expect(form).to_contain_text("is confirmed first if it is to work for more than a year")
+        form.get_by_role("button", name=make).click()
+        page.wait_for_url("**/step-up?next=/keys")
+    assert [api_total(site, person, path) for path in ("/api/api-keys", "/api/tokens")] == [0, 0]
+    page.goto("/keys")
+    page.get_by_role("button", name="New key").click()
+    page.fill("#new-client-key [name=name]", "report")
+    page.fill("#new-client-key [name=expires_at]", (datetime.now(UTC) + timedelta(days=30)).strftime("%Y-%m-%d"))
+    page.get_by_role("button", name="Make key").click()
+    expect(page.locator("#made-key")).to_contain_text("sk-auto-")
+    page.get_by_role("button", name="Limits of report").click()
+    page.get_by_role("dialog").get_by_label("Last day").fill("")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    page.wait_for_url("**/step-up?next=/keys")
+    [key] = site.gateway.get("/api/api-keys", person["token"]).json()["items"]
+    assert key["expires_at"]
+    assert site.gateway.post("/api/api-keys", {"name": "lasts"}, other["token"]).status_code == 201
 
 
 def test_a_budget_for_all_time_recovers_at_no_time(page, site, person):
