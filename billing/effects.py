@@ -22,7 +22,7 @@ class Effects:
         self.moves: dict[tuple[str, int], Move] = {}
         self.spent: list[tuple[str, datetime, int]] = []
         self.sums: dict[rollups.Bucket, UsageSums] = {}
-        self.latency: latency_rollups.Changes = {}
+        self.latency = latency_rollups.Changes()
         self._from_journal = from_journal
         self._connected = connected
         self._quota_costs = ("cost_nano", "byok_nano") if counts_byok else ("cost_nano",)
@@ -53,7 +53,7 @@ class Effects:
         self._add_sums(whose, sums)
         if of_nobody:
             self._add_sums(whose._replace(user_id=EVERYBODY, team_id=NO_TEAM), UsageSums(cost_nano=of_nobody))
-        latency_rollups.note(self.latency, before, after)
+        self.latency.note(whose, before, after)
 
     def _add_sums(self, whose: rollups.Bucket, sums: UsageSums) -> None:
         self.sums[whose] = self.sums.get(whose, UsageSums()) + sums

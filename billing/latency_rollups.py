@@ -7,7 +7,7 @@ columns, and a row for each bucket more rows than calls.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import orjson
 import sqlalchemy as sa
 
-from billing.latency import FAILURE, NOTHING, CallTimes, times_of_call, times_of_try
-from billing.rollups import DAY, HOUR
+from billing.latency import FAILURE, NOTHING, CallTimes, times_of
+from billing.rollups import DAY, HOUR, Bucket
 from db import Transaction
 from storage.many_rows import upsert_rows
 from tables import latency_rollups as table
@@ -51,7 +51,39 @@ class LatencyPlace(NamedTuple):
     subject: str
 
 
-Changes = dict[LatencyPlace, CallTimes]
+class Changes:
+    """What changed rows add. Kept by whose they are, and told by place: a user's calls for a model are one sum."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Bucket, CallTimes] = {}
+        self._tries: dict[Bucket, CallTimes] = {}
+
+    def note(self, whose: Bucket, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
+        """Add what one row's change means."""
+        (call, tried), (was_call, was_tried) = times_of(after), times_of(before)
+        if tried == was_tried:  # what changes for the request changes for its last try
+            return
+        _change(self._tries, whose, tried, was_tried)
+        if call != was_call:
+            _change(self._calls, whose, call, was_call)
+
+    def by_place(self) -> dict[LatencyPlace, CallTimes]:
+        """Each sum that they change, and by how much."""
+        found: dict[LatencyPlace, CallTimes] = {}
+        for changed, subjects_of in ((self._calls, _callers), (self._tries, _carriers)):
+            for whose, times in changed.items():
+                for kind, subject in subjects_of(whose):
+                    for period in (DAY,) if kind in CALLERS else (HOUR, DAY):
+                        start = whose.hour if period == HOUR else whose.hour.replace(hour=0)
+                        found.setdefault(LatencyPlace(period, kind, start, subject), CallTimes()).add(times)
+        return found
+
+
+def _change(sums: dict[Bucket, CallTimes], whose: Bucket, now: CallTimes, was: CallTimes) -> None:
+    changed = sums.get(whose) or sums.setdefault(whose, CallTimes())
+    changed.add(now)
+    if was is not NOTHING:
+        changed.add(was, -1)
 
 
 def own_model(user_id: int, model: str) -> str:
@@ -59,44 +91,25 @@ def own_model(user_id: int, model: str) -> str:
     return f"{user_id}/{model}"
 
 
-def note(changes: Changes, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
-    """Add what one row's change means."""
-    call, was_call = times_of_call(after), times_of_call(before)
-    tried, was_tried = times_of_try(after), times_of_try(before)
-    if tried == was_tried:  # what changes for the request changes for its last try
-        return
-    hour = after["created_at"].astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    starts = {HOUR: hour, DAY: hour.replace(hour=0)}
-    for subjects, now, was in ((_callers(after), call, was_call), (_carriers(after), tried, was_tried)):
-        if now == was:
-            continue
-        for kind, subject in subjects:
-            for period in (DAY,) if kind in CALLERS else (HOUR, DAY):
-                place = LatencyPlace(period, kind, starts[period], subject)
-                sums = changes.get(place) or changes.setdefault(place, CallTimes())
-                sums.add(now)
-                if was is not NOTHING:
-                    sums.add(was, -1)
-
-
-def _callers(row: Mapping[str, Any]) -> Iterator[tuple[LatencyKind, str]]:
+def _callers(whose: Bucket) -> Iterator[tuple[LatencyKind, str]]:
     yield LatencyKind.ALL, ""
-    yield LatencyKind.MODEL, row["model"]
-    yield LatencyKind.USER, str(row["user_id"])
-    yield LatencyKind.OWN_MODEL, own_model(row["user_id"], row["model"])
-    if row["client_key_id"] is not None:
-        yield LatencyKind.KEY, str(row["client_key_id"])
+    yield LatencyKind.MODEL, whose.model
+    yield LatencyKind.USER, str(whose.user_id)
+    yield LatencyKind.OWN_MODEL, own_model(whose.user_id, whose.model)
+    if whose.client_key_id is not None:
+        yield LatencyKind.KEY, str(whose.client_key_id)
 
 
-def _carriers(row: Mapping[str, Any]) -> Iterator[tuple[LatencyKind, str]]:
-    if row["upstream_id"] is not None:
-        yield LatencyKind.UPSTREAM, str(row["upstream_id"])
-    elif row["pool_key_id"] is not None:
-        yield LatencyKind.POOL_KEY, str(row["pool_key_id"])
-        yield LatencyKind.UPSTREAM, POOL
+def _carriers(whose: Bucket) -> Iterator[tuple[LatencyKind, str]]:
+    carrier = whose.pool_key_id
+    if carrier is None:
+        return
+    if carrier > 0:
+        yield LatencyKind.POOL_KEY, str(carrier)
+    yield LatencyKind.UPSTREAM, POOL if carrier > 0 else str(-carrier)
 
 
-def add(tx: Transaction, changes: Changes) -> None:
+def add(tx: Transaction, changes: Mapping[LatencyPlace, CallTimes]) -> None:
     """Add these changes to the sums.
 
     A day's row of all calls is the lock of its other rows: whoever has it may read what they hold, and write it anew.

@@ -222,7 +222,7 @@ class UsageLedger:
         video_jobs.insert(tx, {key: job_id for key, job_id in job_ids.items() if key in after})
         quota_moves.apply(tx, effects.moves, effects.spent)
         rollups.add(tx, effects.sums)
-        latency_rollups.add(tx, effects.latency)
+        latency_rollups.add(tx, effects.latency.by_place())
         return callless
 
 

@@ -31,7 +31,7 @@ ANY_POOL_KEY = 2**62  # the pool_key_id of what pool keys carried, in the sums o
 
 
 class Bucket(NamedTuple):
-    """What one change of a ledger row is counted under. created_at: the row's, aware.
+    """What changes of ledger rows are counted under. hour: the one in which they began, aware, in UTC.
 
     user_id: EVERYBODY for what no user is charged for, which is in everybody's sums alone.
 
@@ -44,7 +44,7 @@ class Bucket(NamedTuple):
     client_key_id: int | None
     pool_key_id: int | None
     model: str
-    created_at: datetime
+    hour: datetime
     user_pays: bool = False
     team_id: int = NO_TEAM
 
@@ -61,7 +61,8 @@ def bucket_of(row: Mapping[str, Any], user_pays: bool = False) -> Bucket:
     upstream_id = row["upstream_id"]
     carrier = row["pool_key_id"] if upstream_id is None else -upstream_id
     team_id = NO_TEAM if user_pays else row["team_id"]
-    return Bucket(row["user_id"], row["client_key_id"], carrier, row["model"], row["created_at"], user_pays, team_id)
+    hour = row["created_at"].astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return Bucket(row["user_id"], row["client_key_id"], carrier, row["model"], hour, user_pays, team_id)
 
 
 @dataclass(slots=True)
@@ -126,8 +127,7 @@ def add(tx: Transaction, changes: Mapping[Bucket, UsageSums]) -> None:
     by_caller: dict[tuple[Any, ...], UsageSums] = {}
     by_member: dict[tuple[Any, ...], UsageSums] = {}
     for bucket, sums in changes.items():
-        hour = bucket.created_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-        for period, start in ((HOUR, hour), (DAY, hour.replace(hour=0))):
+        for period, start in ((HOUR, bucket.hour), (DAY, bucket.hour.replace(hour=0))):
             rows_of = [(period, EVERYBODY, start, NONE, bucket.pool_key_id or NONE, bucket.model)]
             if bucket.user_id != EVERYBODY:
                 rows_of.append(

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.latency import LAST, RATIO, SHORTEST_MS, CallTimes, bucket_of, times_of_call, times_of_try
+from billing.latency import LAST, RATIO, SHORTEST_MS, CallTimes, bucket_of, times_of
 from tests.support.usage_rows import row
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def times(**values) -> CallTimes:
-    return times_of_call(row(1, NOON, **values))
+    return times_of(row(1, NOON, **values))[0]
 
 
 def test_an_answered_call_tells_its_times_and_how_fast_it_spoke():
@@ -58,10 +58,11 @@ def test_who_left_is_no_error_and_tells_no_time():
 
 def test_a_call_counts_when_it_is_over_and_a_failed_try_for_its_key_before():
     failed = row(1, NOON, is_last=False, error_type="timeout", outcome=None)
-    assert times_of_call(failed) == CallTimes() == times_of_call(None) == times_of_try(None)
-    assert times_of_try(failed).errors_by_kind == {"timeout": 1}
-    assert times_of_try(row(1, NOON, is_last=False)) == CallTimes()
-    assert times_of_try(row(1, NOON)) == times_of_call(row(1, NOON))
+    assert times_of(failed)[0] == CallTimes()
+    assert times_of(None) == (CallTimes(), CallTimes())
+    assert times_of(failed)[1].errors_by_kind == {"timeout": 1}
+    assert times_of(row(1, NOON, is_last=False))[1] == CallTimes()
+    assert times_of(row(1, NOON))[0] == times_of(row(1, NOON))[1]
 
 
 def test_kinds_come_by_how_often_and_a_percentile_is_of_all_that_was_added():

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from billing import latency_rollups
 from billing.latency import CallTimes
-from billing.latency_rollups import MOST_KINDS, LatencyPlace
+from billing.latency_rollups import MOST_KINDS, Changes, LatencyPlace
+from billing.rollups import bucket_of
 from db import DatabaseError
 from tables import latency_rollups as table
 from tests.support.usage_rows import latency_of, row
@@ -30,6 +31,12 @@ def stored(db) -> dict[tuple, tuple]:
 
 def add(db, changes) -> None:
     db.transact(lambda tx: latency_rollups.add(tx, changes))
+
+
+def changed(before, after) -> dict[LatencyPlace, CallTimes]:
+    changes = Changes()
+    changes.note(bucket_of(after), before, after)
+    return changes.by_place()
 
 
 def test_a_call_counts_for_all_for_its_model_its_carrier_and_its_caller(db):
@@ -63,17 +70,11 @@ def test_a_failed_try_is_of_its_key_alone_though_another_one_answered(db):
 
 def test_what_became_known_later_takes_back_what_was_counted_before(db):
     """A try that failed was the last one after all, and the client was told something else."""
-    changes: latency_rollups.Changes = {}
     tried = row(1, NOON, is_last=False, error_type="timeout", outcome=None)
-    latency_rollups.note(changes, None, tried)
-    add(db, changes)
-    again: latency_rollups.Changes = {}
-    latency_rollups.note(again, tried, tried | {"is_last": True, "error_type": "overloaded", "outcome": "failed"})
-    add(db, again)
+    add(db, changed(None, tried))
+    add(db, changed(tried, tried | {"is_last": True, "error_type": "overloaded", "outcome": "failed"}))
     assert stored(db)["h", "pool_key", HOUR, "1"] == (1, 1, 0, 0, {"e/overloaded": 1})
-    same: latency_rollups.Changes = {}
-    latency_rollups.note(same, tried, tried)
-    assert same == {}
+    assert changed(tried, tried) == {}
 
 
 def test_kinds_that_an_upstream_makes_up_do_not_fill_a_row(db):

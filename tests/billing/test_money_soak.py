@@ -37,6 +37,7 @@ def row(number: int, state: str, cost_nano: int | None, name: str | None, **more
         "created_at": NOON,
         "pool_key_id": 4,
         "upstream_id": None,
+        "team_id": 0,
         "is_stream": True,
         "outcome": "complete" if cost_nano else "failed",
         "error_type": None,

@@ -13,16 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import rollups
-from billing.rollups import ANY_POOL_KEY, NO_TEAM, Bucket, UsageSums
+from billing.rollups import ANY_POOL_KEY, NO_TEAM, Bucket, UsageSums, bucket_of
 from db import DatabaseError
 from storage.many_rows import ROWS_AT_ONCE
 from tables import team_rollups
 from tables import usage_rollups as table
+from tests.support.usage_rows import row as ledger_row
 
 pytestmark = pytest.mark.mysql
 
-NOON = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
-HOUR, DAY = datetime(2026, 11, 21, 12, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC)
+HOUR = datetime(2026, 11, 21, 12, tzinfo=UTC)
+DAY = HOUR.replace(hour=0)
 
 
 def stored(db, of=table, key_columns: int = 6) -> dict[tuple, tuple]:
@@ -41,8 +42,8 @@ def add(db, changes) -> None:
 
 
 def test_a_change_counts_for_its_hour_and_its_day_for_its_owner_and_for_everybody(db):
-    add(db, {Bucket(7, 3, 5, "openai/gpt-4o", NOON): UsageSums(1, 0, 10, 20, 30, 0)})
-    add(db, {Bucket(8, None, None, "", NOON): UsageSums(requests=1, errors=1)})
+    add(db, {Bucket(7, 3, 5, "openai/gpt-4o", HOUR): UsageSums(1, 0, 10, 20, 30, 0)})
+    add(db, {Bucket(8, None, None, "", HOUR): UsageSums(requests=1, errors=1)})
     assert stored(db) == {
         ("h", 7, HOUR, 3, ANY_POOL_KEY, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
         ("d", 7, DAY, 3, ANY_POOL_KEY, "openai/gpt-4o"): (1, 0, 10, 20, 30, 0),
@@ -56,24 +57,24 @@ def test_a_change_counts_for_its_hour_and_its_day_for_its_owner_and_for_everybod
 
 
 def test_what_is_taken_back_is_gone_and_nothing_is_written_for_nothing(db):
-    key = Bucket(7, None, 5, "m", NOON)
+    key = Bucket(7, None, 5, "m", HOUR)
     add(db, {key: UsageSums(unknown=1)})
     add(db, {key: UsageSums(unknown=-1, cost_nano=2**62)})
     assert set(stored(db).values()) == {(0, 0, 0, 0, 2**62, 0)}
-    add(db, {Bucket(9, None, 5, "m", NOON): UsageSums()})
+    add(db, {Bucket(9, None, 5, "m", HOUR): UsageSums()})
     add(db, {})
     assert not any(row[1] == 9 for row in stored(db))
 
 
 def test_hours_and_days_are_those_of_utc(db):
     at = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5)))
-    add(db, {Bucket(7, None, None, "m", at): UsageSums(1)})
+    add(db, {bucket_of(ledger_row(1, HOUR) | {"created_at": at}): UsageSums(1)})
     starts = {(row[0], row[2]) for row in stored(db)}
     assert starts == {("h", datetime(2026, 11, 21, 20, tzinfo=UTC)), ("d", DAY)}
 
 
 def test_models_that_differ_in_case_alone_are_two(db):
-    add(db, {Bucket(7, None, 1, model, NOON): UsageSums(1) for model in ("a/B", "a/b", "o'c:free%s?")})
+    add(db, {Bucket(7, None, 1, model, HOUR): UsageSums(1) for model in ("a/B", "a/b", "o'c:free%s?")})
     assert sorted(row[5] for row in stored(db) if row[:2] == ("h", 7)) == ["a/B", "a/b", "o'c:free%s?"]
 
 
@@ -84,7 +85,7 @@ keys = st.builds(
     st.sampled_from([None, 1, 2]),
     st.sampled_from([None, 4, 5]),
     st.sampled_from(["", "openai/gpt-4o", "x-ai/grok-4:free"]),
-    st.integers(0, 4 * 3600).map(lambda seconds: datetime(2026, 11, 20, 22, tzinfo=UTC) + timedelta(seconds=seconds)),
+    st.integers(0, 4).map(lambda hours: datetime(2026, 11, 20, 22, tzinfo=UTC) + timedelta(hours=hours)),
     st.booleans(),
     st.sampled_from([NO_TEAM, 6]),
 )
@@ -110,7 +111,7 @@ def test_roll_ups_are_the_sums_of_all_that_was_added(db, calls):
 
 
 def test_more_changes_than_one_statement_takes_are_all_added(db):
-    changes = {Bucket(user, None, 1, "m", NOON): UsageSums(1, 0, 1, 1, 1, 0) for user in range(1, 3001)}
+    changes = {Bucket(user, None, 1, "m", HOUR): UsageSums(1, 0, 1, 1, 1, 0) for user in range(1, 3001)}
     assert len(changes) * 2 > ROWS_AT_ONCE
     add(db, changes)
     found = stored(db)
@@ -126,7 +127,7 @@ def test_what_is_added_at_the_same_time_is_all_counted(db):
         try:
             for turn in range(10):
                 users = [(place * (number * 2 + 1) + turn) % 32 + 1 for place in range(32)]
-                add(db, {Bucket(user, None, 1, "m", NOON): UsageSums(1) for user in users})
+                add(db, {Bucket(user, None, 1, "m", HOUR): UsageSums(1) for user in users})
         except DatabaseError as fault:
             faults.append(fault)
 
@@ -140,7 +141,7 @@ def test_what_is_added_at_the_same_time_is_all_counted(db):
 
 def test_a_change_that_does_not_commit_counts_nothing(db):
     def work(tx) -> None:
-        rollups.add(tx, {Bucket(7, None, 1, "m", NOON): UsageSums(1)})
+        rollups.add(tx, {Bucket(7, None, 1, "m", HOUR): UsageSums(1)})
         raise KeyError
 
     with pytest.raises(KeyError):
@@ -151,7 +152,7 @@ def test_a_change_that_does_not_commit_counts_nothing(db):
 def test_pool_keys_that_are_renewed_daily_make_no_rows_of_users(db):
     """Three days of 40 users with 20 calls an hour through 10 keys, all new each day: rows for everybody alone tell them."""
     for day in range(3):
-        at = NOON + timedelta(days=day)
+        at = HOUR + timedelta(days=day)
         for hour in range(24):
             calls = {
                 Bucket(user, None, 1 + 10 * day + user % 10, "m", at + timedelta(hours=hour)): UsageSums(20)
@@ -167,5 +168,5 @@ def test_pool_keys_that_are_renewed_daily_make_no_rows_of_users(db):
 
 
 def test_keys_of_users_own_accounts_are_told_apart(db):
-    add(db, {Bucket(7, None, 5, "m", NOON, user_pays=True): UsageSums(1), Bucket(7, None, -2, "m", NOON): UsageSums(1)})
+    add(db, {Bucket(7, None, 5, "m", HOUR, user_pays=True): UsageSums(1), Bucket(7, None, -2, "m", HOUR): UsageSums(1)})
     assert {row[4] for row in stored(db)} == {5, -2}

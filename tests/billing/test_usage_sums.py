@@ -94,8 +94,7 @@ def check(db: Database, clock: Any) -> None:
     by_caller: dict[Any, UsageSums] = defaultdict(UsageSums)
     by_member: dict[Any, UsageSums] = defaultdict(UsageSums)
     for key, sums in sums_of(rows).items():
-        hour = key.created_at.replace(minute=0, second=0, microsecond=0)
-        for period, start in (("h", hour), ("d", hour.replace(hour=0))):
+        for period, start in (("h", key.hour), ("d", key.hour.replace(hour=0))):
             if key.user_id:
                 expected[period, key.user_id, start, key.client_key_id or 0, key.carrier, key.model] += sums
             expected[period, 0, start, 0, key.pool_key_id or 0, key.model] += sums

@@ -13,7 +13,7 @@ from billing import latency_rollups
 from billing.latency import CallTimes
 from billing.latency_rollups import LatencyPlace
 from billing.records import OPEN
-from billing.rollups import KEYS, NOBODY, USERS
+from billing.rollups import KEYS, NOBODY, USERS, bucket_of
 from db import Database
 from tables import caller_rollups, quota_slices, quotas, usage_ledger, usage_rollups
 from tables import latency_rollups as latency
@@ -131,9 +131,10 @@ def _of_the_callers(books: Books) -> Iterator[str]:
 
 def _of_the_times(books: Books) -> Iterator[str]:
     """How long calls took and how they failed: what the rows say, in every hour, day and sum."""
-    expected: latency_rollups.Changes = {}
+    changes = latency_rollups.Changes()
     for row in books.ledger:
-        latency_rollups.note(expected, None, row)
+        changes.note(bucket_of(row), None, row)
+    expected = changes.by_place()
     for place in sorted({*expected, *books.times}):
         rows, sums = expected.get(place, CallTimes()), books.times.get(place, CallTimes())
         if rows != sums:

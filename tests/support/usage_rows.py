@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from billing import latency_rollups, rollups
+from billing.latency import CallTimes
+from billing.latency_rollups import LatencyPlace
 from billing.rollups import Bucket, UsageSums, bucket_of
 from db import Database
 from tables import usage_ledger
@@ -128,12 +130,12 @@ def sums_of(rows: Iterable[Row]) -> dict[Bucket, UsageSums]:
     return found
 
 
-def latency_of(rows: Iterable[Row]) -> latency_rollups.Changes:
+def latency_of(rows: Iterable[Row]) -> dict[LatencyPlace, CallTimes]:
     """What these rows add to the sums of how long calls took."""
-    found: latency_rollups.Changes = {}
+    changes = latency_rollups.Changes()
     for one in rows:
-        latency_rollups.note(found, None, one)
-    return found
+        changes.note(bucket_of(one), None, one)
+    return changes.by_place()
 
 
 def store(db: Database, rows: list[Row]) -> None:
