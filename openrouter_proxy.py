@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 
 from billing.meter import UsageMeter
+from billing.records import CACHED
 from config.settings import Config
 from formats.chat import in_one_event
 from formats.event_stream import KEEPALIVE
@@ -35,6 +36,7 @@ from gateway.latest_calls import LatestCalls
 from gateway.outbound import Outbound
 from gateway.relay import TICK_SECONDS, Relay, Silence
 from gateway.request import ClientGone, ProxyRequest
+from gateway.response_cache import ResponseCache
 from gateway.route import Route
 from gateway.router import Router
 from upstream.refusal import Refusal, retry_after
@@ -63,14 +65,21 @@ class OpenRouterProxy:
         self.usage = usage
         self.wait_for_ledger = wait_for_ledger
         self.latest_calls = LatestCalls()
+        self.cache = ResponseCache(config)
         self.keepalive = config.keepalive_seconds
         self.sticky_keys = config.sticky_keys
 
     def forward(self, request: ProxyRequest) -> ProxyAnswer:
         """Send one call upstream and answer with what comes back. Raises AppError for what we answer ourselves."""
-        call = _Call(self, request, self.router.first(request))
+        route = self.router.first(request)
+        call, repeat = _Call(self, request, route), self.cache.repeat_of(request, route)
         try:
-            return call.answer()
+            if repeat is None:
+                return call.answer()
+            if again := repeat.find():
+                call.finish(CACHED, again.status)
+                return again
+            return repeat.recorded(call.answer(), lambda: call.may_be_kept)
         except AppError as error:
             call.finish("failed", error.status, error)
             error.is_noted = True
@@ -97,6 +106,8 @@ class _Call:
         )
         self.relay: Relay | None = None
         self.finished = False
+        self.may_be_kept = False
+        """True for one that was answered well and as a whole, at a cost that is known."""
 
     def answer(self) -> ProxyAnswer:
         """Status, headers and body to give back, as soon as they are known. Raises AppError, ClientGone."""
@@ -264,6 +275,8 @@ class _Call:
         outbound, request = self.outbound, self.request
         route = outbound.route
         ending = outbound.finish(outcome, status, error, self.relay)
+        is_first_choice = outbound.fell_back is None  # a fallback answers while the first choice fails, and no longer
+        self.may_be_kept = outcome == "complete" and is_first_choice and ending.cost_nano is not None
         if self.api.is_job and outcome == "complete":  # whoever has its id may ask for it at once, and any process
             self.proxy.wait_for_ledger()
         self.proxy.latest_calls.note(outcome, outbound.tries)

@@ -186,7 +186,8 @@ class Services:
         config, db, clock = self.config, self.db, self.clock
         hasher, signing = self._hasher, SigningKeys(config.signing_keys)
         self.reads = AuditSums(self.audit)
-        self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload)
+        may_cache = config.response_cache_seconds > 0
+        self.client_keys = ClientKeys(db, clock, config.max_client_keys_per_user, self.quota_slices.reload, may_cache)
         self.api_tokens = ApiTokens(db, clock)
         self.operator_tokens = OperatorTokens(db, clock)
         self.teams = Teams(db, clock, self.client_keys, self.quota_slices.reload, end_members_quota)
@@ -291,6 +292,7 @@ class Services:
 
         def freshen() -> None:
             self.refused_calls.write_rows()
+            self.proxy.cache.drop_old()
             self._look()
             if next(turns) % REPORT_EVERY == 0 or self.db.refusal:
                 try:

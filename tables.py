@@ -219,6 +219,7 @@ client_keys = _table(
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("revision", sa.BigInteger, nullable=False, index=True),
     sa.Column("team_id", sa.BigInteger),
+    sa.Column("response_cache", sa.Boolean, nullable=False, server_default="0"),
 )
 
 api_tokens = _table(

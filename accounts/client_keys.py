@@ -38,7 +38,7 @@ Also = Callable[[Transaction, str], None]
 class ClientKey(AllowLists):
     """What a live key may do. None stands for all, or for no limit. expires_at: seconds since 1970.
 
-    team_id: the team that it is a key of, or 0.
+    team_id: the team that it is a key of, or 0. response_cache: exact repeats of its calls are answered from memory.
     """
 
     whose: ClassVar[str] = "This client key"
@@ -48,6 +48,7 @@ class ClientKey(AllowLists):
     rpm: int | None = None
     expires_at: float = inf
     team_id: int = 0
+    response_cache: bool = False
 
     def check_scope(self, name: str) -> None:
         """Refuse an API that the key is not for. Raises Forbidden."""
@@ -69,6 +70,7 @@ class ClientKeyRow:
     models: tuple[str, ...] | None
     upstreams: tuple[str, ...] | None
     rpm: int | None
+    response_cache: bool
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -101,13 +103,21 @@ class ClientKeys:
     """The keys; the live ones in memory.
 
     most: how many a user may have that are not revoked. know_budgets: reads the quotas, before new keys are in force:
-    a key must not be known to a process that does not know its budget yet.
+    a key must not be known to a process that does not know its budget yet. may_cache: keys may have a response cache.
     """
 
-    def __init__(self, db: Database, clock: Clock, most: int, know_budgets: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        most: int,
+        know_budgets: Callable[[], None] | None = None,
+        may_cache: bool = True,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._most = most
+        self._may_cache = may_cache
         self.live = HashedSecrets(db, clock, table, table.c.key_hash, _live, know_budgets)
 
     def create(
@@ -120,10 +130,11 @@ class ClientKeys:
         """Make a key; returns it with its text, which nobody can ever ask for again.
 
         user_id: the owner; None for a new account of the key's own. fields: name, and what else is not as usual among
-        description, scopes, models, upstreams, rpm, expires_at, team_id. also: done in the same transaction. first:
-        likewise, before; if it raises, no key is made. Raises BadRequest, Conflict.
+        description, scopes, models, upstreams, rpm, response_cache, expires_at, team_id. also: done in the same
+        transaction. first: likewise, before; if it raises, no key is made. Raises BadRequest, Conflict.
         """
-        usual: dict[str, Any] = {"description": ""} | dict.fromkeys([*LISTS, "rpm", "expires_at", "team_id"])
+        usual: dict[str, Any] = {"description": "", "response_cache": False}
+        usual |= dict.fromkeys([*LISTS, "rpm", "expires_at", "team_id"])
         values, now = self._checked(usual | dict(fields)), self._clock.now()
         text, key_hash, key_hint = new_secret(PREFIX)
         values |= {"key_hash": key_hash, "key_hint": key_hint, "created_at": now, "updated_at": now}
@@ -224,6 +235,10 @@ class ClientKeys:
             check_expiry(values["expires_at"], self._clock.now())
         if values.get("rpm") is not None and not 1 <= values["rpm"] <= MAX_RPM:
             raise BadRequest(f"rpm must be a whole number from 1 to {MAX_RPM}, or null for no limit of the key's own")
+        if values.get("response_cache") and not self._may_cache:
+            raise BadRequest(
+                "response_cache can't be true here: the operator keeps no answers (RESPONSE_CACHE_SECONDS=0)"
+            )
         return with_columns(values, LISTS)
 
 
@@ -259,5 +274,5 @@ def _row(row: sa.Row[Any]) -> ClientKeyRow:
 def _live(row: sa.Row[Any]) -> ClientKey:
     expires_at = row.expires_at.timestamp() if row.expires_at else inf
     models, upstreams = names_in(row.models), set_in(row.upstreams)
-    whose = row.id, row.user_id, set_in(row.scopes), row.rpm, expires_at, row.team_id or 0
+    whose = row.id, row.user_id, set_in(row.scopes), row.rpm, expires_at, row.team_id or 0, row.response_cache
     return ClientKey(*whose, models=models, upstreams=upstreams)

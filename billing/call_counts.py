@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from billing.details import count_of
-from billing.records import Record
+from billing.records import CACHED, Record
 from foundation.counts import HISTOGRAM, OTHER, Counts, Row, note_seconds
 
 MOST_MODELS = 100
@@ -58,7 +58,8 @@ class CallCounts:
         if calls is None:
             calls = found.calls[outcome] = self._counts.row("calls", found.name, outcome)
         calls[0] += 1
-        note_seconds(found.total, ending["total_ms"] / 1000)
+        if outcome != CACHED:  # which says nothing of how fast the model is
+            note_seconds(found.total, ending["total_ms"] / 1000)
         if first_byte_ms is not None:
             note_seconds(found.first_byte, first_byte_ms / 1000)
         if usage:

@@ -41,7 +41,8 @@ OPEN = frozenset({State.DISPATCHED, State.STREAMING, State.PENDING})
 COUNTED = frozenset({State.SETTLED, State.ESTIMATED})
 FINAL = COUNTED | {State.VOID}
 # How a request ended; `lost` is a process that died.
-NO_ERROR = frozenset({"complete", "client_gone"})
+CACHED = "cached"  # answered by what an equal call was: nothing went up
+NO_ERROR = frozenset({"complete", "client_gone", CACHED})
 
 # A request's id begins with the time at which it came, to the millisecond.
 REQUEST_ID = re.compile(r"[0-9a-f]{12,32}")

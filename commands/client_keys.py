@@ -42,6 +42,7 @@ def list_keys(user_id: int | None, state: Any, page: int, page_size: int) -> Non
 @click.option("--model", "models", multiple=True, help="A model, or a beginning as openai/*; again for more.")
 @click.option("--upstream", "upstreams", multiple=True, help=UPSTREAM_HELP)
 @click.option("--rpm", type=click.IntRange(1, MAX_RPM), help="Calls a minute; by default RATE_LIMIT_KEY_RPM.")
+@click.option("--response-cache", is_flag=True, help="Answer exact repeats of its calls from memory, at no cost.")
 @click.option("--budget", default="none", show_default=True, help="Dollars per period, or none.")
 @click.option("--period", type=click.Choice(PERIODS), help="Of the budget; by default QUOTA_PERIOD.")
 @click.option("--recovery", type=click.Choice(RECOVERIES), help="Of the budget; by default QUOTA_RECOVERY.")
@@ -92,7 +93,10 @@ def _terms(budget: str, period: str | None, recovery: str | None) -> QuotaTerms 
 
 def _told(row: ClientKeyRow) -> dict[str, object]:
     """What the audit log is told of a new key."""
-    return {name: getattr(row, name) for name in ("name", "scopes", "models", "upstreams", "rpm", "expires_at")}
+    return {
+        name: getattr(row, name)
+        for name in ("name", "scopes", "models", "upstreams", "rpm", "response_cache", "expires_at")
+    }
 
 
 def _shown(rows: Sequence[ClientKeyRow]) -> list[dict[str, Any]]:

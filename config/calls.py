@@ -64,6 +64,15 @@ class CallSettings(BaseModel):
     upstream_idle_timeout_seconds: Seconds = Field(120, description="silence within an answer; comments don't count")
     max_timeout_seconds: int = Field(3600, ge=1, le=86_400, description="the most that X-Timeout may ask for")
     keepalive_seconds: Seconds = Field(4, description="silence in a stream after which the client gets a comment")
+    response_cache_seconds: int = Field(
+        300, ge=0, le=86_400, description="how long answers are kept for client keys with a response cache; 0: for none"
+    )
+    response_cache_bytes: int = Field(
+        64 * 1024 * 1024, ge=2048, description="memory of each process for the answers that are kept"
+    )
+    response_cache_user_bytes: int = Field(
+        8 * 1024 * 1024, ge=2048, description="the most of it that one user's answers may take"
+    )
     sticky_keys: Literal["off", "session", "user"] = Field(
         "off", description="calls that keep to one pool key: those of a session (session_id) or of a user"
     )

@@ -4,6 +4,7 @@
     body.py           what the gateway reads of a call's body
     form_data.py      the fields of a multipart form
     named_models.py   models that a body calls by plugins, tools and presets
+    server_tools.py   whether something else than a model has a part in an answer
     chat.py           the base of all formats: kinds of events, ends, usage, and how a stream's error event is made
     messages.py       Anthropic's, where it differs from chat.py
     responses.py      OpenAI's Responses, likewise

@@ -15,6 +15,7 @@
     forms.py          what kind of answer has come: a stream, JSON, a refusal
     answer.py         what goes back to the client: status, headers, body
     relay.py          the body on its way down, from the first content to its end
+    response_cache.py  answers to exact repeats of a call, kept for minutes
     reasons.py        why it was refused or failed, for the log of requests
     latest_calls.py   how many calls of the last minute failed, and why
 

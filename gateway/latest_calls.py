@@ -8,9 +8,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from billing.records import NO_ERROR
+
 SECONDS = 60
 NEVER_SENT = "never-sent"  # refused here: by a quota or a limit, or for want of a usable key
-FINE = {"complete", "client_gone"}
 
 
 class LatestCalls:
@@ -23,7 +24,7 @@ class LatestCalls:
 
     def note(self, outcome: str, tries: Sequence[Mapping[str, Any]]) -> None:
         """A call is over. outcome: as the log has it; tries: each with its `kind`."""
-        why = "" if outcome in FINE else NEVER_SENT
+        why = "" if outcome in NO_ERROR else NEVER_SENT
         if why and tries:
             kind = str(tries[-1]["kind"])
             why = outcome if kind in {"answered", "unfinished"} else kind

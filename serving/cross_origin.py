@@ -17,7 +17,7 @@ ANY = "*"
 # Beside what browsers show by themselves.
 EXPOSED = (
     *("X-Request-Id", "Request-Id", "X-Generation-Id", "X-Provider-Name", "X-Fallback", "ETag"),
-    "Content-Disposition",
+    *("Content-Disposition", "X-Cache", "Age"),
     *("RateLimit-Policy", "RateLimit", "Retry-After", "X-Should-Retry", "WWW-Authenticate"),
     *("X-Quota-Limit", "X-Quota-Remaining", "X-Quota-Reset", "X-Quota-Warning"),
 )

@@ -233,6 +233,7 @@ class ProxyDoor:
                 timeout,
                 watch.has_ended,
                 self._server_ends,
+                environ.get("HTTP_CACHE_CONTROL", ""),
             )
             answer = self._services.proxy.forward(request)
             watch.note_answer()

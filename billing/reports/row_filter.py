@@ -17,6 +17,7 @@ class Ending(StrEnum):
     """How a request ended, as the log has it: docs/usage.md."""
 
     COMPLETE = "complete"
+    CACHED = "cached"
     CLIENT_GONE = "client_gone"
     ERROR = "error"
     REFUSED = "refused"

@@ -41,6 +41,7 @@ Scope = Literal[
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
 Models = Annotated[list[str], Field(min_length=1, max_length=MAX_MODELS)]
 Upstreams = Annotated[list[str], Field(min_length=1, max_length=MAX_UPSTREAMS)]
+ResponseCache = Annotated[bool, Field(description="Whether exact repeats of its calls are answered from memory")]
 Rpm = Annotated[int, Field(ge=1, le=MAX_RPM)]
 Expiry = Annotated[
     Moment | None,
@@ -75,6 +76,7 @@ class NewClientKey(Body):
     upstreams: Upstreams | None = Field(None, examples=[["openrouter"]])
     rpm: Rpm | None = Field(None, examples=[60])
     budget: Budget | None = None
+    response_cache: ResponseCache = False
     expires_at: Expiry = None
     team: bool = Field(False, description="A key of the owner's team: it ends when its owner leaves that")
 
@@ -89,6 +91,7 @@ class ClientKeyChanges(Body):
     upstreams: Upstreams | None = None
     rpm: Rpm | None = None
     budget: Budget | None = None
+    response_cache: ResponseCache = False
     expires_at: Expiry = None
 
 
@@ -107,6 +110,7 @@ class ClientKeyShown(Shown):
     upstreams: list[str] | None
     rpm: int | None
     budget: QuotaShown | None
+    response_cache: bool
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime

@@ -115,6 +115,10 @@ HEADERS: dict[str, Json] = {
         "schema": {"type": "string"},
         "example": '"user-requests";r=59;t=31',
     },
+    "X-Cache": {
+        "description": "Of a client key with a response cache: whether the answer is from memory; `Age` says how old",
+        "schema": {"enum": ["HIT", "MISS"]},
+    },
     "WWW-Authenticate": {"description": "How to authenticate", "required": True, "schema": {"type": "string"}},
 }
 OF_STATUS = {401: ["WWW-Authenticate"], 429: ["Retry-After", "RateLimit-Policy", "RateLimit"], 503: ["Retry-After"]}

@@ -34,7 +34,7 @@ SOUND = {"type": "object", "properties": {"data": {"type": "string"}, "format": 
 TWINS = "/api/v1/"
 BASES = [{"url": "/", "description": "For OpenAI's and Anthropic's clients"}]
 BASES += [{"url": "/api", "description": "For OpenRouter's clients"}]
-HEADERS = ("X-Request-Id", "RateLimit-Policy", "RateLimit")
+HEADERS = ("X-Request-Id", "RateLimit-Policy", "RateLimit", "X-Cache")
 # Statuses of refusals that are ours or OpenRouter's.
 REFUSALS = (400, 401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504)
 

@@ -99,6 +99,7 @@ def _client_keys(visitor: Visitor) -> dict[str, Any]:
     paging = {"total": total, "page": query.page, "page_size": query.page_size}
     return {
         "client_keys": shown(rows),
+        "cache_seconds": services().config.response_cache_seconds,
         "upstreams": [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())],
         **paging,
     }

@@ -505,3 +505,27 @@ def test_the_model_of_what_is_pasted_is_one_that_the_key_may_call(site, person):
     assert made.status_code == 200
     assert '"mistralai/mistral-small"' in made.text
     assert "openai/gpt-4o-mini" not in made.text.partition("<dialog")[0]
+
+
+def test_the_response_cache_of_a_key_is_switched_on_and_off_with_what_it_does_beside_it(page, site, person):
+    made, other = (
+        site.gateway.post("/api/api-keys", {"name": name}, person["token"]).json() for name in ("report", "other")
+    )
+    switch = page.get_by_label("Answer exact repeats from memory")
+
+    def switched(is_on: bool) -> list[bool]:
+        page.goto("/keys")
+        page.get_by_role("button", name="Limits of report").click()
+        expect(switch.locator("visible=true")).to_have_accessible_description(re.compile("costs nothing.*no other key"))
+        assert accessibility_faults(page) == []
+        switch.locator("visible=true").set_checked(is_on)
+        page.get_by_role("dialog", name="Limits of report").get_by_role("button", name="Save").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        found = (site.gateway.get(f"/api/api-keys/{key['id']}", person["token"]).json() for key in (made, other))
+        return [one["response_cache"] for one in found]
+
+    assert switched(True) == [True, False]
+    page.fill(f"#client-key-name-{made['id']}", "report of costs")  # says nothing of the cache
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Limits of report of costs")).to_have_count(1)
+    assert switched(False) == [False, False]
