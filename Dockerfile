@@ -20,9 +20,11 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --
 
 WORKDIR /app
 
-COPY requirements.txt ./
+# `--build-arg TRACES=yes`: with what OTEL_EXPORTER_OTLP_ENDPOINT needs.
+ARG TRACES=
+COPY requirements.txt requirements-traces.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-    --only-binary=:all: --require-hashes -r requirements.txt
+    --only-binary=:all: --require-hashes -r requirements.txt ${TRACES:+-r requirements-traces.txt}
 
 COPY LICENSE *.py ./
 COPY accounts ./accounts

@@ -113,5 +113,6 @@ release: $(VENV)/dev ## Build the version of config/version.py into dist/: wheel
 lock: $(VENV)/dev ## Rewrite all requirements*.txt with current versions and hashes
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
 	@$(VENV)/bin/uv pip compile $(LOCK) -o requirements.txt requirements.in
+	@$(VENV)/bin/uv pip compile $(LOCK) -o requirements-traces.txt requirements-traces.in
 	@$(VENV)/bin/uv pip compile $(LOCK) -o requirements-dev.txt requirements-dev.in
 	@$(VENV)/bin/uv pip compile $(LOCK) -o $(LANGCHAIN)/requirements.txt $(LANGCHAIN)/requirements.in

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
 
 from billing.meter import UsageMeter
 from billing.records import CACHED
@@ -33,7 +35,7 @@ from gateway.attempt import Attempt
 from gateway.destinations import Destinations
 from gateway.forms import Form
 from gateway.latest_calls import LatestCalls
-from gateway.outbound import Outbound
+from gateway.outbound import Finished, Outbound
 from gateway.relay import TICK_SECONDS, Relay, Silence
 from gateway.request import ClientGone, ProxyRequest
 from gateway.response_cache import ResponseCache
@@ -46,6 +48,9 @@ log = logging.getLogger("proxy")
 
 # What nginx logs for a client that has closed its connection. Nobody reads it.
 CLIENT_GONE_STATUS = 499
+
+EndedCall = tuple[int, str, dict[str, Any]]
+"""When it ended, in nanoseconds since 1970; the client's traceparent; what the log says of it."""
 
 
 class OpenRouterProxy:
@@ -66,6 +71,8 @@ class OpenRouterProxy:
         self.wait_for_ledger = wait_for_ledger
         self.latest_calls = LatestCalls()
         self.cache = ResponseCache(config)
+        self.ended: deque[EndedCall] | None = None
+        """Calls that are over, for traces; None if there are none."""
         self.keepalive = config.keepalive_seconds
         self.sticky_keys = config.sticky_keys
 
@@ -273,7 +280,6 @@ class _Call:
             return
         self.finished = True
         outbound, request = self.outbound, self.request
-        route = outbound.route
         ending = outbound.finish(outcome, status, error, self.relay)
         is_first_choice = outbound.fell_back is None  # a fallback answers while the first choice fails, and no longer
         self.may_be_kept = outcome == "complete" and is_first_choice and ending.cost_nano is not None
@@ -281,23 +287,29 @@ class _Call:
             self.proxy.wait_for_ledger()
         self.proxy.latest_calls.note(outcome, outbound.tries)
         request.admission.release(tokens_used(ending.usage, ending.events))
-        event(
-            log,
-            "proxied",
-            request_id=request.request_id,
-            user_id=request.caller.user_id,
-            api=self.api.name,
-            upstream=route.to.name,
-            model=route.model_name or None,
-            asked_model=route.body.asked_model,
-            stream=self.stream,
-            status=status,
-            outcome=outcome,
-            tries=outbound.tries,
-            key=ending.key,
-            first_byte_ms=None if ending.first_byte_ms is None else round(ending.first_byte_ms, 1),
-            total_ms=round(ending.total_ms, 1),
-            prompt_tokens=ending.usage.get("prompt_tokens"),
-            completion_tokens=ending.usage.get("completion_tokens"),
-            cost_usd=usd(ending.cost_nano),
-        )
+        facts = self._facts(outcome, status, ending)
+        event(log, "proxied", **facts)
+        if self.proxy.ended is not None:
+            self.proxy.ended.append((time.time_ns(), request.traceparent, facts))
+
+    def _facts(self, outcome: str, status: int, ending: Finished) -> dict[str, Any]:
+        """What the log and traces say of the call."""
+        outbound, route = self.outbound, self.outbound.route
+        return {
+            "request_id": self.request.request_id,
+            "user_id": self.request.caller.user_id,
+            "api": self.api.name,
+            "upstream": route.to.name,
+            "model": route.model_name or None,
+            "asked_model": route.body.asked_model,
+            "stream": self.stream,
+            "status": status,
+            "outcome": outcome,
+            "tries": outbound.tries,
+            "key": ending.key,
+            "first_byte_ms": None if ending.first_byte_ms is None else round(ending.first_byte_ms, 1),
+            "total_ms": round(ending.total_ms, 1),
+            "prompt_tokens": ending.usage.get("prompt_tokens"),
+            "completion_tokens": ending.usage.get("completion_tokens"),
+            "cost_usd": usd(ending.cost_nano),
+        }

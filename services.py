@@ -75,6 +75,7 @@ from gateway.model_rules import ModelRules
 from gateway.router import Router
 from metrics.gauges import Gauges
 from metrics.scrape import Metrics
+from metrics.traces import CallTraces
 from monitor.sync import WatchedKeySync
 from monitor.watched_keys import WatchedKeys
 from openrouter_proxy import OpenRouterProxy
@@ -98,7 +99,7 @@ log = logging.getLogger("services")
 
 WATCH_SECONDS = 1.0
 REPORT_EVERY = 5  # watches
-WRITERS = {"keep-fresh", "usage-drain"}
+WRITERS = {"keep-fresh", "usage-drain", "traces"}
 STOP_SECONDS = 3.0  # for each of them to end; longer only if the database hangs
 
 
@@ -244,6 +245,8 @@ class Services:
         gauges = Gauges(
             self.pool, config, destinations, self.journal, self.drain, self.quota_slices, self.watcher, clock
         )
+        self.traces = CallTraces(config)
+        self.proxy.ended = self.traces.ended
         self.metrics = Metrics(config.data_dir / "metrics", self.counts, calls, gauges)
 
     def _make_bell(self) -> None:
@@ -285,6 +288,7 @@ class Services:
             "watched-keys": self.watched_key_sync.run,
             **self.bell.background(),
             **({"metrics": self.metrics.run} if self.config.metrics_token else {}),
+            **self.traces.background(),
         }
 
     def _keep_fresh(self, stopping: threading.Event) -> None:

@@ -33,6 +33,16 @@ class ServiceSettings(BaseModel):
     metrics_token: SecretStr | None = Field(
         None, description="bearer token with which Prometheus reads /metrics; without it there are none"
     )
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(checks.url)] | None = Field(
+        None, description="OpenTelemetry collector to which traces of calls go, by OTLP over HTTP; without it, none do"
+    )
+    otel_exporter_otlp_headers: SecretStr | None = Field(
+        None, description="headers sent to it, as `name=value`, separated by commas"
+    )
+    otel_service_name: str = Field("openrouter-proxy", min_length=1, max_length=255, description="this service there")
+    otel_traces_sampler_arg: float = Field(
+        1.0, ge=0, le=1, allow_inf_nan=False, description="which share of traces is sent"
+    )
     api_docs: Literal["auto", "off", "on"] = Field(
         "auto", description="/api/docs, /api/redoc and /api/openapi.json; auto: on in development, off in production"
     )

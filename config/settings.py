@@ -120,6 +120,7 @@ class Config(AlertSettings, SpendingSettings, CallSettings, AccountSettings, Ser
         single = [self.secret_key, self.admin_token, self.db_password, self.openrouter_provision_key]
         single += [self.metrics_token, self.github_client_secret, self.linuxdo_client_secret, self.oidc_client_secret]
         single += [self.alert_webhook_url, self.alert_webhook_secret, self.smtp_password]
+        single += [self.otel_exporter_otlp_headers]
         addresses = self.database_url, self.redis_url, self.outbound_proxy
         urls = [urlsplit(u.get_secret_value()).password or "" for u in addresses if u]
         texts = [s.get_secret_value() for s in (*single, *self.accepted_secret_keys, *self.openrouter_api_keys) if s]

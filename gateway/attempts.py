@@ -43,8 +43,9 @@ class Attempts:
         next_key ──> begin ──┬─> note_success
            └─────────────────┴─ prepare_retry_...: there is another key, so that this one can end
 
-    stream: whether a stream was asked for. deadline: the call's. idle_timeout: of silence within an answer. free,
-    sticky, owner: for `ApiKeyManager.pick`. most: tries. billed: how many before these may have been billed.
+    stream: whether a stream was asked for. deadline: the call's. begun: when the call began, monotonic. idle_timeout:
+    of silence within an answer. free, sticky, owner: for `ApiKeyManager.pick`. most: tries. billed: how many before
+    these may have been billed.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Attempts:
         sticky: str | None,
         owner: int | None,
         request_id: str,
+        begun: float,
         most: int = MAX_TRIES,
         billed: int = 0,
     ) -> None:
         self.current: Attempt | None = None
         self.log: list[dict[str, Any]] = []
-        """Of each attempt that is over: key, status, kind, ms."""
+        """Of each attempt that is over: key, status, kind, when it began, how long it took."""
+        self._begun = begun
         self._api = api
         self._form = Form.STREAM if stream else Form.PLAIN
         self._to = to
@@ -176,8 +179,8 @@ class Attempts:
         if current.kind == "timeout" and current.status is None:
             self._to.reach.note_failure()
         self._keys.release(current.key)
-        ms = round(_ms_of(current), 1)
-        self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, "ms": ms})
+        times = {"after_ms": round((current.begun - self._begun) * 1000, 1), "ms": round(_ms_of(current), 1)}
+        self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, **times})
 
     def close(self) -> None:
         """The call is over."""

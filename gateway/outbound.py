@@ -79,13 +79,14 @@ class Outbound:
             sticky=self._sticky,
             owner=request.caller.user_id,
             request_id=request.request_id,
+            begun=self.begun,
             most=most,
             billed=billed,
         )
 
     @property
     def tries(self) -> list[dict[str, Any]]:
-        """Of each try that is over: key, status, kind, ms; with model and upstream if another route followed."""
+        """Of each try that is over: key, status, kind, after_ms, ms; model and upstream if another route followed."""
         return self._left + self.attempts.log
 
     def admit(self) -> None:

@@ -43,7 +43,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     headers: upstream header lines, from `forwarded_headers`. admission: released when the call is over. upstream: the
     name that X-Upstream asks for, or "". timeout: the seconds that X-Timeout asks for; 0 for the usual ones.
     client_has_ended: it sends no more, and may have gone, too. server_ends: True once the server waits for this call no
-    longer. cache_control: the client's header of that name.
+    longer. cache_control, traceparent: the client's headers of these names.
     """
 
     api: ModelApi
@@ -58,6 +58,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     client_has_ended: Callable[[], bool] = bool
     server_ends: Callable[[], bool] = never
     cache_control: str = ""
+    traceparent: str = ""
 
     def check_client(self) -> None:
         """Raise ClientGone or ServerEnds if there is nobody to answer any more, or no time."""

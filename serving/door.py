@@ -234,6 +234,7 @@ class ProxyDoor:
                 watch.has_ended,
                 self._server_ends,
                 environ.get("HTTP_CACHE_CONTROL", ""),
+                environ.get("HTTP_TRACEPARENT", ""),
             )
             answer = self._services.proxy.forward(request)
             watch.note_answer()

@@ -157,6 +157,7 @@ def test_every_secret_may_come_from_a_file(tmp_path, name):
         "UPSTREAMS": '[{"name": "local", "api_key": "kZ4-pw9!"}]',
         **WEBHOOK,
         "SMTP_PASSWORD": "kZ4-pw9!",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=kZ4-pw9!",
         "OPENROUTER_PROVISION_KEY": OPENROUTER_KEY,
         "OPENROUTER_API_KEYS": f"{OPENROUTER_KEY}\n{OPENROUTER_KEY[:-1]}",
     } | dict.fromkeys(CLIENT_SECRETS, "kZ4-pw9!")
