@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from tables import caller_rollups, rotator, usage_rollups
 from tests.sandbox.conftest import Running
-from tests.support.billing import Billing, user_of
+from tests.support.billing import FINAL, Billing, user_of
 from tests.support.gateway import Gateway, environment, new_derived_key, run, wait_for
 
 PASSPHRASE = "kettle orbit mustard violin lantern"
+OTHER_KEY = "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE="
 
 
 @pytest.fixture
@@ -23,11 +28,16 @@ def passphrase(tmp_path: Path) -> Path:
     return file
 
 
+def new_database(kind: str, file: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of a database that nobody has used yet; servers' tables are there already, which would take long."""
+    return f"sqlite:///{file}" if kind == "sqlite" else request.getfixturevalue(kind).new_database()
+
+
 @pytest.fixture
 def billing(
-    start: Callable[..., Gateway], stand_in: Running, empty_database_url: str, tmp_path: Path
+    start: Callable[..., Gateway], stand_in: Running, source: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Billing]:
-    billing = Billing(start, stand_in, empty_database_url, tmp_path)
+    billing = Billing(start, stand_in, new_database(source, tmp_path / "source.db", request), tmp_path)
     yield billing
     billing.close()
 
@@ -36,72 +46,119 @@ def flask(*words: object, **settings: Any) -> Any:
     return run("-m", "flask", "--app", "app", *map(str, words), **settings)
 
 
-@pytest.mark.mysql
-def test_a_backup_under_load_is_restored_in_another_engine(
-    billing, start, stand_in, mariadb, passphrase, tmp_path, request
-):
-    gateway = billing.gateway()
-    account = {"username": "ann@example.com", "derived_key": new_derived_key()}
-    assert gateway.post("/register", account).status_code == 201
-    token = gateway.post("/login", account).json()["token"]
-    ending = threading.Event()
+def refusal(*words: object, **settings: Any) -> str:
+    """What a command says that refuses, in words of ours."""
+    done = flask(*words, **settings)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    return str(done.stderr)
 
-    def call() -> None:
+
+@contextmanager
+def calling(gateway: Gateway, *credentials: str) -> Iterator[list[str]]:
+    """Somebody calls with each of these all the time; yields the ids of the answered requests."""
+    ending, answered = threading.Event(), []
+
+    def call(credential: str) -> None:
         while not ending.is_set():
-            assert gateway.chat(token, max_tokens=10).status_code == 200
+            answer = gateway.chat(credential, max_tokens=10)
+            assert answer.status_code == 200, answer.text
+            answered.append(answer.headers["X-Request-Id"])
 
-    callers = [threading.Thread(target=call) for _ in range(2)]
+    callers = [threading.Thread(target=call, args=(credential,)) for credential in credentials]
     for caller in callers:
         caller.start()
-    settings = {name: value for name, value in gateway.settings.items() if name not in environment()}
-    file = tmp_path / "backup"
     try:
-        taken = flask("backup", file, "--passphrase-file", passphrase, **settings)
-        assert taken.returncode == 0, taken.stderr
-        in_use = flask("restore", file, "--passphrase-file", passphrase, "--replace", **settings)
-        assert (in_use.returncode, "stop all of them" in in_use.stderr) == (1, True)
+        yield answered
     finally:
         ending.set()
         for caller in callers:
             caller.join()
+
+
+def costs(billing: Billing) -> dict[tuple[str, int], tuple[int, int | None]]:
+    """Who paid what for each call, in nano-dollars."""
+    return {(row.request_id, row.attempt): (row.user_id, row.cost_nano) for row in billing.at_rest()}
+
+
+def check_sums(billing: Billing, user_ids: list[int]) -> None:
+    """Sums, quotas and ledger agree to the nano-dollar, and nobody holds any more of a quota."""
+    rows = billing.rows()
+    assert {row.state for row in rows} <= FINAL
+    spent = sum(row.cost_nano or 0 for row in rows)
+    for table, of_all in (
+        (usage_rollups, usage_rollups.c.user_id == 0),
+        (caller_rollups, caller_rollups.c.kind == "u"),
+    ):
+        for period in "hd":
+            summed = sa.select(sa.func.sum(table.c.cost_nano)).where(table.c.period == period, of_all)
+            with billing.db.reading() as tx:
+                assert tx.scalar(summed) == spent, (table.name, period)
+    for user_id in user_ids:
+        quota = billing.quota(user_id)
+        of_user = sum(row.cost_nano or 0 for row in rows if row.user_id == user_id)
+        assert (quota.spent_nano, quota.reserved_nano) == (of_user, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("sqlite", "mariadb"), ("sqlite", "mysql"), ("mariadb", "sqlite"), ("mysql", "sqlite")]
+)
+def test_a_backup_under_load_is_restored_in_another_engine(billing, target, passphrase, tmp_path, request):
+    gateway = billing.gateway()
+    account = {"username": "ann@example.com", "derived_key": new_derived_key()}
+    assert gateway.post("/register", account).status_code == 201
+    tokens = [gateway.post("/login", account).json()["token"], gateway.new_user()]
+    client_key = gateway.post("/api/api-keys", {"name": "program"}, tokens[1]).json()["key"]
+    settings = {name: value for name, value in gateway.settings.items() if name not in environment()}
+    file = tmp_path / "backup"
+    with calling(gateway, tokens[0], client_key) as answered:
+        wait_for(lambda: len(answered) >= 10)
+        earlier = set(answered)
+        taken = flask("backup", file, "--passphrase-file", passphrase, **settings)
+        assert taken.returncode == 0, taken.stderr
+        in_use = refusal("restore", file, "--passphrase-file", passphrase, "--replace", **settings)
+        assert "stop all of them" in in_use
     assert "usage_ledger" in taken.stderr  # how far it is
+    before = costs(billing)
     assert gateway.stop() == 0
-    url = f"sqlite:///{tmp_path}/restored.db"
-    if "sqlite" in request.node.name:
-        url = mariadb.empty_database()
+
+    url = new_database(target, tmp_path / "restored.db", request)
     elsewhere = settings | {"DATABASE_URL": url, "DATA_DIR": tmp_path / "elsewhere"}
-    wrong = tmp_path / "wrong"
-    wrong.write_text("kettle orbit mustard violin lamp")
-    refused = flask("restore", file, "--passphrase-file", wrong, **elsewhere)
-    assert (refused.returncode, "does not open" in refused.stderr, "Traceback" in refused.stderr) == (1, True, False)
-    other_key = elsewhere | {
-        "ENCRYPTION_KEY": "b2xkLWZhc2hpb25lZC1idXQtMzItYnl0ZXMtbG9uZyE=",
-        "DATABASE_URL": f"sqlite:///{tmp_path}/key.db",
-    }
-    refused = flask("restore", file, "--passphrase-file", passphrase, **other_key)
-    assert (refused.returncode, "another ENCRYPTION_KEY" in refused.stderr) == (1, True)
+    check_refusals(file, passphrase, tmp_path, elsewhere)
     restored = flask("restore", file, "--passphrase-file", passphrase, **elsewhere)
     assert restored.returncode == 0, restored.stderr
-    again = flask("restore", file, "--passphrase-file", passphrase, **elsewhere)
-    assert (again.returncode, "--replace" in again.stderr) == (1, True)
-    made = billing.bill()
-    billing._db, billing._url = None, url
+    assert "--replace" in refusal("restore", file, "--passphrase-file", passphrase, **elsewhere)
+    billing.moved(url)
+    with billing.db.reading() as tx:
+        assert tx.scalar(sa.select(rotator.c.deletions_held_until)) > datetime.now(UTC) + timedelta(hours=23)
+
     second = billing.gateway(folder=tmp_path / "elsewhere")
     assert second.get("/api/health").json()["status"] == "ok"
     login = second.post("/login", account)
     assert login.status_code == 200
-    last = second.chat(token, max_tokens=10)
-    assert last.status_code == 200  # who was logged in still is
-    assert user_of(login.json()["token"]) == user_of(token)
-    wait_for(lambda: last.headers["X-Request-Id"] in {row.request_id for row in billing.at_rest()})
+    assert user_of(login.json()["token"]) == user_of(tokens[0])
+    for credential in (*tokens, client_key):  # who was logged in still is
+        last = second.chat(credential, max_tokens=10)
+        assert last.status_code == 200
+        wait_for(lambda last=last: last.headers["X-Request-Id"] in {row.request_id for row in billing.at_rest()})
     assert second.stop() == 0  # after which nothing moves any more
-    rows = billing.rows()
-    spent = sum(row.cost_nano for row in rows if row.cost_nano)
-    assert 0 < spent <= billing.bill() > made
-    assert billing.quota(user_of(token)).spent_nano == spent
-    held = flask("audit", "list", **elsewhere).stdout
-    assert "restored" in held
+    after = costs(billing)
+    assert earlier <= {request_id for request_id, _ in after}
+    under_way = [call for call in after if call in before and after[call] != before[call]]  # closed as after a crash
+    assert len(under_way) <= 2
+    assert not earlier & {request_id for request_id, _ in under_way}
+    assert {after[call][1] for call in under_way} <= {None}
+    check_sums(billing, [user_of(token) for token in tokens])
+    assert "restored" in flask("audit", "list", **elsewhere).stdout
     assert PASSPHRASE not in second.log() + taken.stdout + taken.stderr
+
+
+def check_refusals(file: Path, passphrase: Path, folder: Path, settings: dict[str, Any]) -> None:
+    """Another passphrase or another ENCRYPTION_KEY restores nothing."""
+    wrong = folder / "wrong"
+    wrong.write_text("kettle orbit mustard violin lamp")
+    assert "does not open" in refusal("restore", file, "--passphrase-file", wrong, **settings)
+    other_key = settings | {"ENCRYPTION_KEY": OTHER_KEY, "DATABASE_URL": f"sqlite:///{folder}/key.db"}
+    assert "another ENCRYPTION_KEY" in refusal("restore", file, "--passphrase-file", passphrase, **other_key)
 
 
 def test_a_guessable_passphrase_and_a_file_that_is_there_are_refused(passphrase, tmp_path):
@@ -110,10 +167,6 @@ def test_a_guessable_passphrase_and_a_file_that_is_there_are_refused(passphrase,
     weak = tmp_path / "weak"
     weak.write_text("password123")
     for file, words, reason in ((tmp_path / "new", weak, "guessable"), (tmp_path / "there", passphrase, "exists")):
-        refused = flask("backup", file, "--passphrase-file", words, **settings)
-        assert (refused.returncode, reason in refused.stderr, "Traceback" in refused.stderr) == (1, True, False), (
-            refused.stderr
-        )
+        assert reason in refusal("backup", file, "--passphrase-file", words, **settings)
     assert not (tmp_path / "new").exists()
-    nowhere = flask("backup", tmp_path / "no/such/folder", "--passphrase-file", passphrase, **settings)
-    assert (nowhere.returncode, "Traceback" in nowhere.stderr) == (1, False), nowhere.stderr
+    assert refusal("backup", tmp_path / "no/such/folder", "--passphrase-file", passphrase, **settings)

@@ -54,6 +54,12 @@ class Billing:
         self._db = self._db or Database(database_url(Config(database_url=self._url)))
         return self._db
 
+    def moved(self, url: str) -> None:
+        """The database is another one from now on."""
+        if self._db:
+            self._db.close()
+        self._db, self._url = None, url
+
     def close(self) -> None:
         if self._db:
             self._db.close()
