@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Response
@@ -56,11 +58,25 @@ def _part() -> Response:
     return show("operator_pool_part.html", here=here, **pool_values())
 
 
+def failing_since(points: Sequence[Mapping[str, Any]], now: datetime) -> datetime | None:
+    """The begin of the first of those hours, up to now, in each of which a key was called and failed; None if it works.
+
+    points: hour by hour, the last of them this hour's. Hours without calls say nothing.
+    """
+    begin = None
+    for back, point in enumerate(reversed(points)):
+        if point["calls"] and not point["errors"]:
+            break
+        if point["errors"]:
+            begin = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=back)
+    return begin
+
+
 def pool_values() -> dict[str, Any]:
     """What the part with the keys shows: the same values for as long as nothing has changed."""
     found, now = pool_shown(query_of(PoolFilter)), services().clock.now()
     for key in found["items"]:
-        key["sparkline"] = sparkline(key["points"])
+        key |= {"sparkline": sparkline(key["points"]), "failing_since": failing_since(key["points"], now)}
     rotation = rotation_status(services().db, now)
     return found | {
         "processes": [{name: one[name] for name in ("id", "silent", "in_flight")} for one in found["processes"]],

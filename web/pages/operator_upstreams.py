@@ -32,9 +32,10 @@ def upstreams() -> Response:
 @routes.post("")
 @for_operators
 def add(operator: str) -> Response:
-    """Add one."""
-    add_upstream(operator, _given())
-    return show("operator_upstreams_part.html", **_values())
+    """Add one, and say whether it answers."""
+    body = _given()
+    add_upstream(operator, body)
+    return show("operator_upstreams_part.html", checked=upstream_checked(operator, body.name), **_values())
 
 
 @routes.put("/<int:upstream_id>")

@@ -55,6 +55,12 @@ def log_form() -> dict[str, Any]:
 def presets() -> dict[str, tuple[str, str]]:
     """Ranges of days (UTC) that are often asked for: the first day and the last, by what they are called."""
     today = services().clock.now().astimezone(UTC).date()
-    first = {"Today": today, "7 days": today - timedelta(days=6), "30 days": today - timedelta(days=29)}
-    first["This month"] = today.replace(day=1)
-    return {name: (day.isoformat(), today.isoformat()) for name, day in first.items()}
+    yesterday = today - timedelta(days=1)
+    found = {
+        "Today": (today, today),
+        "Yesterday": (yesterday, yesterday),
+        "7 days": (today - timedelta(days=6), today),
+        "30 days": (today - timedelta(days=29), today),
+        "This month": (today.replace(day=1), today),
+    }
+    return {name: (first.isoformat(), last.isoformat()) for name, (first, last) in found.items()}

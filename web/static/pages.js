@@ -109,7 +109,7 @@ document.addEventListener('copy', (event) => { // of a short name, the whole one
 document.addEventListener('keydown', (event) => {
   if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest('input, select, textarea, [contenteditable], dialog')) return;
-  const search = document.querySelector('main [type="search"]');
+  const search = document.querySelector('main [type="search"]') ?? document.querySelector('.side [type="search"]');
   if (!search) return;
   event.preventDefault();
   search.focus();
