@@ -28,7 +28,7 @@ from tables import metadata
 log = logging.getLogger("db")
 T = TypeVar("T")
 
-SCHEMA_VERSION = "0036"  # the newest file in migrations/versions
+SCHEMA_VERSION = "0037"  # the newest file in migrations/versions
 OLDEST_VERSION = "oldest_schema_version"
 DEADLOCK, LOCK_WAIT = 1213, 1205
 CONFLICTS = {DEADLOCK, LOCK_WAIT, 9007, 1105}  # the last two are TiDB's, and Dolt's number for whatever it refuses

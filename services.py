@@ -216,7 +216,7 @@ class Services:
             self.step_up,
             self.registration,
         )
-        self.addresses = ClientAddresses(config.trusted_proxies)
+        self.addresses = ClientAddresses(config.trusted_proxies, config.admin_addresses)
         self.favourite_models = FavouriteModels(db)
         watched_keys = WatchedKeys(db, self._envelopes, clock, config)
         self.watched_key_sync = WatchedKeySync(watched_keys, self._upstream)

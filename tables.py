@@ -220,6 +220,7 @@ client_keys = _table(
     sa.Column("revision", sa.BigInteger, nullable=False, index=True),
     sa.Column("team_id", sa.BigInteger),
     sa.Column("response_cache", sa.Boolean, nullable=False, server_default="0"),
+    sa.Column("addresses", sa.Text),
 )
 
 api_tokens = _table(

@@ -12,7 +12,7 @@
     one_time_states.py    what was begun elsewhere and comes back once: log-ins, links, challenges
     everything.py         sessions, client keys and API tokens, ended together
     leaving.py  deleted.py   accounts deleted, and what is left of them
-    caller.py  client_address.py   who sent a request, what proved it, and from which address
+    caller.py  client_address.py  networks.py   who sent a request, what proved it, and from where
     user_agents.py        a browser in two words
     audit_log.py          who changed what
     audit_sums.py  refused_log_ins.py   what is summed up there; log-ins that were refused

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import sqlalchemy as sa
 
 from accounts.allow_lists import RULES, AllowLists, Rule, names_in, set_in, told, with_columns
+from accounts.networks import MAX_NETWORKS, Networks, is_network
 from accounts.users import add_service_account, is_user
 from db import Database, Transaction, inserted_id
 from foundation.clock import Clock
@@ -27,7 +28,12 @@ TEXT_SCOPES = ("chat", "completions", "embeddings", "responses", "messages")
 SCOPES = (*TEXT_SCOPES, "rerank", "images", "speech", "transcriptions", "videos")
 MAX_DESCRIPTION_CHARACTERS = 1000
 MAX_RPM = 1_000_000
-LISTS: Mapping[str, Rule] = {"scopes": (len(SCOPES), SCOPES.__contains__, f"among {', '.join(SCOPES)}"), **RULES}
+NETWORKS: Rule = (MAX_NETWORKS, is_network, "addresses or networks, as 203.0.113.7 or 2001:db8::/48")
+LISTS: Mapping[str, Rule] = {
+    "scopes": (len(SCOPES), SCOPES.__contains__, f"among {', '.join(SCOPES)}"),
+    "addresses": NETWORKS,
+    **RULES,
+}
 
 ClientKeyState = Literal["active", "expired", "revoked"]
 Also = Callable[[Transaction, str], None]
@@ -39,6 +45,7 @@ class ClientKey(AllowLists):
     """What a live key may do. None stands for all, or for no limit. expires_at: seconds since 1970.
 
     team_id: the team that it is a key of, or 0. response_cache: exact repeats of its calls are answered from memory.
+    addresses: from where it may be used.
     """
 
     whose: ClassVar[str] = "This client key"
@@ -49,6 +56,12 @@ class ClientKey(AllowLists):
     expires_at: float = inf
     team_id: int = 0
     response_cache: bool = False
+    addresses: Networks | None = None
+
+    def check_address(self, address: str) -> None:
+        """Refuse to be used from this address. What would do is not told: whoever asks may have stolen the key."""
+        if self.addresses is not None and address not in self.addresses:
+            raise Forbidden(f"This client key may not be used from {address}")
 
     def check_scope(self, name: str) -> None:
         """Refuse an API that the key is not for. Raises Forbidden."""
@@ -69,6 +82,7 @@ class ClientKeyRow:
     scopes: tuple[str, ...] | None
     models: tuple[str, ...] | None
     upstreams: tuple[str, ...] | None
+    addresses: tuple[str, ...] | None
     rpm: int | None
     response_cache: bool
     expires_at: datetime | None
@@ -130,8 +144,8 @@ class ClientKeys:
         """Make a key; returns it with its text, which nobody can ever ask for again.
 
         user_id: the owner; None for a new account of the key's own. fields: name, and what else is not as usual among
-        description, scopes, models, upstreams, rpm, response_cache, expires_at, team_id. also: done in the same
-        transaction. first: likewise, before; if it raises, no key is made. Raises BadRequest, Conflict.
+        description, scopes, models, upstreams, addresses, rpm, response_cache, expires_at, team_id. also: done in the
+        same transaction. first: likewise, before; if it raises, no key is made. Raises BadRequest, Conflict.
         """
         usual: dict[str, Any] = {"description": "", "response_cache": False}
         usual |= dict.fromkeys([*LISTS, "rpm", "expires_at", "team_id"])
@@ -275,4 +289,5 @@ def _live(row: sa.Row[Any]) -> ClientKey:
     expires_at = row.expires_at.timestamp() if row.expires_at else inf
     models, upstreams = names_in(row.models), set_in(row.upstreams)
     whose = row.id, row.user_id, set_in(row.scopes), row.rpm, expires_at, row.team_id or 0, row.response_cache
-    return ClientKey(*whose, models=models, upstreams=upstreams)
+    addresses = None if row.addresses is None else Networks(names_in(row.addresses) or ())
+    return ClientKey(*whose, addresses, models=models, upstreams=upstreams)

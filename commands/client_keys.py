@@ -41,6 +41,7 @@ def list_keys(user_id: int | None, state: Any, page: int, page_size: int) -> Non
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Again for more; by default all.")
 @click.option("--model", "models", multiple=True, help="A model, or a beginning as openai/*; again for more.")
 @click.option("--upstream", "upstreams", multiple=True, help=UPSTREAM_HELP)
+@click.option("--address", "addresses", multiple=True, help="An address or network to use it from; again for more.")
 @click.option("--rpm", type=click.IntRange(1, MAX_RPM), help="Calls a minute; by default RATE_LIMIT_KEY_RPM.")
 @click.option("--response-cache", is_flag=True, help="Answer exact repeats of its calls from memory, at no cost.")
 @click.option("--budget", default="none", show_default=True, help="Dollars per period, or none.")
@@ -95,7 +96,7 @@ def _told(row: ClientKeyRow) -> dict[str, object]:
     """What the audit log is told of a new key."""
     return {
         name: getattr(row, name)
-        for name in ("name", "scopes", "models", "upstreams", "rpm", "response_cache", "expires_at")
+        for name in ("name", "scopes", "models", "upstreams", "addresses", "rpm", "response_cache", "expires_at")
     }
 
 

@@ -30,6 +30,9 @@ class ServiceSettings(BaseModel):
     admin_token: SecretStr | None = Field(
         None, description="bearer token of the operator, for /admin; without it only admins by role are let in"
     )
+    admin_addresses: Annotated[tuple[str, ...], BeforeValidator(split), AfterValidator(checks.networks)] = Field(
+        (), description="networks from which operators work, separated by commas, or `unix`; none for any address"
+    )
     metrics_token: SecretStr | None = Field(
         None, description="bearer token with which Prometheus reads /metrics; without it there are none"
     )

@@ -188,6 +188,7 @@ class ProxyDoor:
         caller = self._services.auth.authenticate(authorization(environ), FOR_CALLS, address=address)
         body = self._budget.open(caller.user_id)
         try:
+            self._services.addresses.check(caller, environ)
             return self._carry(api, environ, request_id, caller, address, body, more_headers, place)
         except BaseException as error:
             if isinstance(error, AppError) and not error.is_noted:

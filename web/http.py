@@ -81,8 +81,11 @@ def json_body() -> dict[str, Any]:
 
 def authenticate(authorization: str | None, accepted: Credentials = ACCESS_TOKEN) -> Caller:
     """Whoever an Authorization header proves, at this request's address; it is enough that they may look."""
-    address = services().addresses.of(request.environ)
-    return services().auth.authenticate(authorization, accepted, may_call=False, address=address)
+    addresses = services().addresses
+    address = addresses.of(request.environ)
+    caller = services().auth.authenticate(authorization, accepted, may_call=False, address=address)
+    addresses.check(caller, request.environ)
+    return caller
 
 
 def check_caller(accepted: Credentials) -> Caller:
@@ -105,6 +108,7 @@ def check_operator(right: Right) -> str:
     Unauthorized.
     """
     try:
+        _check_operators_address()
         operator, rights, g.caller = _operator(authorization(request.environ) or "")
     except (Unauthorized, Forbidden) as refused:
         count_request("admin requests")
@@ -166,11 +170,24 @@ def _operator(sent: str) -> tuple[str, frozenset[Right], Caller | None]:
     if given.startswith(operator_tokens.PREFIX):
         return *_by_operator_token(given), None
     caller = authenticate(sent)
-    rights = rights_of(services().users.roles.get(caller.user_id))
+    rights = rights_here(caller.user_id)
     if not rights:
         raise Forbidden("This is for operators, and this account is no active admin")
     check_second_factor(caller.user_id)
     return f"user/{caller.user_id}", rights, caller
+
+
+def rights_here(user_id: int) -> frozenset[Right]:
+    """What a person may do as an operator: nothing from an address that ADMIN_ADDRESSES leaves out."""
+    is_let_in = services().addresses.is_for_operators(request.environ)
+    return rights_of(services().users.roles.get(user_id)) if is_let_in else frozenset()
+
+
+def _check_operators_address() -> None:
+    addresses = services().addresses
+    if not addresses.is_for_operators(request.environ):
+        address = addresses.exact(request.environ)
+        raise Forbidden(f"Operators don't work from {address} (ADMIN_ADDRESSES)")
 
 
 def _has(token: SecretStr | None, sent: str) -> bool:

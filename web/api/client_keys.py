@@ -12,6 +12,7 @@ from pydantic import Field
 from accounts.allow_lists import MAX_MODELS, MAX_UPSTREAMS
 from accounts.caller import Caller
 from accounts.client_keys import MAX_RPM, SCOPES, Also, ClientKeyRow
+from accounts.networks import MAX_NETWORKS
 from accounts.step_up import Act
 from billing.quotas.budgets import budget_terms, sets_budget, with_budgets
 from billing.quotas.terms import QuotaTerms, check_amount
@@ -40,6 +41,10 @@ Scope = Literal[
 ]
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
 Models = Annotated[list[str], Field(min_length=1, max_length=MAX_MODELS)]
+Addresses = Annotated[
+    list[Annotated[str, Field(max_length=64)]],
+    Field(min_length=1, max_length=MAX_NETWORKS, description="From where it may be used"),
+]
 Upstreams = Annotated[list[str], Field(min_length=1, max_length=MAX_UPSTREAMS)]
 ResponseCache = Annotated[bool, Field(description="Whether exact repeats of its calls are answered from memory")]
 Rpm = Annotated[int, Field(ge=1, le=MAX_RPM)]
@@ -74,6 +79,7 @@ class NewClientKey(Body):
     scopes: Scopes | None = Field(None, examples=[["chat"]])
     models: Models | None = Field(None, examples=[["openai/gpt-4o-mini", "anthropic/*"]])
     upstreams: Upstreams | None = Field(None, examples=[["openrouter"]])
+    addresses: Addresses | None = Field(None, examples=[["203.0.113.7", "2001:db8::/48"]])
     rpm: Rpm | None = Field(None, examples=[60])
     budget: Budget | None = None
     response_cache: ResponseCache = False
@@ -89,6 +95,7 @@ class ClientKeyChanges(Body):
     scopes: Scopes | None = None
     models: Models | None = Field(None, examples=[["openai/*"]])
     upstreams: Upstreams | None = None
+    addresses: Addresses | None = None
     rpm: Rpm | None = None
     budget: Budget | None = None
     response_cache: ResponseCache = False
@@ -108,6 +115,7 @@ class ClientKeyShown(Shown):
     scopes: list[Scope] | None
     models: list[str] | None
     upstreams: list[str] | None
+    addresses: list[str] | None
     rpm: int | None
     budget: QuotaShown | None
     response_cache: bool

@@ -24,8 +24,8 @@ from web.usage_query import Days
 routes = page_blueprint("key_pages", "/keys")
 
 BAR_HEIGHT = 20
-LISTS = "scopes", "models", "upstreams"
-LIMITS = {"limit_usd": "budget"} | {name: name for name in ("scopes", "models", "upstreams", "rpm", "expires_at")}
+LISTS = "scopes", "models", "upstreams", "addresses"
+LIMITS = {"limit_usd": "budget"} | {name: name for name in (*LISTS, "rpm", "expires_at")}
 CHEAP_MODEL = "openai/gpt-4o-mini"
 
 FIRST_PAGE = Paging.model_validate({})

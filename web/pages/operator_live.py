@@ -17,12 +17,12 @@ from typing import Any
 import orjson
 from flask import Response, request, stream_with_context
 
-from accounts.roles import Right, rights_of
+from accounts.roles import Right
 from db import DatabaseError
 from foundation.errors import AppError, BadRequest, Busy
 from serving import ending
 from web.api.admin_usage import EverybodysLogPage
-from web.http import services
+from web.http import rights_here
 from web.pages.forms import here, query_of
 from web.pages.operator import for_auditors, log_values
 from web.pages.operator_pool import pool_values
@@ -88,7 +88,7 @@ def _events(template: str, read: Read, seen: str) -> Iterator[str]:
 def _may_still_look() -> bool:
     """False once the session is over or the rights are gone; told from memory. Raises Busy."""
     caller = find_caller()
-    return caller is not None and Right.READ in rights_of(services().users.roles.get(caller.user_id))
+    return caller is not None and Right.READ in rights_here(caller.user_id)
 
 
 def _event(digest: str, shown: Response) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from flask import Blueprint, Flask, Response, g, render_template, request
 
 from accounts.caller import Caller
-from accounts.roles import Right, rights_of
+from accounts.roles import Right
 from accounts.step_up import SessionNotFresh
 from accounts.users import User
 from auth import PAGE_TOKEN
@@ -28,7 +28,16 @@ from foundation.logs import event
 from pool.names import short_name
 from serving.door import REQUEST_ID
 from web.cookies import Cookie
-from web.http import admin_log, app_error, authenticate, check_second_factor, count_request, refusal, services
+from web.http import (
+    admin_log,
+    app_error,
+    authenticate,
+    check_second_factor,
+    count_request,
+    refusal,
+    rights_here,
+    services,
+)
 from web.operation import MAX_ID
 from web.pages.forms import by_field
 from web.pages.static_files import asset
@@ -55,7 +64,7 @@ class Visitor:
     @property
     def rights(self) -> frozenset[Right]:
         """What this visitor may do where operators work; nothing, for most."""
-        return rights_of(services().users.roles.get(self.user.id))
+        return rights_here(self.user.id)
 
 
 def register(app: Flask) -> None:

@@ -21,6 +21,7 @@ LIMITED = {
     "scopes": ["chat", "embeddings"],
     "models": ["anthropic/*", "openai/gpt-4o-mini"],
     "upstreams": ["openrouter"],
+    "addresses": ["127.0.0.1", "2001:db8::/32"],
     "rpm": 60,
     "expires_at": LATER.isoformat(),
 }
@@ -33,6 +34,7 @@ FIELDS = {
     "key_hint",
     "state",
     "budget",
+    "response_cache",
     "created_at",
     "updated_at",
     "last_used",
