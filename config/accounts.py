@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
 
-from config.kinds import Limit
+from config import checks
+from config.kinds import Limit, split, split_at_commas
 
 
 class AccountSettings(BaseModel):
@@ -61,9 +62,15 @@ class AccountSettings(BaseModel):
         "", max_length=255, description="of an OAuth app at GitHub; lets people log in with it"
     )
     github_client_secret: SecretStr | None = Field(None, description="secret of that app")
+    github_allowed_organizations: Annotated[
+        tuple[str, ...], BeforeValidator(split), AfterValidator(checks.organizations), Field(max_length=10)
+    ] = Field((), description="organisations at GitHub whose members may log in, separated by commas; none for anybody")
     linuxdo_url: str = Field("https://connect.linux.do", max_length=255, description="where people log in to Linux.do")
     linuxdo_client_id: str = Field("", max_length=255, description="of an application at Linux.do")
     linuxdo_client_secret: SecretStr | None = Field(None, description="secret of that application")
+    linuxdo_min_trust_level: int = Field(
+        0, ge=0, le=4, description="lowest trust level at Linux.do with which people may log in"
+    )
     oidc_name: str = Field(
         "oidc", pattern=r"^[a-z0-9-]{1,24}$", description="short name of the OpenID Connect provider, part of its paths"
     )
@@ -74,3 +81,13 @@ class AccountSettings(BaseModel):
     )
     oidc_client_id: str = Field("", max_length=255, description="of a client at that provider")
     oidc_client_secret: SecretStr | None = Field(None, description="secret of that client")
+    oidc_scopes: Annotated[tuple[str, ...], BeforeValidator(split)] = Field(
+        (), description="what it is asked for besides `openid profile`, if it takes more to say groups"
+    )
+    oidc_allowed_domains: Annotated[tuple[str, ...], BeforeValidator(split), AfterValidator(checks.domains)] = Field(
+        (), description="domains of verified e-mail addresses that are let in, separated by commas; none for all"
+    )
+    oidc_groups_claim: str = Field("groups", min_length=1, max_length=100, description="where an ID token has groups")
+    oidc_allowed_groups: Annotated[tuple[str, ...], BeforeValidator(split_at_commas)] = Field(
+        (), description="groups of which one lets in, separated by commas; none for everybody"
+    )

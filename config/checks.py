@@ -190,6 +190,20 @@ def networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def organizations(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of organisations at GitHub."""
+    if not all(re.fullmatch(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", name) for name in value):
+        raise ValueError("must hold names as they stand in addresses at GitHub: letters, digits, single hyphens")
+    return value
+
+
+def domains(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of hosts, made lower case."""
+    if not all(re.fullmatch(r"(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z0-9-]{2,63}", name) for name in value):
+        raise ValueError("must hold domains like example.com, without @")
+    return tuple(name.lower() for name in value)
+
+
 def origins(value: tuple[str, ...]) -> tuple[str, ...]:
     """Origins as browsers write them, or `*`."""
     for text in value:

@@ -8,8 +8,9 @@ Any client id is registered, with the secret `secret-of-<client id>`, and with e
 name that nobody has (.test).
 
 The pages where people agree ask who is there; `as=ann` in their query answers at once. Ann is made up on the spot, the
-same each time, and `id`, `name`, `email`, `avatar_url`, `active`, `silenced`, `trust_level` change her. `fault` names
-what goes wrong:
+same each time, and `id`, `name`, `email`, `verified`, `avatar_url`, `active`, `silenced`, `trust_level` change her;
+`groups`, parted by commas, are hers at the OpenID Connect provider and her organisations at GitHub, of which she was
+but invited to `invited`. `fault` names what goes wrong:
 
     denied           she does not agree
     wrong-state      the browser comes back with another state
@@ -55,6 +56,7 @@ PEOPLE = ("ann", "bob", "cyd")  # whom the pages offer
 AUTHORIZE = {"/github/login/oauth/authorize", "/linuxdo/oauth2/authorize", "/oidc/authorize"}
 TOKENS = {"/github/login/oauth/access_token", "/linuxdo/oauth2/token", "/oidc/token"}
 USERS = {"/github/user", "/linuxdo/api/user"}
+MEMBERSHIPS = "/github/user/memberships/orgs/"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -115,7 +117,9 @@ class Provider:
         person = person_of(asked)
         claims = {"iss": issuer, "sub": f"sub-{person['id']}", "aud": asked["client_id"], "iat": now, "exp": now + 300}
         claims |= {"nonce": asked.get("nonce"), "name": person["name"], "email": person["email"]}
-        claims |= {"email_verified": True, "picture": person["avatar_url"]}
+        claims |= {"email_verified": person["verified"], "picture": person["avatar_url"]}
+        if "groups" in asked:
+            claims["groups"] = person["groups"]
         changes: dict[str, dict[str, Any]] = {
             "other-audience": {"aud": "somebody-else", "azp": asked["client_id"]},
             "other-issuer": {"iss": "https://elsewhere.test"},
@@ -150,6 +154,8 @@ class Handler(BaseHTTPRequestHandler):
             self.authorize(url.path, dict(parse_qsl(url.query)))
         elif url.path in USERS:
             self.user(url.path.split("/")[1])
+        elif url.path.startswith(MEMBERSHIPS):
+            self.membership(url.path.removeprefix(MEMBERSHIPS))
         elif url.path == "/oidc/.well-known/openid-configuration":
             self.say(200, self.discovery())
         elif url.path == "/oidc/jwks":
@@ -239,6 +245,21 @@ class Handler(BaseHTTPRequestHandler):
         shown = {name: person[name] for name in names}
         self.say(200, shown | ({"username": person["login"]} if provider == "linuxdo" else {"type": "User"}))
 
+    def membership(self, organisation: str) -> None:
+        """Whether she is a member of an organisation; told to who was let to ask, and has asked for `read:org`."""
+        token = self.headers.get("Authorization", "").partition(" ")[2]
+        grant = self.provider.access_tokens.get(token)
+        if grant is None or grant.provider != "github":
+            self.say(401, {"message": "Bad credentials"})
+        elif "read:org" not in grant.asked.get("scope", "").split():
+            self.say(403, {"message": "You need at least read:org scope"})
+        elif organisation in person_of(grant.asked)["groups"]:
+            self.say(200, {"state": "active", "role": "member", "organization": {"login": organisation}})
+        elif organisation == grant.asked.get("invited"):
+            self.say(200, {"state": "pending", "role": "member", "organization": {"login": organisation}})
+        else:
+            self.say(404, {"message": "Not Found"})
+
     def discovery(self) -> dict[str, object]:
         """What an OpenID Connect provider says of itself."""
         return {
@@ -280,6 +301,8 @@ def person_of(asked: dict[str, str]) -> dict[str, Any]:
         "id": int(asked.get("id", number)),
         "name": asked.get("name", login.title()),
         "email": asked.get("email", f"{quote(login)}@people.test"),
+        "verified": asked.get("verified", "true") == "true",
+        "groups": [name for name in asked.get("groups", "").split(",") if name],
         "avatar_url": asked.get("avatar_url", f"https://avatars.people.test/{quote(login)}.png"),
         "active": asked.get("active", "true") == "true",
         "silenced": asked.get("silenced", "false") == "true",

@@ -113,7 +113,7 @@ class SingleSignOn:
         """Find or make the account of whoever came back with the provider's code.
 
         Returns a code of ours that opens a session within five minutes, and the account. Raises ProviderFailed,
-        InactiveThere; for somebody new whatever Registration.admit raises.
+        InactiveThere, NotAllowedThere; for somebody new whatever Registration.admit raises.
         """
         profile = self._profile(name, noted, provider_code)
         entered = self.identities.enter(name, profile, lambda: self._registration.admit(noted.secrets["invitation"]))
@@ -125,7 +125,8 @@ class SingleSignOn:
     def link(self, name: str, noted: OneTimeState, provider_code: str) -> int:
         """Link whoever came back to the account that began; returns its id.
 
-        Raises ProviderFailed, InactiveThere, Conflict; Unauthorized if the session has ended meanwhile.
+        Raises ProviderFailed, InactiveThere, NotAllowedThere, Conflict; Unauthorized if the session has ended
+        meanwhile.
         """
         user_id, session_id = noted.user_id, noted.session_id
         assert user_id is not None  # noqa: S101 - as begin_link has noted it
@@ -149,6 +150,7 @@ class SingleSignOn:
         profile = provider.profile(self._attempt(name, noted.secrets), provider_code)
         if not profile.is_active:
             raise InactiveThere(f"Your account at {provider.title} is not active")
+        provider.rule.check(provider.title, profile)
         return profile
 
     def _attempt(self, name: str, secrets: Mapping[str, str]) -> SignOnAttempt:

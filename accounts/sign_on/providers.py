@@ -22,7 +22,14 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from accounts.sign_on.provider import IdentityProvider, ProviderFailed, ProviderProfile, SignOnAttempt
+from accounts.sign_on.provider import (
+    ANYBODY,
+    IdentityProvider,
+    ProviderFailed,
+    ProviderProfile,
+    SignOnAttempt,
+    SignOnRule,
+)
 from config.settings import Config
 from foundation.clock import Clock
 from foundation.logs import event
@@ -89,6 +96,13 @@ class Client:
 
     def get(self, session: OAuth2Session, url: str, with_token: bool) -> dict[str, Any]:
         """The JSON object at this address. Raises what `doubts` knows."""
+        found = self.find(session, url, with_token)
+        if found is None:
+            raise TypeError("there is nothing")
+        return found
+
+    def find(self, session: OAuth2Session, url: str, with_token: bool = True) -> dict[str, Any] | None:
+        """The same; None if there is none, or not for whoever has logged in."""
         answer = session.get(
             url,
             headers={"Accept": "application/json"},
@@ -96,6 +110,8 @@ class Client:
             allow_redirects=False,
             withhold_token=not with_token,
         )
+        if answer.status_code in {403, 404}:
+            return None
         found = answer.json() if answer.status_code == 200 else None
         if not isinstance(found, dict):
             raise TypeError(f"status {answer.status_code}")
@@ -122,7 +138,10 @@ class Client:
 
 @dataclass(frozen=True)
 class OAuthProvider:
-    """A provider whose API tells whose access token it is. read: makes a profile of that."""
+    """A provider whose API tells whose access token it is. read: makes a profile of that.
+
+    memberships_at: where it is asked, below its name, whether somebody is a member of each of the rule's groups.
+    """
 
     client: Client
     issuer: str
@@ -131,6 +150,8 @@ class OAuthProvider:
     user_at: str
     read: Callable[[Mapping[str, Any]], ProviderProfile]
     auth_method: str = "client_secret_basic"
+    rule: SignOnRule = ANYBODY
+    memberships_at: str = ""
 
     @property
     def title(self) -> str:
@@ -146,14 +167,24 @@ class OAuthProvider:
         with self.client.doubts(), self.client.session(self.auth_method) as session:
             self.client.exchange(session, self.tokens_at, attempt, code)
             told = self.client.get(session, self.user_at, with_token=True)
-            return replace(self.read(told), issuer=self.issuer)
+            groups = frozenset(name for name in self.rule.groups if self._is_member(session, name))
+            return replace(self.read(told), issuer=self.issuer, groups=groups)
+
+    def _is_member(self, session: OAuth2Session, organisation: str) -> bool:
+        """Whether they are an active member, and nothing else."""
+        found = self.client.find(session, f"{self.memberships_at}/{organisation}")
+        return found is not None and found.get("state") == "active"
 
 
 class OidcProvider:
     """A provider that signs who somebody is. Its addresses and keys come from its discovery document."""
 
-    def __init__(self, client: Client, issuer: str, clock: Clock) -> None:
+    def __init__(
+        self, client: Client, issuer: str, clock: Clock, rule: SignOnRule = ANYBODY, groups_claim: str = "groups"
+    ) -> None:
         self.title = client.title
+        self.rule = rule
+        self._groups_claim = groups_claim
         self._client = client
         self._issuer = issuer
         self._clock = clock
@@ -179,7 +210,10 @@ class OidcProvider:
                 claims = self._claims(session, tokens, attempt.nonce)
             names = (claims.get(name) for name in ("name", "preferred_username"))
             subject, picture = _subject(claims["sub"]), _avatar_url(claims.get("picture"))
-            return ProviderProfile(subject, _name(*names), picture, issuer=self._issuer)
+            domain, groups = _verified_domain(claims), _groups(claims.get(self._groups_claim))
+            return ProviderProfile(
+                subject, _name(*names), picture, email_domain=domain, groups=groups, issuer=self._issuer
+            )
 
     def _address(self, name: str) -> str:
         """One of the addresses in the discovery document, which is read again every hour."""
@@ -263,6 +297,20 @@ def _name(*candidates: object) -> str | None:
     return None
 
 
+def _verified_domain(claims: Mapping[str, Any]) -> str | None:
+    """The domain of an e-mail address that the provider says is verified."""
+    email = claims.get("email")
+    if claims.get("email_verified") is not True or not isinstance(email, str) or email.count("@") != 1:
+        return None
+    return email.partition("@")[2].lower()
+
+
+def _groups(value: object) -> frozenset[str]:
+    """A claim with groups: a list of texts, or one text."""
+    values = value if isinstance(value, list) else [value]
+    return frozenset(one for one in values if isinstance(one, str) and one)
+
+
 def _avatar_url(value: object) -> str | None:
     return value if isinstance(value, str) and AVATAR_URL.fullmatch(value) else None
 
@@ -273,15 +321,20 @@ def configured_providers(config: Config, clock: Clock) -> dict[str, IdentityProv
     proxy = config.outbound_proxy.get_secret_value() if config.outbound_proxy else ""
     if config.github_client_id and config.github_client_secret:
         secret = config.github_client_secret.get_secret_value()
-        web = f"{config.github_url}/login/oauth"
+        web, rule = (
+            f"{config.github_url}/login/oauth",
+            SignOnRule(groups=frozenset(config.github_allowed_organizations)),
+        )
         found["github"] = OAuthProvider(
-            Client("GitHub", config.github_client_id, secret, proxy=proxy),
+            Client("GitHub", config.github_client_id, secret, "read:org" if rule.groups else "", proxy),
             config.github_url,
             f"{web}/authorize",
             f"{web}/access_token",
             f"{config.github_api_url}/user",
             github_profile,
             "client_secret_post",  # what GitHub documents
+            rule,
+            f"{config.github_api_url}/user/memberships/orgs",
         )
     if config.linuxdo_client_id and config.linuxdo_client_secret:
         secret = config.linuxdo_client_secret.get_secret_value()
@@ -293,9 +346,12 @@ def configured_providers(config: Config, clock: Clock) -> dict[str, IdentityProv
             f"{web}/oauth2/token",
             f"{web}/api/user",
             linuxdo_profile,
+            rule=SignOnRule(min_trust_level=config.linuxdo_min_trust_level),
         )
     if config.oidc_client_id and config.oidc_client_secret:
         secret = config.oidc_client_secret.get_secret_value()
-        client = Client(config.oidc_name, config.oidc_client_id, secret, "openid profile", proxy)
-        found[config.oidc_name] = OidcProvider(client, config.oidc_issuer, clock)
+        rule = SignOnRule(frozenset(config.oidc_allowed_domains), frozenset(config.oidc_allowed_groups))
+        scope = " ".join(["openid profile", *(["email"] if config.oidc_allowed_domains else []), *config.oidc_scopes])
+        client = Client(config.oidc_name, config.oidc_client_id, secret, scope, proxy)
+        found[config.oidc_name] = OidcProvider(client, config.oidc_issuer, clock, rule, config.oidc_groups_claim)
     return found

@@ -158,9 +158,9 @@ def callback(provider: str, query: ReturnedFromProvider) -> Response:
     """For a browser: sends it to the page it came from, with `#sso=<code>` for POST /api/auth/sso/token.
 
     Or with `#sso_linked=<provider>`, or with `#sso_error=<type>`: `access_denied` if the owner said no there,
-    `inactive_at_provider`, `conflict`, `upstream_failed`, `authentication_error`; for somebody new
-    `registration_closed`, `invitation_needed` or `invitation_refused`. A state that was not noted for this provider and
-    this browser, has been used or is older than ten minutes is refused here.
+    `inactive_at_provider`, `not_allowed_at_provider`, `conflict`, `upstream_failed`, `authentication_error`; for
+    somebody new `registration_closed`, `invitation_needed` or `invitation_refused`. A state that was not noted for this
+    provider and this browser, has been used or is older than ten minutes is refused here.
     """
     return come_back(provider, query)
 

@@ -15,7 +15,7 @@ from accounts.registration import Registration, RegistrationMode
 from accounts.sessions import UserSessions
 from accounts.sign_on.flow import InactiveThere, SingleSignOn
 from accounts.sign_on.identities import ProviderIdentities
-from accounts.sign_on.provider import ProviderFailed, ProviderProfile, SignOnAttempt
+from accounts.sign_on.provider import ProviderFailed, ProviderProfile, SignOnAttempt, SignOnRule
 from accounts.step_up import StepUp
 from accounts.users import Users, UserState
 from db import Database
@@ -34,6 +34,7 @@ class Scripted:
 
     def __init__(self, title: str) -> None:
         self.title = title
+        self.rule = SignOnRule()
         self.people: dict[str, ProviderProfile] = {}
         self.attempts: dict[str, SignOnAttempt] = {}
 

@@ -60,7 +60,7 @@ def test_each_says_who_somebody_is_by_an_id_of_its_own(providers):
     linuxdo = profile_of(providers["linuxdo"], id="4711", trust_level="3", silenced="true", active="false")
     more = {"trust_level": 3, "is_silenced": True, "is_active": False, "issuer": issuers["linuxdo"]}
     assert linuxdo == dataclasses.replace(expected, **more)
-    oidc = dataclasses.replace(expected, subject="sub-4711", issuer=issuers["oidc"])
+    oidc = dataclasses.replace(expected, subject="sub-4711", email_domain="people.test", issuer=issuers["oidc"])
     assert profile_of(providers["oidc"], id="4711") == oidc
 
 
