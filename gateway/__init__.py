@@ -6,6 +6,7 @@
     model_rules.py    what the operator rules for calls of one model: fallbacks, time-out, choice of upstreams
     failures.py       kinds of failure, after which those are tried
     destinations.py   where it goes: OpenRouter with a pool key, or another upstream with its own key, prices and rests
+    paces.py          how soon upstreams begin to answer, for a choice among several
     route.py          a call's way to one model there: what goes up, what it may cost
     router.py         which routes a call may take, and in which order
     outbound.py       the call on its way up: attempts, each written down and accounted for

@@ -20,7 +20,9 @@ from foundation.json_members import Text
 from foundation.logs import event
 from gateway.attempt import Attempt, NoAnswer
 from gateway.destinations import Destination
+from gateway.failures import Failure, of_refusal, of_silence
 from gateway.forms import Form
+from gateway.paces import FAILED_SECONDS, Pace
 from gateway.reasons import reason_of
 from pool.choice import PoolKey
 from pool.dedicated import account_refusal, own_key_is_spent
@@ -45,7 +47,7 @@ class Attempts:
 
     stream: whether a stream was asked for. deadline: the call's. begun: when the call began, monotonic. idle_timeout:
     of silence within an answer. free, sticky, owner: for `ApiKeyManager.pick`. most: tries. billed: how many before
-    these may have been billed.
+    these may have been billed. pace: is told of each how soon it was answered.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Attempts:
         begun: float,
         most: int = MAX_TRIES,
         billed: int = 0,
+        pace: Pace | None = None,
     ) -> None:
         self.current: Attempt | None = None
         self.log: list[dict[str, Any]] = []
@@ -82,6 +85,8 @@ class Attempts:
         self._tried: list[PoolKey] = []
         self._next: PoolKey | None = None
         self._most = most
+        self._pace = pace
+        self._is_waiting = False
         self.billed = billed
         """How many of the call's attempts may have been billed."""
         self._pause_until = 0.0
@@ -98,6 +103,9 @@ class Attempts:
         """Make the next attempt by this exchange, with `next_key`."""
         key, self._next = self.next_key(), None
         self.current = Attempt(self._api, key, exchange, self._idle_timeout)
+        if self._pace:
+            self._pace.begin()
+            self._is_waiting = True
         return self.current
 
     def pause(self) -> None:
@@ -117,6 +125,7 @@ class Attempts:
     def note_success(self, attempt: Attempt) -> None:
         """The attempt has content: its answer is the call's."""
         attempt.kind = "answered"
+        self._note_pace(_ms_of(attempt) / 1000)
         self._to.reach.note_answer()
         self._keys.note_success(attempt.key)
 
@@ -179,8 +188,15 @@ class Attempts:
         if current.kind == "timeout" and current.status is None:
             self._to.reach.note_failure()
         self._keys.release(current.key)
+        self._note_pace(max(_ms_of(current) / 1000, FAILED_SECONDS) if _has_failed(current) else None)
         times = {"after_ms": round((current.begun - self._begun) * 1000, 1), "ms": round(_ms_of(current), 1)}
         self.log.append({"key": current.key.name, "status": current.status, "kind": current.kind, **times})
+
+    def _note_pace(self, seconds: float | None) -> None:
+        """Tell it once for each attempt: an answer that began may still break off."""
+        if self._pace and self._is_waiting:
+            self._is_waiting = False
+            self._pace.end(seconds)
 
     def close(self) -> None:
         """The call is over."""
@@ -235,6 +251,13 @@ def note_refusal(request_id: str, key: PoolKey, refusal: Refusal) -> Row:
     fields = {"key": key.name, "kind": row.name, "status": refusal.status, "rest_seconds": row.rest_seconds}
     event(log, "upstream_refused", logging.WARNING, request_id=request_id, **fields)
     return row
+
+
+def _has_failed(attempt: Attempt) -> bool:
+    """True if the upstream is at fault for an attempt without an answer, and not its client."""
+    if attempt.refusal:
+        return of_refusal(attempt.refusal) in {Failure.AWAY, Failure.RATE_LIMITED}
+    return attempt.kind != "unfinished" and of_silence(attempt.kind) is not None
 
 
 def _ms_of(attempt: Attempt) -> float:

@@ -29,7 +29,7 @@ from upstream.registry import OPENROUTER
 MAX_RULES, MAX_FALLBACKS, MAX_UPSTREAMS = 200, 3, 20
 LINE = "openai/gpt-4o-mini upstream=local after=away,rate-limited"
 
-ChooseBy = Literal["weight", "price"]
+ChooseBy = Literal["weight", "price", "latency"]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class ModelRules:
         if terms.timeout_seconds is not None and not 1 <= terms.timeout_seconds <= most:
             raise BadRequest(f"timeout_seconds must be a whole number from 1 to {most} (MAX_TIMEOUT_SECONDS)")
         if terms.choose_by not in get_args(ChooseBy):
-            raise BadRequest(f"choose_by must be {' or '.join(get_args(ChooseBy))}")
+            raise BadRequest(f"choose_by must be one of {', '.join(get_args(ChooseBy))}")
         if not all(1 <= weight <= MAX_WEIGHT for weight in terms.upstreams.values()):
             raise BadRequest(f"A weight must be a whole number from 1 to {MAX_WEIGHT}")
 

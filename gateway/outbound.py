@@ -82,6 +82,7 @@ class Outbound:
             begun=self.begun,
             most=most,
             billed=billed,
+            pace=route.pace,
         )
 
     @property

@@ -80,7 +80,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
         session = self.session(call)
         return f"{self.caller.user_id}/{session}" if session else None
 
-    def draw(self, call: CallBody, what: str, options: Sequence[Option], weights: Sequence[int]) -> Option:
+    def draw(self, call: CallBody, what: str, options: Sequence[Option], weights: Sequence[float]) -> Option:
         """One of several, by weight; for the calls of one session always the same. what: it is drawn for."""
         if len(options) == 1:
             return options[0]

@@ -12,6 +12,7 @@ from gateway.attempt import Attempt
 from gateway.destinations import Destination
 from gateway.forms import Form
 from gateway.model_rules import Fallback
+from gateway.paces import Pace
 from gateway.request import ProxyRequest, model_to_log
 
 
@@ -19,7 +20,7 @@ class Route:
     """One call's way to a model. body: what was read of the call, with this model. model_name: as it may be logged.
     forecast: of what one attempt may cost. first_byte_timeout: seconds until content comes. idle_timeout: of silence
     within an answer, which is no shorter: a model that may think for long before its first word may do so later.
-    fallbacks: what may be tried after it."""
+    fallbacks: what may be tried after it. pace: of its upstream, where that was chosen by it."""
 
     __slots__ = (
         "api",
@@ -29,6 +30,7 @@ class Route:
         "forecast",
         "idle_timeout",
         "model_name",
+        "pace",
         "prompt_bytes",
         "to",
     )
@@ -41,12 +43,14 @@ class Route:
         forecasts: CostForecasts,
         timeout_seconds: int = 0,
         fallbacks: Sequence[Fallback] = (),
+        pace: Pace | None = None,
     ) -> None:
         """timeout_seconds: the operator's for this model, which the client's goes before; 0 for the destination's."""
         self.api = request.api
         self.body = body
         self.to = to
         self.fallbacks = fallbacks
+        self.pace = pace
         asked_seconds = request.timeout or timeout_seconds
         self.first_byte_timeout = asked_seconds or to.first_byte_timeout
         self.idle_timeout = max(asked_seconds, to.idle_timeout)

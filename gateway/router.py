@@ -20,6 +20,7 @@ from gateway.aliases import Aliases
 from gateway.destinations import Destination, Destinations
 from gateway.failures import Failure
 from gateway.model_rules import Fallback, ModelRules, RuleTerms
+from gateway.paces import Paces, shares
 from gateway.request import ProxyRequest
 from gateway.route import Route
 
@@ -36,6 +37,7 @@ class Router:
         self.aliases = aliases
         self.rules = rules
         self._forecasts = forecasts
+        self._paces = Paces()
 
     def first(self, request: ProxyRequest) -> Route:
         """A call's first route. Raises AppError."""
@@ -48,7 +50,8 @@ class Router:
         if request.api.is_job and to.upstream_id is not None:
             raise BadRequest(f"Videos are made by OpenRouter alone, and this call would go to the upstream {to.name}")
         _check_allowed(request, body, to)
-        return Route(request, body, to, self._forecasts, rule.timeout_seconds or 0, rule.fallbacks)
+        pace = self._paces.of(to.name, body.model, body.stream) if rule.choose_by == "latency" else None
+        return Route(request, body, to, self._forecasts, rule.timeout_seconds or 0, rule.fallbacks, pace)
 
     def after(self, request: ProxyRequest, route: Route, failure: Failure) -> Iterator[Route]:
         """The ways that are left to a call whose route failed, in the rule's order."""
@@ -79,7 +82,11 @@ class Router:
         if rule.choose_by == "price":
             size = request.body.size if body.prompt_bytes is None else body.prompt_bytes
             return min(usable, key=lambda to: to.prices.most_nano(body, size))
-        return request.draw(body, f"upstream of {body.model}", usable, [rule.upstreams[to.name] for to in usable])
+        if rule.choose_by == "latency":
+            weights = shares([self._paces.of(to.name, body.model, body.stream) for to in usable])
+        else:
+            weights = [rule.upstreams[to.name] for to in usable]
+        return request.draw(body, f"upstream of {body.model}", usable, weights)
 
 
 def _is_usable(request: ProxyRequest, to: Destination) -> bool:

@@ -80,7 +80,7 @@ def test_there_is_an_end_to_rules(rules, db):
         (MINI, RuleTerms(upstreams={"local": 0}), "from 1 to 1000"),
         (MINI, RuleTerms(upstreams={"local": 1001}), "from 1 to 1000"),
         (MINI, RuleTerms(upstreams={f"u{n}": 1 for n in range(21)}), "20 upstreams"),
-        (MINI, RuleTerms(timeout_seconds=5, choose_by="luck"), "weight or price"),
+        (MINI, RuleTerms(timeout_seconds=5, choose_by="luck"), "weight, price, latency"),
     ],
 )  # fmt: skip
 def test_what_can_be_no_rule_is_refused_and_changes_nothing(rules, name, terms, words):

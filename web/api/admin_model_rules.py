@@ -53,7 +53,10 @@ class NewModelRule(Body):
     upstreams: list[WeightedUpstream] = Field(
         [], max_length=MAX_UPSTREAMS, description="That carry the model; none for the usual one"
     )
-    choose_by: ChooseBy = Field("weight", description="How one of `upstreams` is chosen for each call")
+    choose_by: ChooseBy = Field(
+        "weight",
+        description="How one of `upstreams` is chosen for each call; `latency`: by how soon they answered lately",
+    )
 
 
 class ModelRuleShown(Shown):
