@@ -213,9 +213,11 @@ class ClientKeys:
         user_id: int | None = None,
         state: ClientKeyState | None = None,
         with_revoked: bool = False,
+        team_id: int | None = None,
     ) -> tuple[list[ClientKeyRow], int]:
         """A page of keys, newest first, and how many there are in all. page: from 1."""
-        wanted = [] if user_id is None else [table.c.user_id == user_id]
+        whose = {table.c.user_id: user_id, table.c.team_id: team_id}
+        wanted = [column == number for column, number in whose.items() if number is not None]
         if state is not None:
             wanted.append(self._is_in(state))
         elif not with_revoked:

@@ -43,6 +43,7 @@ class Act(StrEnum):
     MAKE_RESET_LINK = "make a link that sets a password"
     REMOVE_OTHERS_FACTORS = "remove somebody's second factors"
     DELETE_OTHERS_ACCOUNT = "delete an account"
+    DELETE_TEAM = "delete a team"
     SET_UPSTREAM_KEY = "set an upstream's key"
     LIFT_QUOTA = "take a quota away"
 

@@ -31,6 +31,7 @@ class ClientKeyFilter(Paging):
     """Whose keys, and in which state; by default all."""
 
     user_id: RowId | None = None
+    team_id: RowId | None = Field(None, description="Of which team they are keys")
     state: State | None = None
 
 
@@ -89,7 +90,8 @@ def client_keys_shown(query: ClientKeyFilter) -> dict[str, Any]:
     if query.user_id:
         note_read("client keys", query.user_id)
     keys = services().client_keys
-    found, total = keys.page(query.page, query.page_size, query.user_id, query.state, with_revoked=True)
+    whose = {"user_id": query.user_id, "team_id": query.team_id}
+    found, total = keys.page(query.page, query.page_size, state=query.state, with_revoked=True, **whose)
     return {"items": _labelled(found), "total": total, "page": query.page, "page_size": query.page_size}
 
 

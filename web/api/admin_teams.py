@@ -9,13 +9,14 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from accounts.labels import with_labels
+from accounts.step_up import Act
 from accounts.teams import MAX_NAME_CHARACTERS, Member, TeamRole, TeamRow
 from billing.quotas.budgets import sets_budget
 from web.api.admin_quotas import NewQuota
 from web.api.client_keys import Models, Upstreams
 from web.api.quotas import QuotaShown
-from web.api.teams import MemberShown
-from web.http import answer, audit, services
+from web.api.teams import MemberShown, people_of
+from web.http import answer, audit, check_fresh, services
 from web.operation import MAX_ID, Body, Page, Paging, Shown, Who, operation
 
 routes = Blueprint("admin_team_api", __name__, url_prefix="/admin/teams")
@@ -86,75 +87,118 @@ class TeamWithPeople(TeamShown):
 @operation("List teams", Who.AUDITOR, query=Paging, answers={200: Page[TeamShown]})
 def page(query: Paging) -> Response:
     """Newest first."""
-    found, total = services().teams.page(query.page, query.page_size)
-    return answer({"items": _shown(*found), "total": total, "page": query.page, "page_size": query.page_size})
+    return answer(teams_shown(query))
 
 
 @routes.post("")
 @operation("Make a team", Who.OPERATOR, body=NewTeam, answers={201: TeamShown}, refusals=(409,))
 def create(operator: str, body: NewTeam) -> Response:
     """With nobody in it yet. 409 for a name that another team has."""
-    sets_quota = sets_budget(body.quota.terms()) if body.quota else None
-    team = services().teams.create(body.model_dump(exclude={"quota"}), sets_quota)
-    audit(operator, "team_made", _subject(team.id), fields=body.model_dump(exclude_unset=True))
-    return answer(_shown(team)[0], 201)
+    return answer(make_team(operator, body), 201)
 
 
 @routes.get(ONE)
 @operation("Show a team", Who.AUDITOR, answers={200: TeamWithPeople}, refusals=(404,))
 def show(team_id: int) -> Response:
     """With its people, and what each has spent in this period. Who has left is not among them."""
-    teams, usage = services().teams, services().usage
-    team = teams.get(team_id)
-    since, spent = usage.spent_by_members(team.id, services().quotas.find(team.quota_subject))
-    people = [one.to_dict(spent[one.user_id]) for one in teams.members(team.id)]
-    return answer({**_shown(team)[0], "since": since, "people": _labelled(*people)})
+    return answer(team_shown(team_id))
 
 
 @routes.patch(ONE)
 @operation("Change a team", Who.OPERATOR, body=TeamChanges, answers={200: TeamShown}, refusals=(404, 409))
 def change(operator: str, team_id: int, body: TeamChanges) -> Response:
     """In force everywhere within two seconds. Its quota is changed at `/admin/quotas/team/<id>`."""
-    fields = body.model_dump(exclude_unset=True)
-    team = services().teams.change(team_id, fields)
-    audit(operator, "team_changed", _subject(team_id), fields=fields)
-    return answer(_shown(team)[0])
+    return answer(change_team(operator, team_id, body))
 
 
 @routes.delete(ONE)
 @operation("Delete a team", Who.OPERATOR, answers={200: TeamShown}, refusals=(404,))
 def delete(operator: str, team_id: int) -> Response:
     """Its people stay, each with their own quota; its client keys are revoked. Answers with what it was."""
-    team = services().teams.delete(team_id)
-    audit(operator, "team_deleted", _subject(team_id), name=team.name)
-    return answer(_shown(team)[0])
+    return answer(delete_team(operator, team_id))
 
 
 @routes.post(MEMBERS)
 @operation("Add somebody to a team", Who.OPERATOR, body=NewMember, answers={201: LabelledMember}, refusals=(404, 409))
 def add(operator: str, team_id: int, body: NewMember) -> Response:
     """All their calls count in the team within two seconds. 409 for who is in a team already."""
-    member = services().teams.add(team_id, body.user_id, body.role)
-    audit(operator, "team_member_added", _subject(team_id), body.user_id, role=body.role.value)
-    return answer(_member(member), 201)
+    return answer(_member(add_member(operator, team_id, body)), 201)
 
 
 @routes.patch(MEMBER)
 @operation("Change a member's role", Who.OPERATOR, body=NewRole, answers={200: LabelledMember}, refusals=(404,))
 def set_role(operator: str, team_id: int, user_id: int, body: NewRole) -> Response:
     """Say who manages the team; any number of people may."""
-    member = services().teams.set_role(team_id, user_id, body.role)
-    audit(operator, "team_role_changed", _subject(team_id), user_id, role=body.role.value)
-    return answer(_member(member))
+    return answer(_member(change_role(operator, team_id, user_id, body)))
 
 
 @routes.delete(MEMBER)
 @operation("Remove somebody from a team", Who.OPERATOR, answers={200: TeamShown}, refusals=(404,))
 def remove(operator: str, team_id: int, user_id: int) -> Response:
     """The team's client keys that they have made are revoked. Answers with the team."""
-    services().teams.remove(team_id, user_id)
-    audit(operator, "team_member_removed", _subject(team_id), user_id)
+    remove_member(operator, team_id, user_id)
     return answer(_shown(services().teams.get(team_id))[0])
+
+
+# ── for the pages too
+
+
+def teams_shown(query: Paging) -> dict[str, Any]:
+    """A page of teams, as it is answered."""
+    found, total = services().teams.page(query.page, query.page_size)
+    return {"items": _shown(*found), "total": total, "page": query.page, "page_size": query.page_size}
+
+
+def team_shown(team_id: int) -> dict[str, Any]:
+    """A team with its people, as it is answered. Raises NotFound."""
+    team = services().teams.get(team_id)
+    since, people = people_of(team)
+    return {**_shown(team)[0], "since": since, "people": _labelled(*people)}
+
+
+def make_team(operator: str, body: NewTeam) -> dict[str, Any]:
+    """Make a team with its quota. Raises BadRequest, Conflict."""
+    sets_quota = sets_budget(body.quota.terms()) if body.quota else None
+    team = services().teams.create(body.model_dump(exclude={"quota"}), sets_quota)
+    audit(operator, "team_made", _subject(team.id), fields=body.model_dump(exclude_unset=True))
+    return _shown(team)[0]
+
+
+def change_team(operator: str, team_id: int, body: TeamChanges) -> dict[str, Any]:
+    """Change a team's name or lists. Raises NotFound, BadRequest, Conflict."""
+    fields = body.model_dump(exclude_unset=True)
+    team = services().teams.change(team_id, fields)
+    audit(operator, "team_changed", _subject(team_id), fields=fields)
+    return _shown(team)[0]
+
+
+def delete_team(operator: str, team_id: int) -> dict[str, Any]:
+    """Dissolve a team; returns what it was. Raises NotFound, SessionNotFresh."""
+    check_fresh(Act.DELETE_TEAM)
+    shown = _shown(services().teams.get(team_id))[0]
+    team = services().teams.delete(team_id)
+    audit(operator, "team_deleted", _subject(team_id), name=team.name)
+    return shown
+
+
+def add_member(operator: str, team_id: int, body: NewMember) -> Member:
+    """Take somebody in. Raises NotFound, Conflict."""
+    member = services().teams.add(team_id, body.user_id, body.role)
+    audit(operator, "team_member_added", _subject(team_id), body.user_id, role=body.role.value)
+    return member
+
+
+def change_role(operator: str, team_id: int, user_id: int, body: NewRole) -> Member:
+    """Say what somebody may do in the team. Raises NotFound."""
+    member = services().teams.set_role(team_id, user_id, body.role)
+    audit(operator, "team_role_changed", _subject(team_id), user_id, role=body.role.value)
+    return member
+
+
+def remove_member(actor: str, team_id: int, user_id: int) -> None:
+    """Let somebody go. Raises NotFound."""
+    services().teams.remove(team_id, user_id)
+    audit(actor, "team_member_removed", _subject(team_id), user_id)
 
 
 def _subject(team_id: int) -> str:

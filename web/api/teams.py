@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from flask import Blueprint, Response
 from pydantic import Field
 
 from accounts.caller import Caller
-from accounts.teams import TeamRole
+from accounts.teams import TeamRole, TeamRow
 from foundation.errors import NotFound
 from web.api.quotas import QuotaShown
 from web.http import answer, services
@@ -36,6 +37,7 @@ class OwnTeam(Shown):
     upstreams: list[str] | None
     quota: QuotaShown | None = Field(description="What its people may spend together; null for no limit")
     since: datetime = Field(description="The start of the quota's period, or of this month without a quota")
+    spent_usd: float = Field(description="What you have spent since then", examples=[1.25])
     people: list[MemberShown] | None = Field(description="For its managers; null for everybody else")
 
 
@@ -43,25 +45,34 @@ class OwnTeam(Shown):
 @operation("Your team", Who.USER, answers={200: OwnTeam}, refusals=(404,))
 def own(caller: Caller) -> Response:
     """The team whose quota and lists hold for your calls beside your own; 404 for who is in none."""
-    teams = services().teams
-    member = teams.member(caller.user_id)
+    return answer(own_team(caller.user_id))
+
+
+# ── for the pages too
+
+
+def own_team(user_id: int) -> dict[str, Any]:
+    """Somebody's team, as they are answered. Raises NotFound."""
+    member = services().teams.member(user_id)
     if member is None:
         raise NotFound("You are in no team")
-    team = teams.get(member.team_id)
+    team = services().teams.get(member.team_id)
     quota = services().quotas.find(team.quota_subject)
-    since, spent = services().usage.spent_by_members(team.id, quota)
-    people = None
-    if member.role is TeamRole.MANAGER:
-        people = [one.to_dict(spent[one.user_id]) for one in teams.members(team.id)]
-    return answer(
-        {
-            "id": team.id,
-            "name": team.name,
-            "role": member.role.value,
-            "models": team.models,
-            "upstreams": team.upstreams,
-            "quota": quota.to_dict() if quota else None,
-            "since": since,
-            "people": people,
-        }
-    )
+    since, people = people_of(team)
+    return {
+        "id": team.id,
+        "name": team.name,
+        "role": member.role.value,
+        "models": team.models,
+        "upstreams": team.upstreams,
+        "quota": quota.to_dict() if quota else None,
+        "since": since,
+        "spent_usd": next((one["spent_usd"] for one in people if one["user_id"] == user_id), 0.0),
+        "people": people if member.role is TeamRole.MANAGER else None,
+    }
+
+
+def people_of(team: TeamRow) -> tuple[datetime, list[dict[str, Any]]]:
+    """The start of the period of a team's quota, and its people, each with what they have spent in it."""
+    since, spent = services().usage.spent_by_members(team.id, services().quotas.find(team.quota_subject))
+    return since, [one.to_dict(spent[one.user_id]) for one in services().teams.members(team.id)]

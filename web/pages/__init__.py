@@ -10,11 +10,11 @@
     first_steps.py                             what to do first, for users and for operators
     shares.py  stacked.py                      who spent what, and how that is drawn
     requests.py                                one's own requests; what the operator's log shares with it
-    keys.py  connect.py                        client keys, API tokens and watched keys; one's OpenRouter account
+    keys.py  connect.py  team.py               client keys, tokens and watched keys; one's account at OpenRouter; team
     operator.py  operator_live.py              for operators: overview, requests, audit; what changes while they look
-    operator_users.py  operator_quotas.py      accounts, quotas
+    operator_users.py  operator_teams.py       accounts, teams
     operator_invitations.py                    invitations
-    operator_tokens.py                         what programs administer with
+    operator_quotas.py  operator_tokens.py     quotas; what programs administer with
     operator_pool.py  operator_upstreams.py    pool keys, other upstreams
     operator_latency.py  sparkline.py          how fast calls are answered; small charts
     operator_aliases.py                        other names for models

@@ -20,6 +20,7 @@ from web.pages import (
     operator_pool,
     operator_quotas,
     operator_system,
+    operator_teams,
     operator_tokens,
     operator_upstreams,
     operator_users,
@@ -29,6 +30,7 @@ from web.pages import (
     sessions,
     shares,
     static_files,
+    team,
     views,
 )
 
@@ -43,12 +45,14 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(requests.routes)
     app.register_blueprint(shares.routes)
     app.register_blueprint(keys.routes)
+    app.register_blueprint(team.routes)
     app.register_blueprint(operator.routes)
     app.register_blueprint(operator_pool.routes)
     app.register_blueprint(operator_latency.routes)
     app.register_blueprint(operator_users.routes)
     app.register_blueprint(operator_invitations.routes)
     app.register_blueprint(operator_tokens.routes)
+    app.register_blueprint(operator_teams.routes)
     app.register_blueprint(operator_quotas.routes)
     app.register_blueprint(operator_system.routes)
     app.register_blueprint(operator_upstreams.routes)

@@ -60,10 +60,16 @@ def ann(administered, database):
     return Person(administered, database)
 
 
+def new_team(gateway):
+    """Where operators find it."""
+    made = gateway.ask("POST", "/admin/teams", {"name": secrets.token_hex(4)}, ADMIN_TOKEN)
+    return f"/admin/teams/{shown(made, 201)['id']}"
+
+
 def acts_of_operators(gateway, other):
     """Each act by its name, and how it is asked for."""
     made = f"/admin/users/{other}"
-    name = secrets.token_hex(4)
+    name = f"name-{secrets.token_hex(4)}"  # digits alone are no upstream's name
     return {
         Act.CHANGE_ROLE: ("PATCH", made, {"role": "auditor"}),
         "CHANGE_ROLE by invitation": ("POST", "/admin/invitations", {"role": "admin"}),
@@ -73,6 +79,7 @@ def acts_of_operators(gateway, other):
         Act.SET_UPSTREAM_KEY: ("POST", "/admin/upstreams", UPSTREAM | {"name": name}),
         Act.REMOVE_OTHERS_FACTORS: ("DELETE", f"{made}/second-factor", None),
         Act.MAKE_RESET_LINK: ("POST", f"{made}/reset-link", None),
+        Act.DELETE_TEAM: ("DELETE", new_team(gateway), None),
         Act.DELETE_OTHERS_ACCOUNT: ("DELETE", made, None),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from config.settings import Config
 from db import Database, Transaction, database_url, inserted_id
 from replicas import revisions
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
-from tests.support.gateway import ADMIN_TOKEN, user_id_of, wait_for
+from tests.support.gateway import ADMIN_TOKEN, shown, user_id_of, wait_for
 from tests.support.usage_rows import row, store
 
 if TYPE_CHECKING:
@@ -88,6 +89,16 @@ def operator_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         "ADMIN_TOKEN": ADMIN_TOKEN,
         "ALLOW_PRIVATE_UPSTREAMS": "true",
     }
+
+
+def new_team(site: Site, **people: str) -> int:
+    """A team with a quota of $5, and these people in it: their token by their role."""
+    body = {"name": f"team-{secrets.token_hex(4)}", "models": ["openai/*"], "quota": {"limit_usd": 5}}
+    made: int = shown(site.gateway.ask("POST", "/admin/teams", body, ADMIN_TOKEN), 201)["id"]
+    for role, token in people.items():
+        member = {"user_id": user_id_of(token), "role": role}
+        shown(site.gateway.ask("POST", f"/admin/teams/{made}/members", member, ADMIN_TOKEN), 201)
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,14 @@ from playwright.sync_api import Page, expect
 
 from tests.support.gateway import ADMIN_TOKEN
 from tests.web.pages.conftest import PHONE, Site, accessibility_faults, has_no_sideways_scroll
-from tests.web.pages.operator_world import PAYLOAD, add_requests, new_admin, operator_settings, rename_pool_key
+from tests.web.pages.operator_world import (
+    PAYLOAD,
+    add_requests,
+    new_admin,
+    new_team,
+    operator_settings,
+    rename_pool_key,
+)
 from web.pages.table import register_pages
 
 
@@ -85,7 +92,8 @@ def test_an_auditor_reads_every_page_and_changes_nothing(site, page, admin):
                 assert answer.status_code == 403, (method, path)
                 assert "You may only read here" in answer.text
     site.enter(page.context, {"token": auditor.token})
-    for path in ("/operator/users", f"/operator/users/{admin.id}", "/operator/pool", "/operator/invitations"):
+    team = f"/operator/teams/{new_team(site)}"
+    for path in ("/operator/users", f"/operator/users/{admin.id}", "/operator/pool", "/operator/invitations", team):
         page.goto(path)
         expect(page.get_by_text("You may read everything here")).to_be_visible()
         buttons = {button.inner_text() for button in page.locator("main button:visible:not(th *)").all()}
@@ -326,4 +334,4 @@ def test_pages_have_all_their_words_in_chinese(admins_page, admin, site, rule):
     page.goto(path_of(rule, admin.id))
     expect(page.locator("html")).to_have_attribute("lang", "zh")
     for heading in page.locator("h1, h2, thead th").all_text_contents():
-        assert re.search(r"[\u4e00-\u9fff]|^p\d\d$", heading), heading
+        assert re.search(r"[\u4e00-\u9fff]|^p\d\d$|^team-\w+$", heading), heading

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tests.support.examples import MANY
-from tests.support.gateway import wait_for
+from tests.support.gateway import ADMIN_TOKEN, user_id_of, wait_for
 from tests.web.pages.operator_world import operator_settings
 
 FIRST_PAINT_MS = 500  # on the loopback
 WEIGHT_BYTES = 200_000  # compressed, everything that a first visit loads
 NOBODYS = ["/login", "/register", "/recover", "/reset"]
-USERS = ["/dashboard", "/usage", "/requests", "/keys", "/connect", "/models", "/profile"]
+USERS = ["/dashboard", "/usage", "/requests", "/keys", "/connect", "/models", "/profile", "/team"]
 OPERATORS = [
     "/operator",
     "/operator/usage",
@@ -31,6 +31,8 @@ OPERATORS = [
     "/operator/tokens",
     "/operator/users",
     "/operator/users/1",
+    "/operator/teams",
+    "/operator/teams/1",
     "/operator/quotas",
     "/operator/keys",
     "/operator/pool",
@@ -70,6 +72,14 @@ def operator(page, site, admin):
     wait_for(lambda: site.gateway.chat(admin.token).status_code == 200)
 
 
+@pytest.fixture(scope="module")
+def team(site):
+    """The first team: whoever is to see its page joins it."""
+    made = site.gateway.ask("POST", "/admin/teams", {"name": "research", "quota": {"limit_usd": 5}}, ADMIN_TOKEN)
+    assert (made.status_code, made.json()["id"]) == (201, 1)
+    return "/admin/teams/1/members"
+
+
 def is_soon_light_and_still(page, path):
     """Nothing, unless a first visit breaks one of the bounds."""
     page.route(re.compile(r"\.js(\?|$)"), lambda route: None)
@@ -100,13 +110,16 @@ def test_a_strangers_first_visit_shows_soon_weighs_little_and_does_not_jump(page
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("path", USERS)
-def test_a_users_first_visit_shows_soon_weighs_little_and_does_not_jump(page, site, person, path):
+def test_a_users_first_visit_shows_soon_weighs_little_and_does_not_jump(page, site, person, team, path):
+    body = {"user_id": user_id_of(person["token"]), "role": "manager"}
+    assert site.gateway.ask("POST", team, body, ADMIN_TOKEN).status_code == 201
     wait_for(lambda: site.gateway.chat(person["token"]).status_code == 200)
     is_soon_light_and_still(page, path)
 
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("path", OPERATORS)
+@pytest.mark.usefixtures("team")
 def test_an_operators_first_visit_shows_soon_weighs_little_and_does_not_jump(page, operator, path):
     is_soon_light_and_still(page, path)
 
