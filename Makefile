@@ -16,7 +16,7 @@ TYPESCRIPT_CLIENT := clients/typescript
 LOCK := --quiet --universal --python-version 3.11 --exclude-newer "7 days" --generate-hashes --no-annotate --no-header
 CLIENTS := $(NODE_CLIENTS)/node_modules/.package-lock.json $(LANGCHAIN)/.venv/installed $(TYPESCRIPT_CLIENT)/dist/index.js
 
-.PHONY: help run test torture check lint fmt docs db lock chart release screenshots bench bench-ledger bench-pages bench-sums bench-path bench-logins bench-peers
+.PHONY: help run test torture check lint fmt docs db lock chart release screenshots gallery bench bench-ledger bench-pages bench-sums bench-path bench-logins bench-peers
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -79,6 +79,10 @@ db: $(VENV)/runtime ## Bring the configured database to the newest schema
 
 screenshots: $(VENV)/dev ## Take the pictures of the README again, from pages in a browser
 	@SCREENSHOTS_FOLDER=$(CURDIR)/docs/screenshots $(PYTHON) -m pytest -q tests/web/pages/test_screenshots.py
+
+gallery: $(VENV)/dev ## Take a picture of every page in all widths, schemes and languages, to look at, into .cache/gallery
+	@mkdir -p .cache/gallery
+	@GALLERY_FOLDER=$(CURDIR)/.cache/gallery $(PYTHON) -m pytest -q -o timeout=0 tests/web/pages/test_every_page.py
 
 bench: $(VENV)/dev ## Measure the gateway beside direct calls (takes some minutes)
 	@$(PYTHON) -m bench.gateway

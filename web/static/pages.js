@@ -115,6 +115,16 @@ document.addEventListener('keydown', (event) => {
   search.focus();
 });
 
+// Where a table is too narrow for its columns, each row is a card (pages.css), in which every cell says what it is.
+function nameCells(part) {
+  for (const table of part.querySelectorAll('.scroll table')) {
+    const [head, ...rows] = table.rows;
+    const names = [...head.cells].map((cell) => (cell.querySelector('.unseen') ? '' : cell.textContent.trim()));
+    for (const row of rows) for (const [place, cell] of [...row.cells].entries()) cell.dataset.label = names[place] ?? '';
+  }
+}
+htmx.onLoad(nameCells);
+
 const two = (number) => String(number).padStart(2, '0');
 
 /** A moment of the reader's own clock, as the server writes it in UTC: 2026-11-22 00:34:36. */
