@@ -62,8 +62,15 @@ def test_the_wheel_takes_one_name_in_site_packages_and_the_tested_versions_of_it
         metadata = message_from_bytes(wheel.read(f"{STEM}.dist-info/METADATA"))
     assert tops == {"openrouter_gateway", f"{STEM}.dist-info"}
     assert metadata["Version"] == VERSION
-    pinned = re.findall(r"^([a-z0-9._-]+==[\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert [line.partition(";")[0].strip() for line in metadata.get_all("Requires-Dist")] == sorted(pinned)
+    pinned, traces = (
+        re.findall(r"^([a-z0-9._-]+==[\w.]+)", (ROOT / name).read_text(), re.MULTILINE)
+        for name in ("requirements.txt", "requirements-traces.txt")
+    )
+    needed = metadata.get_all("Requires-Dist")
+    of_traces = [line for line in needed if "extra == 'traces'" in line]
+    assert [line.partition(";")[0].strip() for line in needed if line not in of_traces] == sorted(pinned)
+    assert [line.partition(";")[0].strip() for line in of_traces] == sorted(set(traces) - set(pinned))
+    assert "opentelemetry-sdk" in str(of_traces)
 
 
 def test_the_image_context_holds_what_the_dockerfile_copies_and_nothing_else(files, folder):
