@@ -219,7 +219,7 @@ BAD = [
     ("/api/usage/logs", "page_size", ["0", "101", "1e1"], "a whole number from 1 to 100"),
     ("/api/v1/usage", "limit", ["0", "101", "x"], "a whole number from 1 to 100"),
     ("/api/usage/logs", "status", ["", "20", "Error", "4XX", "999"], "error, ok, a status such as 429"),
-    ("/api/usage/logs", "outcome", ["", "fine"], "one of complete, client_gone"),
+    ("/api/usage/logs", "outcome", ["", "fine"], "one of complete, cached, client_gone"),
     ("/api/usage/logs", "sort", ["", "Cost", "oldest"], "one of newest, cost"),
     ("/api/usage/logs", "request_id", ["", "019", "g" * 32, "0" * 33], "first 12 characters"),
     ("/api/usage/logs", "model_contains", ["", "a b"], "a part of a model's name"),

@@ -100,4 +100,4 @@ def test_each_fault_of_each_form_is_in_words_that_are_translated(model, language
         one for one in said if re.search(r"\bnull|object|[{}^$]", one[1].replace("{low}", "").replace("{high}", ""))
     ]
     # What scripts and views make of other fields is never typed.
-    assert {field for field, text in said if text == UNREADABLE} <= {"credential", "budget"}
+    assert {field for field, text in said if text == UNREADABLE} <= {"credential", "budget", "quota"}
