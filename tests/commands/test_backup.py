@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -150,6 +153,39 @@ def test_a_backup_under_load_is_restored_in_another_engine(billing, target, pass
     check_sums(billing, [user_of(token) for token in tokens])
     assert "restored" in flask("audit", "list", **elsewhere).stdout
     assert PASSPHRASE not in second.log() + taken.stdout + taken.stderr
+
+
+@pytest.mark.parametrize("source", ["sqlite"])
+def test_a_cost_that_only_the_journal_of_a_dead_process_has_is_restored(billing, passphrase, tmp_path):
+    gateway = billing.gateway()
+    token, other = gateway.new_user(), gateway.new_user()
+    assert [gateway.chat(one, max_tokens=10).status_code for one in (token, other)] == [200, 200]
+    billing.at_rest()
+    locked = sqlite3.connect(tmp_path / "source.db", isolation_level=None)
+    locked.execute("BEGIN IMMEDIATE")  # so that nothing gets from the journal into the ledger
+    late = [gateway.chat(one, max_tokens=10) for one in (token, other, token)]
+    assert {answer.status_code for answer in late} == {200}
+    workers = psutil.Process(gateway.process.pid).children(recursive=True)
+    for process in (gateway.process, *workers):
+        process.send_signal(signal.SIGKILL)
+    for process in (gateway.process, *workers):
+        process.wait(60)
+    locked.close()
+    wanted = {answer.headers["X-Request-Id"]: answer.json()["usage"]["cost"] for answer in late}
+    assert not wanted.keys() & {row.request_id for row in billing.rows()}
+
+    settings = {name: value for name, value in gateway.settings.items() if name not in environment()}
+    file, url = tmp_path / "backup", f"sqlite:///{tmp_path}/restored.db"
+    assert flask("backup", file, "--passphrase-file", passphrase, **settings).returncode == 0
+    elsewhere = settings | {"DATABASE_URL": url, "DATA_DIR": tmp_path / "elsewhere"}
+    assert flask("restore", file, "--passphrase-file", passphrase, **elsewhere).returncode == 0
+    billing.moved(url)
+    second = billing.gateway(folder=tmp_path / "elsewhere")
+    wait_for(lambda: wanted.keys() <= {row.request_id for row in billing.rows()})
+    assert second.stop() == 0
+    found = {row.request_id: row.cost_nano for row in billing.at_rest() if row.request_id in wanted}
+    assert found == {request_id: round(cost * 10**9) for request_id, cost in wanted.items()}
+    check_sums(billing, [user_of(one) for one in (token, other)])
 
 
 def check_refusals(file: Path, passphrase: Path, folder: Path, settings: dict[str, Any]) -> None:
