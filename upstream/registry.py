@@ -126,6 +126,10 @@ class Upstreams:
         with self._db.reading() as tx:
             return [_upstream(row) for row in tx.execute(sa.select(table).order_by(table.c.name))]
 
+    def names(self) -> list[str]:
+        """What may be named as a call's upstream: the pool of OpenRouter keys first, then the others by name."""
+        return [OPENROUTER, *(row.terms.name for row in self.rows())]
+
     def page(self, page: int, page_size: int) -> tuple[list[Upstream], int]:
         """A page of them, newest first, and how many there are in all."""
         query = sa.select(table).order_by(table.c.id.desc()).limit(page_size).offset((page - 1) * page_size)

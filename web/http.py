@@ -170,7 +170,7 @@ def _operator(sent: str) -> tuple[str, frozenset[Right], Caller | None]:
     if given.startswith(operator_tokens.PREFIX):
         return *_by_operator_token(given), None
     caller = authenticate(sent)
-    rights = rights_here(caller.user_id)
+    rights = rights_of(services().users.roles.get(caller.user_id))
     if not rights:
         raise Forbidden("This is for operators, and this account is no active admin")
     check_second_factor(caller.user_id)

@@ -48,6 +48,11 @@ def form_of(model: type[Model], lists: tuple[str, ...] = (), emptied: Collection
     return _read(model, given | dict.fromkeys(emptied))
 
 
+def is_emptied(name: str) -> bool:
+    """Whether the form has this field, and nothing in it."""
+    return name in request.form and not any(request.form.getlist(name))
+
+
 def json_of(name: str) -> object:
     """What a field holds as JSON. Raises BadRequest."""
     try:

@@ -9,7 +9,6 @@ from flask import Response, request
 
 from config.checks import OPENROUTER_KEY
 from foundation.money import usd
-from upstream.registry import OPENROUTER
 from web.api import tokens as token_api
 from web.api import watched_keys
 from web.api.client_keys import ClientKeyChanges, NewClientKey, change_key, make_key, revoke_key, shown
@@ -17,7 +16,7 @@ from web.api.tokens import NewToken
 from web.api.watched_keys import NewWatchedKey, WatchedKeyChange
 from web.http import count_request, services
 from web.operation import Paging, asked
-from web.pages.forms import form_of
+from web.pages.forms import form_of, is_emptied
 from web.pages.views import Visitor, for_users, own_address, page_blueprint, show
 from web.usage_query import Days
 
@@ -63,7 +62,7 @@ def make_client_key(visitor: Visitor) -> Response:
 @for_users
 def change_client_key(visitor: Visitor, key_id: int) -> Response:
     """Rename a key, or change its limits: a field that is empty takes its limit away."""
-    empty = [limit for field, limit in LIMITS.items() if field in request.form and not any(request.form.getlist(field))]
+    empty = [limit for field, limit in LIMITS.items() if is_emptied(field)]
     body = form_of(ClientKeyChanges, lists=LISTS, emptied=empty, **_limits())
     change_key(f"user/{visitor.user.id}", key_id, body, visitor.user.id)
     return show("keys_client.html", **_client_keys(visitor))
@@ -100,7 +99,7 @@ def _client_keys(visitor: Visitor) -> dict[str, Any]:
     return {
         "client_keys": shown(rows),
         "cache_seconds": services().config.response_cache_seconds,
-        "upstreams": [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())],
+        "upstreams": services().upstreams.names(),
         **paging,
     }
 

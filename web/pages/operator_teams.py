@@ -7,7 +7,6 @@ from typing import Any
 from flask import Response, request
 
 from accounts.teams import TeamRole
-from upstream.registry import OPENROUTER
 from web.api.admin_quotas import NewQuota, reset_subjects_quota, set_subjects_quota, subject_of
 from web.api.admin_teams import (
     NewMember,
@@ -25,7 +24,7 @@ from web.api.admin_teams import (
 )
 from web.http import services
 from web.operation import Paging
-from web.pages.forms import form_of, here, query_of
+from web.pages.forms import form_of, here, is_emptied, query_of
 from web.pages.operator import for_auditors, for_operators
 from web.pages.views import go_to, page_blueprint, show
 
@@ -40,7 +39,7 @@ LISTS = "models", "upstreams"
 def teams() -> Response:
     """All of them, newest first."""
     shown = teams_shown(query_of(Paging))
-    return show("operator_teams.html", here=here, upstreams=_upstreams(), **shown)
+    return show("operator_teams.html", here=here, upstreams=services().upstreams.names(), **shown)
 
 
 @routes.post("")
@@ -64,7 +63,7 @@ def team(team_id: int) -> Response:
 @for_operators
 def change(operator: str, team_id: int) -> Response:
     """Change the name or the lists: a list whose field is empty allows all."""
-    empty = [name for name in LISTS if name in request.form and not any(request.form.getlist(name))]
+    empty = list(filter(is_emptied, LISTS))
     change_team(operator, team_id, form_of(TeamChanges, lists=LISTS, emptied=empty))
     return _part(team_id, "saved")
 
@@ -122,8 +121,4 @@ def _part(team_id: int, done: str, user_id: int | None = None) -> Response:
 
 
 def _values(team_id: int) -> dict[str, Any]:
-    return {"team": team_shown(team_id), "upstreams": _upstreams(), "roles": list(map(str, TeamRole))}
-
-
-def _upstreams() -> list[str]:
-    return [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())]
+    return {"team": team_shown(team_id), "upstreams": services().upstreams.names(), "roles": list(map(str, TeamRole))}

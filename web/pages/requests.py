@@ -9,7 +9,6 @@ from flask import Response, request
 
 from billing.reports import export
 from billing.reports.row_filter import Ending
-from upstream.registry import OPENROUTER
 from web.api.usage import log_shown
 from web.http import services
 from web.pages.forms import found, here, query_of
@@ -44,7 +43,7 @@ def csv(visitor: Visitor) -> Response:
 def log_form() -> dict[str, Any]:
     """What the form above a log offers."""
     return {
-        "upstreams": [OPENROUTER, *(row.terms.name for row in services().upstreams.rows())],
+        "upstreams": services().upstreams.names(),
         "outcomes": list(Ending),
         "presets": presets(),
         "given": request.args,
