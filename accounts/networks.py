@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from functools import lru_cache
 
 MAX_NETWORKS = 100
 UNIX_SOCKET = "unix"
-CACHED_ADDRESSES = 1000
 
 
 class Networks:
@@ -18,12 +16,8 @@ class Networks:
         texts = set(texts)
         self._has_socket = UNIX_SOCKET in texts
         self._networks = [ipaddress.ip_network(text) for text in texts - {UNIX_SOCKET}]
-        self._look_up = lru_cache(CACHED_ADDRESSES)(self._has)
 
     def __contains__(self, address: str) -> bool:
-        return self._look_up(address)
-
-    def _has(self, address: str) -> bool:
         if address == UNIX_SOCKET:
             return self._has_socket
         parsed = ipaddress.ip_address(address)

@@ -321,10 +321,8 @@ def configured_providers(config: Config, clock: Clock) -> dict[str, IdentityProv
     proxy = config.outbound_proxy.get_secret_value() if config.outbound_proxy else ""
     if config.github_client_id and config.github_client_secret:
         secret = config.github_client_secret.get_secret_value()
-        web, rule = (
-            f"{config.github_url}/login/oauth",
-            SignOnRule(groups=frozenset(config.github_allowed_organizations)),
-        )
+        web = f"{config.github_url}/login/oauth"
+        rule = SignOnRule(groups=frozenset(config.github_allowed_organizations))
         found["github"] = OAuthProvider(
             Client("GitHub", config.github_client_id, secret, "read:org" if rule.groups else "", proxy),
             config.github_url,
