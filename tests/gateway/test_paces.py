@@ -155,9 +155,9 @@ def test_one_that_answers_nothing_gets_few_calls_while_all_wait(proxy, upstream,
     release = threading.Event()
     upstream.play(MODEL, release, json_answer("200 OK", WHOLE))
     pool = [threading.Thread(target=call, args=(proxy,)) for _ in range(24)]
-    for one in pool:
+    for number, one in enumerate(pool):
         one.start()
-        wait_for(lambda: sum(map(len, (upstream.received, other.received))) > pool.index(one))  # noqa: B023
+        wait_for(lambda number=number: len(upstream.received) + len(other.received) > number)
     assert len(other.received) > len(upstream.received)
     release.set()
     for one in pool:

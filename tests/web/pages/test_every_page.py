@@ -64,8 +64,7 @@ def people(site: Site, database: Database, stand_in: Any, admin: Somebody) -> di
     alert = {"kind": "credit-low", "subject": "account", "details": '{"whose": "The account", "left": "$0.40"}'}
     rings = alert | {"began_at": at - timedelta(hours=2), "open_as": "credit-low/account"}
     rang = alert | {"began_at": at - timedelta(days=2), "ended_at": at - timedelta(days=1)}
-    for one in (rings, rang):
-        database.transact(lambda tx, one=one: tx.execute(tables.alerts.insert().values(one)))  # type: ignore[misc]
+    database.transact(lambda tx: [tx.execute(tables.alerts.insert().values(one)) for one in (rings, rang)])
     return {"nobody": None, "user": user, "operator": admin.token, "failed": rows[1]["request_id"]}
 
 
@@ -84,12 +83,12 @@ def test_nothing_scrolls_sideways(browser: Browser, site: Site, people: dict[str
                 site.enter(page.context, {"token": token})
             for path in [path.format(**people) for one, path in PAGES if one == who]:
                 for size in (DESK, TABLET, PHONE):
-                    page.set_viewport_size(size)  # type: ignore[arg-type]
+                    page.set_viewport_size(size)
                     page.goto(path)
                     wide = page.evaluate(TOO_WIDE) if size is not DESK else []
                     faults += [f"{path} at {size['width']}, {language}: {one}" for one in wide]
                     for scheme in ("light", "dark") if GALLERY else ():
-                        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                        page.emulate_media(color_scheme=scheme)
                         name = path.strip("/").partition("?")[0].replace("/", "-") + ("-by" if "by=" in path else "")
                         file = Path(GALLERY or "") / f"{language}-{size['width']}-{scheme}-{who}-{name}.png"
                         page.screenshot(path=file, full_page=True)
